@@ -1,0 +1,44 @@
+// The Python face of a native module. Pointers, sizes and a stream come in as plain numbers; shapes were checked
+// and memory allocated by the caller. Compiled once for _cuda and once for _interpreter.
+#include <pybind11/pybind11.h>
+
+#include "common/geometry.h"
+
+namespace py = pybind11;
+
+namespace cnnkernels {
+
+// One per operator, in csrc/<operator>/bindings.cpp.
+void bind_conv2d(py::module_& m);
+void bind_max_pool2d(py::module_& m);
+#if defined(CNN_INTERPRETER)
+void bind_interpreter(py::module_& m);
+#endif
+
+namespace {
+
+template <class G, std::size_t... I>
+auto constructor(std::index_sequence<I...>) {
+  return py::init([](decltype((void)I, std::int64_t{})... fields) { return G{fields...}; });
+}
+
+void bind_geometry(py::module_& m) {
+  py::class_<Conv2dGeometry>(m, "Conv2dGeometry", py::module_local())
+      .def(constructor<Conv2dGeometry>(std::make_index_sequence<16>{}));
+  py::class_<Pool2dGeometry>(m, "Pool2dGeometry", py::module_local())
+      .def(constructor<Pool2dGeometry>(std::make_index_sequence<14>{}));
+}
+
+}  // namespace
+}  // namespace cnnkernels
+
+PYBIND11_MODULE(CNN_MODULE, m) {
+  using namespace cnnkernels;
+  m.doc() = "Native kernels of cnnkernels: launchers that take pointers, geometry and a stream.";
+  bind_geometry(m);
+  bind_conv2d(m);
+  bind_max_pool2d(m);
+#if defined(CNN_INTERPRETER)
+  bind_interpreter(m);
+#endif
+}

@@ -1,0 +1,145 @@
+"""Builds the two native modules from one set of sources, with ninja.
+
+cnnkernels._interpreter   csrc/**/*.cu compiled by the host compiler against csrc/interpreter: built always
+cnnkernels._cuda          the same sources compiled by nvcc: built wherever nvcc is found, no GPU needed
+
+Environment: CXX, NVCC, CNNKERNELS_CUDA_ARCHS ("80;90a;90+PTX"), CNNKERNELS_BUILD_CUDA (0 leaves _cuda out),
+CNNKERNELS_BUILD_TESTS (1 adds the test kernels of tests/csrc as _interpreter_tests and _cuda_tests),
+CNNKERNELS_SANITIZE (thread or address: the interpreter modules only, into build/<sanitizer>), MAX_JOBS.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import ninja
+import pybind11
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+SANITIZE = os.environ.get("CNNKERNELS_SANITIZE", "")
+TESTS = os.environ.get("CNNKERNELS_BUILD_TESTS") == "1"
+
+
+def find_nvcc() -> str | None:
+    if os.environ.get("CNNKERNELS_BUILD_CUDA") == "0" or SANITIZE:
+        return None
+    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    return os.environ.get("NVCC") or shutil.which("nvcc") or shutil.which(f"{home}/bin/nvcc")
+
+
+def host_flags() -> list[str]:
+    flags = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
+    if sys.platform == "linux":
+        flags += ["-fno-gnu-unique"]  # both modules define the same inline statics; they must not be merged
+        cpu = Path("/proc/cpuinfo").read_text()
+        if all(f" {feature}" in cpu for feature in ("avx2", "fma", "f16c", "bmi2")):
+            flags.append("-march=x86-64-v3")
+    return flags
+
+
+def gencode() -> list[str]:
+    flags = []
+    for arch in os.environ.get("CNNKERNELS_CUDA_ARCHS", "80;90a;90+PTX").split(";"):
+        number, _, ptx = arch.partition("+")
+        code = f"compute_{number}" if ptx else f"sm_{number}"
+        flags.append(f"-gencode=arch=compute_{number},code={code}")
+    return flags
+
+
+def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
+    """One rule a compiler, one edge a source, one link a module."""
+    cxx = os.environ.get("CXX", "c++")
+    includes = shlex.join([f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}", "-Icsrc"])
+    interpreter = ["-DCNN_INTERPRETER=1", "-Wno-unknown-pragmas", "-fstack-clash-protection"]
+    link_flags = "-static-libgcc -pthread"
+    if SANITIZE:
+        interpreter += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer"]
+        link_flags += f" -fsanitize={SANITIZE}"
+    elif "g++" in cxx or cxx == "c++":
+        interpreter.append("-ftrivial-auto-var-init=pattern")  # an unset accumulator is seen
+    lines = [
+        f"host = {shlex.join(host_flags())} {includes}",
+        f"interpreter = {shlex.join(interpreter)}",
+        f"device = -std=c++20 -O3 -lineinfo -Xcompiler -fPIC,-fvisibility=hidden -Icsrc {shlex.join(gencode())}",
+        "rule host",
+        f"  command = {cxx} $host $flags -MD -MF $out.d -x c++ -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "  description = host $in",
+        "rule nvcc",
+        f"  command = {nvcc} $device -MD -MF $out.d -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "  description = nvcc $in",
+        "rule link",
+        f"  command = {cxx} -shared $in -o $out {link_flags} $libs",
+        "  description = link $out",
+    ]
+
+    def module(name: str, sources: list[Path], cuda: bool) -> None:
+        objects = []
+        for source in sources:
+            path = source.relative_to(ROOT)
+            device = cuda and source.suffix == ".cu"
+            # bindings name the module, so each module has its own object of them
+            tag = name if source.name == "bindings.cpp" else ("cuda" if cuda else "interpreter")
+            target = build / tag / f"{path}.o"
+            objects.append(str(target))
+            if str(target) in seen:
+                continue
+            seen.add(str(target))
+            lines.append(f"build {target}: {'nvcc' if device else 'host'} {path}")
+            if not device:
+                flags = f"-DCNN_MODULE={name}" + ("" if cuda else " $interpreter")
+                lines.append(f"  flags = {flags}")
+        lines.append(f"build {out / (name + SUFFIX)}: link {' '.join(objects)}")
+        if cuda:
+            libs = Path(shutil.which(nvcc.split()[-1])).resolve().parent.parent / "lib64"
+            cudart = next(p for p in (libs, Path("/usr/local/cuda/lib64")) if (p / "libcudart_static.a").exists())
+            lines.append(f"  libs = {cudart}/libcudart_static.a -ldl -lrt")
+
+    seen: set[str] = set()
+    csrc = sorted((ROOT / "csrc").rglob("*.cu")) + sorted((ROOT / "csrc").rglob("*.cpp"))
+    tests = sorted((ROOT / "tests/csrc").glob("*.cu")) + sorted((ROOT / "tests/csrc").glob("*.cpp"))
+    without_face = [p for p in csrc if p.name != "bindings.cpp"]
+    for cuda in [False, True] if nvcc else [False]:
+        base = "_cuda" if cuda else "_interpreter"
+        keep = [p for p in csrc if not (cuda and "interpreter" in p.parts)]
+        module(base, keep, cuda)
+        if TESTS and tests:
+            shared = [p for p in without_face if p in keep and p.suffix == ".cpp"]
+            module(f"{base}_tests", tests + shared, cuda)
+    return "\n".join(lines) + "\n"
+
+
+class NinjaBuild(build_ext):
+    def run(self) -> None:
+        build = Path("build") / (SANITIZE or "native")
+        out = build if SANITIZE else Path("cnnkernels") if self.inplace else Path(self.build_lib) / "cnnkernels"
+        (ROOT / build).mkdir(parents=True, exist_ok=True)
+        nvcc = find_nvcc()
+        if nvcc is None and not SANITIZE:
+            print("nvcc not found (or switched off): building cnnkernels._interpreter only")
+        file = ROOT / build / "build.ninja"
+        file.write_text(ninja_file(build, out, nvcc))
+        jobs = os.environ.get("MAX_JOBS", str(os.cpu_count()))
+        subprocess.run([f"{ninja.BIN_DIR}/ninja", "-f", str(file), "-j", jobs], cwd=ROOT, check=True)
+
+    def get_outputs(self) -> list[str]:
+        return []
+
+
+setup(
+    packages=["cnnkernels", "cnnkernels.ops", "cnnkernels.testing", "cnnkernels.triton_kernels"],
+    package_dir={"cnnkernels": "cnnkernels", "cnnkernels.triton_kernels": "triton_kernels"},
+    package_data={"cnnkernels": ["py.typed"], "cnnkernels.triton_kernels": ["*.json"]},
+    ext_modules=[Extension("cnnkernels._interpreter", [])],
+    cmdclass={"build_ext": NinjaBuild},
+)
