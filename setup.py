@@ -74,7 +74,8 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
         "  deps = gcc",
         "  description = host $in",
         "rule nvcc",
-        f"  command = {nvcc} $device -MD -MF $out.d -c $in -o $out",
+        # what ptxas said (registers, spills, serialised wgmma) stays beside the object: benchmarks/audit.py reads it
+        f"  command = {nvcc} $device -Xptxas -v -MD -MF $out.d -c $in -o $out > $out.log 2>&1 || (cat $out.log; exit 1)",
         "  depfile = $out.d",
         "  deps = gcc",
         "  description = nvcc $in",
