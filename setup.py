@@ -67,7 +67,7 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
     lines = [
         f"host = {shlex.join(host_flags())} {includes}",
         f"interpreter = {shlex.join(interpreter)}",
-        f"device = -std=c++20 -O3 -lineinfo -Xcompiler -fPIC,-fvisibility=hidden -Icsrc {shlex.join(gencode())}",
+        f"device = -std=c++20 -O3 -lineinfo -Xptxas -v -Xcompiler -fPIC,-fvisibility=hidden -Icsrc {shlex.join(gencode())}",
         "rule host",
         f"  command = {cxx} $host $flags -MD -MF $out.d -x c++ -c $in -o $out",
         "  depfile = $out.d",
@@ -75,7 +75,7 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
         "  description = host $in",
         "rule nvcc",
         # what ptxas said (registers, spills, serialised wgmma) stays beside the object: benchmarks/audit.py reads it
-        f"  command = {nvcc} $device -Xptxas -v -MD -MF $out.d -c $in -o $out > $out.log 2>&1 || (cat $out.log; exit 1)",
+        f"  command = {nvcc} $device -MD -MF $out.d -c $in -o $out > $out.log 2>&1 || (cat $out.log; exit 1)",
         "  depfile = $out.d",
         "  deps = gcc",
         "  description = nvcc $in",
