@@ -67,7 +67,8 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
     lines = [
         f"host = {shlex.join(host_flags())} {includes}",
         f"interpreter = {shlex.join(interpreter)}",
-        f"device = -std=c++20 -O3 -lineinfo -Xptxas -v -Xcompiler -fPIC,-fvisibility=hidden -Icsrc {shlex.join(gencode())}",
+        "device = -std=c++20 -O3 -lineinfo -Xptxas -v -Xcompiler -fPIC,-fvisibility=hidden -Icsrc "
+        + shlex.join(gencode()),
         "rule host",
         f"  command = {cxx} $host $flags -MD -MF $out.d -x c++ -c $in -o $out",
         "  depfile = $out.d",
