@@ -1,0 +1,30 @@
+// Every primitive knows the line that called it, so that a fault of its model can name it. In the interpreter
+// CNN_SITE is a last, defaulted parameter; under nvcc it is nothing.
+#pragma once
+
+#include "../common/device.h"
+
+#if defined(CNN_INTERPRETER)
+#include "../interpreter/api.h"
+#endif
+
+#ifndef CNN_SITE
+#if defined(CNN_INTERPRETER)
+#define CNN_SITE , ::cnnkernels::interpreter::Site site = ::cnnkernels::interpreter::Site::current()
+#define CNN_SITE_ONLY ::cnnkernels::interpreter::Site site = ::cnnkernels::interpreter::Site::current()
+#else
+#define CNN_SITE
+#define CNN_SITE_ONLY
+#endif
+#endif
+
+namespace cnnkernels {
+
+#if !defined(CNN_INTERPRETER)
+// The 32-bit address PTX wants for shared memory.
+CNN_DEVICE std::uint32_t shared_address(const void* pointer) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
+}
+#endif
+
+}  // namespace cnnkernels
