@@ -12,7 +12,6 @@ import functools
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterator
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, get_args
@@ -120,3 +119,139 @@ class Decision(NamedTuple):
         lines = [f"{op} of {dtype} on {device}, asked for {self.request}: {self.backend or 'none'}, {self.reason}"]
         lines += [f"  not {name}: {why}" for name, why in self.rejected]
         return "\n".join(lines)
+
+
+@functools.cache
+def _missing(backend: Backend, device: str) -> str | None:
+    """Why this installation has no such kernels for a device type, None where it has."""
+    if backend == "reference":
+        return None
+    if device not in ("cpu", "cuda", "meta"):
+        return f"there are no kernels for {device} tensors"
+    if device == "cpu" and not INTERPRETING:
+        return "CPU tensors run kernels only in the interpreter: set CNNKERNELS_INTERPRET=1"
+    if backend == "triton":
+        if device == "cuda" and INTERPRETING:
+            return "CNNKERNELS_INTERPRET=1 has Triton interpret its kernels, on CPU tensors only"
+        if importlib.util.find_spec("triton") is None:
+            return "triton is not installed: `pip install triton`"
+        return None
+    module = "cnnkernels._interpreter" if device == "cpu" else "cnnkernels._cuda"
+    if device != "meta" and importlib.util.find_spec(module) is None:
+        return f"{module} is not built: {BUILD_HINT}"
+    return None
+
+
+def why_not(backend: Backend, problem: Problem) -> str | None:
+    """Why a backend can not serve a problem, None where it can."""
+    if backend == "reference":
+        return None
+    missing = _missing(backend, problem.device)
+    if missing is not None:
+        return missing
+    if problem.dtype not in KERNEL_DTYPES:
+        return (
+            f"the kernels take float64, float32, float16 and bfloat16, not {str(problem.dtype).removeprefix('torch.')}"
+        )
+    if problem.capability is not None and problem.capability < OLDEST_CAPABILITY:
+        return "the kernels need compute capability {}.{}, the device has {}.{}".format(
+            *OLDEST_CAPABILITY, *problem.capability
+        )
+    return None
+
+
+def decide(problem: Problem, request: Request) -> Decision:
+    """The choice as a pure function of the problem and of what was asked for.
+
+    "auto" takes the first of cuda, triton, reference that can serve the call. A backend asked for by name serves it
+    or none does.
+    """
+    if request != "auto":
+        why = why_not(request, problem)
+        if why is None:
+            return Decision(problem, request, request, "asked for by name")
+        return Decision(problem, request, None, why, ((request, why),))
+    if problem.device == "meta":
+        return Decision(problem, request, "reference", "meta tensors have no values to compute")
+    rejected: list[tuple[Backend, str]] = []
+    for backend in BACKENDS:
+        why = why_not(backend, problem)
+        if why is None:
+            reason = "the first of cuda, triton, reference that can"
+            if backend == "reference":
+                reason = "PyTorch's own operator, as no kernel can"
+            elif problem.device == "cpu":
+                reason += ", in the interpreter"
+            return Decision(problem, request, backend, reason, tuple(rejected))
+        rejected.append((backend, why))
+    raise AssertionError("unreachable: the reference serves everything")
+
+
+_decide_once = functools.cache(decide)
+
+
+@functools.cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+def problem_of(op: str, tensor: Tensor) -> Problem:
+    """The problem that a call of `op` poses whose first tensor this is."""
+    device = tensor.device
+    return Problem(op, device.type, tensor.dtype, _capability(device) if device.type == "cuda" else None)
+
+
+def choose(problem: Problem, request: str | None = None) -> Decision:
+    """Which backend serves a problem, why, and why the others do not; printable.
+
+    Args:
+        problem: `Problem("conv2d", "cuda", torch.bfloat16, (9, 0))`, or `problem_of("conv2d", input)`.
+        request: "cuda", "triton", "reference" or "auto"; None takes what `use_backend` and CNNKERNELS_BACKEND say.
+
+    Returns:
+        The decision. Its `backend` is None where the one asked for by name can not serve the problem.
+    """
+    return decide(problem, requested() if request is None else _checked(request, "request"))
+
+
+def serving(op: str, tensor: Tensor) -> Backend:
+    """The backend that serves a call here.
+
+    Raises:
+        NotImplementedError: where the kernels asked for do not take the tensor's dtype.
+        RuntimeError: where the backend asked for by name can not serve the call for another reason.
+    """
+    compiling = torch.compiler.is_compiling()
+    problem = problem_of(op, tensor)
+    decision = decide(problem, requested()) if compiling else _decide_once(problem, _scope.get())
+    if decision.backend is None:
+        kind = NotImplementedError if problem.dtype not in KERNEL_DTYPES else RuntimeError
+        raise kind(f"{op}: the {decision.request} backend can not serve this call: {decision.reason}")
+    return decision.backend
+
+
+def available_backends(device: str | torch.device | None = None) -> tuple[Backend, ...]:
+    """The backends that can serve tensors on a device (default: cuda where there is one, else cpu), best first."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(device)
+    capability = _capability(device) if device.type == "cuda" and torch.cuda.is_available() else None
+    problem = Problem("any", device.type, torch.float32, capability)
+    return tuple(backend for backend in BACKENDS if why_not(backend, problem) is None)
+
+
+@functools.cache
+def kernels(backend: str, device: str) -> Any:
+    """A backend's kernels for a device type: an object with the functions of `native.NativeKernels`.
+
+    Raises:
+        ImportError: with the build command, where they were not built or installed.
+    """
+    if backend == "cuda":
+        return load("cuda" if device == "cuda" else "interpreter")
+    if backend != "triton":
+        raise ValueError(f"backend must be 'cuda' or 'triton', but got {backend!r}")
+    missing = _missing("triton", device)
+    if missing is not None:
+        raise ImportError(missing)
+    return importlib.import_module("cnnkernels.triton_kernels")
