@@ -1,0 +1,95 @@
+# Every command of the project. The first one that needs it makes .venv, installs the pinned dependencies into it and
+# builds the extensions; later ones reuse all three. `make gpu` alone uses the machine's own python3 instead.
+
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := setup.py $(shell find csrc -type f)
+TEST_SOURCES := $(shell find tests/csrc -type f 2>/dev/null)
+WORKERS ?= 2
+STAGES ?= build conformance gpu tests times
+
+help:
+	@echo "make demo      train on handwritten digits with every backend beside torch.nn, write demo.png"
+	@echo "make test      run the tests (in the interpreters where there is no GPU)"
+	@echo "make build     build the extensions in place"
+	@echo "make gpu       on a machine with a GPU, torch and no network: build, test, time (STAGES=\"$(STAGES)\")"
+	@echo "make bench     time the kernels against PyTorch's own on a GPU"
+	@echo "make audit     registers, spills, shared memory and instruction mix of every kernel"
+	@echo "make sanitize  the kernels in the interpreter under ThreadSanitizer and AddressSanitizer"
+	@echo "make lint      ruff, clang-format, mypy          make format    rewrite the sources' format"
+	@echo "make clean     remove what was built             make distclean remove .venv too"
+	@echo "PYTHON=python3.x picks the interpreter .venv is made from, WORKERS=n the tests' processes."
+
+demo: $(VENV)/.built
+	$(BIN)/cnnkernels demo
+
+test: $(VENV)/.built-tests
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+build: $(VENV)/.built
+
+bench: $(VENV)/.built
+	$(BIN)/python benchmarks/quick.py
+
+gpu:
+	STAGES="$(STAGES)" bash tests/gpu.sh
+
+audit: $(VENV)/.built
+	$(BIN)/python benchmarks/audit.py
+
+sanitize: $(VENV)/.built
+	PATH="$(abspath $(BIN)):$$PATH" bash tests/sanitize.sh
+
+CXX_FILES = $(shell find csrc tests/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+lint: $(VENV)/.dependencies
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+	$(BIN)/mypy
+
+format: $(VENV)/.dependencies
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+clean:
+	rm -rf build dist *.egg-info cnnkernels/*.so demo.png $(VENV)/.built $(VENV)/.built-tests
+
+distclean: clean
+	rm -rf $(VENV)
+
+# --- set-up: the stamps live in .venv, so that they vanish with it ---------------------------------------------------
+
+# A Python can be used if it starts (a version manager's shim may not), the pins exist for it, and it can make a virtual
+# environment and compile an extension.
+define USABLE
+import ensurepip, pathlib, sys, sysconfig, venv
+ok = (3, 11) <= sys.version_info[:2] <= (3, 13) and pathlib.Path(sysconfig.get_path("include"), "Python.h").exists()
+sys.exit(not ok)
+endef
+export USABLE
+
+$(VENV)/.dependencies: constraints.txt
+	@python="$(PYTHON)"; \
+	for candidate in python3.13 python3.12 python3.11 python3; do \
+	  [ -n "$$python" ] || ! "$$candidate" -c "$$USABLE" 2>/dev/null || python=$$candidate; \
+	done; \
+	[ -n "$$python" ] || { echo "make: no Python 3.11 to 3.13 with venv and headers found; give one: make PYTHON=..."; exit 1; }; \
+	echo "making $(VENV) with $$python ($$("$$python" --version))"; \
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$$python" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r constraints.txt
+	@touch $@
+
+# Built before it is installed, so that ninja's progress is seen; the install then finds nothing to compile.
+$(VENV)/.built: $(VENV)/.dependencies pyproject.toml $(SOURCES)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.built-tests: $(VENV)/.built $(TEST_SOURCES)
+	CNNKERNELS_BUILD_TESTS=1 $(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+.PHONY: help demo test build bench gpu audit sanitize lint format clean distclean
+.DELETE_ON_ERROR:
