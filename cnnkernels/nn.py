@@ -1,0 +1,80 @@
+"""Layers: torch.nn's, computed by the project's kernels.
+
+Each class inherits from the layer of the same name in torch.nn and changes its arithmetic alone, so constructors,
+attributes, initialisation, `repr`, `state_dict`, pickling, deepcopy and isinstance checks are PyTorch's own, and
+a checkpoint goes either way.
+
+A layer runs on the backend in force (see `cnnkernels.use_backend`) unless its attribute `backend` pins one:
+
+    layer = cnnkernels.nn.Conv2d(3, 64, 7, stride=2, padding=3)
+    layer.backend = "triton"
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+from . import functional as F
+from .backends import use_backend
+
+__all__ = ["Conv2d", "LazyConv2d", "MaxPool2d", "MaxUnpool2d"]
+
+
+class _Layer(torch.nn.Module):
+    """What the layers here have beyond torch.nn's: a backend of their own."""
+
+    backend: str | None = None
+
+    def _backend(self) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext() if self.backend is None else use_backend(self.backend)
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()
+        return text if self.backend is None else f"{text}, backend={self.backend}".removeprefix(", ")
+
+
+class Conv2d(_Layer, torch.nn.Conv2d):
+    """torch.nn.Conv2d: correlates [N, C, H, W] or [C, H, W] with `out_channels` filters.
+
+    fp64, fp32, fp16 and bf16; any stride, padding (a number, a pair, "same", "valid"), dilation and groups;
+    padding_mode zeros, reflect, replicate or circular. Errors are torch.nn.Conv2d's.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        with self._backend():
+            if self.padding_mode == "zeros":
+                return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+            # The other modes read values that zeros cannot stand for: the border is made first, by PyTorch.
+            padded = torch.nn.functional.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
+
+
+class LazyConv2d(torch.nn.LazyConv2d, Conv2d):  # type: ignore[misc]
+    """torch.nn.LazyConv2d: a Conv2d that takes `in_channels` from its first input, and becomes one then."""
+
+    cls_to_become = Conv2d  # type: ignore[assignment]
+
+
+class MaxPool2d(_Layer, torch.nn.MaxPool2d):
+    """torch.nn.MaxPool2d: the largest element of each window, of [N, C, H, W] or [C, H, W].
+
+    The first of equal maxima wins and NaN beats every number, as in PyTorch; `return_indices=True` also gives
+    the winners' places h * W + w (int64).
+    """
+
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        with self._backend():
+            return F.max_pool2d(
+                input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
+            )
+
+
+class MaxUnpool2d(_Layer, torch.nn.MaxUnpool2d):
+    """torch.nn.MaxUnpool2d: each value goes where `indices` says (MaxPool2d returned them), zeros elsewhere."""
+
+    def forward(self, input: Tensor, indices: Tensor, output_size: list[int] | None = None) -> Tensor:
+        with self._backend():
+            return F.max_unpool2d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
