@@ -1,0 +1,176 @@
+"""Puts the project's kernels under a model written with torch.nn."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.modules import conv, pooling
+from torch.nn.utils import parametrize
+
+from . import nn
+from .backends import use_backend
+
+_COUNTERPARTS: dict[type[torch.nn.Module], type[nn._Layer]] = {
+    torch.nn.LazyConv2d: nn.LazyConv2d,  # before Conv2d, its base
+    torch.nn.Conv2d: nn.Conv2d,
+    torch.nn.MaxPool2d: nn.MaxPool2d,
+    torch.nn.MaxUnpool2d: nn.MaxUnpool2d,
+}
+# What a layer computes is decided by these; a class that inherits them all computes what its base does.
+_ARITHMETIC = ("__call__", "_call_impl", "_wrapped_call_impl", "forward", "_conv_forward")
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# Layers of this project's field: one of them that stays is worth a line in the report, a BatchNorm is not.
+_FIELD = (
+    conv._ConvNd,
+    pooling._MaxPoolNd,
+    pooling._MaxUnpoolNd,
+    pooling._AvgPoolNd,
+    pooling._LPPoolNd,
+    pooling._AdaptiveMaxPoolNd,
+    pooling._AdaptiveAvgPoolNd,
+    torch.nn.FractionalMaxPool2d,
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One line of the report: where the layer stands in the model, what it is, and why it was kept."""
+
+    names: tuple[str, ...]
+    layer: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{' = '.join(self.names)}: {self.layer}" + (f": {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What `replace_layers` did: the model to use, and every layer it swapped or kept."""
+
+    model: torch.nn.Module
+    swapped: tuple[Layer, ...]
+    kept: tuple[Layer, ...]
+
+    def __str__(self) -> str:
+        lines = [f"swapped {len(self.swapped)}, kept {len(self.kept)}"]
+        lines += [f"  swapped {layer}" for layer in self.swapped]
+        lines += [f"  kept    {layer}" for layer in self.kept]
+        return "\n".join(lines)
+
+
+def replace_layers(model: torch.nn.Module, backend: str | None = None, inplace: bool = False) -> Replacement:
+    """Swaps every layer of `model` that has a counterpart in `cnnkernels.nn`, the root itself included.
+
+    Parameters, buffers, hooks, parametrizations, training mode, attributes and `state_dict` keys stay what they are.
+    A layer found under two names stays one layer, and a second call finds nothing left to do.
+
+    Args:
+        model: any module; layers are found as `model.modules()` finds them.
+        backend: pins the swapped layers, and those of `cnnkernels.nn` already there, to "cuda", "triton",
+            "reference" or "auto"; None leaves them to the backend in force when they run.
+        inplace: False leaves `model` as it is and returns a copy of its modules around the very same parameters and
+            buffers: training or loading one is training or loading both. True turns the layers of `model` itself.
+
+    Returns:
+        A `Replacement`: the model, the layers swapped, and those of the field kept, each with its reason: no
+        counterpart, a subclass with arithmetic of its own, a type the kernels do not take, quantized, scripted.
+
+    Raises:
+        TypeError: `model` is not a torch.nn.Module.
+        ValueError: `backend` is no backend.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"replace_layers(): argument 'model' must be a torch.nn.Module, not {type(model).__name__}")
+    if backend is not None:
+        use_backend(backend)  # raises for what is no backend
+    if not inplace:
+        model = _copy_sharing_tensors(model)
+    names: dict[torch.nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(module, []).append(name or "(the model)")
+    swapped, kept = [], []
+    for module, where in names.items():
+        before = f"{type(module).__name__}({module.extra_repr()})"
+        if isinstance(module, nn._Layer):
+            reason: str | None = "already of cnnkernels.nn"
+        else:
+            reason = _why_kept(module)
+        if reason is None:
+            module.__class__ = _counterpart(type(module))
+            swapped.append(Layer(tuple(where), before))
+        elif reason:
+            kept.append(Layer(tuple(where), before, reason))
+        if backend is not None and isinstance(module, nn._Layer):
+            module.backend = backend
+    return Replacement(model, tuple(swapped), tuple(kept))
+
+
+def _copy_sharing_tensors(model: torch.nn.Module) -> torch.nn.Module:
+    """A deepcopy of the modules, with their containers, attributes and bound hooks, around the same tensors."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        # Tensors that are plain attributes too: what weight_norm or prune computed before the last call.
+        for tensors in (module._parameters, module._buffers, vars(module)):
+            memo.update((id(t), t) for t in tensors.values() if isinstance(t, torch.Tensor))
+    return copy.deepcopy(model, memo)
+
+
+def _base(cls: type) -> type[torch.nn.Module]:
+    """The layer of torch.nn with a counterpart that `cls` is or inherits from; Module where there is none."""
+    return next((base for base in _COUNTERPARTS if issubclass(cls, base)), torch.nn.Module)
+
+
+def _why_kept(module: torch.nn.Module) -> str | None:
+    """None where the module can be swapped, "" where it is nothing of the field, else the reason to keep it."""
+    cls = type(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        scripted = module.original_name
+        return "compiled by TorchScript" if any(scripted == base.__name__ for base in _COUNTERPARTS) else ""
+    if cls.__module__.startswith("torch.") and "quantized" in cls.__module__:
+        return "quantized" if "Conv" in cls.__name__ or "Pool" in cls.__name__ else ""
+    base = _base(cls)
+    if base is torch.nn.Module:
+        return "cnnkernels.nn has no counterpart" if isinstance(module, _FIELD) else ""
+    own = [name for name in _ARITHMETIC if getattr(cls, name, None) is not getattr(base, name, None)]
+    own += [name for name in _ARITHMETIC if name in vars(module)]
+    if own:
+        return f"{cls.__qualname__} has its own {own[0]}()"
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, torch.Tensor) and weight.dtype not in _DTYPES:
+        return f"its weight is {weight.dtype}, the kernels take {', '.join(str(d) for d in _DTYPES)}"
+    return None
+
+
+def _counterpart(cls: type) -> type[torch.nn.Module]:
+    """The class `cls` turns into: same layout in memory, arithmetic of cnnkernels.nn."""
+    if cls in _COUNTERPARTS:
+        return _COUNTERPARTS[cls]
+    if cls.__module__ == parametrize.__name__:
+        # A class parametrize made for this one module; removing the parametrization returns to its first base.
+        members = {k: v for k, v in vars(cls).items() if k not in ("__dict__", "__weakref__")}
+        return type(cls.__name__, (_counterpart(cls.__bases__[0]),), members)
+    return _adapted(cls)
+
+
+@functools.cache
+def _adapted(cls: type) -> type[torch.nn.Module]:
+    """A subclass of torch.nn's layer that keeps its arithmetic, with ours put under it.
+
+    No module holds the class made here, so a pickle names `cls` and makes it anew.
+    """
+    members = {
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__reduce_ex__": lambda self, protocol: (_empty_adapted, (cls,), self.__getstate__()),
+    }
+    return type(cls.__name__, (cls, _COUNTERPARTS[_base(cls)]), members)
+
+
+def _empty_adapted(cls: type) -> torch.nn.Module:
+    adapted = _adapted(cls)
+    return adapted.__new__(adapted)
