@@ -1,56 +1,357 @@
-"""PyTorch's functional signatures over the project's kernels."""
+"""PyTorch's functional signatures over the project's kernels.
+
+Each call asks `cnnkernels.backends` which backend serves it. "reference" is PyTorch's own operator, called as it
+stands. Bad input raises PyTorch's type of error, with a message that names the argument and the value.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
+
+from .backends import serving
+from .ops import conv2d as _conv2d
+from .ops import max_pool2d as _max_pool2d
+from .ops import max_unpool2d as _max_unpool2d
 
 __all__ = ["conv2d", "max_pool2d", "max_pool2d_with_indices", "max_unpool2d"]
+
+Ints = int | Sequence[int]
+
+
+def _int(op: str, name: str, value: Any) -> int:
+    try:
+        if not isinstance(value, bool):
+            return value if isinstance(value, torch.SymInt) else index(value)
+    except TypeError:
+        pass
+    raise TypeError(f"{op}(): argument '{name}' must be int or a tuple of 2 ints, but got {name}={value!r}")
+
+
+def _pair(op: str, name: str, value: Any) -> tuple[int, int]:
+    """An int, or one or two of them, as a pair."""
+    if type(value) is int:
+        return value, value
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        value = (_int(op, name, value),)
+    if len(value) not in (1, 2):
+        raise RuntimeError(
+            f"{op}: expected {name} to be a single integer value or a list of 2 values, but got {name}={list(value)}"
+        )
+    return _int(op, name, value[0]), _int(op, name, value[-1])
+
+
+def _autocast(tensor: Tensor) -> bool:
+    device = tensor.device.type
+    return device in ("cpu", "cuda") and torch.is_autocast_enabled(device)
+
+
+def _check_tensors(op: str, **tensors: Any) -> None:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{op}(): argument '{name}' must be Tensor, not {type(tensor).__name__}")
 
 
 def conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | str = 0,
-    dilation: int | Sequence[int] = 1,
+    stride: Ints = 1,
+    padding: Ints | str = 0,
+    dilation: Ints = 1,
     groups: int = 1,
 ) -> Tensor:
-    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    """Two-dimensional convolution (cross-correlation), as `torch.nn.functional.conv2d`.
+
+        output[n,k,p,q] = bias[k] + sum over c,r,s of
+            input[n, c, p stride - padding + r dilation, q stride - padding + s dilation] weight[k,c,r,s]
+
+    Args:
+        input: [N, C, H, W] or [C, H, W]; float64, float32, float16 or bfloat16 (PyTorch's own operator, the backend
+            "reference", takes more). 16-bit types are summed in float32 and rounded once. float32 is multiplied in
+            tf32 exactly where `torch.backends.cudnn.conv.fp32_precision` is "tf32", in the interpreter too.
+        weight: [K, C / groups, R, S], of input's dtype and device.
+        bias: [K] or None.
+        stride, dilation: an int or a pair (rows, columns), at least 1.
+        padding: an int or a pair of zeros on both sides, "valid" (none), or "same" (output as large as input; the
+            odd one of an uneven total goes after the last row or column; stride 1 only).
+        groups: splits channels into that many independent convolutions.
+
+    Returns:
+        [N, K, P, Q] or [K, P, Q] with P = floor((H + 2 padding - dilation (R - 1) - 1) / stride) + 1; channels_last
+        where input or weight is, else contiguous. Gradients of input and weight have their strides.
+
+    Raises:
+        TypeError, RuntimeError: where `torch.nn.functional.conv2d` raises them.
+        NotImplementedError: a dtype that the kernels asked for do not take.
+        ImportError, RuntimeError: kernels asked for by name that are not built or can not run here.
+    """
+    if has_torch_function_variadic(input, weight, bias):
+        given = (input, weight, bias)
+        return handle_torch_function(
+            conv2d, given, input, weight, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+        )
+    _check_tensors("conv2d", input=input, weight=weight)
+    if bias is not None:
+        _check_tensors("conv2d", bias=bias)
+    if _autocast(input):
+        backend = serving("conv2d", _conv2d.cast_for_autocast(input.device.type, input)[0])
+    else:
+        backend = serving("conv2d", input)
+    if backend == "reference" or input.numel() == 0:
+        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    if _autocast(input):
+        input, weight, bias = _conv2d.cast_for_autocast(input.device.type, input, weight, bias)
+    _check_conv2d_tensors(input, weight, bias)
+    if isinstance(groups, bool) or not isinstance(groups, int):
+        raise TypeError(f"conv2d(): argument 'groups' must be int, but got groups={groups!r}")
+    strides = _pair("conv2d", "stride", stride)
+    dilations = _pair("conv2d", "dilation", dilation)
+    if isinstance(padding, str):
+        sides = _named_padding(padding, weight.shape[-2:], strides, dilations)
+    else:
+        rows, columns = _pair("conv2d", "padding", padding)
+        sides = rows, rows, columns, columns
+    parameters = strides, sides, dilations, groups, backend
+    if input.dim() == 4:
+        return _conv2d.conv2d_forward(input, weight, bias, *parameters)
+    return _conv2d.conv2d_forward(input.unsqueeze(0), weight, bias, *parameters).squeeze(0)
+
+
+def _check_conv2d_tensors(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    if input.dim() not in (3, 4):
+        raise RuntimeError(
+            f"Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of size: {list(input.shape)}"
+        )
+    if weight.dim() != 4:
+        raise RuntimeError(f"conv2d: weight should have 4 dimensions, but got weight of size {list(weight.shape)}")
+    if weight.dtype != input.dtype:
+        raise RuntimeError(f"Input type ({input.dtype}) and weight type ({weight.dtype}) should be the same")
+    if weight.device != input.device:
+        raise RuntimeError(
+            "Expected all tensors to be on the same device, "
+            f"but got input on {input.device} and weight on {weight.device}"
+        )
+    if bias is None:
+        return
+    if bias.dim() != 1 or bias.shape[0] != weight.shape[0]:
+        raise RuntimeError(
+            f"Given weight of size {list(weight.shape)}, expected bias to be 1-dimensional with {weight.shape[0]} "
+            f"elements, but got bias of size {list(bias.shape)} instead"
+        )
+    if bias.dtype != input.dtype:
+        raise RuntimeError(f"Input type ({input.dtype}) and bias type ({bias.dtype}) should be the same")
+    if bias.device != input.device:
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but got input on {input.device} and bias on {bias.device}"
+        )
+
+
+def _named_padding(
+    padding: str, kernel: Sequence[int], stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) of 'same' or 'valid'."""
+    if padding == "valid":
+        return 0, 0, 0, 0
+    if padding != "same":
+        raise RuntimeError(f"Invalid padding string: '{padding}'")
+    if stride != (1, 1):
+        raise RuntimeError(f"padding='same' is not supported for strided convolutions, but got stride={stride}")
+    rows, columns = (d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
+    return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
 
 
 def max_pool2d(
     input: Tensor,
-    kernel_size: int | Sequence[int],
-    stride: int | Sequence[int] | None = None,
-    padding: int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
+    kernel_size: Ints,
+    stride: Ints | None = None,
+    padding: Ints = 0,
+    dilation: Ints = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    return F.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    """The maximum of each window, as `torch.nn.functional.max_pool2d`.
+
+    The first of equal maxima wins, the last NaN wins, and a window of -inf alone gives its first place inside.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W]; float64, float32, float16 or bfloat16 ("reference" takes more).
+        kernel_size, stride, padding, dilation: an int or a pair (rows, columns); stride None is kernel_size,
+            padding is -inf on both sides, at most half of kernel_size.
+        ceil_mode: rounds the output's size up; the last window must start inside input or the padding before it.
+        return_indices: also return each winner's index h W + w, int64.
+
+    Returns:
+        [N, C, P, Q] or [C, P, Q] with P = floor((H + 2 padding - dilation (R - 1) - 1) / stride) + 1, channels_last
+        where input is; with `return_indices` also the indices. The gradient has input's strides.
+
+    Raises:
+        TypeError, RuntimeError: where `torch.nn.functional.max_pool2d` raises them.
+        NotImplementedError: a dtype that the kernels asked for do not take.
+        ImportError, RuntimeError: kernels asked for by name that are not built or can not run here.
+    """
+    if has_torch_function_variadic(input):
+        return handle_torch_function(
+            max_pool2d,
+            (input,),
+            input,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            ceil_mode=ceil_mode,
+            return_indices=return_indices,
+        )
+    _check_tensors("max_pool2d", input=input)
+    backend = serving("max_pool2d", input)
+    if backend == "reference" or input.numel() == 0:
+        return F.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    if input.dim() not in (3, 4):
+        raise RuntimeError(
+            f"non-empty 3D or 4D (batch mode) tensor expected for input, but got input of size: {list(input.shape)}"
+        )
+    if not isinstance(ceil_mode, bool):
+        raise TypeError(f"max_pool2d(): argument 'ceil_mode' must be bool, but got ceil_mode={ceil_mode!r}")
+    window = _pair("max_pool2d", "kernel_size", kernel_size)
+    defaulted = stride is None or (isinstance(stride, Sequence) and len(stride) == 0)
+    parameters = (
+        window,
+        window if defaulted else _pair("max_pool2d", "stride", stride),
+        _pair("max_pool2d", "padding", padding),
+        _pair("max_pool2d", "dilation", dilation),
+        ceil_mode,
+        backend,
+    )
+    # PyTorch's unbatched result is contiguous whatever the input's strides
+    batch = input if input.dim() == 4 else input.contiguous().unsqueeze(0)
+    output, argmax = _max_pool2d.max_pool2d_forward(batch, *parameters)
+    if input.dim() == 3:
+        output = output.squeeze(0)
+    if not return_indices:
+        return output
+    indices = _max_pool2d.max_pool2d_indices(argmax, batch.shape, *parameters)
+    return output, indices if input.dim() == 4 else indices.squeeze(0)
 
 
 def max_pool2d_with_indices(
     input: Tensor,
-    kernel_size: int | Sequence[int],
-    stride: int | Sequence[int] | None = None,
-    padding: int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
+    kernel_size: Ints,
+    stride: Ints | None = None,
+    padding: Ints = 0,
+    dilation: Ints = 1,
     ceil_mode: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    return F.max_pool2d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
+    """`max_pool2d` with `return_indices=True`: the maxima and their int64 indices h W + w."""
+    output, indices = max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
+    return output, indices
 
 
 def max_unpool2d(
     input: Tensor,
     indices: Tensor,
-    kernel_size: int | Sequence[int],
-    stride: int | Sequence[int] | None = None,
-    padding: int | Sequence[int] = 0,
+    kernel_size: Ints,
+    stride: Ints | None = None,
+    padding: Ints = 0,
     output_size: Sequence[int] | None = None,
 ) -> Tensor:
-    return F.max_unpool2d(input, indices, kernel_size, stride, padding, output_size)
+    """Puts values back where `max_pool2d` found them, zeros elsewhere, as `torch.nn.functional.max_unpool2d`.
+
+    Where indices repeat, the last one in row-major order wins (PyTorch leaves it open). The gradient reads
+    grad_output at every index, as PyTorch's does.
+
+    Args:
+        input: [N, C, P, Q] or [C, P, Q]; float64, float32, float16 or bfloat16.
+        indices: int64 h W + w into the output's planes, of input's shape.
+        kernel_size, stride, padding: those of the pooling; they give output's default size
+            (P - 1) stride - 2 padding + kernel_size.
+        output_size: (H, W) or output's whole shape, less than a stride away from the default.
+
+    Returns:
+        [N, C, H, W] or [C, H, W]; channels_last where input is, on CUDA too (PyTorch's is contiguous there).
+
+    Raises:
+        ValueError, RuntimeError: where `torch.nn.functional.max_unpool2d` raises them. An index outside the output
+            raises on the CPU alone; on a GPU, where looking would wait for the device, it is left out.
+    """
+    if has_torch_function_variadic(input, indices):
+        return handle_torch_function(
+            max_unpool2d,
+            (input, indices),
+            input,
+            indices,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            output_size=output_size,
+        )
+    _check_tensors("max_unpool2d", input=input, indices=indices)
+    if _autocast(input):
+        input = _max_unpool2d.cast_for_autocast(input)
+    backend = serving("max_unpool2d", input)
+    if backend == "reference" or input.numel() == 0:
+        return F.max_unpool2d(input, indices, kernel_size, stride, padding, output_size)
+    if input.dim() not in (3, 4):
+        raise RuntimeError(
+            f"Input to max_unpooling2d should be a 3d or 4d Tensor, but got a tensor with {input.dim()} dimensions."
+        )
+    if indices.dtype != torch.int64:
+        raise RuntimeError(f"elements in indices should be type int64 but got: {indices.dtype}")
+    if indices.shape != input.shape:
+        raise RuntimeError(
+            f"Expected shape of indices to be same as that of the input tensor ({list(input.shape)}) "
+            f"but got indices tensor with shape: {list(indices.shape)}"
+        )
+    if indices.device != input.device:
+        raise RuntimeError(
+            "Expected all tensors to be on the same device, "
+            f"but got input on {input.device} and indices on {indices.device}"
+        )
+    window = _pair("max_unpool2d", "kernel_size", kernel_size)
+    steps = window if stride is None else _pair("max_unpool2d", "stride", stride)
+    size = _unpooled_size(input.shape[-2:], window, steps, _pair("max_unpool2d", "padding", padding), output_size)
+    if input.dim() == 4:
+        return _max_unpool2d.max_unpool2d_forward(input, indices, size, backend)
+    return _max_unpool2d.max_unpool2d_forward(
+        input.contiguous().unsqueeze(0), indices.unsqueeze(0), size, backend
+    ).squeeze(0)
+
+
+def _unpooled_size(
+    input_size: Sequence[int],
+    kernel_size: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    output_size: Sequence[int] | None,
+) -> tuple[int, int]:
+    default = [
+        (size - 1) * step + kernel - 2 * pad
+        for size, kernel, step, pad in zip(input_size, kernel_size, stride, padding, strict=True)
+    ]
+    if output_size is None:
+        size = default
+    else:
+        if len(output_size) not in (2, 4):
+            raise ValueError(
+                "output_size should be a sequence containing 2 or 4 elements, "
+                f"but it has a length of '{len(output_size)}'"
+            )
+        size = [_int("max_unpool2d", "output_size", extent) for extent in output_size[-2:]]
+        for axis in (0, 1):
+            low, high = default[axis] - stride[axis], default[axis] + stride[axis]
+            if not low < size[axis] < high:
+                raise ValueError(
+                    f'invalid output_size "{tuple(output_size)}" (dim {axis} must be between {low} and {high})'
+                )
+    for axis in (0, 1):
+        if size[axis] < 0:
+            raise ValueError(
+                "max_unpooling: output_size must contain non-negative spatial dimensions, "
+                f"but got output_size[{axis}]={size[axis]}"
+            )
+    return size[0], size[1]

@@ -1,0 +1,137 @@
+"""max_unpool2d's operators: forward and backward.
+
+The forward writes input[p, q] at place indices[p, q] of a plane of zeros; where two name one place the last (p, q)
+wins. Its gradient, as PyTorch defines it, reads grad_output at every index, winner or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..backends import kernels
+from .batching import fold, unfold
+from .memory import dense, layout_of
+from .operator import Operator, register_autocast
+
+
+def check_indices(indices: Tensor, height: int, width: int) -> None:
+    """Raises PyTorch's error for an index outside the output, on the CPU.
+
+    On a GPU reading the values would wait for the device; there the kernels write nothing for such an index.
+    """
+    if indices.device.type != "cpu" or indices.numel() == 0:
+        return
+    for extreme in torch.aminmax(indices):
+        if not 0 <= extreme < height * width:
+            raise RuntimeError(
+                f"Found an invalid max index: {int(extreme)} (output volumes are of size {height}x{width})"
+            )
+
+
+def _forward_fake(input: Tensor, indices: Tensor, output_size: Sequence[int], backend: str) -> Tensor:
+    shape = (*input.shape[:2], *output_size)
+    memory_format = layout_of(input).memory_format
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=memory_format)
+
+
+def _forward_run(input: Tensor, indices: Tensor, output_size: Sequence[int], backend: str) -> Tensor:
+    output = _forward_fake(input, indices, output_size, backend)
+    check_indices(indices, *output_size)
+    if output.numel() == 0 or input.numel() == 0:
+        return output.zero_()
+    layout = layout_of(input)
+    winner = torch.zeros_like(output, dtype=torch.int32)
+    kernel = kernels(backend, input.device.type).max_unpool2d_forward
+    kernel(dense(input, layout), dense(indices, layout), winner, output, layout)
+    return output
+
+
+def _forward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, indices, _, ctx.backend = inputs
+    ctx.save_for_backward(indices)
+
+
+def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    (indices,) = ctx.saved_tensors
+    return max_unpool2d_backward(grad, indices, ctx.backend), None, None, None
+
+
+def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
+    input, indices, *parameters = args
+    size = info.batch_size
+    input, indices = fold(input, in_dims[0], size, 0), fold(indices, in_dims[1], size, 0)
+    return unfold(max_unpool2d_forward(input, indices, *parameters), size, 0)
+
+
+def _backward_fake(grad_output: Tensor, indices: Tensor, backend: str) -> Tensor:
+    memory_format = layout_of(indices).memory_format
+    return torch.empty(indices.shape, dtype=grad_output.dtype, device=grad_output.device, memory_format=memory_format)
+
+
+def _backward_run(grad_output: Tensor, indices: Tensor, backend: str) -> Tensor:
+    grad_input = _backward_fake(grad_output, indices, backend)
+    if grad_output.numel() == 0 or grad_input.numel() == 0:
+        return grad_input.zero_()
+    layout = layout_of(indices)
+    kernel = kernels(backend, grad_output.device.type).max_unpool2d_backward
+    kernel(dense(grad_output, layout), dense(indices, layout), grad_input, layout)
+    return grad_input
+
+
+def _backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    grad_output, indices, ctx.backend = inputs
+    ctx.output_size = grad_output.shape[-2:]
+    ctx.save_for_backward(indices)
+
+
+def _backward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    (indices,) = ctx.saved_tensors
+    return _scatter(grad, indices, *ctx.output_size), None, None
+
+
+def _scatter(grad: Tensor, indices: Tensor, height: int, width: int) -> Tensor:
+    """The transpose of reading at indices: adds where they repeat. PyTorch's index_put, as it adds in a fixed order
+    (scatter_add does not) and differentiates further; a second derivative through max_unpool2d is no hot path."""
+    n, c = grad.shape[:2]
+    first = torch.arange(n * c, device=grad.device).view(n, c, 1, 1) * (height * width)
+    planes = grad.new_zeros(n * c * height * width)
+    places = (indices + first).flatten()
+    return planes.index_put((places,), grad.flatten(), accumulate=True).view(n, c, height, width)
+
+
+def _backward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
+    grad_output, indices, backend = args
+    size = info.batch_size
+    grad_output, indices = fold(grad_output, in_dims[0], size, 0), fold(indices, in_dims[1], size, 0)
+    return unfold(max_unpool2d_backward(grad_output, indices, backend), size, 0)
+
+
+max_unpool2d_forward = Operator(
+    "max_unpool2d_forward(Tensor input, Tensor indices, SymInt[2] output_size, str backend) -> Tensor",
+    _forward_run,
+    _forward_fake,
+    _forward_setup,
+    _forward_backward,
+    _forward_vmap,
+)
+max_unpool2d_backward = Operator(
+    "max_unpool2d_backward(Tensor grad_output, Tensor indices, str backend) -> Tensor",
+    _backward_run,
+    _backward_fake,
+    _backward_setup,
+    _backward_backward,
+    _backward_vmap,
+)
+
+
+def cast_for_autocast(input: Tensor) -> Tensor:
+    """What autocast makes of the input on the CPU: float32, as of PyTorch's own. On CUDA it leaves it alone."""
+    cast = input.device.type == "cpu" and input.dtype in (torch.float16, torch.bfloat16)
+    return input.float() if cast else input
+
+
+register_autocast("max_unpool2d_forward", "CPU", lambda input, *rest: (cast_for_autocast(input), *rest))
