@@ -58,7 +58,7 @@ void move(Move mine, const char* what, interpreter::Site site) {
   if (int(interpreter::lane_id()) < kRows * mine.count) {
     interpreter::check_shared(mine.row, kRowBytes, kRowBytes, what, site);
   }
-  interpreter::warp_meet(0xffffffffu, &mine, meet, what, site);
+  interpreter::warp_meet(0xffffffffu, &mine, [](void* const* lanes) { meet(lanes); }, what, site);
 }
 
 }  // namespace

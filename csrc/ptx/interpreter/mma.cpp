@@ -181,8 +181,13 @@ const float* multiply(OperandFormat format, const std::uint32_t (*a)[kRowWords],
 void mma_tile(OperandFormat format, int mt, int nt, void* d, const void* a, const void* b,
               interpreter::Site site) {
   Tile mine{format, mt, nt, d, a, b};
-  interpreter::warp_meet(0xffffffffu, &mine, format == OperandFormat::float64 ? meet_doubles : meet_words,
-                         "mma_tile", site);
+  const auto meet = [](void* const* lanes) {
+    if (static_cast<const Tile*>(lanes[0])->format == OperandFormat::float64)
+      meet_doubles(lanes);
+    else
+      meet_words(lanes);
+  };
+  interpreter::warp_meet(0xffffffffu, &mine, meet, "mma_tile", site);
 }
 
 }  // namespace cnnkernels::model

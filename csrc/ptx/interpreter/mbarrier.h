@@ -1,0 +1,29 @@
+// The CPU's mbarrier: the state machine of the PTX manual, with its undefined behaviour made into faults.
+#pragma once
+
+#include <cstdint>
+
+#include "../../interpreter/api.h"
+
+namespace cnnkernels {
+
+struct Mbarrier;
+
+namespace model {
+
+using interpreter::Site;
+
+void mbarrier_init(Mbarrier* barrier, unsigned arrivals, Site site);
+void mbarrier_init_fence(Site site);
+void mbarrier_invalidate(Mbarrier* barrier, Site site);
+void mbarrier_arrive(Mbarrier* barrier, Site site);
+void mbarrier_expect_bytes(Mbarrier* barrier, unsigned bytes, Site site);
+bool mbarrier_test(Mbarrier* barrier, unsigned parity, Site site);
+void mbarrier_wait(Mbarrier* barrier, unsigned parity, Site site);
+
+// For asynchronous copies. Their bytes belong to the phase that was current when they were issued.
+std::uint32_t mbarrier_phase_for_copy(Mbarrier* barrier, Site site);
+void mbarrier_complete_bytes(Mbarrier* barrier, unsigned bytes, std::uint32_t phase, Site site);
+
+}  // namespace model
+}  // namespace cnnkernels

@@ -1,0 +1,24 @@
+// The CPU's TMA. A load poisons its tile when it is issued and fills it at a moment of the delivery policy's
+// choosing, then counts its bytes on the mbarrier. A store reads and writes as late as its waits allow.
+#pragma once
+
+#include "../../interpreter/api.h"
+
+namespace cnnkernels {
+
+struct Mbarrier;
+struct TensorMap;
+
+namespace model {
+
+void tma_load_tile(void* shared, const TensorMap& map, Mbarrier* full, const int* corner, int rank,
+                   interpreter::Site site);
+void tma_load_im2col(void* shared, const TensorMap& map, Mbarrier* full, const int* start, const int* tap,
+                     int rank, interpreter::Site site);
+void tma_store_tile(const TensorMap& map, const void* shared, const int* corner, int rank,
+                    interpreter::Site site);
+void bulk_commit(interpreter::Site site);
+void bulk_wait(int groups_left, bool written, interpreter::Site site);
+
+}  // namespace model
+}  // namespace cnnkernels
