@@ -53,17 +53,23 @@ def gencode() -> list[str]:
     return flags
 
 
+def built_for(cuda: bool) -> str:
+    """What `cnnkernels info` says a module was compiled for."""
+    flags = gencode() if cuda else [flag for flag in host_flags() if "-march" in flag]
+    return ", ".join(flag.rpartition("=")[2] for flag in flags) or os.uname().machine
+
+
 def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
     """One rule a compiler, one edge a source, one link a module."""
     cxx = os.environ.get("CXX", "c++")
     includes = shlex.join([f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}", "-Icsrc"])
     interpreter = ["-DCNN_INTERPRETER=1", "-Wno-unknown-pragmas", "-fstack-clash-protection"]
-    link_flags = "-static-libgcc -pthread"
+    link_flags = "-static-libgcc -pthread" + (f" -fsanitize={SANITIZE}" if SANITIZE else "")
     if SANITIZE:
         interpreter += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer"]
-        link_flags += f" -fsanitize={SANITIZE}"
     elif "g++" in cxx or cxx == "c++":
         interpreter.append("-ftrivial-auto-var-init=pattern")  # an unset accumulator is seen
+    depends = ["  depfile = $out.d", "  deps = gcc"]
     lines = [
         f"host = {shlex.join(host_flags())} {includes}",
         f"interpreter = {shlex.join(interpreter)}",
@@ -71,14 +77,12 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
         + shlex.join(gencode()),
         "rule host",
         f"  command = {cxx} $host $flags -MD -MF $out.d -x c++ -c $in -o $out",
-        "  depfile = $out.d",
-        "  deps = gcc",
+        *depends,
         "  description = host $in",
         "rule nvcc",
         # what ptxas said (registers, spills, serialised wgmma) stays beside the object: benchmarks/audit.py reads it
         f"  command = {nvcc} $device -MD -MF $out.d -c $in -o $out > $out.log 2>&1 || (cat $out.log; exit 1)",
-        "  depfile = $out.d",
-        "  deps = gcc",
+        *depends,
         "  description = nvcc $in",
         "rule link",
         f"  command = {cxx} -shared $in -o $out {link_flags} $libs",
@@ -92,31 +96,29 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
             device = cuda and source.suffix == ".cu"
             # bindings name the module, so each module has its own object of them
             tag = name if source.name == "bindings.cpp" else ("cuda" if cuda else "interpreter")
-            target = build / tag / f"{path}.o"
-            objects.append(str(target))
-            if str(target) in seen:
+            target = str(build / tag / f"{path}.o")
+            objects.append(target)
+            if target in seen:
                 continue
-            seen.add(str(target))
+            seen.add(target)
             lines.append(f"build {target}: {'nvcc' if device else 'host'} {path}")
             if not device:
-                flags = f"-DCNN_MODULE={name}" + ("" if cuda else " $interpreter")
-                lines.append(f"  flags = {flags}")
+                flags = shlex.join([f"-DCNN_MODULE={name}", f'-DCNN_BUILT_FOR="{built_for(cuda)}"'])
+                lines.append(f"  flags = {flags}" + ("" if cuda else " $interpreter"))
         lines.append(f"build {out / (name + SUFFIX)}: link {' '.join(objects)}")
         if cuda:
             libs = Path(shutil.which(nvcc.split()[-1])).resolve().parent.parent / "lib64"
-            cudart = next(p for p in (libs, Path("/usr/local/cuda/lib64")) if (p / "libcudart_static.a").exists())
-            lines.append(f"  libs = {cudart}/libcudart_static.a -ldl -lrt")
+            lines.append(f"  libs = -L{libs} -L/usr/local/cuda/lib64 -lcudart_static -ldl -lrt")
 
     seen: set[str] = set()
     csrc = sorted((ROOT / "csrc").rglob("*.cu")) + sorted((ROOT / "csrc").rglob("*.cpp"))
     tests = sorted((ROOT / "tests/csrc").glob("*.cu")) + sorted((ROOT / "tests/csrc").glob("*.cpp"))
-    without_face = [p for p in csrc if p.name != "bindings.cpp"]
     for cuda in [False, True] if nvcc else [False]:
         base = "_cuda" if cuda else "_interpreter"
         keep = [p for p in csrc if not (cuda and "interpreter" in p.parts)]
         module(base, keep, cuda)
         if TESTS and tests:
-            shared = [p for p in without_face if p in keep and p.suffix == ".cpp"]
+            shared = [p for p in keep if p.suffix == ".cpp" and p.name != "bindings.cpp"]
             module(f"{base}_tests", tests + shared, cuda)
     return "\n".join(lines) + "\n"
 
@@ -131,8 +133,8 @@ class NinjaBuild(build_ext):
             print("nvcc not found (or switched off): building cnnkernels._interpreter only")
         file = ROOT / build / "build.ninja"
         file.write_text(ninja_file(build, out, nvcc))
-        jobs = os.environ.get("MAX_JOBS", str(os.cpu_count()))
-        subprocess.run([f"{ninja.BIN_DIR}/ninja", "-f", str(file), "-j", jobs], cwd=ROOT, check=True)
+        jobs = ["-j", os.environ.get("MAX_JOBS", str(os.cpu_count()))]
+        subprocess.run([f"{ninja.BIN_DIR}/ninja", "-f", str(file), *jobs], cwd=ROOT, check=True)
 
     def get_outputs(self) -> list[str]:
         return []

@@ -1,5 +1,5 @@
-// The Python face of a native module. Pointers, sizes and a stream come in as plain numbers; shapes were checked
-// and memory allocated by the caller. Compiled once for _cuda and once for _interpreter.
+// The Python face of a native module. Pointers, sizes and a stream come in as plain numbers; shapes were
+// checked and memory allocated by the caller. Compiled once for _cuda and once for _interpreter.
 #include <pybind11/pybind11.h>
 
 #include "common/geometry.h"
@@ -35,6 +35,7 @@ void bind_geometry(py::module_& m) {
 PYBIND11_MODULE(CNN_MODULE, m) {
   using namespace cnnkernels;
   m.doc() = "Native kernels of cnnkernels: launchers that take pointers, geometry and a stream.";
+  m.attr("built_for") = CNN_BUILT_FOR;  // architectures: sm_90a is machine code, compute_90 is PTX
   bind_geometry(m);
   bind_conv2d(m);
   bind_max_pool2d(m);
