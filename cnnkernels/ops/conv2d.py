@@ -10,7 +10,7 @@ so each one's derivative is made of the other two and every order of differentia
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -111,6 +111,17 @@ def _layout(size: Sequence[int], stride: Sequence[int], other: Tensor) -> Layout
     return Layout.NCHW
 
 
+def _bilinear_jvp(operator: Callable[..., Tensor], inputs: tuple[Any, ...], tangents: tuple[Any, ...]) -> Tensor:
+    """Of an operator that is linear in each of its first two arguments."""
+    first, second, *rest = inputs
+    terms = []
+    if tangents[0] is not None:
+        terms.append(operator(tangents[0], second, *rest))
+    if tangents[1] is not None:
+        terms.append(operator(first, tangents[1], *rest))
+    return sum(terms[1:], terms[0])
+
+
 # Below, for each operator: its fake kernel, its run on plain tensors, its derivative, its batching rule. `parameters`
 # are the schema's last five, (stride, padding as (top, bottom, left, right), dilation, groups, backend).
 # A batching rule folds the new axis into N where the filter has none, else into the groups: a batch of filters is a
@@ -188,6 +199,19 @@ def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tens
         return unfold(conv2d_forward(input, weight, bias, *parameters), size, 1)
     input = fold(input, of_input, size, 1)
     return unfold(conv2d_forward(input, weight, bias, *_more_groups(parameters, size)), size, 1)
+
+
+def _forward_jvp(inputs: tuple[Any, ...], outputs: tuple[Tensor, ...], tangents: tuple[Any, ...]) -> Tensor:
+    input, weight, _, *parameters = inputs
+    of_input, of_weight, of_bias, *_ = tangents
+    terms = []
+    if of_input is not None:
+        terms.append(conv2d_forward(of_input, weight, None, *parameters))
+    if of_weight is not None:
+        terms.append(conv2d_forward(input, of_weight, None, *parameters))
+    if of_bias is not None:
+        terms.append(of_bias[:, None, None].expand_as(outputs[0]))
+    return sum(terms[1:], terms[0])
 
 
 # --- backward_input: I(g, w), the error convolved with the filter rotated by 180 degrees
@@ -329,35 +353,39 @@ conv2d_forward = Operator(
     f"conv2d_forward(Tensor input, Tensor weight, Tensor? bias, {PARAMETERS}) -> Tensor",
     _forward_run,
     _forward_fake,
+    _forward_vmap,
     _forward_setup,
     _forward_backward,
-    _forward_vmap,
+    _forward_jvp,
 )
 conv2d_backward_input = Operator(
     "conv2d_backward_input(Tensor grad_output, Tensor weight, SymInt[] input_size, SymInt[] input_stride, "
     f"{PARAMETERS}) -> Tensor",
     _backward_input_run,
     _backward_input_fake,
+    _backward_input_vmap,
     _backward_input_setup,
     _backward_input_backward,
-    _backward_input_vmap,
+    lambda inputs, _, tangents: _bilinear_jvp(conv2d_backward_input, inputs, tangents),
 )
 conv2d_backward_weight = Operator(
     "conv2d_backward_weight(Tensor grad_output, Tensor input, SymInt[] weight_size, SymInt[] weight_stride, "
     f"{PARAMETERS}) -> Tensor",
     _backward_weight_run,
     _backward_weight_fake,
+    _backward_weight_vmap,
     _backward_weight_setup,
     _backward_weight_backward,
-    _backward_weight_vmap,
+    lambda inputs, _, tangents: _bilinear_jvp(conv2d_backward_weight, inputs, tangents),
 )
 conv2d_backward_bias = Operator(
     "conv2d_backward_bias(Tensor grad_output, str backend) -> Tensor",
     _backward_bias_run,
     _backward_bias_fake,
+    _backward_bias_vmap,
     _backward_bias_setup,
     _backward_bias_backward,
-    _backward_bias_vmap,
+    lambda inputs, _, tangents: conv2d_backward_bias(tangents[0], inputs[1]),
 )
 
 

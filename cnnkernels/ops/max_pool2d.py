@@ -246,30 +246,33 @@ max_pool2d_forward = Operator(
     f"max_pool2d_forward(Tensor input, {PARAMETERS}) -> (Tensor, Tensor)",
     _forward_run,
     _forward_fake,
+    _forward_vmap,
     _forward_setup,
     _forward_backward,
-    _forward_vmap,
+    lambda inputs, outputs, tangents: (max_pool2d_gather(tangents[0], outputs[1], *inputs[1:]), None),
 )
 max_pool2d_backward = Operator(
     "max_pool2d_backward(Tensor grad_output, Tensor argmax, SymInt[] input_size, SymInt[] input_stride, "
     f"{PARAMETERS}) -> Tensor",
     _backward_run,
     _backward_fake,
+    _backward_vmap,
     _backward_setup,
     _backward_backward,
-    _backward_vmap,
+    lambda inputs, _, tangents: max_pool2d_backward(tangents[0], *inputs[1:]),
 )
 max_pool2d_gather = Operator(
     f"max_pool2d_gather(Tensor input, Tensor argmax, {PARAMETERS}) -> Tensor",
     _gather_run,
     _gather_fake,
+    _gather_vmap,
     _gather_setup,
     _gather_backward,
-    _gather_vmap,
+    lambda inputs, _, tangents: max_pool2d_gather(tangents[0], *inputs[1:]),
 )
 max_pool2d_indices = Operator(
     f"max_pool2d_indices(Tensor argmax, SymInt[] input_size, {PARAMETERS}) -> Tensor",
     _indices_run,
     _indices_fake,
-    vmap=_indices_vmap,
+    _indices_vmap,
 )

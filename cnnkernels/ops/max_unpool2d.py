@@ -114,17 +114,19 @@ max_unpool2d_forward = Operator(
     "max_unpool2d_forward(Tensor input, Tensor indices, SymInt[2] output_size, str backend) -> Tensor",
     _forward_run,
     _forward_fake,
+    _forward_vmap,
     _forward_setup,
     _forward_backward,
-    _forward_vmap,
+    lambda inputs, _, tangents: max_unpool2d_forward(tangents[0], *inputs[1:]),
 )
 max_unpool2d_backward = Operator(
     "max_unpool2d_backward(Tensor grad_output, Tensor indices, str backend) -> Tensor",
     _backward_run,
     _backward_fake,
+    _backward_vmap,
     _backward_setup,
     _backward_backward,
-    _backward_vmap,
+    lambda inputs, _, tangents: max_unpool2d_backward(tangents[0], *inputs[1:]),
 )
 
 

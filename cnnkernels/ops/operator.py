@@ -24,15 +24,12 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _jit_tracing = torch._C._get_tracing_state
 
 
-def _needs_dispatcher(args: tuple[Any, ...]) -> bool:
-    """Whether somebody looks on (torch.compile, torch.func, a mode, a trace, forward AD) or a tensor is not plain."""
+def _plain(args: tuple[Any, ...]) -> bool:
+    """Whether nobody looks on (a dispatch mode, a trace) and every tensor is a plain one."""
     return (
-        torch.compiler.is_compiling()
-        or _functorch_active()
-        or _dispatch_modes() > 0
-        or _jit_tracing() is not None
-        or torch.autograd.forward_ad._current_level >= 0
-        or any(isinstance(arg, Tensor) and _keys(arg).raw_repr() & _OTHER for arg in args)
+        _dispatch_modes() == 0
+        and _jit_tracing() is None
+        and not any(isinstance(arg, Tensor) and _keys(arg).raw_repr() & _OTHER for arg in args)
     )
 
 
@@ -43,12 +40,15 @@ class Operator:
         schema: the operator's signature in PyTorch's schema language.
         run: computes on plain tensors of one device.
         fake: makes outputs of the same shape, dtype and strides as `run` without values.
-        setup_context, backward: the derivative, as `torch.library.register_autograd` takes them. `backward` calls
-            operators, so that it can be differentiated again.
         vmap: the batching rule, as `torch.library.register_vmap` takes it.
+        setup_context, backward: the derivative, as `torch.library.register_autograd` takes them.
+        jvp: (inputs, outputs, their tangents or None) -> the outputs' tangents, for forward-mode differentiation.
 
-    Eager calls on plain tensors apply an autograd Function of the same `setup_context` and `backward` directly; the
-    way through the dispatcher costs more host time than a small kernel takes, and is there for whoever looks on.
+    `backward` and `jvp` call operators, so that both can be differentiated again.
+
+    Eager calls on plain tensors run directly, under an autograd Function where a gradient is wanted: the way through
+    the dispatcher costs more host time than a small kernel takes, and is there for whoever looks on. torch.func and
+    forward-mode differentiation take autograd Functions alone, in the slower style that separates `setup_context`.
     """
 
     def __init__(
@@ -56,9 +56,10 @@ class Operator:
         schema: str,
         run: Callable[..., Any],
         fake: Callable[..., Any],
+        vmap: Callable[..., Any],
         setup_context: Callable[..., None] | None = None,
         backward: Callable[..., Any] | None = None,
-        vmap: Callable[..., Any] | None = None,
+        jvp: Callable[..., Any] | None = None,
     ) -> None:
         name = schema.split("(", 1)[0]
         qualified = f"cnnkernels::{name}"
@@ -66,33 +67,73 @@ class Operator:
         for key in ("CPU", "CUDA"):
             LIBRARY.impl(name, run, key)
         torch.library.register_fake(qualified, fake, lib=LIBRARY)
+        torch.library.register_vmap(qualified, vmap, lib=LIBRARY)
         self.name = name
         self.run = run
         self.op = getattr(torch.ops.cnnkernels, name).default
-        self.function: Any = None
-        if backward is not None and setup_context is not None:
+        self.differentiable = backward is not None
+        if backward is not None:
+            assert setup_context is not None and jvp is not None
             torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=LIBRARY)
-            self.function = _autograd_function(name, run, setup_context, backward)
-        if vmap is not None:
-            torch.library.register_vmap(qualified, vmap, lib=LIBRARY)
+            self._eager = _eager_function(name, run, setup_context, backward)
+            self._transformed = _transformed_function(name, self.op, setup_context, backward, jvp, vmap)
 
     def __call__(self, *args: Any) -> Any:
-        if _needs_dispatcher(args):
+        if torch.compiler.is_compiling():
             return self.op(*args)
-        if self.function is not None and torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
-            return self.function.apply(*args)
+        if self.differentiable and (_functorch_active() or torch.autograd.forward_ad._current_level >= 0):
+            return self._transformed.apply(*args)
+        if not _plain(args):
+            return self.op(*args)
+        if self.differentiable and torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
+            return self._eager.apply(*args)
         return self.run(*args)
 
 
-def _autograd_function(
+def _eager_function(
     name: str, run: Callable[..., Any], setup_context: Callable[..., None], backward: Callable[..., Any]
-) -> type[torch.autograd.Function]:
+) -> Any:
     def forward(ctx: Any, *args: Any) -> Any:
         output = run(*args)
         setup_context(ctx, args, output)
         return output
 
     members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type(name.title().replace("_", ""), (torch.autograd.Function,), members)
+
+
+def _transformed_function(
+    name: str,
+    op: Callable[..., Any],
+    setup_context: Callable[..., None],
+    backward: Callable[..., Any],
+    jvp: Callable[..., Any],
+    vmap: Callable[..., Any],
+) -> Any:
+    def forward(*args: Any) -> Any:
+        return op(*args)
+
+    def setup_both(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        setup_context(ctx, inputs, output)
+        outputs = output if isinstance(output, tuple) else (output,)
+        ctx.call = tuple(None if isinstance(value, Tensor) else value for value in inputs)
+        ctx.places = tuple(i for i, value in enumerate(inputs) if isinstance(value, Tensor))
+        ctx.save_for_forward(*(inputs[i] for i in ctx.places), *outputs)
+
+    def jvp_of(ctx: Any, *tangents: Any) -> Any:
+        inputs = list(ctx.call)
+        saved = ctx.saved_tensors
+        for place, tensor in zip(ctx.places, saved, strict=False):
+            inputs[place] = tensor
+        return jvp(tuple(inputs), saved[len(ctx.places) :], tangents)
+
+    members = {
+        "forward": staticmethod(forward),
+        "setup_context": staticmethod(setup_both),
+        "backward": staticmethod(backward),
+        "jvp": staticmethod(jvp_of),
+        "vmap": staticmethod(vmap),
+    }
     return type(name.title().replace("_", ""), (torch.autograd.Function,), members)
 
 
