@@ -126,16 +126,18 @@ void Block::thread_main() {
     current = &self;  // a fault in another thread's name leaves that one there
   };
   guarded([&] { (*block.kernel_)(); });
-  Fiber* to = &block.host_;
+  Thread* next = nullptr;
   if (!block.failure_) {
     guarded([&] {
       block.finish_thread(self);
       if (block.threads_alive_ == 0) return;
-      Thread& other = block.next();
-      to = other.fiber;
-      current = &other;
+      next = &block.next();
     });
-    if (block.failure_) to = &block.host_;
+  }
+  Fiber* to = &block.host_;
+  if (next != nullptr) {
+    current = next;
+    to = next->fiber;
   }
   leave_fiber(*self.fiber, *to);
 }

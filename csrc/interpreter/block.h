@@ -114,8 +114,8 @@ class Block : public BlockView {
 };
 
 // The crash of the CUDA thread that ran on this OS thread; its host looks here after every return.
-extern constinit thread_local Crash crash __attribute__((tls_model("initial-exec")));
+extern constinit thread_local Crash crash;
 // Where the signal handler continues: the host's stack of the block that runs here.
-extern constinit thread_local Fiber* signal_host __attribute__((tls_model("initial-exec")));
+extern constinit thread_local Fiber* signal_host;
 
 }  // namespace cnnkernels::interpreter

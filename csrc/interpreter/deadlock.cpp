@@ -13,7 +13,7 @@ std::string hex(std::uint32_t mask) {
   return digits;
 }
 
-std::string describe(const Wait& wait) {
+std::string named(const Wait& wait) {
   switch (wait.kind) {
     case Wait::Kind::barrier:
       return wait.number == 0 ? wait.what : std::string(wait.what) + " of barrier " + std::to_string(wait.number);
@@ -58,7 +58,7 @@ std::string Block::waits() const {
     if ((alive_[t.warp] >> t.lane & 1u) == 0) {
       ++finished;
     } else {
-      groups[describe(t.wait) + " at " + text(t.wait.site)].add(i);
+      groups[named(t.wait) + " at " + text(t.wait.site)].add(i);
     }
   }
   std::string report;

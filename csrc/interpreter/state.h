@@ -57,8 +57,7 @@ struct Thread {
 void run(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes, FunctionRef<void()> kernel);
 
 // The CUDA thread that runs on this OS thread; null outside kernels. A fiber never moves to another OS thread.
-// initial-exec: one pointer of static TLS buys an access without a call, and threadIdx is read everywhere.
-extern constinit thread_local Thread* current __attribute__((tls_model("initial-exec")));
+extern constinit thread_local Thread* current;
 
 inline unsigned lane_id() { return current->lane; }
 inline unsigned warp_id() { return current->warp; }
