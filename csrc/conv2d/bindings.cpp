@@ -1,0 +1,122 @@
+// conv2d's Python face: pointers as integers, the geometry, an optional plan.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "conv2d.h"
+
+namespace py = pybind11;
+
+namespace cnnkernels {
+
+namespace {
+
+using conv2d::Plan;
+
+conv2d::Problem problem(int dtype, int layout, bool tf32, const Conv2dGeometry& geometry) {
+  return {geometry, static_cast<Layout>(layout), static_cast<DType>(dtype), tf32};
+}
+
+template <class T = void>
+T* pointer(std::uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+void bind_plan(py::module_& m) {
+  py::enum_<conv2d::Loader>(m, "Conv2dLoader", py::module_local())
+      .value("along_depth", conv2d::Loader::along_depth)
+      .value("along_side", conv2d::Loader::along_side)
+      .value("elements", conv2d::Loader::elements);
+  py::enum_<conv2d::Engine>(m, "Conv2dEngine", py::module_local())
+      .value("fma", conv2d::Engine::fma)
+      .value("mma", conv2d::Engine::mma);
+  py::enum_<conv2d::Direction>(m, "Conv2dDirection", py::module_local())
+      .value("forward", conv2d::Direction::forward)
+      .value("backward_input", conv2d::Direction::backward_input)
+      .value("backward_weight", conv2d::Direction::backward_weight);
+  py::class_<Plan>(m, "Conv2dPlan", py::module_local())
+      .def(py::init<>())
+      .def_readwrite("engine", &Plan::engine)
+      .def_readwrite("tile", &Plan::tile)
+      .def_readwrite("a", &Plan::a)
+      .def_readwrite("b", &Plan::b)
+      .def_readwrite("splits", &Plan::splits)
+      .def_property_readonly("tile_shape",
+                             [](const Plan& plan) {
+                               const conv2d::Tile& tile = conv2d::kTiles[plan.tile];
+                               return std::pair(tile.rows, tile.columns);
+                             })
+      .def("__repr__", &conv2d::describe);
+  m.attr("conv2d_tiles") = conv2d::kTileCount;
+}
+
+}  // namespace
+
+void bind_conv2d(py::module_& m) {
+  bind_plan(m);
+  const py::arg_v plan = py::arg("plan") = static_cast<const Plan*>(nullptr);
+
+  m.def(
+      "conv2d_forward",
+      [](std::uintptr_t input, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t output, int dtype,
+         int layout, bool tf32, const Conv2dGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
+        conv2d::forward(problem(dtype, layout, tf32, geometry), pointer(input), pointer(weight),
+                        pointer(bias), pointer(output), stream, plan);
+      },
+      py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("output"), py::arg("dtype"),
+      py::arg("layout"), py::arg("tf32"), py::arg("geometry"), py::arg("stream"), plan);
+
+  m.def(
+      "conv2d_backward_input",
+      [](std::uintptr_t grad_output, std::uintptr_t weight, std::uintptr_t grad_input, int dtype, int layout,
+         bool tf32, const Conv2dGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
+        conv2d::backward_input(problem(dtype, layout, tf32, geometry), pointer(grad_output), pointer(weight),
+                               pointer(grad_input), stream, plan);
+      },
+      py::arg("grad_output"), py::arg("weight"), py::arg("grad_input"), py::arg("dtype"), py::arg("layout"),
+      py::arg("tf32"), py::arg("geometry"), py::arg("stream"), plan);
+
+  m.def(
+      "conv2d_backward_weight",
+      [](std::uintptr_t grad_output, std::uintptr_t input, std::uintptr_t grad_weight,
+         std::uintptr_t workspace, int dtype, int layout, bool tf32, const Conv2dGeometry& geometry,
+         std::uintptr_t stream, const Plan* plan) {
+        conv2d::backward_weight(problem(dtype, layout, tf32, geometry), pointer(grad_output), pointer(input),
+                                pointer(grad_weight), pointer(workspace), stream, plan);
+      },
+      py::arg("grad_output"), py::arg("input"), py::arg("grad_weight"), py::arg("workspace"),
+      py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"), py::arg("stream"), plan);
+
+  m.def(
+      "conv2d_backward_weight_workspace",
+      [](int dtype, int layout, bool tf32, const Conv2dGeometry& geometry, const Plan* plan) {
+        return conv2d::backward_weight_workspace(problem(dtype, layout, tf32, geometry), plan);
+      },
+      py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"), plan);
+
+  m.def(
+      "conv2d_backward_bias",
+      [](std::uintptr_t grad_output, std::uintptr_t grad_bias, std::uintptr_t workspace, int dtype,
+         int layout, const Conv2dGeometry& geometry, std::uintptr_t stream) {
+        conv2d::backward_bias(problem(dtype, layout, false, geometry), pointer(grad_output),
+                              pointer(grad_bias), pointer(workspace), stream);
+      },
+      py::arg("grad_output"), py::arg("grad_bias"), py::arg("workspace"), py::arg("dtype"), py::arg("layout"),
+      py::arg("geometry"), py::arg("stream"));
+
+  m.def(
+      "conv2d_backward_bias_workspace",
+      [](int dtype, int layout, const Conv2dGeometry& geometry) {
+        return conv2d::backward_bias_workspace(problem(dtype, layout, false, geometry));
+      },
+      py::arg("dtype"), py::arg("layout"), py::arg("geometry"));
+
+  m.def(
+      "conv2d_plans",
+      [](conv2d::Direction direction, int dtype, int layout, bool tf32, const Conv2dGeometry& geometry) {
+        return conv2d::plans(direction, problem(dtype, layout, tf32, geometry));
+      },
+      "What the selection would do: one plan, or one for each phase of backward_input.", py::arg("direction"),
+      py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"));
+}
+
+}  // namespace cnnkernels

@@ -1,0 +1,44 @@
+// conv2d's launchers in plain C++: pointers, sizes and a stream come in; shapes were checked by the caller.
+//
+// y[n, k, p, q] = bias[k] + sum over c, r, s of x[n, c, p stride_h - pad_h + r dilation_h, ...] w[k, c, r,
+// s], zero where x ends; activations dense in `layout`, filters KRSC beside NHWC and KCRS beside NCHW.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "../common/geometry.h"
+#include "plan.h"
+
+namespace cnnkernels {
+enum class DType : int;  // common/types.h
+}
+
+namespace cnnkernels::conv2d {
+
+struct Problem {
+  Conv2dGeometry geometry;
+  Layout layout;
+  DType dtype;  // of every tensor; 16-bit types are summed in fp32
+  bool tf32;    // may fp32 operands be rounded to tf32 for the tensor cores?
+};
+
+// `plan` null: select.h decides. A plan that cannot serve is refused with std::invalid_argument.
+// Every element of the result is written exactly once and nothing else is.
+void forward(const Problem& problem, const void* input, const void* weight, const void* bias, void* output,
+             std::uintptr_t stream, const Plan* plan = nullptr);
+void backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
+                    std::uintptr_t stream, const Plan* plan = nullptr);
+void backward_weight(const Problem& problem, const void* grad_output, const void* input, void* grad_weight,
+                     void* workspace, std::uintptr_t stream, const Plan* plan = nullptr);
+void backward_bias(const Problem& problem, const void* grad_output, void* grad_bias, void* workspace,
+                   std::uintptr_t stream);
+
+// Bytes of device memory the two reductions need for their partial sums; at most 256 MB.
+std::size_t backward_weight_workspace(const Problem& problem, const Plan* plan = nullptr);
+std::size_t backward_bias_workspace(const Problem& problem);
+
+// What select.h would do for tensors aligned to 16 bytes: one plan, or one for each phase of backward_input.
+std::vector<Plan> plans(Direction direction, const Problem& problem);
+
+}  // namespace cnnkernels::conv2d

@@ -1,0 +1,52 @@
+// y = w * x + b: rows are output pixels, columns output channels, the reduction runs over channels and taps.
+#include "conv2d.h"
+#include "directions.h"
+#include "views.h"
+
+namespace cnnkernels::conv2d {
+
+Gemm forward_gemm(const Problem& problem, const void* input, const void* weight, const void* bias,
+                  void* output) {
+  const Conv2dGeometry& g = problem.geometry;
+  const std::int64_t channels = g.c / g.groups, filters = g.k / g.groups;
+  const Strides x = strides(problem.layout, g.c, g.h, g.w), y = strides(problem.layout, g.k, g.p, g.q);
+  const Strides w = strides(problem.layout, channels, g.r, g.s);
+  const Windows view = windows(problem.layout, x, g.n, channels, g.h, g.w, -g.pad_h, -g.pad_w,
+                               {g.p, g.q, g.stride_h, g.stride_w}, {g.r, g.s, g.dilation_h, g.dilation_w});
+  Gemm gemm;
+  gemm.a = {input, view.origin, view.height, view.width, channels * x.c, view.position, view.tap};
+  gemm.b.data = weight;
+  gemm.b.group_stride = filters * w.n;
+  gemm.b.side = Axis{{filters, w.n}};
+  gemm.b.depth = tap_axis(problem.layout, {channels, w.c}, {g.s, w.w}, {g.r, w.h});
+  gemm.c = {output, filters * y.c, Axis{{g.q, y.w}, {g.p, y.h}, {g.n, y.n}}, Axis{{filters, y.c}}};
+  gemm.bias = bias;
+  gemm.groups = g.groups;
+  return gemm;
+}
+
+void forward(const Problem& problem, const void* input, const void* weight, const void* bias, void* output,
+             std::uintptr_t stream, const Plan* plan) {
+  const Gemm gemm = forward_gemm(problem, input, weight, bias, output);
+  launch_gemm(element_of(problem), gemm, decide(Direction::forward, problem, gemm, plan), nullptr, stream);
+}
+
+std::vector<Plan> plans(Direction direction, const Problem& problem) {
+  std::vector<Gemm> gemms;
+  switch (direction) {
+    case Direction::forward:
+      gemms = {forward_gemm(problem, nullptr, nullptr, nullptr, nullptr)};
+      break;
+    case Direction::backward_input:
+      gemms = backward_input_gemms(problem, nullptr, nullptr, nullptr);
+      break;
+    case Direction::backward_weight:
+      gemms = {backward_weight_gemm(problem, nullptr, nullptr, nullptr)};
+      break;
+  }
+  std::vector<Plan> result;
+  for (const Gemm& gemm : gemms) result.push_back(select(direction, gemm, element_of(problem)));
+  return result;
+}
+
+}  // namespace cnnkernels::conv2d

@@ -1,0 +1,199 @@
+// The one kernel of conv2d: an implicit GEMM in a ring of stages in shared memory, and its launcher. Element
+// type, tile and the two loaders are template parameters; direction and layout are data (problem.h).
+#pragma once
+
+#include <type_traits>
+
+#include "../common/launch.h"
+#include "engine_fma.cuh"
+#include "engine_mma.cuh"
+#include "epilogue.cuh"
+#include "implicit_gemm.h"
+#include "loader.cuh"
+
+namespace cnnkernels::conv2d {
+
+// A block's tile is found from its index: columns fastest, so that neighbouring blocks share windows, then
+// rows, groups and parts of the reduction.
+struct Schedule {
+  FastDivide column_tiles, row_tiles, groups;
+  std::int64_t depth_per_split = 0;
+};
+
+// In: what the engine multiplies. T: what lies in memory.
+template <class In, int kTile, Loader kA, Loader kB>
+struct Config {
+  static constexpr bool kTensorCores = !std::is_same_v<In, double> && !std::is_same_v<In, float>;
+  using T = std::conditional_t<std::is_same_v<In, tf32>, float, In>;
+  static constexpr int kRows = kTiles[kTile].rows, kColumns = kTiles[kTile].columns;
+  static constexpr int kStages = 4;
+  // Registers are what is scarce: beside the sums of 128 x 128 outputs, gathering both operands one element
+  // at a time, or holding 32-bit ones, takes twice the threads. The blocks an SM should hold bound the rest.
+  static constexpr bool kGathers = kA == Loader::elements && kB == Loader::elements;
+  static constexpr int kThreads = kTile == 0 && (kGathers || sizeof(T) == 4) ? 256 : 128;
+  static constexpr int kBlocks = kTile == 0 ? 256 / kThreads : !kTensorCores ? 2 : kGathers ? 3 : 4;
+
+  using LoaderA = OperandLoader<T, kRows, kA, kThreads>;
+  using LoaderB = OperandLoader<T, kColumns, kB, kThreads>;
+  using TileA = typename LoaderA::Tile;
+  using TileB = typename LoaderB::Tile;
+  static constexpr int kWarpRows = kTile == 0 ? 64 : 32;
+  static constexpr int kWarpColumns = kRows * kColumns * 32 / (kThreads * kWarpRows);
+  using Engine = typename std::conditional_t<
+      kTensorCores, std::type_identity<MmaEngine<In, T, TileA, TileB, kWarpRows, kWarpColumns>>,
+      std::type_identity<FmaEngine<std::conditional_t<kTensorCores, float, T>, TileA, TileB, kThreads>>>::
+      type;
+
+  static constexpr int kStageElements = TileA::kElements + TileB::kElements;
+  static constexpr int kRingBytes = kStages * kStageElements * static_cast<int>(sizeof(T));
+  static constexpr int kStaging =
+      std::max(kStagingBytes<T, kRows, kColumns>, kStagingBytes<Accumulator<T>, kRows, kColumns>);
+  static constexpr int kSharedBytes = std::max(kRingBytes, kStaging);
+};
+
+template <class C>
+CNN_KERNEL(C::kThreads, C::kBlocks)
+implicit_gemm(const Gemm gemm, const Schedule schedule, const Store how, void* partial) {
+  using T = typename C::T;
+  CNN_DYNAMIC_SHARED(memory);
+  T* ring = reinterpret_cast<T*>(memory);
+  const auto tile_a = [&](int stage) { return ring + stage % C::kStages * C::kStageElements; };
+  const auto tile_b = [&](int stage) { return tile_a(stage) + C::TileA::kElements; };
+
+  std::uint32_t column_tile, row_tile, group;
+  std::uint32_t rest = schedule.column_tiles.divmod(blockIdx.x, column_tile);
+  rest = schedule.row_tiles.divmod(rest, row_tile);
+  const std::uint32_t split = schedule.groups.divmod(rest, group);
+  const std::int64_t first_row = std::int64_t(row_tile) * C::kRows;
+  const std::int64_t first_column = std::int64_t(column_tile) * C::kColumns;
+  const std::int64_t first_depth = split * schedule.depth_per_split;
+  const std::int64_t depth_left = gemm.a.depth.extent - first_depth;
+  const auto depth = static_cast<std::int32_t>(min(depth_left, schedule.depth_per_split));
+  const int stages = (depth + C::TileA::kDepth - 1) / C::TileA::kDepth;
+
+  typename C::LoaderA a(gemm.a, group, first_row, first_depth, depth);
+  typename C::LoaderB b(gemm.b, group, first_column, first_depth, depth);
+  typename C::Engine engine;
+
+  const auto start = [&](int stage) {
+    if (stage < stages) {
+      a.start(tile_a(stage));
+      b.start(tile_b(stage));
+    }
+    cp_async_commit();  // also when empty: the wait below counts groups
+  };
+  const auto finish = [&](int stage) {
+    if (stage < stages) {
+      a.finish(tile_a(stage));
+      b.finish(tile_b(stage));
+    }
+  };
+
+  for (int stage = 0; stage < C::kStages - 1; ++stage) {
+    start(stage);
+    finish(stage);
+  }
+  for (int stage = 0; stage < stages; ++stage) {
+    cp_async_wait<C::kStages - 2>();  // this thread's copies of `stage` have landed;
+    __syncthreads();  // so have everyone's, and everyone is done with the slot that is filled next
+    start(stage + C::kStages - 1);
+    engine.multiply(tile_a(stage), tile_b(stage));
+    finish(stage + C::kStages - 1);  // after the arithmetic, so that the loads had time to arrive
+  }
+  cp_async_wait<0>();
+  __syncthreads();
+
+  const auto store_as = [&](auto* data, const auto* bias) {
+    using Stored = std::remove_pointer_t<decltype(data)>;
+    store_tile<Stored, C::kRows, C::kColumns, C::kThreads>(engine, gemm.c, data, bias, how, first_row,
+                                                           first_column, memory);
+  };
+  const std::int64_t in_output = group * gemm.c.group_stride;
+  if (partial != nullptr) {
+    using Partial = Accumulator<T>;
+    const std::int64_t outputs = gemm.groups * gemm.c.row.extent * gemm.c.column.extent;
+    store_as(static_cast<Partial*>(partial) + split * outputs + in_output,
+             static_cast<const Partial*>(nullptr));
+  } else {
+    const T* bias = static_cast<const T*>(gemm.bias);
+    if (bias != nullptr) bias += group * gemm.c.column.extent + first_column;
+    store_as(static_cast<T*>(gemm.c.data) + in_output, bias);
+  }
+}
+
+template <class C>
+void launch_config(const Gemm& gemm, const Plan& plan, void* partial, std::uintptr_t stream) {
+  const std::int64_t column_tiles = ceil_div(gemm.columns(), C::kColumns),
+                     row_tiles = ceil_div(gemm.rows(), C::kRows);
+  const std::int64_t stages = ceil_div(gemm.depth(), C::TileA::kDepth);
+  const std::int64_t stages_per_split = std::max<std::int64_t>(1, ceil_div(stages, plan.splits));
+  const std::int64_t splits = plan.splits;
+  const std::int64_t blocks = column_tiles * row_tiles * gemm.groups * splits;
+  if (blocks >= std::int64_t(1) << 31) throw std::invalid_argument("conv2d: more than 2^31 tiles of output");
+
+  Schedule schedule;
+  schedule.column_tiles = FastDivide(column_tiles);
+  schedule.row_tiles = FastDivide(row_tiles);
+  schedule.groups = FastDivide(gemm.groups);
+  schedule.depth_per_split = stages_per_split * C::TileA::kDepth;
+
+  Store how;
+  const std::size_t stored = partial != nullptr ? sizeof(Accumulator<typename C::T>) : sizeof(typename C::T);
+  const void* data = partial != nullptr ? partial : gemm.c.data;
+  const int chunk = kChunkBytes / static_cast<int>(stored);
+  how.along_rows = gemm.c.row.stride[0] == 1 && gemm.c.column.stride[0] != 1;
+  const Axis& along = how.along_rows ? gemm.c.row : gemm.c.column;
+  const Axis& across = how.along_rows ? gemm.c.column : gemm.c.row;
+  how.vectors = along.contiguous(chunk) && across.keeps_alignment(chunk) &&
+                gemm.c.group_stride % chunk == 0 &&
+                (gemm.rows() * gemm.columns() * gemm.groups % chunk == 0 || splits == 1) &&
+                reinterpret_cast<std::uintptr_t>(data) % kChunkBytes == 0;
+
+  launch(implicit_gemm<C>,
+         Launch{dim3(static_cast<unsigned>(blocks)), dim3(C::kThreads), C::kSharedBytes, stream}, gemm,
+         schedule, how, partial);
+}
+
+// Turns a plan's numbers into template parameters.
+template <class Body>
+void with_loader(Loader loader, Body&& body) {
+  switch (loader) {
+    case Loader::along_depth:
+      return body(std::integral_constant<Loader, Loader::along_depth>{});
+    case Loader::along_side:
+      return body(std::integral_constant<Loader, Loader::along_side>{});
+    case Loader::elements:
+      return body(std::integral_constant<Loader, Loader::elements>{});
+  }
+}
+
+template <class In>
+void launch_gemm(const Gemm& gemm, const Plan& plan, void* partial, std::uintptr_t stream) {
+  const auto with_tile = [&](auto tile) {
+    const auto with_a = [&](auto a) {
+      const auto with_b = [&](auto b) {
+        constexpr int kTile = decltype(tile)::value;
+        constexpr Loader kA = decltype(a)::value, kB = decltype(b)::value;
+        if constexpr (loaders_exist(kA, kB)) {
+          launch_config<Config<In, kTile, kA, kB>>(gemm, plan, partial, stream);
+        } else {
+          throw std::invalid_argument("conv2d: no such pair of loaders");
+        }
+      };
+      with_loader(plan.b, with_b);
+    };
+    with_loader(plan.a, with_a);
+  };
+  switch (plan.tile) {
+    case 0:
+      if constexpr (!std::is_same_v<In, double>) return with_tile(std::integral_constant<int, 0>{});
+      break;
+    case 1:
+      return with_tile(std::integral_constant<int, 1>{});
+    case 2:
+      return with_tile(std::integral_constant<int, 2>{});
+  }
+  throw std::invalid_argument("conv2d: no such tile");
+}
+
+}  // namespace cnnkernels::conv2d

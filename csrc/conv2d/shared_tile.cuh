@@ -1,0 +1,51 @@
+// An operand's tile in shared memory: `Extent` rows or columns of the output by 64 bytes of the reduction, in
+// 16-byte chunks whose order within a row is permuted by XOR, so that neither filling nor reading it meets a
+// bank twice.
+#pragma once
+
+#include "plan.h"
+#include "../common/device.h"
+
+namespace cnnkernels::conv2d {
+
+inline constexpr int kChunkBytes = 16;
+inline constexpr int kDepthBytes = 64;  // of the reduction held by one tile
+
+// DepthMajor: a row is one side index, its 64 bytes run along the reduction.
+// Otherwise a row is one depth index and runs along the side.
+template <class T, int Extent, bool DepthMajor>
+struct SharedTile {
+  static constexpr bool kDepthMajor = DepthMajor;
+  static constexpr int kExtent = Extent;
+  static constexpr int kChunk = kChunkBytes / sizeof(T);
+  static constexpr int kDepth = kDepthBytes / sizeof(T);
+  static constexpr int kRowChunks = DepthMajor ? kDepth / kChunk : Extent / kChunk;
+  static constexpr int kRows = DepthMajor ? Extent : kDepth;
+  static constexpr int kChunks = kRows * kRowChunks;
+  static constexpr int kElements = Extent * kDepth;
+
+  // Who reads together decides the permutation. ldmatrix reads 8 neighbouring rows of one chunk: with 64-byte
+  // rows two of them fill the 32 banks, so every second row moves on; with longer ones each row does. 32-bit
+  // rows along the side are read by 4 depths x 8 sides, two chunks of each row.
+  CNN_DEVICE static int permute(int row) {
+    if constexpr (kRowChunks == 4)
+      return (row >> 1) & 3;
+    else if constexpr (sizeof(T) == 2)
+      return row & 7;
+    else
+      return (row & 3) << 1;
+  }
+
+  // The element at which a chunk begins.
+  CNN_DEVICE static int chunk(int row, int column) {
+    return (row * kRowChunks + (column ^ permute(row))) * kChunk;
+  }
+
+  // One element, by side and depth.
+  CNN_DEVICE static int element(int side, int depth) {
+    const int row = DepthMajor ? side : depth, along = DepthMajor ? depth : side;
+    return chunk(row, along / kChunk) + along % kChunk;
+  }
+};
+
+}  // namespace cnnkernels::conv2d
