@@ -12,19 +12,11 @@ from torch import Tensor
 
 from cnnkernels.geometry import Layout, Pool2dGeometry
 
+from .common import accumulator
 from .spread import offset, on, tile, work
 
 # Loops of up to this many steps are unrolled, so that their loads are in flight together.
 UNROLL = 32
-
-
-@triton.jit
-def accumulator(pointer):
-    element: tl.constexpr = pointer.dtype.element_ty
-    if element == tl.float64:
-        return tl.float64
-    else:
-        return tl.float32
 
 
 @triton.jit
@@ -83,7 +75,7 @@ def forward_kernel(
     place = tl.zeros([A, B], tl.int32) + (first_place(h, dilation_h, R) * S + first_place(w, dilation_w, S)).to(
         tl.int32
     )
-    best = tl.full([A, B], float("-inf"), accumulator(input))
+    best = tl.full([A, B], float("-inf"), accumulator(input.dtype.element_ty))
     if UNROLLED:
         for at in tl.static_range(R * S):
             best, place = meet(best, place, at, input, image, h, w, channel, exists, H, W, C, dilation_h, dilation_w, S)
@@ -162,7 +154,7 @@ def backward_kernel(
     s, q = first_window(w + pad_w, S, stride_w, dilation_w, common_w, place_step_w, inverse_w)
     r_step, s_step = place_step_h, place_step_w
     p_step, q_step = dilation_h // common_h, dilation_w // common_w
-    total = tl.zeros([A, B], accumulator(grad_output))
+    total = tl.zeros([A, B], accumulator(grad_output.dtype.element_ty))
     if UNROLLED:
         for i in tl.static_range(ROWS):
             for j in tl.static_range(COLUMNS):

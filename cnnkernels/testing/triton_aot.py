@@ -1,0 +1,243 @@
+"""Compiles the Triton kernels for GPUs that are not there, and reads what ptxas made of them.
+
+A call of a backend function is made as usual, on meta tensors, but each launch in it stops once its kernel is
+compiled. So what is compiled is what that call would run: the configuration that selection takes, the arguments'
+specialisation (multiples of 16, ones) and all.
+
+    with compiling(90) as kernels:
+        triton_kernels.max_pool2d_forward(input, output, argmax, geometry, layout)
+    kernels[0].registers, kernels[0].count("LDG")
+
+Triton decides at the import of a kernel whether to interpret it, so this needs a process without TRITON_INTERPRET;
+`compile_all` starts its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..geometry import Layout, argmax_dtype
+from .cases import CONV2D, MAX_POOL2D, Conv2dCase, Pool2dCase
+
+ARCHITECTURES = (80, 90, 100)
+DTYPES = {
+    "fp64": (torch.float64, False),
+    "fp32": (torch.float32, False),
+    "tf32": (torch.float32, True),
+    "fp16": (torch.float16, False),
+    "bf16": (torch.bfloat16, False),
+}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One kernel as compiled for one architecture.
+
+    `spill_bytes` is a thread's stack frame: a Triton kernel keeps nothing there but what did not fit its registers.
+    """
+
+    family: str
+    name: str
+    specialization: str
+    arch: int
+    threads: int
+    registers: int
+    spill_bytes: int
+    shared_bytes: int
+    sass: str
+
+    def count(self, pattern: str) -> int:
+        """How many machine instructions have a mnemonic that starts with a regular expression: count("HMMA|HGMMA")."""
+        return len(re.findall(rf"\*/\s+(?:@!?U?P\w+\s+)?(?:{pattern})", self.sass))
+
+
+class _NoDevice:
+    """Triton's driver where there is no device: it only says what to compile for. The device's number is the
+    architecture's, as kernels are cached by device."""
+
+    def __init__(self, arch: int) -> None:
+        self.arch = arch
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", self.arch, 32)
+
+    def get_current_device(self) -> int:
+        return self.arch
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+@contextlib.contextmanager
+def compiling(arch: int, family: str = "", specialization: str = "") -> Iterator[list[Compiled]]:
+    """Within it a launch compiles its kernel for sm_`arch` and does nothing more; the list takes what was compiled.
+
+    Raises:
+        RuntimeError: in a process where Triton interprets.
+    """
+    import triton
+    from triton.runtime.driver import driver
+
+    if triton.knobs.runtime.interpret:
+        raise RuntimeError("TRITON_INTERPRET is set: Triton compiles nothing in this process")
+    compiled: list[Compiled] = []
+    run = triton.JITFunction.run
+
+    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+        kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
+        # the module too, as every operator has its forward_kernel
+        operator = self.fn.__module__.rpartition(".")[2]
+        compiled.append(_read(kernel, arch, family or operator, self.fn.__name__, specialization))
+        return kernel
+
+    active = driver._active
+    triton.JITFunction.run = compile_only
+    driver.set_active(_NoDevice(arch))
+    try:
+        yield compiled
+    finally:
+        driver._active = active
+        triton.JITFunction.run = run
+
+
+def _read(kernel: Any, arch: int, family: str, name: str, specialization: str) -> Compiled:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        usage = _cuobjdump("-res-usage", file.name)
+        sass = _cuobjdump("-sass", file.name)
+    found = dict(re.findall(r"(REG|STACK):(\d+)", usage))
+    metadata = kernel.metadata
+    return Compiled(
+        family, name, specialization, arch, metadata.num_warps * 32, int(found["REG"]), int(found["STACK"]),
+        metadata.shared, sass,
+    )  # fmt: skip
+
+
+def _cuobjdump(what: str, path: str) -> str:
+    """The binary utility of triton's wheel."""
+    import triton
+
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    environment = os.environ | {"PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"}
+    command = [str(tools / "cuobjdump"), what, path]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+
+class Call(NamedTuple):
+    """A call of a backend function, on meta tensors."""
+
+    op: str
+    case: Conv2dCase | Pool2dCase
+    dtype: str
+    layout: Layout
+
+    @property
+    def specialization(self) -> str:
+        return f"{self.dtype} {self.layout.name.lower()} {self.case.reason}"
+
+    def __call__(self) -> None:
+        import cnnkernels.triton_kernels as kernels
+
+        function = getattr(kernels, self.op)
+        dtype, tf32 = DTYPES[self.dtype]
+
+        def tensor(shape: tuple[int, ...], dtype: torch.dtype = dtype) -> Tensor:
+            return torch.empty(shape, dtype=dtype, device="meta").to(memory_format=self.layout.memory_format)
+
+        case, layout = self.case, self.layout
+        if isinstance(case, Conv2dCase):
+            x, w, y = tensor(case.input_shape), tensor(case.weight_shape), tensor(case.output_shape)
+            b = torch.empty(case.k, dtype=dtype, device="meta")
+            operands = {
+                "conv2d_forward": (x, w, b, y),
+                "conv2d_backward_input": (y, w, x),
+                "conv2d_backward_weight": (y, x, w),
+                "conv2d_backward_bias": (y, b),
+            }[self.op]
+            flags = () if self.op == "conv2d_backward_bias" else (tf32,)
+            function(*operands, case.geometry, layout, *flags)
+            return
+        x, y = tensor(case.input_shape), tensor(case.output_shape)
+        argmax = tensor(case.output_shape, argmax_dtype(*case.kernel))
+        indices = tensor(case.output_shape, torch.int64)
+        operands = {
+            "max_pool2d_forward": (x, y, argmax, case.geometry),
+            "max_pool2d_backward": (y, argmax, x, case.geometry),
+            "max_pool2d_gather": (x, argmax, y, case.geometry),
+            "max_pool2d_indices": (argmax, indices, case.geometry),
+            "max_unpool2d_forward": (y, indices, tensor(case.input_shape, torch.int32), x),
+            "max_unpool2d_backward": (x, indices, y),
+        }[self.op]
+        function(*operands, layout)
+
+
+CONV2D_OPS = ("conv2d_forward", "conv2d_backward_input", "conv2d_backward_weight", "conv2d_backward_bias")
+MAX_POOL2D_OPS = (
+    "max_pool2d_forward",
+    "max_pool2d_backward",
+    "max_pool2d_gather",
+    "max_pool2d_indices",
+    "max_unpool2d_forward",
+    "max_unpool2d_backward",
+)
+
+
+def calls() -> list[Call]:
+    """Every kernel of every operator, in every dtype and layout, at each of the sizes that choose another code path."""
+    import cnnkernels.triton_kernels as kernels
+
+    families = ((CONV2D_OPS, CONV2D), (MAX_POOL2D_OPS, MAX_POOL2D))
+    return [
+        Call(op, case, dtype, layout)
+        for ops, cases in families
+        for op in ops
+        if hasattr(kernels, op)
+        for case in cases
+        for dtype in DTYPES
+        if dtype != "tf32" or (ops is CONV2D_OPS and op != "conv2d_backward_bias")
+        for layout in Layout
+    ]
+
+
+def _interpret_nothing() -> None:
+    """In a new process, before triton is imported."""
+    for name in ("TRITON_INTERPRET", "CNNKERNELS_INTERPRET"):
+        os.environ.pop(name, None)
+
+
+def _compile(call: Call, arch: int) -> list[Compiled]:
+    with compiling(arch, specialization=call.specialization) as kernels:
+        call()
+    return kernels
+
+
+def compile_all(
+    calls: Iterable[Call] | None = None, archs: Iterable[int] = ARCHITECTURES, processes: int | None = None
+) -> Iterator[Compiled]:
+    """Compiles what the calls launch (default: `calls()`), each distinct kernel once, in processes of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    work = [(call, arch) for call in (globals()["calls"]() if calls is None else calls) for arch in archs]
+    seen = set()
+    with ProcessPoolExecutor(processes or os.cpu_count(), spawn, _interpret_nothing) as pool:
+        for kernels in pool.map(_compile, *zip(*work, strict=True)):
+            for kernel in kernels:
+                key = (kernel.family, kernel.name, kernel.arch, kernel.sass)
+                if key not in seen:
+                    seen.add(key)
+                    yield kernel
