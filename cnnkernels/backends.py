@@ -187,9 +187,6 @@ def decide(problem: Problem, request: Request) -> Decision:
     raise AssertionError("unreachable: the reference serves everything")
 
 
-_decide_once = functools.cache(decide)
-
-
 @functools.cache
 def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
@@ -197,8 +194,11 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 def problem_of(op: str, tensor: Tensor) -> Problem:
     """The problem that a call of `op` poses whose first tensor this is."""
-    device = tensor.device
-    return Problem(op, device.type, tensor.dtype, _capability(device) if device.type == "cuda" else None)
+    return _problem(op, tensor.device, tensor.dtype)
+
+
+def _problem(op: str, device: torch.device, dtype: torch.dtype) -> Problem:
+    return Problem(op, device.type, dtype, _capability(device) if device.type == "cuda" else None)
 
 
 def choose(problem: Problem, request: str | None = None) -> Decision:
@@ -214,20 +214,27 @@ def choose(problem: Problem, request: str | None = None) -> Decision:
     return decide(problem, requested() if request is None else _checked(request, "request"))
 
 
-def serving(op: str, tensor: Tensor) -> Backend:
+def serving(op: str, device: torch.device, dtype: torch.dtype) -> Backend:
     """The backend that serves a call here.
 
     Raises:
         NotImplementedError: where the kernels asked for do not take the tensor's dtype.
         RuntimeError: where the backend asked for by name can not serve the call for another reason.
     """
-    compiling = torch.compiler.is_compiling()
-    problem = problem_of(op, tensor)
-    decision = decide(problem, requested()) if compiling else _decide_once(problem, _scope.get())
+    if torch.compiler.is_compiling():
+        return _serving(op, device, dtype, _traced.request)
+    return _remembered_serving(op, device, dtype, _scope.get())
+
+
+def _serving(op: str, device: torch.device, dtype: torch.dtype, request: Request) -> Backend:
+    decision = decide(_problem(op, device, dtype), request)
     if decision.backend is None:
-        kind = NotImplementedError if problem.dtype not in KERNEL_DTYPES else RuntimeError
-        raise kind(f"{op}: the {decision.request} backend can not serve this call: {decision.reason}")
+        kind = RuntimeError if dtype in KERNEL_DTYPES else NotImplementedError
+        raise kind(f"{op}: the {request} backend can not serve this call: {decision.reason}")
     return decision.backend
+
+
+_remembered_serving = functools.cache(_serving)
 
 
 def available_backends(device: str | torch.device | None = None) -> tuple[Backend, ...]:

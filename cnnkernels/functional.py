@@ -47,15 +47,13 @@ def _pair(op: str, name: str, value: Any) -> tuple[int, int]:
     return _int(op, name, value[0]), _int(op, name, value[-1])
 
 
-def _autocast(tensor: Tensor) -> bool:
-    device = tensor.device.type
-    return device in ("cpu", "cuda") and torch.is_autocast_enabled(device)
+def _under_autocast(device: torch.device) -> bool:
+    return device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type)
 
 
-def _check_tensors(op: str, **tensors: Any) -> None:
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{op}(): argument '{name}' must be Tensor, not {type(tensor).__name__}")
+def _check_is_tensor(op: str, name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}(): argument '{name}' must be Tensor, not {type(value).__name__}")
 
 
 def conv2d(
@@ -97,17 +95,17 @@ def conv2d(
         return handle_torch_function(
             conv2d, given, input, weight, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups
         )
-    _check_tensors("conv2d", input=input, weight=weight)
+    _check_is_tensor("conv2d", "input", input)
+    _check_is_tensor("conv2d", "weight", weight)
     if bias is not None:
-        _check_tensors("conv2d", bias=bias)
-    if _autocast(input):
-        backend = serving("conv2d", _conv2d.cast_for_autocast(input.device.type, input)[0])
-    else:
-        backend = serving("conv2d", input)
+        _check_is_tensor("conv2d", "bias", bias)
+    given = input, weight, bias
+    device = input.device
+    if _under_autocast(device):
+        input, weight, bias = _conv2d.cast_for_autocast(device.type, input, weight, bias)
+    backend = serving("conv2d", device, input.dtype)
     if backend == "reference" or input.numel() == 0:
-        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    if _autocast(input):
-        input, weight, bias = _conv2d.cast_for_autocast(input.device.type, input, weight, bias)
+        return F.conv2d(*given, stride, padding, dilation, groups)  # casts for itself
     _check_conv2d_tensors(input, weight, bias)
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise TypeError(f"conv2d(): argument 'groups' must be int, but got groups={groups!r}")
@@ -208,8 +206,8 @@ def max_pool2d(
             ceil_mode=ceil_mode,
             return_indices=return_indices,
         )
-    _check_tensors("max_pool2d", input=input)
-    backend = serving("max_pool2d", input)
+    _check_is_tensor("max_pool2d", "input", input)
+    backend = serving("max_pool2d", input.device, input.dtype)
     if backend == "reference" or input.numel() == 0:
         return F.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     if input.dim() not in (3, 4):
@@ -290,10 +288,11 @@ def max_unpool2d(
             padding=padding,
             output_size=output_size,
         )
-    _check_tensors("max_unpool2d", input=input, indices=indices)
-    if _autocast(input):
+    _check_is_tensor("max_unpool2d", "input", input)
+    _check_is_tensor("max_unpool2d", "indices", indices)
+    if _under_autocast(input.device):
         input = _max_unpool2d.cast_for_autocast(input)
-    backend = serving("max_unpool2d", input)
+    backend = serving("max_unpool2d", input.device, input.dtype)
     if backend == "reference" or input.numel() == 0:
         return F.max_unpool2d(input, indices, kernel_size, stride, padding, output_size)
     if input.dim() not in (3, 4):

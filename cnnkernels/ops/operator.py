@@ -26,11 +26,12 @@ _jit_tracing = torch._C._get_tracing_state
 
 def _plain(args: tuple[Any, ...]) -> bool:
     """Whether nobody looks on (a dispatch mode, a trace) and every tensor is a plain one."""
-    return (
-        _dispatch_modes() == 0
-        and _jit_tracing() is None
-        and not any(isinstance(arg, Tensor) and _keys(arg).raw_repr() & _OTHER for arg in args)
-    )
+    if _dispatch_modes() > 0 or _jit_tracing() is not None:
+        return False
+    for arg in args:  # noqa: SIM110, a loop takes half the time of all()
+        if isinstance(arg, Tensor) and _keys(arg).raw_repr() & _OTHER:
+            return False
+    return True
 
 
 class Operator:
@@ -98,8 +99,9 @@ def _eager_function(
         setup_context(ctx, args, output)
         return output
 
+    # without torch.autograd.Function's torch.func support, which is looked up at every call
     members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    return type(name.title().replace("_", ""), (torch.autograd.Function,), members)
+    return type(name.title().replace("_", ""), (torch.autograd.function._SingleLevelFunction,), members)
 
 
 def _transformed_function(

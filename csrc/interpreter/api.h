@@ -8,6 +8,9 @@
 #include <source_location>
 #include <string>
 
+#include "function_ref.h"
+#include "sanitizers.h"
+
 namespace cnnkernels::interpreter {
 
 using Site = std::source_location;
@@ -20,18 +23,27 @@ unsigned warp_id();                    // within the block
 bool random_order();                   // is the schedule random?
 std::uint64_t random();                // seeded, per block
 
-// Lets other threads run. Suspends the calling thread until ready() holds; `what` names the wait in a deadlock
-// report. ready() is polled by the scheduler on the calling thread's behalf.
+// Lets other threads run.
 void yield();
-void wait_until(const std::function<bool()>& ready, const std::string& what, Site site);
+// Suspends the calling thread until ready() holds. ready() is polled by the scheduler on the calling thread's
+// behalf; what() names the wait in a deadlock report and is called for nothing else.
+void wait_until(FunctionRef<bool()> ready, FunctionRef<std::string()> what, Site site);
+inline void wait_until(FunctionRef<bool()> ready, const std::string& what, Site site) {
+  wait_until(ready, [&] { return what; }, site);
+}
+
+// Barriers 0 to 15 of the block. `threads` is how many arrive, those of bar_sync and bar_arrive together; 0 means
+// all that are alive. The threads of bar_sync go on when the last one has arrived.
+void bar_sync(unsigned id, unsigned threads, Site site);
+void bar_arrive(unsigned id, unsigned threads, Site site);
 
 // The lanes of `mask` meet; the last to arrive calls body(lane_values) once, where lane_values[i] points to what
 // lane i brought (nullptr outside the mask); then all go on. A lane outside its own mask, an exited lane in the
 // mask, or lanes meeting from two call sites or masks are faults.
-void warp_meet(unsigned mask, void* mine, const std::function<void(void* const lane_values[32])>& body,
+void warp_meet(unsigned mask, void* mine, FunctionRef<void(void* const lane_values[32])> body,
                const char* what, Site site);
 // The same for the 128 threads of a warpgroup (four warps, the first a multiple of four).
-void warpgroup_meet(void* mine, const std::function<void(void* const thread_values[128])>& body,
+void warpgroup_meet(void* mine, FunctionRef<void(void* const thread_values[128])> body,
                     const char* what, Site site);
 
 // Shared memory.
@@ -48,6 +60,16 @@ enum class Delivery { early, late, random };
 Delivery delivery();
 std::uint64_t deliver_later(std::function<void()> action);              // returns a ticket
 void finish(std::uint64_t ticket);                                      // runs it now if it has not run
+
+// Adds to a count that _interpreter.statistics() shows; `name` is a literal.
+void count(const char* name, std::uint64_t amount = 1);
+
+// Edges for ThreadSanitizer, which sees no order between CUDA threads but these (and __syncthreads, __syncwarp and
+// named barriers): what came before happens_before(x) is ordered before what follows happens_after(x). Memory
+// accesses made inside the bodies of meetings, ready() and delivered actions are not seen by it; touch_read and
+// touch_write tell it of accesses a model makes for the calling thread. All of them are nothing in other builds.
+//   happens_before(const void*)  happens_after(const void*)  touch_read(const void*, size_t)  touch_write(...)
+// They are in sanitizers.h.
 
 // A slot of T for this CUDA thread, or for this block, made on first use and destroyed with the block.
 template <class T> T& thread_state();

@@ -1,0 +1,192 @@
+#include "block.h"
+
+#include <algorithm>
+
+namespace cnnkernels::interpreter {
+
+constinit thread_local Thread* current = nullptr;
+constinit thread_local Crash crash{};
+constinit thread_local Fiber* signal_host = nullptr;
+
+unsigned new_slot() {
+  static unsigned slots = 0;
+  if (slots == kMostSlots) throw std::length_error("too many types in thread_state and block_state: raise kMostSlots");
+  return slots++;
+}
+
+Block::Block() : threads_(new Thread[kMostThreads]), fibers_(new Fiber[kMostThreads]) {
+  for (unsigned i = 0; i < kMostThreads; ++i) {
+    Thread& t = threads_[i];
+    t.view = this;
+    t.block = this;
+    t.fiber = &fibers_[i];
+    t.linear = i;
+    t.warp = i / kWarpSize;
+    t.lane = i % kWarpSize;
+    fibers_[i].colour = i % kWarpSize * 128;
+  }
+}
+
+void Block::begin(const Work& work, std::uint64_t linear) {
+  grid_dim = work.grid;
+  block_dim = work.block;
+  index = {static_cast<unsigned>(linear % grid_dim.x), static_cast<unsigned>(linear / grid_dim.x % grid_dim.y),
+           static_cast<unsigned>(linear / grid_dim.x / grid_dim.y)};
+  threads = block_dim.x * block_dim.y * block_dim.z;
+  warps_ = (threads + kWarpSize - 1) / kWarpSize;
+  threads_alive_ = threads;
+  kernel_ = work.kernel;
+  order = work.schedule.order;
+  random.state = work.schedule.seed * 0x9e3779b97f4a7c15u + linear;
+  random.next();
+  deliveries.begin_block(work.schedule.delivery);
+  shared.begin_block(work.shared_bytes);
+  std::fill(std::begin(barriers), std::end(barriers), Barrier{});
+  for (GroupMeeting& m : group_meetings) m = {};
+  for (unsigned w = 0; w < kMostWarps; ++w) {
+    const unsigned lanes = w < warps_ ? std::min(threads - w * kWarpSize, kWarpSize) : 0;
+    alive_[w] = lanes == kWarpSize ? ~0u : (1u << lanes) - 1;
+    runnable_[w] = alive_[w];
+    polling_[w] = 0;
+    turn_lane_[w] = order == Order::reversed ? 0 : kWarpSize - 1;
+    meetings[w].clear();
+  }
+  turn_warp_ = order == Order::reversed ? 0 : warps_ - 1;
+  turns_in_warp_ = ~0u - 1;  // the first turn is the first (or last) warp's
+  uint3 at{0, 0, 0};
+  for (unsigned i = 0; i < threads; ++i) {
+    threads_[i].index = at;
+    threads_[i].wait.kind = Wait::Kind::nothing;
+    if (++at.x == block_dim.x) {
+      at.x = 0;
+      if (++at.y == block_dim.y) {
+        at.y = 0;
+        ++at.z;
+      }
+    }
+    Fiber& fiber = fibers_[i];
+    if (fiber.stack == nullptr) fiber.stack = stacks_.at(i);
+    stacks_.renew(i);
+    prepare(fiber, &Block::thread_main);
+  }
+}
+
+std::optional<KernelFault> Block::run(const Work& work, std::uint64_t linear) {
+  failure_.reset();
+  try {
+    begin(work, linear);
+    adopt(host_);
+    current = &next();
+    signal_host = &host_;
+    switch_fiber(host_, *current->fiber);
+    signal_host = nullptr;
+    if (crash.signal != 0) {
+      arrived_from_signal(host_);
+      failure_.emplace(describe(crash), nullptr, 0, *this, current);
+      crash = {};
+    }
+    if (!failure_) {
+      deliveries.run_all();
+      check_overrun({}, nullptr);
+    }
+  } catch (const KernelFault& e) {
+    failure_ = e;
+  }
+  current = nullptr;
+  end();
+  ++statistics.blocks;
+  return std::move(failure_);
+}
+
+void Block::end() {
+  const Unchecked unchecked;
+  deliveries.begin_block(deliveries.policy());
+  for (Slot& slot : slots) {
+    if (slot.objects != nullptr) slot.destroy(slot.objects);
+    slot = {};
+  }
+  shared.end_block();
+}
+
+// What a fiber runs. Other fibers' locals are abandoned after a fault: kernels keep only trivially destructible ones.
+void Block::thread_main() {
+  Thread& self = *current;
+  Block& block = *self.block;
+  entered(*self.fiber);
+  const auto guarded = [&](auto&& step) {
+    try {
+      step();
+    } catch (const KernelFault& e) {
+      block.failure_ = e;
+    } catch (const std::exception& e) {
+      block.failure_.emplace(std::string("C++ exception in a kernel: ") + e.what(), nullptr, 0, block, &self);
+    } catch (...) {
+      block.failure_.emplace("C++ exception in a kernel", nullptr, 0, block, &self);
+    }
+    current = &self;  // a fault in another thread's name leaves that one there
+  };
+  guarded([&] { (*block.kernel_)(); });
+  Thread* next = nullptr;
+  if (!block.failure_) {
+    guarded([&] {
+      block.finish_thread(self);
+      if (block.threads_alive_ == 0) return;
+      next = &block.next();
+    });
+  }
+  Fiber* to = &block.host_;
+  if (next != nullptr) {
+    current = next;
+    to = next->fiber;
+  }
+  leave_fiber(*self.fiber, *to);
+}
+
+void Block::finish_thread(Thread& t) {
+  happens_before(kernel_);  // the launch is over when all its threads are
+  const std::uint32_t bit = 1u << t.lane;
+  alive_[t.warp] &= ~bit;
+  --threads_alive_;
+  sleep(t);
+  for (const Meeting& m : meetings[t.warp]) {
+    if ((m.mask & bit) == 0) continue;
+    throw KernelFault(std::string(m.what) + ": lane " + std::to_string(t.lane) + " is in the mask and has exited",
+                      m.site.file_name(), m.site.line(), *this, &t);
+  }
+  for (Barrier& barrier : barriers) {
+    if (barrier.expected == 0 && barrier.arrived != 0 && barrier.arrived == threads_alive_) {
+      check_overrun(barrier.site, nullptr);
+      release(barrier);
+    }
+  }
+}
+
+void Block::check_overrun(Site site, const Thread* thread) {
+  if (const auto message = shared.overrun()) {
+    throw KernelFault(*message + (site.line() != 0 ? ", before this barrier" : ""), site.file_name(), site.line(), *this,
+                      thread);
+  }
+}
+
+std::string Block::describe(const Crash& crash) const {
+  if (stacks_.guards(current->linear, crash.address)) {
+    return "stack overflow: the locals of a CUDA thread exceed " + std::to_string(kStackBytes / 1024) + " KB";
+  }
+  std::string message = interpreter::describe(crash);
+  const Wait& wait = current->wait;
+  if (wait.kind != Wait::Kind::nothing) message += "; the thread's last wait was at " + text(wait.site);
+  return message;
+}
+
+void count(const char* name, std::uint64_t amount) {
+  auto& counts = current->block->statistics.counts;
+  for (auto& [known, total] : counts) {
+    if (known == name) {
+      total += amount;
+      return;
+    }
+  }
+  counts.emplace_back(name, amount);
+}
+
+}  // namespace cnnkernels::interpreter

@@ -1,0 +1,76 @@
+// Stacks that take turns on one OS thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "sanitizers.h"
+
+// x86-64 has a stack switch of its own (some 3 ns); -DCNN_UCONTEXT=1 selects the portable one (some 300 ns: it
+// enters the kernel for the signal mask).
+#if !defined(CNN_UCONTEXT) && !(defined(__x86_64__) && defined(__linux__))
+#define CNN_UCONTEXT 1
+#endif
+#if defined(CNN_UCONTEXT)
+#include <ucontext.h>
+#endif
+
+namespace cnnkernels::interpreter {
+
+#if defined(CNN_ASAN)
+inline constexpr std::size_t kStackBytes = 256 * 1024;  // its report runs on the fiber's stack
+#else
+inline constexpr std::size_t kStackBytes = 64 * 1024;
+#endif
+
+struct Fiber {
+#if defined(CNN_UCONTEXT)
+  ucontext_t context;
+#else
+  void* stack_pointer = nullptr;
+#endif
+  char* stack = nullptr;   // lowest byte; null for the stack the OS thread came with
+  std::size_t colour = 0;  // bytes left free at the top, different for neighbours: equal offsets within a page
+                           // would put all stacks in the same few sets of the first-level cache
+#if defined(CNN_TSAN)
+  void* tsan = nullptr;
+#elif defined(CNN_ASAN)
+  void* fake_stack = nullptr;
+  const void* bottom = nullptr;
+  std::size_t size = 0;
+#endif
+};
+
+// Makes a fiber that will call entry() when first switched to; entry() must never return.
+void prepare(Fiber& fiber, void (*entry)());
+// Makes `host` stand for the stack this is called on.
+void adopt(Fiber& host);
+// Leaves `from`, continues `to`; returns when somebody switches to `from` again.
+void switch_fiber(Fiber& from, Fiber& to);
+// The same for a `from` that will never be continued.
+[[noreturn]] void leave_fiber(Fiber& from, Fiber& to);
+// To be called first by a fiber's entry.
+void entered(Fiber& fiber);
+// In a signal handler, on `from`: continues `to` when the handler returns, or at once.
+void switch_from_signal(void* signal_context, Fiber& to);
+// To be called where `to` continues after switch_from_signal, after switch_fiber has returned.
+void arrived_from_signal(Fiber& to);
+
+// Stacks in one mapping, each above an inaccessible page.
+class Stacks {
+ public:
+  ~Stacks();
+  // The lowest byte of stack i. Maps more stacks where needed.
+  char* at(std::size_t i);
+  // Does an address lie in the page below stack i?
+  bool guards(std::size_t i, std::uintptr_t address) const;
+  // ThreadSanitizer would take one block's use of a stack for a race with the next one's: gives it new memory.
+  void renew(std::size_t i);
+
+ private:
+  static constexpr std::size_t kChunk = 32;  // stacks of a warp
+  static constexpr std::size_t kMostChunks = 32;
+  char* chunks_[kMostChunks] = {};
+};
+
+}  // namespace cnnkernels::interpreter

@@ -1,0 +1,248 @@
+// Runs a grid: its blocks are handed out to a pool of OS threads, one block at a time each.
+#include "launch.h"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <numeric>
+#include <thread>
+#include <vector>
+
+#include "block.h"
+
+namespace cnnkernels::interpreter {
+namespace {
+
+LaunchHooks hooks;
+
+std::string joined(const char* problem, dim3 grid, dim3 block) {
+  return std::string("launching a kernel: ") + problem + ", got grid " + text(grid) + " and block " + text(block);
+}
+
+void check_extents(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes) {
+  const std::uint64_t threads = std::uint64_t(block.x) * block.y * block.z;
+  if (threads == 0 || threads > kMostThreads || block.z > 64) {
+    throw std::runtime_error(joined("a block has 1 to 1024 threads, at most 64 of them along z", grid, block));
+  }
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
+    throw std::runtime_error(joined("a grid has 1 to 2147483647 x 65535 x 65535 blocks", grid, block));
+  }
+  if (cluster.x != 1 || cluster.y != 1 || cluster.z != 1) {
+    throw std::runtime_error("launching a kernel: the interpreter runs clusters of one block, got " + text(cluster));
+  }
+  if (shared_bytes > SharedMemory::kMostBytes) {
+    throw std::runtime_error("launching a kernel: " + std::to_string(shared_bytes) +
+                             " bytes of dynamic shared memory, 232448 are the most");
+  }
+}
+
+// The order in which blocks are begun: a permutation that needs no memory.
+class BlockOrder {
+ public:
+  BlockOrder(const Schedule& schedule, std::uint64_t blocks) : order_(schedule.order), blocks_(blocks) {
+    if (order_ != Order::random) return;
+    Random random{schedule.seed};
+    first_ = random.next() % blocks;
+    do {
+      step_ = random.next() % blocks;
+    } while (std::gcd(step_, blocks) != 1);
+  }
+  std::uint64_t at(std::uint64_t position) const {
+    switch (order_) {
+      case Order::ordered: return position;
+      case Order::reversed: return blocks_ - 1 - position;
+      case Order::random: break;
+    }
+    __extension__ using Wide = unsigned __int128;
+    return static_cast<std::uint64_t>((Wide(position) * step_ + first_) % blocks_);
+  }
+
+ private:
+  Order order_;
+  std::uint64_t blocks_, first_ = 0, step_ = 1;
+};
+
+// Blocks with their stacks and shared memory, kept between launches.
+class BlockPool {
+ public:
+  std::unique_ptr<Block> take() {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!free_.empty()) {
+        auto block = std::move(free_.back());
+        free_.pop_back();
+        return block;
+      }
+    }
+    return std::make_unique<Block>();
+  }
+  void give(std::unique_ptr<Block> block) {
+    const std::lock_guard lock(mutex_);
+    free_.push_back(std::move(block));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Block>> free_;
+};
+
+class Totals {
+ public:
+  void add(const Statistics& s) {
+    const std::lock_guard lock(mutex_);
+    map_["blocks"] += s.blocks;
+    map_["switches"] += s.switches;
+    map_["barriers"] += s.barriers;
+    map_["meetings"] += s.meetings;
+    for (const auto& [name, amount] : s.counts) map_[name] += amount;
+  }
+  std::map<std::string, std::uint64_t> get() {
+    const std::lock_guard lock(mutex_);
+    return map_;
+  }
+  void reset() {
+    const std::lock_guard lock(mutex_);
+    map_.clear();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, std::uint64_t> map_;
+};
+
+class Grid {
+ public:
+  Grid(const Work& work, std::uint64_t blocks) : work_(work), order_(work.schedule, blocks), end_(blocks) {}
+
+  // Runs blocks until there are no more. Called by every OS thread that takes part; throws nothing.
+  void take_part(BlockPool& pool, Totals& totals) {
+    std::uint64_t position = 0;
+    try {
+      catch_signals();
+      std::unique_ptr<Block> block = pool.take();
+      while ((position = next_.fetch_add(1, std::memory_order_relaxed)) < end_.load(std::memory_order_relaxed)) {
+        if (auto failure = block->run(work_, order_.at(position))) fail(position, std::make_exception_ptr(*failure));
+      }
+      totals.add(block->statistics);
+      block->statistics = {};
+      pool.give(std::move(block));
+    } catch (...) {
+      fail(position, std::current_exception());
+    }
+  }
+
+  std::exception_ptr failure() const { return failure_; }
+
+ private:
+  // Blocks before the failed one have all been begun and will end: the first failure in order is the one reported,
+  // whatever the number of OS threads.
+  void fail(std::uint64_t position, std::exception_ptr failure) {
+    const std::lock_guard lock(mutex_);
+    if (failure_ && position > failed_at_) return;
+    failure_ = std::move(failure);
+    failed_at_ = position;
+    end_.store(position, std::memory_order_relaxed);
+  }
+
+  const Work& work_;
+  BlockOrder order_;
+  std::atomic<std::uint64_t> next_ = 0, end_;
+  std::mutex mutex_;
+  std::exception_ptr failure_;
+  std::uint64_t failed_at_ = 0;
+};
+
+// The OS threads that help. One launch at a time has them; a launch that finds them taken runs alone.
+class Machine {
+ public:
+  void run(const Work& work, std::uint64_t blocks) {
+    Grid grid(work, blocks);
+    const bool helped = work.schedule.os_threads > 1 && blocks > 1 && call_helpers(grid, work.schedule.os_threads - 1);
+    grid.take_part(pool_, totals);
+    if (helped) dismiss_helpers();
+    if (grid.failure()) std::rethrow_exception(grid.failure());
+  }
+
+  Totals totals;
+
+ private:
+  bool call_helpers(Grid& grid, unsigned count) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (grid_ != nullptr) return false;
+      for (; helpers_ < count; ++helpers_) std::thread(&Machine::help, this).detach();
+      grid_ = &grid;
+      places_ = count;
+    }
+    called_.notify_all();
+    return true;
+  }
+
+  void dismiss_helpers() {
+    std::unique_lock lock(mutex_);
+    places_ = 0;
+    done_.wait(lock, [&] { return active_ == 0; });
+    grid_ = nullptr;
+  }
+
+  void help() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      called_.wait(lock, [&] { return places_ != 0; });
+      --places_;
+      ++active_;
+      Grid& grid = *grid_;
+      lock.unlock();
+      grid.take_part(pool_, totals);
+      lock.lock();
+      if (--active_ == 0) done_.notify_all();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable called_, done_;
+  Grid* grid_ = nullptr;
+  unsigned helpers_ = 0, places_ = 0, active_ = 0;
+  BlockPool pool_;
+};
+
+// Never destroyed: helpers may be waiting in it when the process ends.
+Machine* the_machine = nullptr;
+
+Machine& machine() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    the_machine = new Machine;
+    // A forked child has no helpers, and what they were at is lost: it begins with a new machine.
+    pthread_atfork(nullptr, nullptr, [] { the_machine = new Machine; });
+  });
+  return *the_machine;
+}
+
+}  // namespace
+
+void run(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes, FunctionRef<void()> kernel) {
+  check_extents(grid, block, cluster, shared_bytes);
+  if (current != nullptr) fault({}, "a kernel launched a kernel");
+  const Work work{grid, block, shared_bytes, &kernel, schedule()};
+  void* const token = hooks.before != nullptr ? hooks.before() : nullptr;
+  struct After {
+    void* token;
+    ~After() {
+      if (hooks.after != nullptr) hooks.after(token);
+    }
+  } after{token};
+  machine().run(work, std::uint64_t(grid.x) * grid.y * grid.z);
+  happens_after(&kernel);
+}
+
+void set_launch_hooks(LaunchHooks replacement) { hooks = replacement; }
+std::map<std::string, std::uint64_t> statistics() { return machine().totals.get(); }
+void reset_statistics() { machine().totals.reset(); }
+
+}  // namespace cnnkernels::interpreter

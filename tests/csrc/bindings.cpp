@@ -1,0 +1,38 @@
+// The face of the test kernels: _interpreter_tests and _cuda_tests.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "registry.h"
+
+namespace py = pybind11;
+
+namespace cnnkernels {
+#if defined(CNN_INTERPRETER)
+void bind_interpreter(py::module_& m);
+#endif
+}  // namespace cnnkernels
+
+PYBIND11_MODULE(CNN_MODULE, m) {
+  using namespace cnnkernels;
+  using tests::Arguments;
+  using tests::Registration;
+#if defined(CNN_INTERPRETER)
+  bind_interpreter(m);
+#endif
+  m.def(
+      "run",
+      [](const std::string& name, const py::args& values, std::uintptr_t stream) {
+        std::vector<std::int64_t> numbers;
+        for (const py::handle v : values) numbers.push_back(py::cast<std::int64_t>(v));
+        for (const Registration* r = Registration::first(); r != nullptr; r = r->next) {
+          if (name == r->name) return r->launcher(Arguments(std::move(numbers), stream));
+        }
+        throw std::invalid_argument("no test kernel is named '" + name + "'");
+      },
+      py::arg("name"), py::kw_only(), py::arg("stream") = 0);
+  m.def("names", [] {
+    std::vector<std::string> all;
+    for (const Registration* r = Registration::first(); r != nullptr; r = r->next) all.emplace_back(r->name);
+    return all;
+  });
+}
