@@ -1,0 +1,42 @@
+"""What the tests of max_pool2d and max_unpool2d share."""
+
+from __future__ import annotations
+
+import functools
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from cnnkernels.geometry import Layout
+from cnnkernels.native import NativeKernels
+
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def dense(x: Tensor, layout: Layout, device: str | torch.device) -> Tensor:
+    """A copy of x, dense in `layout` also where extents of 1 leave the choice open."""
+    if layout is Layout.NCHW:
+        return x.to(device).contiguous()
+    n, c, h, w = x.shape
+    memory = x.to(device).permute(0, 2, 3, 1).contiguous()
+    return memory.as_strided((n, c, h, w), (h * w * c, 1, w * c, c))
+
+
+def unwritten(shape: tuple[int, ...], dtype: torch.dtype, layout: Layout, device: str | torch.device) -> Tensor:
+    """An output that shows an element nobody wrote."""
+    return dense(torch.full(shape, float("nan") if dtype.is_floating_point else 113, dtype=dtype), layout, device)
+
+
+def limited(kernels, largest_index: int, monkeypatch: pytest.MonkeyPatch):
+    """The same kernels, but with less that 32-bit arithmetic may meet: slices of the batch, or 64-bit arithmetic."""
+    if isinstance(kernels, NativeKernels):
+        names = [name for name in dir(kernels.module) if name.startswith("max_")]
+        functions = {n: functools.partial(getattr(kernels.module, n), largest_index=largest_index) for n in names}
+        module = SimpleNamespace(Pool2dGeometry=kernels.module.Pool2dGeometry, **functions)
+        return NativeKernels(module, kernels.device_type)
+    import cnnkernels.triton_kernels.spread as spread
+
+    monkeypatch.setattr(spread, "LARGEST_INDEX", largest_index)
+    return kernels
