@@ -14,7 +14,7 @@ unsigned needed(const Block& block, const Barrier& barrier) {
 unsigned arrive(unsigned id, unsigned threads, const char* what, bool wait, bool uniform, bool vote, Site site) {
   Thread& self = *current;
   Block& block = *self.block;
-  block.maybe_preempt();
+  block.maybe_preempt(self);
   Barrier& barrier = block.barriers[id];
   if (barrier.arrived == 0) {
     barrier.expected = threads;
@@ -44,12 +44,12 @@ unsigned arrive(unsigned id, unsigned threads, const char* what, bool wait, bool
   if (barrier.arrived == needed(block, barrier)) {
     if (id == 0) block.check_overrun(site, nullptr);
     block.release(barrier);
-    if (block.order == Order::random) block.pass();
+    if (block.order == Order::random) block.pass(self);
   } else if (wait) {
     barrier.waiting[self.warp] |= 1u << self.lane;
     self.wait = {Wait::Kind::barrier, what, id, site, nullptr, nullptr};
     block.sleep(self);
-    block.suspend();
+    block.suspend(self);
   }
   if (wait) happens_after(&barrier.results[parity]);
   return barrier.results[parity];

@@ -58,13 +58,13 @@ class Block : public BlockView {
   // Runs block number `linear` of the launch on the calling OS thread. The fault, if there was one.
   std::optional<KernelFault> run(const Work& work, std::uint64_t linear);
 
-  // Called by the running CUDA thread. suspend(): it is marked as unable to run, others go on, it returns when it was
+  // Called by the running CUDA thread, `self`. suspend(): it is marked as unable to run, others go on, it returns when it was
   // made runnable and its turn came. pass(): it stays runnable, but others may go first.
-  void suspend();
-  void pass();
+  void suspend(Thread& self);
+  void pass(Thread& self);
   // In the random order, lets chance decide whether others go first.
-  void maybe_preempt() {
-    if (order == Order::random && (random.next() & 3) == 0) pass();
+  void maybe_preempt(Thread& self) {
+    if (order == Order::random && (random.next() & 3) == 0) pass(self);
   }
   void wake(std::uint32_t warp, std::uint32_t lanes) { runnable_[warp] |= lanes; }
   void sleep(const Thread& t) { runnable_[t.warp] &= ~(1u << t.lane); }

@@ -13,6 +13,8 @@
 #endif
 #if defined(CNN_UCONTEXT)
 #include <ucontext.h>
+#else
+extern "C" __attribute__((visibility("hidden"))) void cnnkernels_switch(void** save, void* to);
 #endif
 
 namespace cnnkernels::interpreter {
@@ -46,11 +48,11 @@ void prepare(Fiber& fiber, void (*entry)());
 // Makes `host` stand for the stack this is called on.
 void adopt(Fiber& host);
 // Leaves `from`, continues `to`; returns when somebody switches to `from` again.
-void switch_fiber(Fiber& from, Fiber& to);
+inline void switch_fiber(Fiber& from, Fiber& to);
 // The same for a `from` that will never be continued.
 [[noreturn]] void leave_fiber(Fiber& from, Fiber& to);
 // To be called first by a fiber's entry.
-void entered(Fiber& fiber);
+inline void entered(Fiber& fiber);
 // In a signal handler, on `from`: continues `to` when the handler returns, or at once.
 void switch_from_signal(void* signal_context, Fiber& to);
 // To be called where `to` continues after switch_from_signal, after switch_fiber has returned.
@@ -72,5 +74,38 @@ class Stacks {
   static constexpr std::size_t kMostChunks = 32;
   char* chunks_[kMostChunks] = {};
 };
+
+// Tells a sanitizer that the running stack is about to be left.
+inline void announce([[maybe_unused]] Fiber& to, [[maybe_unused]] void** fake_stack) {
+#if defined(CNN_TSAN)
+  __tsan_switch_to_fiber(to.tsan, __tsan_switch_to_fiber_no_sync);
+#elif defined(CNN_ASAN)
+  __sanitizer_start_switch_fiber(fake_stack, to.bottom, to.size);
+#endif
+}
+
+inline void entered([[maybe_unused]] Fiber& fiber) {
+#if defined(CNN_ASAN)
+  __sanitizer_finish_switch_fiber(fiber.fake_stack, nullptr, nullptr);
+#endif
+}
+
+inline void swap_stacks(Fiber& from, Fiber& to) {
+#if defined(CNN_UCONTEXT)
+  swapcontext(&from.context, &to.context);
+#else
+  cnnkernels_switch(&from.stack_pointer, to.stack_pointer);
+#endif
+}
+
+inline void switch_fiber(Fiber& from, Fiber& to) {
+#if defined(CNN_ASAN)
+  announce(to, &from.fake_stack);
+#else
+  announce(to, nullptr);
+#endif
+  swap_stacks(from, to);
+  entered(from);
+}
 
 }  // namespace cnnkernels::interpreter

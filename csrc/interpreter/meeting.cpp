@@ -38,7 +38,7 @@ void warp_meet(unsigned mask, void* mine, FunctionRef<void(void* const lane_valu
   Thread& self = *current;
   Block& block = *self.block;
   const std::uint32_t bit = 1u << self.lane;
-  block.maybe_preempt();
+  block.maybe_preempt(self);
   if ((mask & bit) == 0) fault_outside(mask, what, site);
   if (const std::uint32_t gone = mask & ~block.alive(self.warp); gone != 0) fault_exited(mask, gone, what, site);
 
@@ -58,7 +58,7 @@ void warp_meet(unsigned mask, void* mine, FunctionRef<void(void* const lane_valu
   if (meeting->arrived != mask) {
     self.wait = {Wait::Kind::meeting, what, mask, site, nullptr, nullptr};
     block.sleep(self);
-    block.suspend();
+    block.suspend(self);
     return;
   }
 
@@ -75,7 +75,7 @@ void warp_meet(unsigned mask, void* mine, FunctionRef<void(void* const lane_valu
     body(some);
   }
   block.wake(self.warp, mask);
-  if (block.order == Order::random) block.pass();
+  if (block.order == Order::random) block.pass(self);
 }
 
 void sync_warp(unsigned mask, Site site) {
@@ -90,7 +90,7 @@ void warpgroup_meet(void* mine, FunctionRef<void(void* const thread_values[128])
   constexpr unsigned kWarps = 4, kThreads = kWarps * kWarpSize;
   Thread& self = *current;
   Block& block = *self.block;
-  block.maybe_preempt();
+  block.maybe_preempt(self);
   const unsigned group = self.warp / kWarps;
   unsigned alive = 0;
   for (unsigned w = 0; w < kWarps; ++w) {
@@ -111,7 +111,7 @@ void warpgroup_meet(void* mine, FunctionRef<void(void* const thread_values[128])
   if (++meeting.arrived != kThreads) {
     self.wait = {Wait::Kind::meeting, what, 0, site, nullptr, nullptr};
     block.sleep(self);
-    block.suspend();
+    block.suspend(self);
     return;
   }
   meeting.arrived = 0;
@@ -121,7 +121,7 @@ void warpgroup_meet(void* mine, FunctionRef<void(void* const thread_values[128])
     body(values);
   }
   for (unsigned w = 0; w < kWarps; ++w) block.wake(group * kWarps + w, ~0u);
-  if (block.order == Order::random) block.pass();
+  if (block.order == Order::random) block.pass(self);
 }
 
 }  // namespace cnnkernels::interpreter

@@ -12,8 +12,7 @@ constexpr unsigned kPatience = 4096;
 
 }  // namespace
 
-void Block::suspend() {
-  Thread& self = *current;
+void Block::suspend(Thread& self) {
   Thread& to = next();
   if (&to == &self) return;
   current = &to;
@@ -21,9 +20,9 @@ void Block::suspend() {
   switch_fiber(*self.fiber, *to.fiber);
 }
 
-void Block::pass() {
+void Block::pass(Thread& self) {
   turns_in_warp_ = kPatience;
-  suspend();
+  suspend(self);
 }
 
 Thread& Block::next() {
@@ -133,16 +132,16 @@ bool Block::poll_one(Thread& t) {
 void Block::condition_wait(const FunctionRef<bool()>& ready, const FunctionRef<std::string()>& describe, Site site) {
   Thread& self = *current;
   self.wait = {Wait::Kind::condition, "", 0, site, &ready, &describe};
-  maybe_preempt();
+  maybe_preempt(self);
   if (poll_one(self)) return;
   sleep(self);
   polling_[self.warp] |= 1u << self.lane;
-  suspend();
+  suspend(self);
 }
 
 // The words of api.h.
 
-void yield() { current->block->pass(); }
+void yield() { current->block->pass(*current); }
 void wait_until(FunctionRef<bool()> ready, FunctionRef<std::string()> what, Site site) {
   current->block->condition_wait(ready, what, site);
 }
