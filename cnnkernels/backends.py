@@ -77,18 +77,21 @@ class use_backend(contextlib.ContextDecorator):
         return use_backend(self.name)  # a decorated function may be running more than once
 
     def __enter__(self) -> use_backend:
-        self._outer = _traced.request
-        _traced.request = self.name
-        if not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            self._outer = _traced.request
+        else:
             self._token = _scope.set(self.name)
+        _traced.request = self.name
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _traced.request = self._outer
-        if not torch.compiler.is_compiling() and self._token is not None:
+        if torch.compiler.is_compiling():
+            _traced.request = self._outer
+        elif self._token is not None:
             _scope.reset(self._token)
+            _traced.request = _scope.get()
 
 
 def requested() -> Request:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 
@@ -39,3 +41,37 @@ def kernels(request: pytest.FixtureRequest):
     import cnnkernels.triton_kernels
 
     return cnnkernels.triton_kernels
+
+
+@pytest.fixture(params=["cuda", "triton", "reference"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of each backend."""
+    return request.param
+
+
+class Call(NamedTuple):
+    """One call of a kernel."""
+
+    backend: str
+    name: str
+    arguments: tuple[Any, ...]
+
+
+class _Recorder:
+    """Kernels that compute nothing but note that they were called."""
+
+    def __init__(self, backend: str, calls: list[Call]) -> None:
+        self._backend, self._calls = backend, calls
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments: self._calls.append(Call(self._backend, name, arguments))
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """The calls that reach a backend, whose kernels compute nothing: for tests of what stands above them."""
+    from cnnkernels import backends
+
+    calls: list[Call] = []
+    monkeypatch.setattr(backends, "kernels", lambda backend, device: _Recorder(backend, calls))
+    return calls

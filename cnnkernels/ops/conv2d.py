@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends import kernels
+from .. import backends
 from ..geometry import Conv2dGeometry, Layout, conv_output_size
 from .batching import fold, unfold
 from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
@@ -154,7 +154,7 @@ def _forward_run(input: Tensor, weight: Tensor, bias: Tensor | None, *parameters
     output, layout = _forward_output(input, weight, geometry)
     if input.numel() == 0:
         return output.zero_() if bias is None else output.copy_(bias[:, None, None])
-    kernels(parameters[-1], input.device.type).conv2d_forward(
+    backends.kernels(parameters[-1], input.device.type).conv2d_forward(
         dense(input, layout),
         dense(weight, layout),
         None if bias is None else bias.contiguous(),
@@ -232,7 +232,7 @@ def _backward_input_run(
         return grad_input
     layout = _layout(size, stride, weight)
     grad_output, weight = dense(grad_output, layout), dense(weight, layout)
-    kernel = kernels(parameters[-1], weight.device.type).conv2d_backward_input
+    kernel = backends.kernels(parameters[-1], weight.device.type).conv2d_backward_input
     tf32 = tf32_allowed(weight.dtype)
     return filled(grad_input, layout, lambda out: kernel(grad_output, weight, out, geometry, layout, tf32))
 
@@ -284,7 +284,7 @@ def _backward_weight_run(
         return grad_weight.zero_()
     layout = _layout(size, stride, input)
     grad_output, input = dense(grad_output, layout), dense(input, layout)
-    kernel = kernels(parameters[-1], input.device.type).conv2d_backward_weight
+    kernel = backends.kernels(parameters[-1], input.device.type).conv2d_backward_weight
     tf32 = tf32_allowed(input.dtype)
     return filled(grad_weight, layout, lambda out: kernel(grad_output, input, out, geometry, layout, tf32))
 
@@ -331,7 +331,7 @@ def _backward_bias_run(grad_output: Tensor, backend: str) -> Tensor:
     n, k, p, q = grad_output.shape
     layout = layout_of(grad_output)
     one_by_one = Conv2dGeometry(n, 1, p, q, k, 1, 1, p, q, 1, 1, 0, 0, 1, 1, 1)  # the sum needs n, k, p, q alone
-    kernel = kernels(backend, grad_output.device.type).conv2d_backward_bias
+    kernel = backends.kernels(backend, grad_output.device.type).conv2d_backward_bias
     kernel(dense(grad_output, layout), grad_bias, one_by_one, layout)
     return grad_bias
 

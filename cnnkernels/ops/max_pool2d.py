@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends import kernels
+from .. import backends
 from ..geometry import Layout, Pool2dGeometry, argmax_dtype, pool_output_size
 from .batching import fold, unfold
 from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
@@ -109,7 +109,7 @@ def _forward_run(input: Tensor, *parameters: Any) -> tuple[Tensor, Tensor]:
     geometry = _geometry(input.shape, parameters)
     output, argmax, layout = _forward_outputs(input, geometry)
     if output.numel() > 0:
-        kernel = kernels(parameters[-1], input.device.type).max_pool2d_forward
+        kernel = backends.kernels(parameters[-1], input.device.type).max_pool2d_forward
         kernel(dense(input, layout), output, argmax, geometry, layout)
     return output, argmax
 
@@ -154,7 +154,7 @@ def _backward_run(
         return grad_input
     layout = _like(size, stride)
     grad_output, argmax = dense(grad_output, layout), dense(argmax, layout)
-    kernel = kernels(parameters[-1], grad_output.device.type).max_pool2d_backward
+    kernel = backends.kernels(parameters[-1], grad_output.device.type).max_pool2d_backward
     return filled(grad_input, layout, lambda out: kernel(grad_output, argmax, out, geometry, layout))
 
 
@@ -195,7 +195,7 @@ def _gather_run(input: Tensor, argmax: Tensor, *parameters: Any) -> Tensor:
     geometry = _geometry(input.shape, parameters)
     layout = layout_of(argmax)
     if output.numel() > 0:
-        kernel = kernels(parameters[-1], input.device.type).max_pool2d_gather
+        kernel = backends.kernels(parameters[-1], input.device.type).max_pool2d_gather
         kernel(dense(input, layout), dense(argmax, layout), output, geometry, layout)
     return output
 
@@ -231,7 +231,7 @@ def _indices_run(argmax: Tensor, input_size: Sequence[int], *parameters: Any) ->
     geometry = _geometry(input_size, parameters)
     layout = layout_of(argmax)
     if indices.numel() > 0:
-        kernel = kernels(parameters[-1], argmax.device.type).max_pool2d_indices
+        kernel = backends.kernels(parameters[-1], argmax.device.type).max_pool2d_indices
         kernel(dense(argmax, layout), indices, geometry, layout)
     return indices
 

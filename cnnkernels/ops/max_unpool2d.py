@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends import kernels
+from .. import backends
 from .batching import fold, unfold
 from .memory import dense, layout_of
 from .operator import Operator, register_autocast
@@ -45,7 +45,7 @@ def _forward_run(input: Tensor, indices: Tensor, output_size: Sequence[int], bac
         return output.zero_()
     layout = layout_of(input)
     winner = torch.zeros_like(output, dtype=torch.int32)
-    kernel = kernels(backend, input.device.type).max_unpool2d_forward
+    kernel = backends.kernels(backend, input.device.type).max_unpool2d_forward
     kernel(dense(input, layout), dense(indices, layout), winner, output, layout)
     return output
 
@@ -77,7 +77,7 @@ def _backward_run(grad_output: Tensor, indices: Tensor, backend: str) -> Tensor:
     if grad_output.numel() == 0 or grad_input.numel() == 0:
         return grad_input.zero_()
     layout = layout_of(indices)
-    kernel = kernels(backend, grad_output.device.type).max_unpool2d_backward
+    kernel = backends.kernels(backend, grad_output.device.type).max_unpool2d_backward
     kernel(dense(grad_output, layout), dense(indices, layout), grad_input, layout)
     return grad_input
 
