@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -68,10 +68,13 @@ class _Recorder:
 
 
 @pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    """The calls that reach a backend, whose kernels compute nothing: for tests of what stands above them."""
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Call]]:
+    """The calls that reach a backend, all of them there but computing nothing: for tests of what stands above them."""
     from cnnkernels import backends
 
     calls: list[Call] = []
     monkeypatch.setattr(backends, "kernels", lambda backend, device: _Recorder(backend, calls))
-    return calls
+    monkeypatch.setattr(backends, "_missing", lambda backend, device: None)
+    backends._remembered_serving.cache_clear()
+    yield calls
+    backends._remembered_serving.cache_clear()
