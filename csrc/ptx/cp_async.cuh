@@ -6,7 +6,7 @@
 // barrier.
 #pragma once
 
-#include "site.h"
+#include "mbarrier.cuh"
 
 #if defined(CNN_INTERPRETER)
 #include "interpreter/cp_async.h"
@@ -50,6 +50,16 @@ CNN_DEVICE void cp_async_wait(CNN_SITE_ONLY) {
   model::cp_async_wait(N, site);
 #else
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#endif
+}
+
+// Arrives on the barrier when all copies the calling thread has issued so far are complete. The barrier's number of
+// arrivals counts it.
+CNN_DEVICE void cp_async_arrive(Mbarrier* barrier CNN_SITE) {
+#if defined(CNN_INTERPRETER)
+  model::cp_async_arrive(barrier, site);
+#else
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier)) : "memory");
 #endif
 }
 

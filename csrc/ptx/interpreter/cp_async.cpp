@@ -1,7 +1,6 @@
-#include "cp_async.h"
+#include "../cp_async.cuh"
 
 #include <cstring>
-#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,25 +14,48 @@ struct Copy {
   int bytes;
 };
 
-struct Group {
+// Copies that arrive together: a group, or a part of one that an mbarrier waits for.
+struct Batch {
   std::vector<Copy> copies;
   std::uint64_t ticket = 0;
+  bool ends_group = false;
 
   void arrive() const {
     for (const Copy& copy : copies) {
-      if (copy.global)
-        std::memcpy(copy.shared, copy.global, copy.bytes);
-      else
-        std::memset(copy.shared, 0, copy.bytes);
+      if (copy.global) std::memcpy(copy.shared, copy.global, copy.bytes);
+      else std::memset(copy.shared, 0, copy.bytes);
     }
   }
 };
 
 // Of one CUDA thread.
 struct Queue {
-  std::unique_ptr<Group> open = std::make_unique<Group>();
-  std::deque<std::unique_ptr<Group>> committed;  // oldest first
-  std::vector<std::unique_ptr<Group>> spare;     // retired, kept for their storage
+  std::unique_ptr<Batch> open = std::make_unique<Batch>();
+  std::vector<std::unique_ptr<Batch>> issued;  // oldest first
+  std::vector<std::unique_ptr<Batch>> spare;   // arrived, kept for their storage
+  int groups = 0;                              // that end in `issued`
+
+  void issue(bool ends_group) {
+    Batch* batch = open.get();
+    issued.push_back(std::move(open));
+    if (spare.empty()) {
+      open = std::make_unique<Batch>();
+    } else {
+      open = std::move(spare.back());
+      spare.pop_back();
+    }
+    batch->ends_group = ends_group;
+    groups += ends_group;
+    batch->ticket = interpreter::deliver_later([batch] { batch->arrive(); });
+  }
+
+  void finish_oldest() {
+    interpreter::finish(issued.front()->ticket);
+    groups -= issued.front()->ends_group;
+    issued.front()->copies.clear();
+    spare.push_back(std::move(issued.front()));
+    issued.erase(issued.begin());
+  }
 };
 
 }  // namespace
@@ -43,33 +65,31 @@ void cp_async(int bytes, void* shared, const void* global, bool valid, interpret
   if (reinterpret_cast<std::uintptr_t>(global) % bytes != 0) {
     interpreter::fault(site, "cp_async's source is not aligned to " + std::to_string(bytes) + " bytes");
   }
-  static_cast<void>(
-      *static_cast<const volatile char*>(global));  // must be readable even where nothing is read
+  static_cast<void>(*static_cast<const volatile char*>(global));  // must be readable even where nothing is read
+  interpreter::touch_write(shared, bytes);
+  if (valid) interpreter::touch_read(global, bytes);
   interpreter::poison(shared, bytes);
   interpreter::thread_state<Queue>().open->copies.push_back({shared, valid ? global : nullptr, bytes});
 }
 
-void cp_async_commit(interpreter::Site) {
-  auto& queue = interpreter::thread_state<Queue>();
-  Group* group = queue.open.get();
-  queue.committed.push_back(std::move(queue.open));
-  if (queue.spare.empty()) {
-    queue.open = std::make_unique<Group>();
-  } else {
-    queue.open = std::move(queue.spare.back());
-    queue.spare.pop_back();
-  }
-  group->ticket = interpreter::deliver_later([group] { group->arrive(); });
-}
+void cp_async_commit(interpreter::Site) { interpreter::thread_state<Queue>().issue(true); }
 
 void cp_async_wait(int groups_left, interpreter::Site) {
   auto& queue = interpreter::thread_state<Queue>();
-  while (queue.committed.size() > std::size_t(groups_left)) {
-    interpreter::finish(queue.committed.front()->ticket);
-    queue.committed.front()->copies.clear();
-    queue.spare.push_back(std::move(queue.committed.front()));
-    queue.committed.pop_front();
-  }
+  while (queue.groups > groups_left) queue.finish_oldest();
+}
+
+void cp_async_arrive(Mbarrier* barrier, interpreter::Site site) {
+  auto& queue = interpreter::thread_state<Queue>();
+  if (!queue.open->copies.empty()) queue.issue(false);
+  std::vector<std::uint64_t> before;
+  for (const auto& batch : queue.issued) before.push_back(batch->ticket);
+  mbarrier_check(barrier, "cp_async_arrive", site);
+  interpreter::happens_before(barrier);
+  interpreter::deliver_later([=] {
+    for (const std::uint64_t ticket : before) interpreter::finish(ticket);
+    model::mbarrier_arrive(barrier, site);
+  });
 }
 
 }  // namespace cnnkernels::model

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "statistics.h"
-
 namespace cnnkernels::model {
 namespace {
 
@@ -37,7 +35,8 @@ int trips(void* const lanes[32], int matrix) {
 void meet(void* const lanes[32]) {
   const Move& first = lane(lanes, 0);
   for (int m = 0; m < first.count; ++m) {
-    count_shared_trips(trips(lanes, m), 1);
+    interpreter::count("ldmatrix trips", trips(lanes, m));
+    interpreter::count("ldmatrix trips needed", 1);
     for (int l = 0; l < 32; ++l) {
       const int g = l / 4, c = l % 4;
       std::uint32_t& word = lane(lanes, l).registers[m];
@@ -57,6 +56,8 @@ void meet(void* const lanes[32]) {
 void move(Move mine, const char* what, interpreter::Site site) {
   if (int(interpreter::lane_id()) < kRows * mine.count) {
     interpreter::check_shared(mine.row, kRowBytes, kRowBytes, what, site);
+    if (mine.store) interpreter::touch_write(mine.row, kRowBytes);
+    else interpreter::touch_read(mine.row, kRowBytes);
   }
   interpreter::warp_meet(0xffffffffu, &mine, [](void* const* lanes) { meet(lanes); }, what, site);
 }

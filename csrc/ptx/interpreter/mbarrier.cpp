@@ -122,6 +122,8 @@ void mbarrier_expect_bytes(Mbarrier* barrier, unsigned bytes, Site site) {
     fault(site, "more than 2^20 - 1 bytes are expected by " + describe(barrier, state));
 }
 
+void mbarrier_check(Mbarrier* barrier, const char* what, Site site) { find(barrier, what, site); }
+
 std::uint32_t mbarrier_phase_for_copy(Mbarrier* barrier, Site site) {
   const State& state = find(barrier, "an asynchronous copy", site);
   if (!state.fenced) {

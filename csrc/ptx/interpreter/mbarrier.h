@@ -21,6 +21,9 @@ void mbarrier_expect_bytes(Mbarrier* barrier, unsigned bytes, Site site);
 bool mbarrier_test(Mbarrier* barrier, unsigned parity, Site site);
 void mbarrier_wait(Mbarrier* barrier, unsigned parity, Site site);
 
+// Faults unless the barrier is alive.
+void mbarrier_check(Mbarrier* barrier, const char* what, Site site);
+
 // For asynchronous copies. Their bytes belong to the phase that was current when they were issued.
 std::uint32_t mbarrier_phase_for_copy(Mbarrier* barrier, Site site);
 void mbarrier_complete_bytes(Mbarrier* barrier, unsigned bytes, std::uint32_t phase, Site site);
