@@ -53,13 +53,14 @@ CNN_DEVICE void cp_async_wait(CNN_SITE_ONLY) {
 #endif
 }
 
-// Arrives on the barrier when all copies the calling thread has issued so far are complete. The barrier's number of
-// arrivals counts it.
+// Arrives on the barrier when all copies the calling thread has issued so far are complete. The barrier's
+// number of arrivals counts it.
 CNN_DEVICE void cp_async_arrive(Mbarrier* barrier CNN_SITE) {
 #if defined(CNN_INTERPRETER)
   model::cp_async_arrive(barrier, site);
 #else
-  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier)) : "memory");
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
+               : "memory");
 #endif
 }
 

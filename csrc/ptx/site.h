@@ -18,6 +18,14 @@
 #endif
 #endif
 
+// Code that only Hopper runs stands under #if CNN_SM90A: it is part of the sm_90a binary and of the
+// interpreter, and left out of the others that the same source is compiled into.
+#if defined(CNN_INTERPRETER) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define CNN_SM90A 1
+#else
+#define CNN_SM90A 0
+#endif
+
 namespace cnnkernels {
 
 #if !defined(CNN_INTERPRETER)

@@ -3,7 +3,7 @@
 //   TileBox box{.element = MapElement::float16, .address = x, .rank = 2, .size = {C, N}, .stride = {0, 2 *
 //   C},
 //               .box = {64, 128}, .swizzle = Swizzle::span128};
-//   kernel<<<...>>>(..., const CNN_GRID_CONSTANT TensorMap map)   with   make_tensor_map(box)
+//   kernel<<<...>>>(..., const __grid_constant__ TensorMap map)   with   make_tensor_map(box)
 //
 // Dimensions are given innermost first, everywhere. What cuTensorMapEncode* demands is checked here, by name
 // and value, for the GPU and the interpreter alike.
@@ -18,9 +18,6 @@
 
 #if !defined(CNN_INTERPRETER)
 #include <cudaTypedefs.h>
-#define CNN_GRID_CONSTANT __grid_constant__
-#else
-#define CNN_GRID_CONSTANT
 #endif
 
 namespace cnnkernels {

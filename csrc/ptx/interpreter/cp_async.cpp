@@ -22,8 +22,10 @@ struct Batch {
 
   void arrive() const {
     for (const Copy& copy : copies) {
-      if (copy.global) std::memcpy(copy.shared, copy.global, copy.bytes);
-      else std::memset(copy.shared, 0, copy.bytes);
+      if (copy.global)
+        std::memcpy(copy.shared, copy.global, copy.bytes);
+      else
+        std::memset(copy.shared, 0, copy.bytes);
     }
   }
 };
@@ -65,7 +67,8 @@ void cp_async(int bytes, void* shared, const void* global, bool valid, interpret
   if (reinterpret_cast<std::uintptr_t>(global) % bytes != 0) {
     interpreter::fault(site, "cp_async's source is not aligned to " + std::to_string(bytes) + " bytes");
   }
-  static_cast<void>(*static_cast<const volatile char*>(global));  // must be readable even where nothing is read
+  static_cast<void>(
+      *static_cast<const volatile char*>(global));  // must be readable even where nothing is read
   interpreter::touch_write(shared, bytes);
   if (valid) interpreter::touch_read(global, bytes);
   interpreter::poison(shared, bytes);

@@ -56,8 +56,10 @@ void meet(void* const lanes[32]) {
 void move(Move mine, const char* what, interpreter::Site site) {
   if (int(interpreter::lane_id()) < kRows * mine.count) {
     interpreter::check_shared(mine.row, kRowBytes, kRowBytes, what, site);
-    if (mine.store) interpreter::touch_write(mine.row, kRowBytes);
-    else interpreter::touch_read(mine.row, kRowBytes);
+    if (mine.store)
+      interpreter::touch_write(mine.row, kRowBytes);
+    else
+      interpreter::touch_read(mine.row, kRowBytes);
   }
   interpreter::warp_meet(0xffffffffu, &mine, [](void* const* lanes) { meet(lanes); }, what, site);
 }

@@ -1,0 +1,1 @@
+"""Independent models of the hardware, in numpy, that the interpreter's own are tested against."""
