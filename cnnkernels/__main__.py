@@ -1,0 +1,7 @@
+"""`python -m cnnkernels` is the command `cnnkernels`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

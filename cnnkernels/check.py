@@ -1,0 +1,271 @@
+"""`cnnkernels check`: every kernel of every backend at hand against PyTorch in fp64, on random numbers.
+
+The allowed error is the project's rule (`cnnkernels.testing.numerics`): twice the error of PyTorch's own operator in
+the same type, plus a floor from the length of the reduction. What only moves values must be equal.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import backends
+from .geometry import Layout, argmax_dtype
+from .testing.cases import CONV2D, MAX_POOL2D, Conv2dCase, Pool2dCase
+from .testing.numerics import rounding_bound
+
+# Name, type, whether the products may be rounded to TF32.
+_CONV_TYPES = (
+    ("fp64", torch.float64, False),
+    ("fp32", torch.float32, False),
+    ("tf32", torch.float32, True),
+    ("fp16", torch.float16, False),
+    ("bf16", torch.bfloat16, False),
+)
+_POOL_TYPES = tuple((name, dtype) for name, dtype, tf32 in _CONV_TYPES if not tf32)
+
+
+class Measurement(NamedTuple):
+    """One result beside the truth: the error and the allowed error where the two come closest (or furthest apart)."""
+
+    kernel: str
+    type: str
+    error: float
+    allowed: float
+
+    @property
+    def ratio(self) -> float:
+        """At most 1 where the result is right."""
+        if math.isnan(self.error):
+            return math.inf
+        return self.error / self.allowed if self.allowed else math.inf if self.error else 0.0
+
+
+@dataclass
+class Row:
+    """One line of the table: the worst of a kernel's results in one type."""
+
+    backend: str
+    worst: Measurement
+    results: int = 1
+
+    @property
+    def right(self) -> bool:
+        return self.worst.ratio <= 1
+
+    def __str__(self) -> str:
+        kernel, kind, error, allowed = self.worst
+        verdict = "ok" if self.right else "WRONG"
+        return f"{self.backend:<8}{kernel:<24}{kind:<6}{self.results:>7}{error:>12.2e}{allowed:>12.2e}  {verdict}"
+
+
+HEADER = f"{'backend':<8}{'kernel':<24}{'type':<6}{'results':>7}{'max error':>12}{'allowed':>12}"
+
+
+class Target(NamedTuple):
+    """The kernels under test, as `backends.kernels` gives them, and where their tensors live."""
+
+    kernels: Any
+    device: str
+
+    def place(self, tensor: Tensor, layout: Layout) -> Tensor:
+        return tensor.to(self.device).contiguous(memory_format=layout.memory_format)
+
+    def empty(self, shape: Sequence[int], dtype: torch.dtype, layout: Layout) -> Tensor:
+        """Filled with what no kernel may leave behind."""
+        value = math.nan if dtype.is_floating_point else 113
+        return self.place(torch.full(tuple(shape), value, dtype=dtype), layout)
+
+
+class Expected(NamedTuple):
+    """What a result is held to: the fp64 truth, PyTorch's own result in the type, and |a| · |b| summed in fp64."""
+
+    truth: Tensor
+    theirs: Tensor
+    magnitude: Tensor
+    reduction: int
+
+    def bound(self, dtype: torch.dtype, tf32: bool) -> Tensor:
+        return rounding_bound(self.truth, self.theirs, self.reduction, self.magnitude, dtype, tf32)
+
+
+def measure(kernel: str, kind: str, actual: Tensor, truth: Tensor, bound: Tensor | None = None) -> Measurement:
+    """The element of `actual` that uses most of its allowance; without a bound it has none."""
+    error = (actual.cpu().double() - truth.cpu().double()).abs().flatten()
+    if not error.numel():
+        return Measurement(kernel, kind, 0.0, 0.0)
+    allowed = torch.zeros_like(error) if bound is None else bound.cpu().expand(actual.shape).flatten()
+    ratio = torch.where(error == 0, 0.0, torch.where(error.isnan(), math.inf, error / allowed))
+    # Where nothing errs, the largest allowance tells more than the first.
+    worst = int(ratio.argmax() if ratio.max() > 0 else allowed.argmax())
+    return Measurement(kernel, kind, error[worst].item(), allowed[worst].item())
+
+
+def _random(shape: Sequence[int], seed: int, dtype: torch.dtype) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float64).to(dtype)
+
+
+def _convolve(case: Conv2dCase, x: Tensor, w: Tensor, b: Tensor, dy: Tensor) -> dict[str, Tensor]:
+    """PyTorch's forward and gradients; every one linear in each operand."""
+    x, w, b = (t.detach().requires_grad_() for t in (x, w, b))
+    top, bottom, left, right = case.padding
+    padded = F.pad(x, (left, right, top, bottom))
+    y = F.conv2d(padded, w, b, stride=case.stride, dilation=case.dilation, groups=case.groups)
+    dx, dw, db = torch.autograd.grad(y, (x, w, b), dy)
+    return {
+        "conv2d_forward": y.detach(),
+        "conv2d_backward_input": dx,
+        "conv2d_backward_weight": dw,
+        "conv2d_backward_bias": db,
+    }
+
+
+def conv2d_measurements(
+    targets: dict[str, Target], case: Conv2dCase, kind: str, dtype: torch.dtype, tf32: bool
+) -> Iterator[tuple[str, Measurement]]:
+    """Every conv2d kernel of every target on one case in one type, in both layouts."""
+    g = case.geometry
+    shapes = (case.input_shape, case.weight_shape, (case.k,), case.output_shape)
+    operands = [_random(shape, seed, dtype) for seed, shape in enumerate(shapes)]
+    truth = _convolve(case, *(t.double() for t in operands))
+    theirs = _convolve(case, *operands)
+    magnitude = _convolve(case, *(t.double().abs() for t in operands))
+    taps = g.r * g.s
+    reduction = {
+        "conv2d_forward": g.c // g.groups * taps + 1,
+        "conv2d_backward_input": g.k // g.groups * taps,
+        "conv2d_backward_weight": g.n * g.p * g.q,
+        "conv2d_backward_bias": g.n * g.p * g.q,
+    }
+    expected = {name: Expected(truth[name], theirs[name], magnitude[name], reduction[name]) for name in truth}
+    for backend, target in targets.items():
+        kernels = target.kernels
+        for layout in Layout:
+            x, w, b, dy = (target.place(t, layout) if t.dim() == 4 else t.to(target.device) for t in operands)
+            y, dx, dw = (target.empty(t.shape, dtype, layout) for t in (dy, x, w))
+            db = torch.full_like(b, math.nan)
+            kernels.conv2d_forward(x, w, b, y, g, layout, tf32)
+            kernels.conv2d_backward_input(dy, w, dx, g, layout, tf32)
+            kernels.conv2d_backward_weight(dy, x, dw, g, layout, tf32)
+            results = {"conv2d_forward": y, "conv2d_backward_input": dx, "conv2d_backward_weight": dw}
+            if not tf32:
+                kernels.conv2d_backward_bias(dy, db, g, layout)
+                results["conv2d_backward_bias"] = db
+            for name, result in results.items():
+                bound = expected[name].bound(dtype, tf32)
+                yield backend, measure(name, kind, result, expected[name].truth, bound)
+
+
+def _pool(case: Pool2dCase, x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """PyTorch's maxima, their places and the gradient they route."""
+    x = x.detach().requires_grad_()
+    y, indices = F.max_pool2d(
+        x, case.kernel, case.stride, case.padding, case.dilation, case.ceil_mode, return_indices=True
+    )
+    return y.detach(), indices, torch.autograd.grad(y, x, dy)[0]
+
+
+def max_pool2d_measurements(
+    targets: dict[str, Target], case: Pool2dCase, kind: str, dtype: torch.dtype
+) -> Iterator[tuple[str, Measurement]]:
+    """Every max_pool2d and max_unpool2d kernel of every target on one case in one type, in both layouts."""
+    g = case.geometry
+    x, dy, probe = (
+        _random(shape, seed, dtype)
+        for seed, shape in enumerate((case.input_shape, case.output_shape, case.input_shape))
+    )
+    y, indices, dx = _pool(case, x.double(), dy.double())
+    magnitude = _pool(case, x.double(), dy.double().abs())[2]
+    bound = Expected(dx, _pool(case, x, dy)[2], magnitude, g.r * g.s).bound(dtype, tf32=False)
+    gathered = probe.flatten(2).gather(2, indices.flatten(2)).view(case.output_shape)
+    # Windows that overlap name a place several times, always with the same value.
+    unpooled = torch.zeros_like(x).flatten(2).scatter(2, indices.flatten(2), y.to(dtype).flatten(2)).view_as(x)
+    for backend, target in targets.items():
+        kernels = target.kernels
+        for layout in Layout:
+            ours = {
+                "max_pool2d_forward": target.empty(y.shape, dtype, layout),
+                "max_pool2d_indices": target.empty(y.shape, torch.int64, layout),
+                "max_pool2d_backward": target.empty(x.shape, dtype, layout),
+                "max_pool2d_gather": target.empty(y.shape, dtype, layout),
+                "max_unpool2d_forward": target.empty(x.shape, dtype, layout),
+                "max_unpool2d_backward": target.empty(y.shape, dtype, layout),
+            }
+            out, places, grad, picked, spread, back = ours.values()
+            argmax = target.empty(y.shape, argmax_dtype(g.r, g.s), layout)
+            values, looked_up = target.place(y.to(dtype), layout), target.place(indices, layout)
+            probed = target.place(probe, layout)
+            winner = target.place(torch.zeros(case.input_shape, dtype=torch.int32), layout)
+            kernels.max_pool2d_forward(target.place(x, layout), out, argmax, g, layout)
+            kernels.max_pool2d_indices(argmax, places, g, layout)
+            kernels.max_pool2d_backward(target.place(dy, layout), argmax, grad, g, layout)
+            kernels.max_pool2d_gather(probed, argmax, picked, g, layout)
+            kernels.max_unpool2d_forward(values, looked_up, winner, spread, layout)
+            kernels.max_unpool2d_backward(probed, looked_up, back, layout)
+            truth = (y, indices, dx, gathered, unpooled, gathered)
+            for (name, result), right in zip(ours.items(), truth, strict=True):
+                yield backend, measure(name, kind, result, right, bound if name == "max_pool2d_backward" else None)
+
+
+def measurements(targets: dict[str, Target]) -> Iterator[tuple[str, Measurement]]:
+    """Everything there is to check, each with the name of its backend."""
+    for conv_case in CONV2D:
+        for kind, dtype, tf32 in _CONV_TYPES:
+            yield from conv2d_measurements(targets, conv_case, kind, dtype, tf32)
+    for pool_case in MAX_POOL2D:
+        for kind, dtype in _POOL_TYPES:
+            yield from max_pool2d_measurements(targets, pool_case, kind, dtype)
+
+
+def table(results: Iterator[tuple[str, Measurement]], progress: Callable[[int], None]) -> list[Row]:
+    """One row a backend, kernel and type, in that order of grouping."""
+    rows: dict[tuple[str, str, str], Row] = {}
+    for count, (backend, result) in enumerate(results):
+        row = rows.setdefault((backend, result.kernel, result.type), Row(backend, result, 0))
+        row.results += 1
+        if result.ratio > row.worst.ratio:
+            row.worst = result
+        progress(count)
+    return sorted(rows.values(), key=lambda row: list(backends.BACKENDS).index(row.backend))  # type: ignore[arg-type]
+
+
+def run(names: Sequence[str] | None, device: str) -> int:
+    """Checks the named backends (None: all that serve the device) and prints the table.
+
+    Returns:
+        0 where every result is within its allowance, 1 where one is not, 2 where there is nothing to check.
+    """
+    started = time.perf_counter()
+    available = [name for name in backends.available_backends(device) if name != "reference"]
+    chosen = available if names is None else list(names)
+    for name in chosen:
+        if name not in available:
+            decision = backends.choose(backends.Problem("check", device, torch.float32), name)
+            print(f"cnnkernels check: the {name} backend cannot run here: {decision.reason}", file=sys.stderr)
+            return 2
+    if not chosen:
+        print("cnnkernels check: no backend has kernels here; `cnnkernels info` says why", file=sys.stderr)
+        return 2
+    where = "on the GPU" if device == "cuda" else "in the interpreters"
+    print(f"every kernel of {' and '.join(chosen)}, {where}, against PyTorch in fp64")
+
+    def progress(count: int) -> None:
+        if sys.stderr.isatty() and count % 16 == 0:
+            print(f"\r{count} results", end="\r", file=sys.stderr, flush=True)
+
+    targets = {name: Target(backends.kernels(name, device), device) for name in chosen}
+    rows = table(measurements(targets), progress)
+    print(HEADER, *rows, sep="\n")
+    wrong = [row for row in rows if not row.right]
+    count = sum(row.results for row in rows)
+    print(f"{len(rows) - len(wrong)} of {len(rows)} right, {count} results, {time.perf_counter() - started:.0f} s")
+    return 1 if wrong else 0

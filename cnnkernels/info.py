@@ -1,0 +1,95 @@
+"""`cnnkernels info`: what is installed and built, and which backend serves a call and why."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from . import __version__, backends
+from .native import BUILD_HINT
+
+OPERATORS = ("conv2d", "max_pool2d", "max_unpool2d")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _native(name: str) -> str:
+    """What a native module was compiled for, or why it is not there."""
+    if importlib.util.find_spec(f"cnnkernels.{name}") is None:
+        return f"not built: {BUILD_HINT}" + (" (needs nvcc)" if name == "_cuda" else "")
+    try:
+        return f"built for {importlib.import_module(f'cnnkernels.{name}').built_for}"
+    except ImportError as error:
+        return f"built, but cannot be loaded: {error}"
+
+
+def _triton() -> str:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed: `pip install triton`"
+    return "compiled at their first call on a GPU; interpreted without one"
+
+
+def _gpus() -> list[str]:
+    if not torch.cuda.is_available():
+        built = (
+            f"PyTorch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "PyTorch is built without CUDA"
+        )
+        return [f"none ({built})"]
+    gpus = []
+    for index in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(index)
+        gpus.append(f"{gpu.name}, compute capability {gpu.major}.{gpu.minor}, {gpu.total_memory / 2**30:.0f} GiB")
+    return gpus
+
+
+def _served() -> list[str]:
+    """Who serves a call, one line a decision; operators and types that are decided alike stand together."""
+    devices: list[tuple[str, tuple[int, int] | None]] = [("cpu", None)]
+    if torch.cuda.is_available():
+        devices.append(("cuda", torch.cuda.get_device_capability()))
+    lines = []
+    for device, capability in devices:
+        groups: dict[str, list[str]] = {}
+        for op in OPERATORS:
+            for dtype in (*backends.KERNEL_DTYPES, torch.complex64, torch.int8):
+                decision = backends.choose(backends.Problem(op, device, dtype, capability))
+                name = str(dtype).removeprefix("torch.")
+                answer = f"{decision.backend or 'nobody'}: {decision.reason}"
+                if decision.backend is not None:
+                    answer += "".join(f"\n      not {other}: {why}" for other, why in decision.rejected)
+                groups.setdefault(answer.replace(f"not {name}", "not this type"), []).append(f"{op} {name}")
+        for answer, calls in groups.items():
+            ops = list(dict.fromkeys(call.split()[0] for call in calls))
+            dtypes = list(dict.fromkeys(call.split()[1] for call in calls))
+            lines.append(f"  {', '.join(ops)} of {', '.join(dtypes)} on {device}:\n    {answer}")
+    return lines
+
+
+def run() -> int:
+    """Prints it all; always 0."""
+    print(f"cnnkernels {__version__} in {Path(__file__).parent}")
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, triton {_version('triton')}")
+    print("\nKernels")
+    print(f"  cuda         {_native('_cuda')}")
+    print(f"  interpreter  {_native('_interpreter')}")
+    print(f"  triton       {_triton()}")
+    print("\nGPU")
+    print(*(f"  {gpu}" for gpu in _gpus()), sep="\n")
+    variables = {name: value for name, value in os.environ.items() if name.startswith(("CNNKERNELS_", "TRITON_"))}
+    if variables:
+        print("\nEnvironment")
+        print(*(f"  {name}={value}" for name, value in sorted(variables.items())), sep="\n")
+    print(f"\nWhat serves a call, asked for {backends.requested()}")
+    print(*_served(), sep="\n")
+    return 0
