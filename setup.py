@@ -134,7 +134,7 @@ class NinjaBuild(build_ext):
         file = ROOT / build / "build.ninja"
         file.write_text(ninja_file(build, out, nvcc))
         jobs = ["-j", os.environ.get("MAX_JOBS", str(os.cpu_count()))]
-        subprocess.run([f"{ninja.BIN_DIR}/ninja", "-f", str(file), *jobs], cwd=ROOT, check=True)
+        subprocess.run([os.path.join(ninja.BIN_DIR, "ninja"), "-f", str(file), *jobs], cwd=ROOT, check=True)
 
     def get_outputs(self) -> list[str]:
         return []
