@@ -22,7 +22,6 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 SANITIZE = os.environ.get("CNNKERNELS_SANITIZE", "")
 TESTS = os.environ.get("CNNKERNELS_BUILD_TESTS") == "1"
 
@@ -71,6 +70,7 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
         interpreter.append("-ftrivial-auto-var-init=pattern")  # an unset accumulator is seen
     depends = ["  depfile = $out.d", "  deps = gcc"]
     lines = [
+        f"builddir = {build}",  # where ninja keeps its log
         f"host = {shlex.join(host_flags())} {includes}",
         f"interpreter = {shlex.join(interpreter)}",
         "device = -std=c++20 -O3 -lineinfo -Xptxas -v -Xcompiler -fPIC,-fvisibility=hidden -Icsrc "
@@ -105,7 +105,7 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
             if not device:
                 flags = shlex.join([f"-DCNN_MODULE={name}", f'-DCNN_BUILT_FOR="{built_for(cuda)}"'])
                 lines.append(f"  flags = {flags}" + ("" if cuda else " $interpreter"))
-        lines.append(f"build {out / (name + SUFFIX)}: link {' '.join(objects)}")
+        lines.append(f"build {out / name}{sysconfig.get_config_var('EXT_SUFFIX')}: link {' '.join(objects)}")
         if cuda:
             libs = Path(shutil.which(nvcc.split()[-1])).resolve().parent.parent / "lib64"
             lines.append(f"  libs = -L{libs} -L/usr/local/cuda/lib64 -lcudart_static -ldl -lrt")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 INK, FAINT, RULE, WINDOW = "#1f2430", "#7c8394", "#d9dce3", "#a9b0be"
 COLOURS = {"torch.nn": "#b9bec9", "cuda": "#3f8f2f", "triton": "#d9622b"}
 SIGNED, POSITIVE = "RdBu_r", "Greys"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": RULE,
     "axes.labelcolor": FAINT,
@@ -94,7 +94,7 @@ def _features(figure: SubFigure, image: Tensor, label: int, features: Tensor) ->
     limit = features.quantile(0.995).item()  # one bright spot must not darken the rest
     for index, feature in enumerate(features[:16]):
         axis = figure.add_subplot(grid[index // 4, 2 + index % 4])
-        _picture(axis, feature, "PuBuGn", limit, signed=False)
+        _picture(axis, feature, "Blues", limit, signed=False)
 
 
 def _routes(figure: SubFigure, features: Tensor, gradient: Tensor) -> None:
@@ -146,12 +146,12 @@ def draw(path: str, theirs: Run, runs: Sequence[Run], twins: Sequence[Tensor], d
     features, gradient = _look(runs[0], digits, index)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(15, 9.8), facecolor="white")
-        title, upper, lower = figure.subfigures(3, 1, height_ratios=(0.12, 1.3, 1))
+        title, upper, lower = np.ravel(figure.subfigures(3, 1, height_ratios=(0.12, 1.3, 1)))
         title.text(0.02, 0.45, "Handwritten digits, learned on handwritten kernels", fontsize=18, va="center")
         losses, filters = upper.subfigures(1, 2, width_ratios=(1.75, 1))
         maps, routes = lower.subfigures(1, 2, width_ratios=(1, 1.95))
         _losses(losses, theirs, runs, twins)
-        _filters(filters, runs[0].model[0].weight.detach())
+        _filters(filters, next(runs[0].model.parameters()).detach())
         _features(maps, digits.held_images[index], int(digits.held_labels[index]), features)
         _routes(routes, features, gradient)
         figure.savefig(path, dpi=130)
