@@ -1,0 +1,158 @@
+"""What the tests of conv2d's CUDA kernels share: running one direction over chosen memory by a chosen plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnkernels.geometry import Layout
+from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.numerics import small_integers
+
+# name: (torch's dtype, its number in csrc/common/types.h, tf32)
+ELEMENTS = {
+    "fp64": (torch.float64, 0, False),
+    "fp32": (torch.float32, 1, False),
+    "tf32": (torch.float32, 1, True),
+    "fp16": (torch.float16, 2, False),
+    "bf16": (torch.bfloat16, 3, False),
+}
+DIRECTIONS = ("forward", "backward_input", "backward_weight")
+
+Place = Callable[[Tensor], Tensor]  # copies a flat tensor to memory of its choice
+
+
+def torch_alloc(flat: Tensor) -> Tensor:
+    return flat.clone()
+
+
+@dataclass(frozen=True)
+class Data:
+    """Operands in fp64 and what each direction makes of them."""
+
+    x: Tensor
+    w: Tensor
+    b: Tensor
+    dy: Tensor
+
+    def operands(self, direction: str) -> tuple[Tensor, Tensor]:
+        return {
+            "forward": (self.x, self.w),
+            "backward_input": (self.dy, self.w),
+            "backward_weight": (self.dy, self.x),
+        }[direction]
+
+    def expected(self, direction: str, case: Conv2dCase) -> Tensor:
+        return convolve(direction, case, *self.operands(direction))
+
+
+def integers(case: Conv2dCase) -> Data:
+    """Small enough that every sum is exact in fp32 and every result in 16 bits."""
+    return Data(
+        small_integers(case.input_shape, torch.float64, seed=1),
+        small_integers(case.weight_shape, torch.float64, seed=2, bound=1),
+        small_integers((case.k,), torch.float64, seed=3),
+        small_integers(case.output_shape, torch.float64, seed=4, bound=1),
+    )
+
+
+def floats(case: Conv2dCase, dtype: torch.dtype) -> Data:
+    """Random numbers that `dtype` holds, in fp64."""
+    generator = torch.Generator().manual_seed(5)
+    shapes = (case.input_shape, case.weight_shape, (case.k,), case.output_shape)
+    return Data(*(torch.randn(shape, generator=generator).to(dtype).double() for shape in shapes))
+
+
+def convolve(direction: str, case: Conv2dCase, first: Tensor, second: Tensor) -> Tensor:
+    """One direction by PyTorch, in the operands' type."""
+    top, bottom, left, right = case.padding
+
+    def forward(x: Tensor, w: Tensor) -> Tensor:
+        padded = F.pad(x, (left, right, top, bottom))
+        return F.conv2d(padded, w, stride=case.stride, dilation=case.dilation, groups=case.groups)
+
+    if direction == "forward":
+        return forward(first, second)
+    if direction == "backward_input":
+        x = first.new_zeros(case.input_shape).requires_grad_()
+        return torch.autograd.grad(forward(x, second), x, first)[0]
+    w = first.new_zeros(case.weight_shape).requires_grad_()
+    return torch.autograd.grad(forward(second, w), w, first)[0]
+
+
+def result_shape(direction: str, case: Conv2dCase) -> tuple[int, ...]:
+    return {
+        "forward": case.output_shape,
+        "backward_input": case.input_shape,
+        "backward_weight": case.weight_shape,
+    }[direction]
+
+
+def in_memory(x: Tensor, layout: Layout) -> Tensor:
+    """x's elements, flat, in the order they lie in memory."""
+    return (x.permute(0, 2, 3, 1) if layout is Layout.NHWC else x).reshape(-1)
+
+
+def from_memory(flat: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
+    n, c, h, w = shape
+    return flat.view(n, h, w, c).permute(0, 3, 1, 2) if layout is Layout.NHWC else flat.view(shape)
+
+
+class Machine:
+    """A native module's launchers, on the interpreter or a GPU."""
+
+    def __init__(self, module: ModuleType, device: str) -> None:
+        self.module = module
+        self.device = device
+
+    def plans(self, direction: str, case: Conv2dCase, layout: Layout, element: str) -> list[Any]:
+        _, dtype, tf32 = ELEMENTS[element]
+        which = getattr(self.module.Conv2dDirection, direction)
+        return self.module.conv2d_plans(which, dtype, int(layout), tf32, self.geometry(case))
+
+    def geometry(self, case: Conv2dCase) -> Any:
+        return self.module.Conv2dGeometry(*case.geometry)
+
+    def plan(self, element: str, tile: int, a: str, b: str, splits: int = 1) -> Any:
+        plan = self.module.Conv2dPlan()
+        plan.engine = getattr(self.module.Conv2dEngine, "fma" if element in ("fp64", "fp32") else "mma")
+        plan.tile, plan.splits = tile, splits
+        plan.a, plan.b = getattr(self.module.Conv2dLoader, a), getattr(self.module.Conv2dLoader, b)
+        return plan
+
+    def run(
+        self,
+        direction: str,
+        case: Conv2dCase,
+        layout: Layout,
+        element: str,
+        operands: tuple[Tensor, Tensor],
+        plan: Any = None,
+        bias: Tensor | None = None,
+        place: Place = torch_alloc,
+    ) -> Tensor:
+        """The result on the CPU. `place` decides where operands, bias, result and workspace lie."""
+        torch_dtype, dtype, tf32 = ELEMENTS[element]
+        geometry, m = self.geometry(case), self.module
+        first, second = (place(in_memory(t.to(torch_dtype), layout).to(self.device)) for t in operands)
+        shape = result_shape(direction, case)
+        unwritten = torch.full((torch.Size(shape).numel(),), float("nan"), dtype=torch_dtype, device=self.device)
+        result = place(unwritten)
+        pointers = [first.data_ptr(), second.data_ptr()]
+        rest = (dtype, int(layout), tf32, geometry, 0, plan)
+        if direction == "forward":
+            b = None if bias is None else place(bias.to(torch_dtype).to(self.device))
+            m.conv2d_forward(*pointers, 0 if b is None else b.data_ptr(), result.data_ptr(), *rest)
+        elif direction == "backward_input":
+            m.conv2d_backward_input(*pointers, result.data_ptr(), *rest)
+        else:
+            size = m.conv2d_backward_weight_workspace(dtype, int(layout), tf32, geometry, plan)
+            workspace = place(torch.full((max(size, 1),), 255, dtype=torch.uint8, device=self.device))
+            m.conv2d_backward_weight(*pointers, result.data_ptr(), workspace.data_ptr(), *rest)
+        return from_memory(result.cpu(), shape, layout)
