@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import os
+import sys
 from types import ModuleType
 from typing import Any, Literal
 
@@ -223,7 +225,14 @@ class NativeKernels:
 
 @functools.cache
 def load(name: Literal["cuda", "interpreter"]) -> NativeKernels:
-    """The kernels of a native module; ImportError names the build command where it was not built."""
+    """The kernels of a native module; ImportError names the build command where it was not built.
+
+    CNNKERNELS_NATIVE_DIR names a folder to look in first: that of a build under a sanitizer, say.
+    """
+    if folder := os.environ.get("CNNKERNELS_NATIVE_DIR"):
+        package = sys.modules[__package__].__path__
+        if folder not in package:
+            package.insert(0, folder)
     try:
         module = importlib.import_module(f"cnnkernels._{name}")
     except ImportError as error:

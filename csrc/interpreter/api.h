@@ -18,10 +18,10 @@ using Site = std::source_location;
 // Ends the launch: the message reaches Python as KernelFault with file:line, block, thread, warp and lane.
 [[noreturn]] void fault(Site site, const std::string& message);
 
-unsigned lane_id();                    // 0..31
-unsigned warp_id();                    // within the block
-bool random_order();                   // is the schedule random?
-std::uint64_t random();                // seeded, per block
+unsigned lane_id();      // 0..31
+unsigned warp_id();      // within the block
+bool random_order();     // is the schedule random?
+std::uint64_t random();  // seeded, per block
 
 // Lets other threads run.
 void yield();
@@ -32,48 +32,51 @@ inline void wait_until(FunctionRef<bool()> ready, const std::string& what, Site 
   wait_until(ready, [&] { return what; }, site);
 }
 
-// Barriers 0 to 15 of the block. `threads` is how many arrive, those of bar_sync and bar_arrive together; 0 means
-// all that are alive. The threads of bar_sync go on when the last one has arrived.
+// Barriers 0 to 15 of the block. `threads` is how many arrive, those of bar_sync and bar_arrive together; 0
+// means all that are alive. The threads of bar_sync go on when the last one has arrived.
 void bar_sync(unsigned id, unsigned threads, Site site);
 void bar_arrive(unsigned id, unsigned threads, Site site);
 
-// The lanes of `mask` meet; the last to arrive calls body(lane_values) once, where lane_values[i] points to what
-// lane i brought (nullptr outside the mask); then all go on. A lane outside its own mask, an exited lane in the
-// mask, or lanes meeting from two call sites or masks are faults.
+// The lanes of `mask` meet; the last to arrive calls body(lane_values) once, where lane_values[i] points to
+// what lane i brought (nullptr outside the mask); then all go on. A lane outside its own mask, an exited lane
+// in the mask, or lanes meeting from two call sites or masks are faults.
 void warp_meet(unsigned mask, void* mine, FunctionRef<void(void* const lane_values[32])> body,
                const char* what, Site site);
 // The same for the 128 threads of a warpgroup (four warps, the first a multiple of four).
-void warpgroup_meet(void* mine, FunctionRef<void(void* const thread_values[128])> body,
-                    const char* what, Site site);
+void warpgroup_meet(void* mine, FunctionRef<void(void* const thread_values[128])> body, const char* what,
+                    Site site);
 
 // Shared memory.
-bool is_shared(const void* pointer, std::size_t bytes);                 // wholly inside this block's shared memory
-std::uint32_t shared_address(const void* pointer);                      // the 32-bit address hardware would see
+bool is_shared(const void* pointer, std::size_t bytes);  // wholly inside this block's shared memory
+std::uint32_t shared_address(const void* pointer);       // the 32-bit address hardware would see
 void* shared_pointer(std::uint32_t address);
 // Faults unless [pointer, pointer + bytes) is shared memory of this block and aligned.
 void check_shared(const void* pointer, std::size_t bytes, std::size_t alignment, const char* what, Site site);
-void poison(void* pointer, std::size_t bytes);                          // fills with the NaN pattern
+void poison(void* pointer, std::size_t bytes);  // fills with the NaN pattern
 
 // Asynchronous work, per block. `action` runs at a moment the delivery policy chooses: at once (early), at a
 // random later scheduling tick (random), or only when nothing else can run or finish() forces it (late).
 enum class Delivery { early, late, random };
 Delivery delivery();
-std::uint64_t deliver_later(std::function<void()> action);              // returns a ticket
-void finish(std::uint64_t ticket);                                      // runs it now if it has not run
+std::uint64_t deliver_later(std::function<void()> action);  // returns a ticket
+void finish(std::uint64_t ticket);                          // runs it now if it has not run
 
 // Adds to a count that _interpreter.statistics() shows; `name` is a literal.
 void count(const char* name, std::uint64_t amount = 1);
 
-// Edges for ThreadSanitizer, which sees no order between CUDA threads but these (and __syncthreads, __syncwarp and
-// named barriers): what came before happens_before(x) is ordered before what follows happens_after(x). Memory
-// accesses made inside the bodies of meetings, ready() and delivered actions are not seen by it; touch_read and
-// touch_write tell it of accesses a model makes for the calling thread. All of them are nothing in other builds.
-//   happens_before(const void*)  happens_after(const void*)  touch_read(const void*, size_t)  touch_write(...)
+// Edges for ThreadSanitizer, which sees no order between CUDA threads but these (and __syncthreads,
+// __syncwarp and named barriers): what came before happens_before(x) is ordered before what follows
+// happens_after(x). Memory accesses made inside the bodies of meetings, ready() and delivered actions are not
+// seen by it; touch_read and touch_write tell it of accesses a model makes for the calling thread. All of
+// them are nothing in other builds.
+//   happens_before(const void*)  happens_after(const void*)  touch_read(const void*, size_t) touch_write(...)
 // They are in sanitizers.h.
 
 // A slot of T for this CUDA thread, or for this block, made on first use and destroyed with the block.
-template <class T> T& thread_state();
-template <class T> T& block_state();
+template <class T>
+T& thread_state();
+template <class T>
+T& block_state();
 
 }  // namespace cnnkernels::interpreter
 

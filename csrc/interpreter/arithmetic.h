@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
-#define CNN_MIN_MAX(type)                                     \
+#define CNN_MIN_MAX(type)                                      \
   constexpr type min(type a, type b) { return b < a ? b : a; } \
   constexpr type max(type a, type b) { return a < b ? b : a; }
 CNN_MIN_MAX(int)

@@ -1,5 +1,5 @@
-// Integer atomics: atomic between OS threads, and like CUDA's without any order for other memory. There are none for
-// floating types: their result would depend on the order of arrival.
+// Integer atomics: atomic between OS threads, and like CUDA's without any order for other memory. There are
+// none for floating types: their result would depend on the order of arrival.
 #pragma once
 
 #include <type_traits>
@@ -7,7 +7,8 @@
 namespace cnnkernels::interpreter {
 
 template <class T>
-concept AtomicInteger = std::is_same_v<T, int> || std::is_same_v<T, unsigned> || std::is_same_v<T, unsigned long long>;
+concept AtomicInteger =
+    std::is_same_v<T, int> || std::is_same_v<T, unsigned> || std::is_same_v<T, unsigned long long>;
 template <class T>
 concept AtomicInteger64 = AtomicInteger<T> || std::is_same_v<T, long long>;
 

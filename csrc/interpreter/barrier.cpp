@@ -10,8 +10,10 @@ unsigned needed(const Block& block, const Barrier& barrier) {
   return barrier.expected == 0 ? block.threads_alive() : barrier.expected;
 }
 
-// `wait`: does the calling thread wait for the others? `uniform`: must all arrive from one place in the source?
-unsigned arrive(unsigned id, unsigned threads, const char* what, bool wait, bool uniform, bool vote, Site site) {
+// `wait`: does the calling thread wait for the others? `uniform`: must all arrive from one place in the
+// source?
+unsigned arrive(unsigned id, unsigned threads, const char* what, bool wait, bool uniform, bool vote,
+                Site site) {
   Thread& self = *current;
   Block& block = *self.block;
   block.maybe_preempt(self);
@@ -56,9 +58,11 @@ unsigned arrive(unsigned id, unsigned threads, const char* what, bool wait, bool
 }
 
 void check_named(unsigned id, unsigned threads, const char* what, Site site) {
-  if (id >= kBarriers) fault(site, std::string(what) + ": barrier " + std::to_string(id) + " is not one of 0 to 15");
+  if (id >= kBarriers)
+    fault(site, std::string(what) + ": barrier " + std::to_string(id) + " is not one of 0 to 15");
   if (threads % kWarpSize != 0) {
-    fault(site, std::string(what) + ": the number of threads must be a multiple of 32, got " + std::to_string(threads));
+    fault(site, std::string(what) + ": the number of threads must be a multiple of 32, got " +
+                    std::to_string(threads));
   }
 }
 

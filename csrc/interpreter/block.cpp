@@ -10,7 +10,8 @@ constinit thread_local Fiber* signal_host = nullptr;
 
 unsigned new_slot() {
   static unsigned slots = 0;
-  if (slots == kMostSlots) throw std::length_error("too many types in thread_state and block_state: raise kMostSlots");
+  if (slots == kMostSlots)
+    throw std::length_error("too many types in thread_state and block_state: raise kMostSlots");
   return slots++;
 }
 
@@ -30,7 +31,8 @@ Block::Block() : threads_(new Thread[kMostThreads]), fibers_(new Fiber[kMostThre
 void Block::begin(const Work& work, std::uint64_t linear) {
   grid_dim = work.grid;
   block_dim = work.block;
-  index = {static_cast<unsigned>(linear % grid_dim.x), static_cast<unsigned>(linear / grid_dim.x % grid_dim.y),
+  index = {static_cast<unsigned>(linear % grid_dim.x),
+           static_cast<unsigned>(linear / grid_dim.x % grid_dim.y),
            static_cast<unsigned>(linear / grid_dim.x / grid_dim.y)};
   threads = block_dim.x * block_dim.y * block_dim.z;
   warps_ = (threads + kWarpSize - 1) / kWarpSize;
@@ -108,7 +110,8 @@ void Block::end() {
   shared.end_block();
 }
 
-// What a fiber runs. Other fibers' locals are abandoned after a fault: kernels keep only trivially destructible ones.
+// What a fiber runs. Other fibers' locals are abandoned after a fault: kernels keep only trivially
+// destructible ones.
 void Block::thread_main() {
   Thread& self = *current;
   Block& block = *self.block;
@@ -150,8 +153,9 @@ void Block::finish_thread(Thread& t) {
   sleep(t);
   for (const Meeting& m : meetings[t.warp]) {
     if ((m.mask & bit) == 0) continue;
-    throw KernelFault(std::string(m.what) + ": lane " + std::to_string(t.lane) + " is in the mask and has exited",
-                      m.site.file_name(), m.site.line(), *this, &t);
+    throw KernelFault(
+        std::string(m.what) + ": lane " + std::to_string(t.lane) + " is in the mask and has exited",
+        m.site.file_name(), m.site.line(), *this, &t);
   }
   for (Barrier& barrier : barriers) {
     if (barrier.expected == 0 && barrier.arrived != 0 && barrier.arrived == threads_alive_) {
@@ -163,8 +167,8 @@ void Block::finish_thread(Thread& t) {
 
 void Block::check_overrun(Site site, const Thread* thread) {
   if (const auto message = shared.overrun()) {
-    throw KernelFault(*message + (site.line() != 0 ? ", before this barrier" : ""), site.file_name(), site.line(), *this,
-                      thread);
+    throw KernelFault(*message + (site.line() != 0 ? ", before this barrier" : ""), site.file_name(),
+                      site.line(), *this, thread);
   }
 }
 

@@ -20,7 +20,7 @@ struct Barrier {
   unsigned expected = 0;  // 0: all that are alive
   unsigned arrived = 0;
   unsigned generation = 0;
-  unsigned votes = 0;      // of __syncthreads_count and its like
+  unsigned votes = 0;        // of __syncthreads_count and its like
   unsigned results[2] = {};  // votes of the last two generations: nobody can be two behind
   Site site{};
   std::uint32_t waiting[kMostWarps] = {};
@@ -58,8 +58,8 @@ class Block : public BlockView {
   // Runs block number `linear` of the launch on the calling OS thread. The fault, if there was one.
   std::optional<KernelFault> run(const Work& work, std::uint64_t linear);
 
-  // Called by the running CUDA thread, `self`. suspend(): it is marked as unable to run, others go on, it returns when it was
-  // made runnable and its turn came. pass(): it stays runnable, but others may go first.
+  // Called by the running CUDA thread, `self`. suspend(): it is marked as unable to run, others go on, it
+  // returns when it was made runnable and its turn came. pass(): it stays runnable, but others may go first.
   void suspend(Thread& self);
   void pass(Thread& self);
   // In the random order, lets chance decide whether others go first.
@@ -71,7 +71,8 @@ class Block : public BlockView {
   std::uint32_t alive(std::uint32_t warp) const { return alive_[warp]; }
   unsigned threads_alive() const { return threads_alive_; }
   Thread& thread(std::uint32_t warp, std::uint32_t lane) { return threads_[warp * kWarpSize + lane]; }
-  void condition_wait(const FunctionRef<bool()>& ready, const FunctionRef<std::string()>& describe, Site site);
+  void condition_wait(const FunctionRef<bool()>& ready, const FunctionRef<std::string()>& describe,
+                      Site site);
   void release(Barrier& barrier);
   void check_overrun(Site site, const Thread* thread);
 
@@ -102,8 +103,8 @@ class Block : public BlockView {
 
   std::uint32_t runnable_[kMostWarps] = {}, polling_[kMostWarps] = {}, alive_[kMostWarps] = {};
   unsigned warps_ = 0, threads_alive_ = 0;
-  std::uint32_t turn_warp_ = 0;                // whose turn it is, or was last
-  std::uint32_t turn_lane_[kMostWarps] = {};   // the same within each warp
+  std::uint32_t turn_warp_ = 0;               // whose turn it is, or was last
+  std::uint32_t turn_lane_[kMostWarps] = {};  // the same within each warp
   unsigned turns_in_warp_ = 0;
   const FunctionRef<void()>* kernel_ = nullptr;
   std::optional<KernelFault> failure_;

@@ -16,11 +16,14 @@ std::string hex(std::uint32_t mask) {
 std::string named(const Wait& wait) {
   switch (wait.kind) {
     case Wait::Kind::barrier:
-      return wait.number == 0 ? wait.what : std::string(wait.what) + " of barrier " + std::to_string(wait.number);
+      return wait.number == 0 ? wait.what
+                              : std::string(wait.what) + " of barrier " + std::to_string(wait.number);
     case Wait::Kind::meeting:
       return wait.number == 0 ? wait.what : std::string(wait.what) + " with mask " + hex(wait.number);
-    case Wait::Kind::condition: return (*wait.describe)();
-    case Wait::Kind::nothing: break;
+    case Wait::Kind::condition:
+      return (*wait.describe)();
+    case Wait::Kind::nothing:
+      break;
   }
   return "nothing";
 }
@@ -79,8 +82,8 @@ void Block::deadlock() {
     site = t.wait.site;
     break;
   }
-  throw KernelFault("deadlock: no thread of the block can go on. They wait for" + waits() + "\n ", site.file_name(),
-                    site.line(), *this, nullptr);
+  throw KernelFault("deadlock: no thread of the block can go on. They wait for" + waits() + "\n ",
+                    site.file_name(), site.line(), *this, nullptr);
 }
 
 }  // namespace cnnkernels::interpreter

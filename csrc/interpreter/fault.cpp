@@ -73,7 +73,8 @@ void on_signal(int signal, siginfo_t* info, void* context) {
     signal_host = nullptr;
     std::uintptr_t program_counter = 0;
 #if defined(__x86_64__)
-    program_counter = static_cast<std::uintptr_t>(static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP]);
+    program_counter =
+        static_cast<std::uintptr_t>(static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP]);
 #elif defined(__aarch64__)
     program_counter = static_cast<ucontext_t*>(context)->uc_mcontext.pc;
 #endif
@@ -146,7 +147,8 @@ std::string describe(const Crash& crash) {
   Dl_info module{};
   if (dladdr(reinterpret_cast<void*>(crash.program_counter), &module) != 0 && module.dli_fname != nullptr) {
     const char* slash = std::strrchr(module.dli_fname, '/');
-    message += "; for the line: addr2line -ie " + std::string(slash == nullptr ? module.dli_fname : slash + 1) + " " +
+    message += "; for the line: addr2line -ie " +
+               std::string(slash == nullptr ? module.dli_fname : slash + 1) + " " +
                hex(crash.program_counter - reinterpret_cast<std::uintptr_t>(module.dli_fbase));
   }
   return message;

@@ -29,8 +29,8 @@ std::string text(Site site);  // file:line
 std::string text(dim3 extent);
 bool same_place(Site a, Site b);
 
-// Makes SIGSEGV, SIGBUS and SIGFPE of a CUDA thread a fault of its block: to be called on the OS thread that is
-// about to run one. Elsewhere those signals go where they went before.
+// Makes SIGSEGV, SIGBUS and SIGFPE of a CUDA thread a fault of its block: to be called on the OS thread that
+// is about to run one. Elsewhere those signals go where they went before.
 void catch_signals();
 
 // A signal that ended a CUDA thread. The handler fills it in and continues the host's stack.

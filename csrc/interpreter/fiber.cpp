@@ -10,9 +10,9 @@
 #if !defined(CNN_UCONTEXT)
 #include <ucontext.h>
 
-// void cnnkernels_switch(void** save, void* to): pushes what a call preserves, swaps the stacks, pops. The floating
-// point control words are left alone: kernels do not change them. Threads mostly
-// switch at the same depth of the same calls, so the processor's return predictor stays right across a `ret`.
+// void cnnkernels_switch(void** save, void* to): pushes what a call preserves, swaps the stacks, pops. The
+// floating point control words are left alone: kernels do not change them. Threads mostly switch at the same
+// depth of the same calls, so the processor's return predictor stays right across a `ret`.
 extern "C" __attribute__((visibility("hidden"))) void cnnkernels_resume();
 extern "C" __attribute__((visibility("hidden"))) void cnnkernels_start();
 asm(R"(
@@ -69,7 +69,8 @@ void prepare(Fiber& fiber, void (*entry)()) {
   fiber.context.uc_link = nullptr;
   makecontext(&fiber.context, entry, 0);
 #else
-  // What cnnkernels_resume pops: r15 r14 r13 r12 rbx rbp and where to go, with the stack aligned as in a caller.
+  // What cnnkernels_resume pops: r15 r14 r13 r12 rbx rbp and where to go, with the stack aligned as in a
+  // caller.
   void** top = reinterpret_cast<void**>(fiber.stack + kStackBytes - fiber.colour) - 2;
   std::memset(top - 7, 0, 9 * sizeof(void*));
   top[-7 + 4] = reinterpret_cast<void*>(entry);
@@ -157,7 +158,8 @@ bool Stacks::guards(std::size_t i, std::uintptr_t address) const {
 
 void Stacks::renew([[maybe_unused]] std::size_t i) {
 #if defined(CNN_TSAN)
-  if (mmap(at(i), kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) {
+  if (mmap(at(i), kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+      MAP_FAILED) {
     throw std::bad_alloc();
   }
 #endif

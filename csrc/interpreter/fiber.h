@@ -6,8 +6,8 @@
 
 #include "sanitizers.h"
 
-// x86-64 has a stack switch of its own (some 3 ns); -DCNN_UCONTEXT=1 selects the portable one (some 300 ns: it
-// enters the kernel for the signal mask).
+// x86-64 has a stack switch of its own (some 3 ns); -DCNN_UCONTEXT=1 selects the portable one (some 300 ns:
+// it enters the kernel for the signal mask).
 #if !defined(CNN_UCONTEXT) && !(defined(__x86_64__) && defined(__linux__))
 #define CNN_UCONTEXT 1
 #endif
@@ -32,8 +32,8 @@ struct Fiber {
   void* stack_pointer = nullptr;
 #endif
   char* stack = nullptr;   // lowest byte; null for the stack the OS thread came with
-  std::size_t colour = 0;  // bytes left free at the top, different for neighbours: equal offsets within a page
-                           // would put all stacks in the same few sets of the first-level cache
+  std::size_t colour = 0;  // bytes left free at the top, different for neighbours: equal offsets within a
+                           // page would put all stacks in the same few sets of the first-level cache
 #if defined(CNN_TSAN)
   void* tsan = nullptr;
 #elif defined(CNN_ASAN)
@@ -66,7 +66,8 @@ class Stacks {
   char* at(std::size_t i);
   // Does an address lie in the page below stack i?
   bool guards(std::size_t i, std::uintptr_t address) const;
-  // ThreadSanitizer would take one block's use of a stack for a race with the next one's: gives it new memory.
+  // ThreadSanitizer would take one block's use of a stack for a race with the next one's: gives it new
+  // memory.
   void renew(std::size_t i);
 
  private:

@@ -1,4 +1,5 @@
-// A callable passed by reference: two words, never allocates. The callable must outlive the call it is passed to.
+// A callable passed by reference: two words, never allocates. The callable must outlive the call it is passed
+// to.
 #pragma once
 
 #include <memory>

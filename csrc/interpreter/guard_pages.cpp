@@ -55,8 +55,8 @@ std::string near_guarded(std::uintptr_t address) {
     if (address < mapping || address >= mapping + a.mapped) continue;
     const bool before = address < start;
     return std::to_string(before ? start - address : address - start - a.bytes) + " bytes " +
-           (before ? "before the start" : "past the end") + " of a guarded allocation of " + std::to_string(a.bytes) +
-           " bytes";
+           (before ? "before the start" : "past the end") + " of a guarded allocation of " +
+           std::to_string(a.bytes) + " bytes";
   }
   return "";
 }

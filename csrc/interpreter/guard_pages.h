@@ -1,4 +1,5 @@
-// Memory that ends, or begins, flush against an inaccessible page: a kernel's access out of bounds becomes a fault.
+// Memory that ends, or begins, flush against an inaccessible page: a kernel's access out of bounds becomes a
+// fault.
 #pragma once
 
 #include <cstddef>

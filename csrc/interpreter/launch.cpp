@@ -21,19 +21,22 @@ namespace {
 LaunchHooks hooks;
 
 std::string joined(const char* problem, dim3 grid, dim3 block) {
-  return std::string("launching a kernel: ") + problem + ", got grid " + text(grid) + " and block " + text(block);
+  return std::string("launching a kernel: ") + problem + ", got grid " + text(grid) + " and block " +
+         text(block);
 }
 
 void check_extents(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes) {
   const std::uint64_t threads = std::uint64_t(block.x) * block.y * block.z;
   if (threads == 0 || threads > kMostThreads || block.z > 64) {
-    throw std::runtime_error(joined("a block has 1 to 1024 threads, at most 64 of them along z", grid, block));
+    throw std::runtime_error(
+        joined("a block has 1 to 1024 threads, at most 64 of them along z", grid, block));
   }
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
     throw std::runtime_error(joined("a grid has 1 to 2147483647 x 65535 x 65535 blocks", grid, block));
   }
   if (cluster.x != 1 || cluster.y != 1 || cluster.z != 1) {
-    throw std::runtime_error("launching a kernel: the interpreter runs clusters of one block, got " + text(cluster));
+    throw std::runtime_error("launching a kernel: the interpreter runs clusters of one block, got " +
+                             text(cluster));
   }
   if (shared_bytes > SharedMemory::kMostBytes) {
     throw std::runtime_error("launching a kernel: " + std::to_string(shared_bytes) +
@@ -54,9 +57,12 @@ class BlockOrder {
   }
   std::uint64_t at(std::uint64_t position) const {
     switch (order_) {
-      case Order::ordered: return position;
-      case Order::reversed: return blocks_ - 1 - position;
-      case Order::random: break;
+      case Order::ordered:
+        return position;
+      case Order::reversed:
+        return blocks_ - 1 - position;
+      case Order::random:
+        break;
     }
     __extension__ using Wide = unsigned __int128;
     return static_cast<std::uint64_t>((Wide(position) * step_ + first_) % blocks_);
@@ -125,8 +131,10 @@ class Grid {
     try {
       catch_signals();
       std::unique_ptr<Block> block = pool.take();
-      while ((position = next_.fetch_add(1, std::memory_order_relaxed)) < end_.load(std::memory_order_relaxed)) {
-        if (auto failure = block->run(work_, order_.at(position))) fail(position, std::make_exception_ptr(*failure));
+      while ((position = next_.fetch_add(1, std::memory_order_relaxed)) <
+             end_.load(std::memory_order_relaxed)) {
+        if (auto failure = block->run(work_, order_.at(position)))
+          fail(position, std::make_exception_ptr(*failure));
       }
       totals.add(block->statistics);
       block->statistics = {};
@@ -139,8 +147,8 @@ class Grid {
   std::exception_ptr failure() const { return failure_; }
 
  private:
-  // Blocks before the failed one have all been begun and will end: the first failure in order is the one reported,
-  // whatever the number of OS threads.
+  // Blocks before the failed one have all been begun and will end: the first failure in order is the one
+  // reported, whatever the number of OS threads.
   void fail(std::uint64_t position, std::exception_ptr failure) {
     const std::lock_guard lock(mutex_);
     if (failure_ && position > failed_at_) return;
@@ -162,7 +170,8 @@ class Machine {
  public:
   void run(const Work& work, std::uint64_t blocks) {
     Grid grid(work, blocks);
-    const bool helped = work.schedule.os_threads > 1 && blocks > 1 && call_helpers(grid, work.schedule.os_threads - 1);
+    const bool helped =
+        work.schedule.os_threads > 1 && blocks > 1 && call_helpers(grid, work.schedule.os_threads - 1);
     grid.take_part(pool_, totals);
     if (helped) dismiss_helpers();
     if (grid.failure()) std::rethrow_exception(grid.failure());

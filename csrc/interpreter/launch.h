@@ -14,7 +14,8 @@ struct LaunchHooks {
 };
 void set_launch_hooks(LaunchHooks hooks);
 
-// What all launches since the last reset did: blocks, switches, barriers, meetings and the models' own counts.
+// What all launches since the last reset did: blocks, switches, barriers, meetings and the models' own
+// counts.
 std::map<std::string, std::uint64_t> statistics();
 void reset_statistics();
 

@@ -27,20 +27,21 @@ std::string hex(std::uint32_t mask) {
 // Both would wait for each other for ever.
 [[noreturn]] void fault_divergent(std::uint32_t mask, const char* what, Site site, const Meeting& other) {
   fault(site, std::string(what) + " with mask " + hex(mask) + ": lanes " + hex(other.arrived) +
-                  " of the mask are in another operation, " + other.what + " with mask " + hex(other.mask) + " at " +
-                  text(other.site));
+                  " of the mask are in another operation, " + other.what + " with mask " + hex(other.mask) +
+                  " at " + text(other.site));
 }
 
 }  // namespace
 
-void warp_meet(unsigned mask, void* mine, FunctionRef<void(void* const lane_values[32])> body, const char* what,
-               Site site) {
+void warp_meet(unsigned mask, void* mine, FunctionRef<void(void* const lane_values[32])> body,
+               const char* what, Site site) {
   Thread& self = *current;
   Block& block = *self.block;
   const std::uint32_t bit = 1u << self.lane;
   block.maybe_preempt(self);
   if ((mask & bit) == 0) fault_outside(mask, what, site);
-  if (const std::uint32_t gone = mask & ~block.alive(self.warp); gone != 0) fault_exited(mask, gone, what, site);
+  if (const std::uint32_t gone = mask & ~block.alive(self.warp); gone != 0)
+    fault_exited(mask, gone, what, site);
 
   auto& open = block.meetings[self.warp];
   Meeting* meeting = nullptr;
@@ -80,13 +81,15 @@ void warp_meet(unsigned mask, void* mine, FunctionRef<void(void* const lane_valu
 
 void sync_warp(unsigned mask, Site site) {
   // Unlike shuffles and votes it orders memory among those that take part.
-  void* const* const place = current->block->brought + current->warp * kWarpSize + std::countr_zero(mask | 1u << 31);
+  void* const* const place =
+      current->block->brought + current->warp * kWarpSize + std::countr_zero(mask | 1u << 31);
   happens_before(place);
   warp_meet(mask, nullptr, [](void* const*) {}, "__syncwarp", site);
   happens_after(place);
 }
 
-void warpgroup_meet(void* mine, FunctionRef<void(void* const thread_values[128])> body, const char* what, Site site) {
+void warpgroup_meet(void* mine, FunctionRef<void(void* const thread_values[128])> body, const char* what,
+                    Site site) {
   constexpr unsigned kWarps = 4, kThreads = kWarps * kWarpSize;
   Thread& self = *current;
   Block& block = *self.block;
@@ -97,14 +100,15 @@ void warpgroup_meet(void* mine, FunctionRef<void(void* const thread_values[128])
     alive += static_cast<unsigned>(std::popcount(block.alive(group * kWarps + w)));
   }
   if (alive != kThreads) {
-    fault(site, std::string(what) + " needs all 128 threads of the warpgroup, " + std::to_string(alive) + " are alive");
+    fault(site, std::string(what) + " needs all 128 threads of the warpgroup, " + std::to_string(alive) +
+                    " are alive");
   }
   GroupMeeting& meeting = block.group_meetings[group];
   if (meeting.arrived == 0) {
     meeting = {0, what, site};
   } else if (!same_place(meeting.site, site)) {
-    fault(site, std::string(what) + ": other threads of the warpgroup are in another operation, " + meeting.what +
-                    " at " + text(meeting.site));
+    fault(site, std::string(what) + ": other threads of the warpgroup are in another operation, " +
+                    meeting.what + " at " + text(meeting.site));
   }
   void** const values = block.brought + group * kThreads;
   values[self.linear % kThreads] = mine;

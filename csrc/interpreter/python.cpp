@@ -1,5 +1,5 @@
-// The interpreter's own face in Python: faults, settings, statistics and guarded memory. Part of _interpreter and of
-// the module of its tests, each of which has an interpreter of its own.
+// The interpreter's own face in Python: faults, settings, statistics and guarded memory. Part of _interpreter
+// and of the module of its tests, each of which has an interpreter of its own.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -43,7 +43,8 @@ void bind_interpreter(py::module_& m) {
   const std::string module_name = py::str(m.attr("__name__"));
   fault_type = PyErr_NewExceptionWithDoc(
       (module_name + ".KernelFault").c_str(),
-      "What a kernel did wrong in the interpreter. Attributes: file, line (None where not known), block, thread\n"
+      "What a kernel did wrong in the interpreter. Attributes: file, line (None where not known), block, "
+      "thread\n"
       "(indices as (x, y, z)), warp and lane (None for a fault of the block as a whole).",
       PyExc_RuntimeError, nullptr);
   if (fault_type == nullptr) throw py::error_already_set();
@@ -59,7 +60,8 @@ void bind_interpreter(py::module_& m) {
 
   m.def("set_schedule", &interpreter::set_schedule, py::arg("order") = "", py::arg("seed") = -1,
         py::arg("delivery") = "",
-        "Sets the order of CUDA threads ('ordered', 'reversed', 'random'), the seed of what is random, and when\n"
+        "Sets the order of CUDA threads ('ordered', 'reversed', 'random'), the seed of what is random, and "
+        "when\n"
         "asynchronous work is done ('early', 'late', 'random'), for all launches to come.");
   m.def("schedule", [] {
     const interpreter::Schedule s = interpreter::schedule();
@@ -73,15 +75,19 @@ void bind_interpreter(py::module_& m) {
   m.def("set_threads", &interpreter::set_os_threads, py::arg("count"),
         "Sets the number of OS threads blocks are spread over; 0: the number of cores, at most 16.");
   m.def("statistics", &interpreter::statistics,
-        "Counts of all launches since reset_statistics(): blocks, switches, barriers, meetings, and the models' own.");
+        "Counts of all launches since reset_statistics(): blocks, switches, barriers, meetings, and the "
+        "models' own.");
   m.def("reset_statistics", &interpreter::reset_statistics);
   m.def(
       "guarded_alloc",
-      [](std::size_t bytes, bool after) { return reinterpret_cast<std::uintptr_t>(interpreter::guarded_alloc(bytes, after)); },
+      [](std::size_t bytes, bool after) {
+        return reinterpret_cast<std::uintptr_t>(interpreter::guarded_alloc(bytes, after));
+      },
       py::arg("nbytes"), py::arg("after"),
       "The address of memory flush against an inaccessible page: after its last byte, or before its first.");
   m.def(
-      "guarded_free", [](std::uintptr_t pointer) { interpreter::guarded_free(reinterpret_cast<void*>(pointer)); },
+      "guarded_free",
+      [](std::uintptr_t pointer) { interpreter::guarded_free(reinterpret_cast<void*>(pointer)); },
       py::arg("pointer"));
 }
 

@@ -1,5 +1,6 @@
-// What the sanitizers are told. setup.py defines CNN_TSAN or CNN_ASAN for every file of a sanitized build, while the
-// interpreter itself is compiled without instrumentation: it is the machine, not the program under test.
+// What the sanitizers are told. setup.py defines CNN_TSAN or CNN_ASAN for every file of a sanitized build,
+// while the interpreter itself is compiled without instrumentation: it is the machine, not the program under
+// test.
 #pragma once
 
 #include <cstddef>
@@ -33,7 +34,8 @@ inline void touch_read(const void*, std::size_t) {}
 inline void touch_write(const void*, std::size_t) {}
 #endif
 
-// While one lives, ThreadSanitizer ignores the running thread's accesses: the interpreter is at work on its behalf.
+// While one lives, ThreadSanitizer ignores the running thread's accesses: the interpreter is at work on its
+// behalf.
 struct Unchecked {
 #if defined(CNN_TSAN)
   Unchecked() {

@@ -51,7 +51,8 @@ Schedule from_environment() {
   s.delivery = choice<Delivery>(text("CNNKERNELS_DELIVERY", "late"), kDeliveries, "CNNKERNELS_DELIVERY");
   s.seed = number("CNNKERNELS_SEED", 0);
   const std::uint64_t os_threads = number("CNNKERNELS_THREADS", 0);
-  s.os_threads = os_threads == 0 ? default_os_threads() : static_cast<unsigned>(std::min<std::uint64_t>(os_threads, 256));
+  s.os_threads = os_threads == 0 ? default_os_threads()
+                                 : static_cast<unsigned>(std::min<std::uint64_t>(os_threads, 256));
   return s;
 }
 

@@ -1,5 +1,5 @@
-// How a launch is run: order of threads, delivery of asynchronous work, seed, number of OS threads. Read from the
-// environment once, changed from Python by _interpreter.set_schedule.
+// How a launch is run: order of threads, delivery of asynchronous work, seed, number of OS threads. Read from
+// the environment once, changed from Python by _interpreter.set_schedule.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,8 @@ struct Schedule {
   unsigned os_threads = 1;
 };
 
-// A copy of the settings. Throws std::invalid_argument, every time, where an environment variable makes no sense.
+// A copy of the settings. Throws std::invalid_argument, every time, where an environment variable makes no
+// sense.
 Schedule schedule();
 // Empty strings and a negative seed leave a setting as it is. 0 OS threads: as many as cores, at most 16.
 void set_schedule(const std::string& order, std::int64_t seed, const std::string& delivery);

@@ -1,5 +1,5 @@
-// Whose turn it is. A CUDA thread runs until it has to wait; the next one is picked on its stack and switched to
-// directly.
+// Whose turn it is. A CUDA thread runs until it has to wait; the next one is picked on its stack and switched
+// to directly.
 #include <bit>
 
 #include "block.h"
@@ -7,7 +7,8 @@
 namespace cnnkernels::interpreter {
 namespace {
 
-// After so many turns within one warp another one is looked at, so that a warp that spins cannot starve the rest.
+// After so many turns within one warp another one is looked at, so that a warp that spins cannot starve the
+// rest.
 constexpr unsigned kPatience = 4096;
 
 }  // namespace
@@ -129,7 +130,8 @@ bool Block::poll_one(Thread& t) {
   return ready;
 }
 
-void Block::condition_wait(const FunctionRef<bool()>& ready, const FunctionRef<std::string()>& describe, Site site) {
+void Block::condition_wait(const FunctionRef<bool()>& ready, const FunctionRef<std::string()>& describe,
+                           Site site) {
   Thread& self = *current;
   self.wait = {Wait::Kind::condition, "", 0, site, &ready, &describe};
   maybe_preempt(self);

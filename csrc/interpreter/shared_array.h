@@ -5,7 +5,8 @@
 
 namespace cnnkernels::interpreter {
 
-// One a call site and template instance: its address is the key of the slot it gets in the block's shared memory.
+// One a call site and template instance: its address is the key of the slot it gets in the block's shared
+// memory.
 struct SharedArray {
   const char* name;
   const char* file;

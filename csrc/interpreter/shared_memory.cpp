@@ -3,6 +3,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <new>
 
@@ -12,9 +14,14 @@
 namespace cnnkernels::interpreter {
 namespace {
 
-// Both are NaN in every floating type and differ, so that a read is seen in the values and a write in the zone.
+// Both are NaN in every floating type and differ, so that a read is seen in the values and a write in the
+// zone.
 constexpr unsigned char kPoison = 0xff;
-constexpr unsigned char kZone[2] = {0xf7, 0xff};
+constexpr auto kPattern = [] {
+  std::array<unsigned char, 258> bytes{};
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = i % 2 == 0 ? 0xf7 : 0xff;
+  return bytes;
+}();
 
 std::size_t up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -37,7 +44,8 @@ SharedMemory::~SharedMemory() { munmap(mapping_, mapped_); }
 void SharedMemory::begin_block(std::size_t dynamic_bytes) {
 #if defined(CNN_TSAN)
   // ThreadSanitizer would take one block's use for a race with the next one's: gives it new memory.
-  if (mmap(base_, arena_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) {
+  if (mmap(base_, arena_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+      MAP_FAILED) {
     throw std::bad_alloc();
   }
 #endif
@@ -46,17 +54,18 @@ void SharedMemory::begin_block(std::size_t dynamic_bytes) {
   static_bytes_ = 0;
   allow(base_, arena_);
   std::memset(dynamic(), kPoison, dynamic_bytes);
-  poison_zone(kDynamicAt - kRedZone);
-  poison_zone(kDynamicAt + dynamic_bytes);
-  used_ = kDynamicAt + dynamic_bytes + kRedZone;
-  forbid(base_ + used_, arena_ - used_);
+  zones_.clear();
+  add_zone(kDynamicAt - kRedZone, kDynamicAt);
+  add_zone(kDynamicAt + dynamic_bytes, kDynamicAt + dynamic_bytes + kRedZone);
+  forbid(base_ + zones_.back().end, arena_ - zones_.back().end);
 }
 
 void SharedMemory::end_block() { allow(base_, arena_); }
 
-void SharedMemory::poison_zone(std::size_t offset) {
-  for (std::size_t i = 0; i < kRedZone; ++i) base_[offset + i] = kZone[i % 2];
-  forbid(base_ + offset, kRedZone);
+void SharedMemory::add_zone(std::size_t begin, std::size_t end) {
+  for (std::size_t at = begin; at < end; ++at) base_[at] = kPattern[at % 2];
+  forbid(base_ + begin, end - begin);
+  zones_.push_back({begin, end});
 }
 
 void* SharedMemory::array(const SharedArray& key, std::size_t bytes, std::size_t alignment) {
@@ -73,53 +82,55 @@ void* SharedMemory::array(const SharedArray& key, std::size_t bytes, std::size_t
     fault(here, "static and dynamic shared memory of " + std::to_string(static_bytes_ + dynamic_bytes_) +
                     " bytes with '" + key.name + "'; 227 KB is the most");
   }
-  // The zone before it is the one after its predecessor.
-  const std::size_t offset = up(used_, alignment < 16 ? 16 : alignment);
-  if (offset + bytes + kRedZone > arena_) fault(here, "too many static shared arrays");
-  allow(base_ + used_, offset + bytes + kRedZone - used_);
-  for (std::size_t i = used_; i < offset; ++i) base_[i] = kZone[i % 2];
-  forbid(base_ + used_, offset - used_);
+  // The zone behind what came before reaches up to it.
+  const Zone before = zones_.back();
+  const std::size_t offset = up(before.end, std::max<std::size_t>(alignment, 16));
+  const std::size_t end = offset + bytes;
+  if (end + kRedZone > arena_) fault(here, "too many static shared arrays");
+  zones_.pop_back();
+  allow(base_ + before.begin, end + kRedZone - before.begin);
+  add_zone(before.begin, offset);
   std::memset(base_ + offset, kPoison, bytes);
-  poison_zone(offset + bytes);
-  used_ = offset + bytes + kRedZone;
+  add_zone(end, end + kRedZone);
   arrays_.push_back({&key, offset, bytes});
   return base_ + offset;
 }
 
-std::optional<std::size_t> SharedMemory::touched([[maybe_unused]] std::size_t zone,
-                                                 [[maybe_unused]] bool backwards) const {
+bool SharedMemory::intact(const Zone& zone) const {
+  for (std::size_t at = zone.begin; at < zone.end; at += kPattern.size() - 2) {
+    const std::size_t bytes = std::min(zone.end - at, kPattern.size() - 2);
+    if (std::memcmp(base_ + at, &kPattern[at % 2], bytes) != 0) return false;
+  }
+  return true;
+}
+
+std::optional<std::string> SharedMemory::overrun() const {
 #if !defined(CNN_ASAN)  // there the access itself is reported
-  for (std::size_t k = 0; k < kRedZone; ++k) {
-    const std::size_t i = backwards ? kRedZone - 1 - k : k;
-    if (base_[zone + i] != kZone[i % 2]) return k;
+  for (std::size_t i = 0; i < zones_.size(); ++i) {
+    if (intact(zones_[i])) continue;
+    std::size_t at = zones_[i].begin;
+    while (base_[at] == kPattern[at % 2]) ++at;
+    std::string message = "shared memory was written ";
+    if (i != 0) message += std::to_string(at - zones_[i].begin) + " bytes past the end of " + part(i - 1);
+    if (i != 0 && i <= arrays_.size()) message += ", ";
+    if (i <= arrays_.size())
+      message += std::to_string(zones_[i].end - at) + " bytes before the start of " + part(i);
+    return message;
   }
 #endif
   return std::nullopt;
 }
 
-std::optional<std::string> SharedMemory::overrun() const {
-  const auto message = [](const std::string& what, std::size_t bytes, const char* where) {
-    return "shared memory was written " + std::to_string(bytes) + " bytes " + where + " of " + what;
-  };
-  const std::string dynamic_name = "the dynamic shared memory";
-  if (const auto at = touched(kDynamicAt - kRedZone, true)) {
-    return message(dynamic_name, *at + 1, "before the start");
-  }
-  if (const auto at = touched(kDynamicAt + dynamic_bytes_, false)) {
-    return message(dynamic_name + " of " + std::to_string(dynamic_bytes_) + " bytes", *at, "past the end");
-  }
-  for (const Array& a : arrays_) {
-    if (const auto at = touched(a.offset + a.bytes, false)) {
-      return message("'" + std::string(a.key->name) + "' (" + a.key->file + ":" + std::to_string(a.key->line) + ")",
-                     *at, "past the end");
-    }
-  }
-  return std::nullopt;
+std::string SharedMemory::part(std::size_t i) const {
+  if (i == 0) return "the dynamic shared memory of " + std::to_string(dynamic_bytes_) + " bytes";
+  const SharedArray& key = *arrays_[i - 1].key;
+  return "'" + std::string(key.name) + "' (" + key.file + ":" + std::to_string(key.line) + ")";
 }
 
 bool SharedMemory::holds(const void* pointer, std::size_t bytes) const {
   const auto at = static_cast<std::size_t>(static_cast<const unsigned char*>(pointer) - base_);
-  if (at >= kDynamicAt && at <= kDynamicAt + dynamic_bytes_ && bytes <= kDynamicAt + dynamic_bytes_ - at) return true;
+  if (at >= kDynamicAt && at <= kDynamicAt + dynamic_bytes_ && bytes <= kDynamicAt + dynamic_bytes_ - at)
+    return true;
   for (const Array& a : arrays_) {
     if (at >= a.offset && at <= a.offset + a.bytes && bytes <= a.offset + a.bytes - at) return true;
   }
@@ -128,7 +139,9 @@ bool SharedMemory::holds(const void* pointer, std::size_t bytes) const {
 
 // The words of api.h.
 
-bool is_shared(const void* pointer, std::size_t bytes) { return current->block->shared.holds(pointer, bytes); }
+bool is_shared(const void* pointer, std::size_t bytes) {
+  return current->block->shared.holds(pointer, bytes);
+}
 std::uint32_t shared_address(const void* pointer) { return current->block->shared.address_of(pointer); }
 void* shared_pointer(std::uint32_t address) { return current->block->shared.pointer_to(address); }
 void* dynamic_shared() { return current->block->shared.dynamic(); }
@@ -136,9 +149,11 @@ void* shared_array(const SharedArray& key, std::size_t bytes, std::size_t alignm
   return current->block->shared.array(key, bytes, alignment);
 }
 
-void check_shared(const void* pointer, std::size_t bytes, std::size_t alignment, const char* what, Site site) {
+void check_shared(const void* pointer, std::size_t bytes, std::size_t alignment, const char* what,
+                  Site site) {
   if (!is_shared(pointer, bytes)) {
-    fault(site, std::string(what) + ": " + std::to_string(bytes) + " bytes are not (wholly) in shared memory");
+    fault(site,
+          std::string(what) + ": " + std::to_string(bytes) + " bytes are not (wholly) in shared memory");
   }
   if (reinterpret_cast<std::uintptr_t>(pointer) % alignment != 0) {
     fault(site, std::string(what) + ": shared address " + std::to_string(shared_address(pointer)) +

@@ -1,5 +1,5 @@
-// The shared memory of a block: one arena an OS thread, poisoned anew for every block, with a red zone on both sides
-// of the dynamic part and of each static array.
+// The shared memory of a block: one arena an OS thread, poisoned anew for every block, with a red zone on
+// both sides of the dynamic part and of each static array.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ namespace cnnkernels::interpreter {
 
 class SharedMemory {
  public:
-  static constexpr std::size_t kMostBytes = 227 * 1024;        // an sm_90 block's
+  static constexpr std::size_t kMostBytes = 227 * 1024;  // an sm_90 block's
   static constexpr std::size_t kMostStaticBytes = 48 * 1024;
 
   SharedMemory();
@@ -27,7 +27,7 @@ class SharedMemory {
   void end_block();
   unsigned char* dynamic() const { return base_ + kDynamicAt; }
   void* array(const SharedArray& key, std::size_t bytes, std::size_t alignment);
-  // Says which array was overrun, and by how much, where a red zone was written to.
+  // Where a red zone was written to: between which arrays, and how far from them.
   std::optional<std::string> overrun() const;
 
   bool holds(const void* pointer, std::size_t bytes) const;
@@ -44,14 +44,19 @@ class SharedMemory {
     const SharedArray* key;
     std::size_t offset, bytes;
   };
-  void poison_zone(std::size_t offset);
-  std::optional<std::size_t> touched(std::size_t zone, bool backwards) const;
+  struct Zone {
+    std::size_t begin, end;
+  };
+  void add_zone(std::size_t begin, std::size_t end);
+  bool intact(const Zone& zone) const;
+  std::string part(std::size_t i) const;
 
   void* mapping_ = nullptr;
   unsigned char* base_ = nullptr;
   std::size_t mapped_ = 0, arena_ = 0;
-  std::size_t dynamic_bytes_ = 0, used_ = 0, static_bytes_ = 0;
+  std::size_t dynamic_bytes_ = 0, static_bytes_ = 0;
   std::vector<Array> arrays_;
+  std::vector<Zone> zones_;  // before, between and behind the dynamic part and the arrays
 };
 
 }  // namespace cnnkernels::interpreter

@@ -13,7 +13,8 @@ concept Shuffled = std::is_arithmetic_v<T> && (sizeof(T) == 4 || sizeof(T) == 8)
 
 inline void check_width(int width, const char* what, Site site) {
   if (width < 1 || width > 32 || (width & (width - 1)) != 0) {
-    fault(site, std::string(what) + ": the width must be a power of two up to 32, got " + std::to_string(width));
+    fault(site,
+          std::string(what) + ": the width must be a power of two up to 32, got " + std::to_string(width));
   }
 }
 
@@ -25,7 +26,8 @@ T shuffle(unsigned mask, T value, Source source, const char* what, Site site) {
     unsigned source;
   } mine{value, value, source(lane_id())};
   if ((mask >> mine.source & 1u) == 0) {
-    fault(site, std::string(what) + ": reads lane " + std::to_string(mine.source) + ", which is not in the mask");
+    fault(site,
+          std::string(what) + ": reads lane " + std::to_string(mine.source) + ", which is not in the mask");
   }
   warp_meet(
       mask, &mine,
@@ -66,9 +68,8 @@ void sync_warp(unsigned mask, Site site);
 
 }  // namespace cnnkernels::interpreter
 
-inline void __syncwarp(
-    unsigned mask = 0xffffffffu,
-    cnnkernels::interpreter::Site site = cnnkernels::interpreter::Site::current()) {
+inline void __syncwarp(unsigned mask = 0xffffffffu,
+                       cnnkernels::interpreter::Site site = cnnkernels::interpreter::Site::current()) {
   cnnkernels::interpreter::sync_warp(mask, site);
 }
 
@@ -80,7 +81,8 @@ T __shfl_sync(unsigned mask, T value, int source, int width = 32, CNN_WARP_SITE)
   cnnkernels::interpreter::check_width(width, "__shfl_sync", site);
   const auto w = static_cast<unsigned>(width);
   return cnnkernels::interpreter::shuffle(
-      mask, value, [=](unsigned lane) { return (lane & ~(w - 1)) | (static_cast<unsigned>(source) & (w - 1)); },
+      mask, value,
+      [=](unsigned lane) { return (lane & ~(w - 1)) | (static_cast<unsigned>(source) & (w - 1)); },
       "__shfl_sync", site);
 }
 // A source outside the segment gives the lane its own value.
@@ -89,8 +91,8 @@ T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, CNN_WAR
   cnnkernels::interpreter::check_width(width, "__shfl_up_sync", site);
   const auto w = static_cast<unsigned>(width);
   return cnnkernels::interpreter::shuffle(
-      mask, value, [=](unsigned lane) { return (lane & (w - 1)) >= delta ? lane - delta : lane; }, "__shfl_up_sync",
-      site);
+      mask, value, [=](unsigned lane) { return (lane & (w - 1)) >= delta ? lane - delta : lane; },
+      "__shfl_up_sync", site);
 }
 template <cnnkernels::interpreter::Shuffled T>
 T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, CNN_WARP_SITE) {

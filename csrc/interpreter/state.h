@@ -37,10 +37,10 @@ struct BlockView {
 struct Wait {
   enum class Kind : std::uint8_t { nothing, barrier, meeting, condition };
   Kind kind = Kind::nothing;
-  const char* what = "";                                // of a barrier or a meeting
-  std::uint32_t number = 0;                             // the barrier's id, the meeting's mask
+  const char* what = "";     // of a barrier or a meeting
+  std::uint32_t number = 0;  // the barrier's id, the meeting's mask
   Site site{};
-  const FunctionRef<bool()>* ready = nullptr;           // of a condition
+  const FunctionRef<bool()>* ready = nullptr;  // of a condition
   const FunctionRef<std::string()>* describe = nullptr;
 };
 
@@ -56,7 +56,8 @@ struct Thread {
 // The closure is the kernel with its arguments; returns when the whole grid has run. Throws KernelFault.
 void run(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes, FunctionRef<void()> kernel);
 
-// The CUDA thread that runs on this OS thread; null outside kernels. A fiber never moves to another OS thread.
+// The CUDA thread that runs on this OS thread; null outside kernels. A fiber never moves to another OS
+// thread.
 extern constinit thread_local Thread* current;
 
 inline unsigned lane_id() { return current->lane; }

@@ -16,15 +16,14 @@
 #define CNN_KERNEL(max_threads, min_blocks) void
 #define CNN_DYNAMIC_SHARED(name) \
   unsigned char* const name = static_cast<unsigned char*>(::cnnkernels::interpreter::dynamic_shared())
-#define CNN_SHARED(type, name, extents)                                                            \
-  using name##_type = type extents;                                                                \
+#define CNN_SHARED(type, name, extents)                                                           \
+  using name##_type = type extents;                                                               \
   static constexpr ::cnnkernels::interpreter::SharedArray name##_slot{#name, __FILE__, __LINE__}; \
-  name##_type& name = *static_cast<name##_type*>(                                                  \
+  name##_type& name = *static_cast<name##_type*>(                                                 \
       ::cnnkernels::interpreter::shared_array(name##_slot, sizeof(name##_type), alignof(name##_type)))
 
 // The place in the source a primitive was called from: the last parameter of its model.
-#define CNN_SITE_ONLY \
-  ::cnnkernels::interpreter::Site site = ::cnnkernels::interpreter::Site::current()
+#define CNN_SITE_ONLY ::cnnkernels::interpreter::Site site = ::cnnkernels::interpreter::Site::current()
 #define CNN_SITE , CNN_SITE_ONLY
 
 #define __grid_constant__

@@ -11,7 +11,8 @@ namespace cnnkernels::tests {
 
 class Arguments {
  public:
-  Arguments(std::vector<std::int64_t> values, std::uintptr_t stream) : stream(stream), values_(std::move(values)) {}
+  Arguments(std::vector<std::int64_t> values, std::uintptr_t stream)
+      : stream(stream), values_(std::move(values)) {}
   std::int64_t number(std::size_t i) const { return values_.at(i); }
   template <class T>
   T* pointer(std::size_t i) const {
@@ -30,7 +31,9 @@ struct Registration {
   const char* name;
   Launcher launcher;
   const Registration* next;
-  Registration(const char* name, Launcher launcher) : name(name), launcher(launcher), next(first()) { first() = this; }
+  Registration(const char* name, Launcher launcher) : name(name), launcher(launcher), next(first()) {
+    first() = this;
+  }
   static const Registration*& first() {
     static const Registration* registrations = nullptr;
     return registrations;
@@ -40,7 +43,7 @@ struct Registration {
 }  // namespace cnnkernels::tests
 
 // CNN_TEST(name) { launch(kernel, Launch{..., arguments.stream}, arguments.pointer<float>(0), ...); }
-#define CNN_TEST(name)                                                        \
-  static void name(const ::cnnkernels::tests::Arguments& arguments);          \
+#define CNN_TEST(name)                                                             \
+  static void name(const ::cnnkernels::tests::Arguments& arguments);               \
   static const ::cnnkernels::tests::Registration name##_registration(#name, name); \
   static void name([[maybe_unused]] const ::cnnkernels::tests::Arguments& arguments)
