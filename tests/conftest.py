@@ -50,6 +50,12 @@ def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(params=["cuda", "triton"])
+def kernel_backend(request: pytest.FixtureRequest) -> str:
+    """The name of each backend that runs the project's kernels."""
+    return request.param
+
+
 class Call(NamedTuple):
     """One call of a kernel."""
 
