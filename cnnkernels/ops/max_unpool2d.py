@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from .. import backends
+from ..geometry import Layout
 from .batching import fold, unfold
-from .memory import dense, layout_of
+from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
 from .operator import Operator, register_autocast
 
 
@@ -51,13 +52,14 @@ def _forward_run(input: Tensor, indices: Tensor, output_size: Sequence[int], bac
 
 
 def _forward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, indices, _, ctx.backend = inputs
+    input, indices, _, ctx.backend = inputs
+    ctx.input_stride = gradient_stride(input)
     ctx.save_for_backward(indices)
 
 
 def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     (indices,) = ctx.saved_tensors
-    return max_unpool2d_backward(grad, indices, ctx.backend), None, None, None
+    return max_unpool2d_backward(grad, indices, ctx.input_stride, ctx.backend), None, None, None
 
 
 def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
@@ -67,30 +69,29 @@ def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tens
     return unfold(max_unpool2d_forward(input, indices, *parameters), size, 0)
 
 
-def _backward_fake(grad_output: Tensor, indices: Tensor, backend: str) -> Tensor:
-    memory_format = layout_of(indices).memory_format
-    return torch.empty(indices.shape, dtype=grad_output.dtype, device=grad_output.device, memory_format=memory_format)
+def _backward_fake(grad_output: Tensor, indices: Tensor, stride: Sequence[int], backend: str) -> Tensor:
+    return torch.empty_strided(indices.shape, stride, dtype=grad_output.dtype, device=grad_output.device)
 
 
-def _backward_run(grad_output: Tensor, indices: Tensor, backend: str) -> Tensor:
-    grad_input = _backward_fake(grad_output, indices, backend)
+def _backward_run(grad_output: Tensor, indices: Tensor, stride: Sequence[int], backend: str) -> Tensor:
+    grad_input = _backward_fake(grad_output, indices, stride, backend)
     if grad_output.numel() == 0 or grad_input.numel() == 0:
         return grad_input.zero_()
-    layout = layout_of(indices)
+    layout = layout_of(grad_input)
+    grad_output, indices = dense(grad_output, layout), dense(indices, layout)
     kernel = backends.kernels(backend, grad_output.device.type).max_unpool2d_backward
-    kernel(dense(grad_output, layout), dense(indices, layout), grad_input, layout)
-    return grad_input
+    return filled(grad_input, layout, lambda out: kernel(grad_output, indices, out, layout))
 
 
 def _backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad_output, indices, ctx.backend = inputs
+    grad_output, indices, *_ = inputs
     ctx.output_size = grad_output.shape[-2:]
     ctx.save_for_backward(indices)
 
 
 def _backward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     (indices,) = ctx.saved_tensors
-    return _scatter(grad, indices, *ctx.output_size), None, None
+    return _scatter(grad, indices, *ctx.output_size), None, None, None
 
 
 def _scatter(grad: Tensor, indices: Tensor, height: int, width: int) -> Tensor:
@@ -104,10 +105,13 @@ def _scatter(grad: Tensor, indices: Tensor, height: int, width: int) -> Tensor:
 
 
 def _backward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
-    grad_output, indices, backend = args
+    grad_output, indices, stride, backend = args
     size = info.batch_size
     grad_output, indices = fold(grad_output, in_dims[0], size, 0), fold(indices, in_dims[1], size, 0)
-    return unfold(max_unpool2d_backward(grad_output, indices, backend), size, 0)
+    n, *rest = indices.shape
+    layout = Layout.NHWC if is_channels_last((n // size, *rest), stride) else Layout.NCHW
+    grad_input = max_unpool2d_backward(grad_output, indices, dense_stride(indices.shape, layout), backend)
+    return unfold(grad_input, size, 0)
 
 
 max_unpool2d_forward = Operator(
@@ -120,7 +124,7 @@ max_unpool2d_forward = Operator(
     lambda inputs, _, tangents: max_unpool2d_forward(tangents[0], *inputs[1:]),
 )
 max_unpool2d_backward = Operator(
-    "max_unpool2d_backward(Tensor grad_output, Tensor indices, str backend) -> Tensor",
+    "max_unpool2d_backward(Tensor grad_output, Tensor indices, SymInt[] input_stride, str backend) -> Tensor",
     _backward_run,
     _backward_fake,
     _backward_vmap,
