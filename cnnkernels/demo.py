@@ -240,6 +240,7 @@ def run(names: Sequence[str] | None, device: str, epochs: int, seed: int, output
         print("cnnkernels demo: no backend has kernels here; `cnnkernels info` says why", file=sys.stderr)
         return 2
 
+    torch.set_num_threads(1)  # the network is too small to share: threads would wait for each other
     digits = load_digits(seed, device)
     torch.manual_seed(seed)
     start = network(torch.nn).to(device)

@@ -146,7 +146,7 @@ def draw(path: str, theirs: Run, runs: Sequence[Run], twins: Sequence[Tensor], d
     features, gradient = _look(runs[0], digits, index)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(15, 9.8), facecolor="white")
-        title, upper, lower = np.ravel(figure.subfigures(3, 1, height_ratios=(0.12, 1.3, 1)))
+        title, upper, lower = figure.subfigures(3, 1, squeeze=False, height_ratios=(0.12, 1.3, 1)).flat
         title.text(0.02, 0.45, "Handwritten digits, learned on handwritten kernels", fontsize=18, va="center")
         losses, filters = upper.subfigures(1, 2, width_ratios=(1.75, 1))
         maps, routes = lower.subfigures(1, 2, width_ratios=(1, 1.95))
