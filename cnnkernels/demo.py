@@ -15,11 +15,12 @@ nearly equal numbers max-pool takes; from there the losses part by 1e-3 to 1e-1 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -174,6 +175,18 @@ def rounding_twins(
     return curves
 
 
+@contextlib.contextmanager
+def _quiet_pytorch() -> Iterator[None]:
+    """PyTorch on one thread, as the network is too small to share, and reproducible on a GPU."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.backends.cudnn.flags(deterministic=True):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _show(device: str, theirs: Run, runs: Sequence[Run], allowed: float) -> bool:
     """Prints the table; whether all is well."""
     from rich import box
@@ -240,7 +253,6 @@ def run(names: Sequence[str] | None, device: str, epochs: int, seed: int, output
         print("cnnkernels demo: no backend has kernels here; `cnnkernels info` says why", file=sys.stderr)
         return 2
 
-    torch.set_num_threads(1)  # the network is too small to share: threads would wait for each other
     digits = load_digits(seed, device)
     torch.manual_seed(seed)
     start = network(torch.nn).to(device)
@@ -253,7 +265,7 @@ def run(names: Sequence[str] | None, device: str, epochs: int, seed: int, output
         TimeElapsedColumn(),
     )
     print(f"{len(digits.labels)} handwritten digits to learn, {len(digits.held_labels)} held back")
-    with torch.backends.cudnn.flags(deterministic=True), Progress(*columns) as progress:
+    with _quiet_pytorch(), Progress(*columns) as progress:
 
         def bar(description: str, total: int) -> Callable[[float], None]:
             task = progress.add_task(description, total=total, loss="")

@@ -71,9 +71,10 @@ def _losses(figure: SubFigure, theirs: Run, runs: Sequence[Run], twins: Sequence
     below.set_yscale("log")
     below.set_xlabel("step")
     below.set_title("distance from torch.nn's loss")
-    below.axhline(envelope.max(), color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
-    below.text(1, envelope.max(), "allowed", color=FAINT, fontsize=9, va="bottom")
-    below.set_ylim(floor / 2, 40 * envelope.max())
+    allowed = envelope.max().item()
+    below.axhline(allowed, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
+    below.text(1, allowed, "allowed", color=FAINT, fontsize=9, va="bottom")
+    below.set_ylim(floor / 2, 40 * allowed)
     below.legend(loc="upper right", ncols=len(runs) + 1, labelcolor=INK, fontsize=9, borderaxespad=0)
     below.set_xlim(0, len(theirs.losses) - 1)
 

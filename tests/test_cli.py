@@ -1,0 +1,184 @@
+"""The command `cnnkernels`: what it prints, writes and returns; and that check and demo can fail."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cnnkernels import backends, check, cli, demo
+from cnnkernels.native import NativeKernels
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m cnnkernels` as a user starts it: no interpreter asked for."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("CNNKERNELS_", "TRITON_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "cnnkernels", *arguments],
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_help_names_the_commands() -> None:
+    result = command("--help")
+    assert result.returncode == 0
+    assert all(name in result.stdout for name in ("info", "check", "demo"))
+
+
+@pytest.mark.parametrize("name", ["info", "check", "demo"])
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([name, "--help"])
+    assert stop.value.code == 0
+    assert f"usage: cnnkernels {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["trian"], ["check", "--backend", "cudnn"], ["demo", "--epochs", "0"], ["demo", "--epochs", "x"]]
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "usage: cnnkernels" in capsys.readouterr().err
+
+
+def test_info() -> None:
+    result = command("info", CNNKERNELS_BACKEND="auto", CNNKERNELS_INTERPRET="1")
+    assert result.returncode == 0, result.stderr
+    assert f"torch {torch.__version__}" in result.stdout
+    assert "interpreter  built for" in result.stdout
+    assert "CNNKERNELS_INTERPRET=1" in result.stdout
+    # conv2d in a type the kernels take, and in one they do not
+    assert "cuda: the first of cuda, triton, reference that can" in result.stdout
+    assert "reference: PyTorch's own operator, as no kernel can" in result.stdout
+
+
+@pytest.fixture
+def few_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "CONV2D", check.CONV2D[7:8])
+    monkeypatch.setattr(check, "MAX_POOL2D", check.MAX_POOL2D[3:4])
+
+
+class Planted:
+    """A backend's kernels, with one that leaves a mistake in its result."""
+
+    def __init__(self, kernels: NativeKernels, name: str, output: int, size: float) -> None:
+        self.kernels = kernels
+        self.name = name
+        self.output = output
+        self.size = size
+
+    def __getattr__(self, name: str):
+        kernel = getattr(self.kernels, name)
+        if name != self.name:
+            return kernel
+
+        def wrong(*arguments: object) -> None:
+            kernel(*arguments)
+            result = arguments[self.output]
+            assert isinstance(result, torch.Tensor)
+            place = torch.unravel_index(result.abs().argmax(), result.shape)
+            result[place] = result[place] * (1 + self.size) if result.is_floating_point() else result[place] + 1
+
+        return wrong
+
+
+@pytest.fixture
+def plant(monkeypatch: pytest.MonkeyPatch):
+    """plant(name, output, size): from now on the kernel errs by a factor 1 + size in its largest element."""
+    kernels = backends.kernels("cuda", DEVICE)
+
+    def plant(name: str, output: int, size: float) -> None:
+        monkeypatch.setattr(backends, "kernels", lambda backend, device: Planted(kernels, name, output, size))
+
+    return plant
+
+
+@pytest.mark.usefixtures("few_cases")
+def test_check_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.run(["cuda"], DEVICE) == 0
+    out = capsys.readouterr().out
+    # four conv2d kernels in five types but no tf32 bias, six of pooling in four
+    assert "43 of 43 right" in out and "WRONG" not in out
+
+
+@pytest.mark.usefixtures("few_cases")
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [
+        ("conv2d_forward", 3),
+        ("conv2d_backward_input", 2),
+        ("conv2d_backward_weight", 2),
+        ("conv2d_backward_bias", 1),
+        ("max_pool2d_forward", 1),
+        ("max_pool2d_indices", 1),
+        ("max_pool2d_backward", 2),
+        ("max_pool2d_gather", 2),
+        ("max_unpool2d_backward", 2),
+    ],
+)
+def test_check_finds_a_wrong_kernel(plant, capsys: pytest.CaptureFixture[str], name: str, output: int) -> None:
+    plant(name, output, 0.5)
+    assert check.run(["cuda"], DEVICE) == 1
+    wrong = {line.split()[1] for line in capsys.readouterr().out.splitlines() if line.endswith("WRONG")}
+    assert wrong == {name}
+
+
+def test_check_says_nan_is_wrong() -> None:
+    truth = torch.ones(3)
+    assert check.measure("k", "fp32", torch.tensor([1.0, torch.nan, 1.0]), truth, truth).ratio == torch.inf
+    assert check.measure("k", "fp32", truth, truth).ratio == 0
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="on a GPU no backend refuses")
+def test_a_backend_that_cannot_run_is_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(backends, "why_not", lambda backend, problem: None if backend == "reference" else "it is away")
+    assert check.run(["cuda"], DEVICE) == 2
+    assert demo.run(["triton"], DEVICE, 1, 0, str(tmp_path / "demo.png")) == 2
+    assert check.run(None, DEVICE) == 2
+    err = capsys.readouterr().err
+    assert err.count("cannot run here: it is away") == 2 and "no backend has kernels here" in err
+
+
+def test_demo_writes_its_picture_and_fails_below_95_percent(tmp_path: Path) -> None:
+    """One epoch is too little to learn the digits, but enough to compare with torch.nn."""
+    picture = tmp_path / "demo.png"
+    result = command("demo", "--epochs", "1", "--backend", "cuda", "--output", str(picture))
+    assert result.returncode == 1, result.stderr
+    assert "below 95%" in result.stdout and "strays" not in result.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("size", [1e-9, float("nan")])
+def test_demo_fails_where_a_backend_strays(
+    plant, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: float
+) -> None:
+    """One tap's gradient off by a billionth, in one filter, for four steps."""
+    few = demo.Digits(*(tensor[:256] for tensor in demo.load_digits(0, DEVICE)))
+    monkeypatch.setattr(demo, "load_digits", lambda seed, device: few)
+    monkeypatch.setattr(demo, "ENOUGH", 0.0)
+    assert demo.run(["cuda"], DEVICE, 1, 0, str(tmp_path / "demo.png")) == 0
+    plant("conv2d_backward_weight", 2, size)
+    assert demo.run(["cuda"], DEVICE, 1, 0, str(tmp_path / "demo.png")) == 1
+    assert "strays" in capsys.readouterr().out
+
+
+@pytest.mark.gpu
+def test_check_and_demo_on_the_gpu(tmp_path: Path) -> None:
+    result = command("check")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "on the GPU" in result.stdout
+    result = command("demo", "--output", str(tmp_path / "demo.png"))
+    assert result.returncode == 0, result.stdout + result.stderr
