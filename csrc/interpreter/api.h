@@ -61,6 +61,10 @@ Delivery delivery();
 std::uint64_t deliver_later(std::function<void()> action);  // returns a ticket
 void finish(std::uint64_t ticket);                          // runs it now if it has not run
 
+// In a delivered action: have the thread that issued it, or all threads of the block, ended already?
+bool thread_ended();
+bool block_ended();
+
 // Adds to a count that _interpreter.statistics() shows; `name` is a literal.
 void count(const char* name, std::uint64_t amount = 1);
 

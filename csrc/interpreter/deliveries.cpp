@@ -40,6 +40,8 @@ Delivery delivery() { return current->block->deliveries.policy(); }
 std::uint64_t deliver_later(std::function<void()> action) {
   return current->block->deliveries.add(std::move(action));
 }
+bool thread_ended() { return (current->block->alive(current->warp) >> current->lane & 1u) == 0; }
+bool block_ended() { return current->block->threads_alive() == 0; }
 void finish(std::uint64_t ticket) { current->block->deliveries.finish(ticket); }
 
 }  // namespace cnnkernels::interpreter
