@@ -87,9 +87,7 @@ constexpr auto multiples_of_8(std::integer_sequence<int, I...>) {
   return std::integer_sequence<int, 8 * (I + 1)...>{};
 }
 using EveryWidth = decltype(multiples_of_8(std::make_integer_sequence<int, 32>{}));
-using Int8Widths = std::integer_sequence<int, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192,
-                                         208, 224, 240, 256>;
-using SomeWidths = std::integer_sequence<int, 8, 64, 256>;
+using SomeWidths = std::integer_sequence<int, 8, 24, 64, 256>;
 
 template <class In, class Widths>
 void k_major_forms(int columns, const Problem& x) {
@@ -136,13 +134,13 @@ CNN_TEST(wgmma_product) {
                   arguments.stream};
   switch (static_cast<tests::Format>(arguments.number(0))) {
     case tests::Format::float16:
-      return all_forms<float16, EveryWidth>(columns, x);
+      return all_forms<float16, SomeWidths>(columns, x);
     case tests::Format::bfloat16:
       return all_forms<bfloat16, EveryWidth>(columns, x);
     case tests::Format::tf32:
-      return k_major_forms<tf32, EveryWidth>(columns, x);
+      return k_major_forms<tf32, SomeWidths>(columns, x);
     case tests::Format::int8:
-      return k_major_forms<std::int8_t, Int8Widths>(columns, x);
+      return k_major_forms<std::int8_t, SomeWidths>(columns, x);
     default:
       throw std::invalid_argument("wgmma has no such type");
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -120,16 +121,12 @@ void load_row(const Box& t, const Tile& tile, int offset, int row_elements, std:
   }
 }
 
-void store_row(const TileBox& t, const Tile& tile, int offset, std::int64_t first, unsigned char* row) {
+void store_row(const TileBox& t, const unsigned char* values, std::int64_t first, unsigned char* row) {
   const int bytes = element_bytes(t.element);
-  if (row == nullptr) return;
-  for (int done = 0; done < t.box[0] * bytes; done += kChunk, first += kChunk / bytes) {
-    const auto [begin, end] = inside(t, first);
-    if (begin < end) {
-      std::memcpy(row + (first + begin) * bytes, tile.chunk(offset + done) + begin * bytes,
-                  (end - begin) * bytes);
-    }
-  }
+  const auto begin = std::clamp<std::int64_t>(-first, 0, t.box[0]);
+  const auto end = std::clamp<std::int64_t>(t.size[0] - first, begin, t.box[0]);
+  if (row != nullptr)
+    std::memcpy(row + (first + begin) * bytes, values + begin * bytes, (end - begin) * bytes);
 }
 
 Tile check_tile(const void* shared, int bytes, int row_bytes, Swizzle swizzle, const char* what, Site site) {
@@ -154,6 +151,8 @@ void load(void* shared, const Box& box, int row_elements, int first, Mbarrier* f
   interpreter::touch_write(shared, bytes);
   poison_tile(tile, bytes);
   interpreter::deliver_later([=] {
+    if (interpreter::block_ended())
+      fault(site, "the block ended while a tma_load was on its way: nothing waited for it");
     int offset = 0;
     each([&](const unsigned char* row) {
       load_row(box, tile, offset, row_elements, first, row);
@@ -198,10 +197,28 @@ struct Coordinates {
   Coordinates(const int* from, int count) { std::copy_n(from, count, at); }
 };
 
+// A store under way: its tile has been read when `reads` is done, the tensor written when `writes` is.
+struct Store {
+  std::uint64_t reads = 0, writes = 0;
+  std::vector<unsigned char> values;
+};
+
 // The stores of a CUDA thread: those of the open group, and one list a committed group.
 struct BulkGroups {
-  std::vector<std::uint64_t> open;
-  std::vector<std::vector<std::uint64_t>> committed;
+  using Group = std::vector<std::shared_ptr<Store>>;
+  Group open;
+  std::vector<Group> committed;
+
+  // Waits for all but the youngest `left` groups.
+  void wait(std::size_t left, bool written) {
+    for (std::size_t i = 0; i + left < committed.size(); ++i) {
+      for (const auto& store : committed[i]) {
+        interpreter::finish(store->reads);
+        if (written) interpreter::finish(store->writes);
+      }
+    }
+    if (written && committed.size() > left) committed.erase(committed.begin(), committed.end() - left);
+  }
 };
 
 }  // namespace
@@ -233,13 +250,26 @@ void tma_store_tile(const TensorMap& map, const void* shared, const int* corner,
   const Tile tile = check_tile(shared, bytes, row_bytes, box.swizzle, "tma_store's tile", site);
   interpreter::touch_read(shared, bytes);
   const Coordinates<5> to(corner, rank);
-  interpreter::thread_state<BulkGroups>().open.push_back(interpreter::deliver_later([=] {
-    int offset = 0;
+  const auto store = std::make_shared<Store>();
+  interpreter::thread_state<BulkGroups>().open.push_back(store);
+  const auto write = [=] {
+    const unsigned char* values = store->values.data();
     each_row(box, to.at, [&](unsigned char* row) {
-      store_row(box, tile, offset, to.at[0], row);
-      offset += row_bytes;
+      store_row(box, values, to.at[0], row);
+      values += row_bytes;
     });
-  }));
+  };
+  store->reads = interpreter::deliver_later([=] {
+    if (interpreter::thread_ended()) {
+      fault(site,
+            "the thread that made a tma_store ended before its tile was read: bulk_wait_read is missing");
+    }
+    store->values.resize(bytes);
+    for (int offset = 0; offset < bytes; offset += kChunk) {
+      std::memcpy(store->values.data() + offset, tile.chunk(offset), kChunk);
+    }
+    store->writes = interpreter::deliver_later(write);
+  });
 }
 
 void bulk_commit(Site) {
@@ -248,12 +278,8 @@ void bulk_commit(Site) {
   groups.open.clear();
 }
 
-void bulk_wait(int groups_left, bool, Site) {
-  auto& committed = interpreter::thread_state<BulkGroups>().committed;
-  while (committed.size() > std::size_t(groups_left)) {
-    for (const std::uint64_t ticket : committed.front()) interpreter::finish(ticket);
-    committed.erase(committed.begin());
-  }
+void bulk_wait(int groups_left, bool written, Site) {
+  interpreter::thread_state<BulkGroups>().wait(groups_left, written);
 }
 
 }  // namespace cnnkernels::model
