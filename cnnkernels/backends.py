@@ -25,6 +25,7 @@ Backend = Literal["cuda", "triton", "reference"]
 Request = Literal["cuda", "triton", "reference", "auto"]
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)  # in the order in which auto prefers them
+KERNEL_BACKENDS: tuple[Backend, ...] = BACKENDS[:-1]
 KERNEL_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 OLDEST_CAPABILITY = (8, 0)
 
@@ -124,25 +125,28 @@ class Decision(NamedTuple):
         return "\n".join(lines)
 
 
-@functools.cache
-def _missing(backend: Backend, device: str) -> str | None:
-    """Why this installation has no such kernels for a device type, None where it has."""
-    if backend == "reference":
-        return None
-    if device not in ("cpu", "cuda", "meta"):
-        return f"there are no kernels for {device} tensors"
+def _look_for(backend: Backend, device: str) -> str | None:
     if device == "cpu" and not INTERPRETING:
         return "CPU tensors run kernels only in the interpreter: set CNNKERNELS_INTERPRET=1"
     if backend == "triton":
         if device == "cuda" and INTERPRETING:
             return "CNNKERNELS_INTERPRET=1 has Triton interpret its kernels, on CPU tensors only"
-        if importlib.util.find_spec("triton") is None:
-            return "triton is not installed: `pip install triton`"
-        return None
+        return None if importlib.util.find_spec("triton") else "triton is not installed: `pip install triton`"
     module = "cnnkernels._interpreter" if device == "cpu" else "cnnkernels._cuda"
-    if device != "meta" and importlib.util.find_spec(module) is None:
-        return f"{module} is not built: {BUILD_HINT}"
-    return None
+    if device == "meta" or importlib.util.find_spec(module):
+        return None
+    return f"{module} is not built: {BUILD_HINT}"
+
+
+# A table, and made here, so that torch.compile reads constants.
+_MISSING: dict[tuple[str, str], str | None] = {
+    (backend, device): _look_for(backend, device) for backend in KERNEL_BACKENDS for device in ("cpu", "cuda", "meta")
+}
+
+
+def _missing(backend: str, device: str) -> str | None:
+    """Why this installation has no such kernels for a device type, None where it has."""
+    return _MISSING.get((backend, device), f"there are no kernels for {device} tensors")
 
 
 def why_not(backend: Backend, problem: Problem) -> str | None:
