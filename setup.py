@@ -73,8 +73,8 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
         f"builddir = {build}",  # where ninja keeps its log
         f"host = {shlex.join(host_flags())} {includes}",
         f"interpreter = {shlex.join(interpreter)}",
-        "device = -std=c++20 -O3 -lineinfo -Xptxas -v -Xcompiler -fPIC,-fvisibility=hidden -Icsrc "
-        + shlex.join(gencode()),
+        "device = -std=c++20 -O3 -lineinfo -Xptxas -v -Xfatbin=-compress-all -Icsrc "
+        + shlex.join(["-Xcompiler", "-fPIC,-fvisibility=hidden", *gencode()]),
         "rule host",
         f"  command = {cxx} $host $flags -MD -MF $out.d -x c++ -c $in -o $out",
         *depends,
