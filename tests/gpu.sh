@@ -18,7 +18,10 @@ for stage in build conformance gpu tests times; do rm -f "$OUT/$stage.log"; done
 TREE=$PWD/build/gpu
 export PYTHONPATH=$TREE PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 CNNKERNELS_BUILD_TESTS=1
 
-build() { "$PYTHON" setup.py --quiet build --build-lib "$TREE" && "$PYTHON" -m cnnkernels info; }
+"$PYTHON" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' ||
+  { echo "gpu.sh: $PYTHON has no torch, or torch sees no GPU" >&2; exit 2; }
+
+build() { "$PYTHON" setup.py --quiet build --build-lib "$TREE" && "$PYTHON" -m cnnkernels info && echo "built $TREE"; }
 pytest() { "$PYTHON" -m pytest -q "$@"; }
 conformance() { pytest -m gpu tests/test_ptx_*.py; }
 gpu() { pytest -m gpu --ignore-glob='tests/test_ptx_*.py'; }

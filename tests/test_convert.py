@@ -275,6 +275,17 @@ def test_an_optimizer_made_before_trains_the_copy() -> None:
     assert torch.equal(swapped.weight, before - 1) and swapped.weight is model.weight
 
 
+@pytest.mark.parametrize("backend", [None, "cuda", "reference"])
+def test_the_swapped_model_compiles_whole(device: str, backend: str | None) -> None:
+    torch.manual_seed(0)
+    model = UNet().double().to(device)
+    x = torch.randn(1, 3, 8, 8, dtype=torch.float64, device=device)
+    expected = step(model, x)
+    swapped = replace_layers(model, backend=backend).model
+    y, gradients = step(torch.compile(swapped, backend="aot_eager", fullgraph=True), x)
+    torch.testing.assert_close((y, gradients), expected, rtol=1e-9, atol=1e-9)
+
+
 def test_wrong_arguments() -> None:
     with pytest.raises(TypeError, match=r"argument 'model' must be a torch.nn.Module, not list"):
         replace_layers([nn.Conv2d(1, 1, 1)])  # type: ignore[arg-type]
