@@ -11,7 +11,6 @@ from operator import index
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
@@ -23,12 +22,13 @@ from .ops import max_unpool2d as _max_unpool2d
 __all__ = ["conv2d", "max_pool2d", "max_pool2d_with_indices", "max_unpool2d"]
 
 Ints = int | Sequence[int]
+_reference: Any = torch.nn.functional  # its annotations know fewer kinds of sequence than it takes
 
 
 def _int(op: str, name: str, value: Any) -> int:
     try:
         if not isinstance(value, bool):
-            return value if isinstance(value, torch.SymInt) else index(value)
+            return value if isinstance(value, torch.SymInt) else index(value)  # type: ignore[return-value]
     except TypeError:
         pass
     raise TypeError(f"{op}(): argument '{name}' must be int or a tuple of 2 ints, but got {name}={value!r}")
@@ -105,7 +105,7 @@ def conv2d(
         input, weight, bias = _conv2d.cast_for_autocast(device.type, input, weight, bias)
     backend = serving("conv2d", device, input.dtype)
     if backend == "reference" or input.numel() == 0:
-        return F.conv2d(*given, stride, padding, dilation, groups)  # casts for itself
+        return _reference.conv2d(*given, stride, padding, dilation, groups)  # casts for itself
     _check_conv2d_tensors(input, weight, bias)
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise TypeError(f"conv2d(): argument 'groups' must be int, but got groups={groups!r}")
@@ -209,7 +209,7 @@ def max_pool2d(
     _check_is_tensor("max_pool2d", "input", input)
     backend = serving("max_pool2d", input.device, input.dtype)
     if backend == "reference" or input.numel() == 0:
-        return F.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        return _reference.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     if input.dim() not in (3, 4):
         raise RuntimeError(
             f"non-empty 3D or 4D (batch mode) tensor expected for input, but got input of size: {list(input.shape)}"
@@ -294,7 +294,7 @@ def max_unpool2d(
         input = _max_unpool2d.cast_for_autocast(input)
     backend = serving("max_unpool2d", input.device, input.dtype)
     if backend == "reference" or input.numel() == 0:
-        return F.max_unpool2d(input, indices, kernel_size, stride, padding, output_size)
+        return _reference.max_unpool2d(input, indices, kernel_size, stride, padding, output_size)
     if input.dim() not in (3, 4):
         raise RuntimeError(
             f"Input to max_unpooling2d should be a 3d or 4d Tensor, but got a tensor with {input.dim()} dimensions."

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..geometry import Conv2dGeometry, Layout, conv_output_size
+from ..geometry import Conv2dGeometry, Layout
 from .batching import fold, unfold
+from .checks import conv2d_geometry
 from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
 from .operator import Operator, register_autocast
 
-_conv_precision = torch.backends.cudnn.conv
+_conv_precision = torch.backends.cudnn.conv  # type: ignore[attr-defined]
 
 
 def tf32_allowed(dtype: torch.dtype) -> bool:
@@ -34,64 +35,6 @@ def tf32_allowed(dtype: torch.dtype) -> bool:
     `allow_tf32` raises.
     """
     return dtype is torch.float32 and _conv_precision.fp32_precision == "tf32"
-
-
-def conv2d_geometry(
-    input_size: Sequence[int],
-    weight_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Conv2dGeometry:
-    """The checked geometry of a call.
-
-    Args:
-        input_size, weight_size: [N, C, H, W] and [K, C / groups, R, S].
-        padding: (top, bottom, left, right).
-
-    Raises:
-        RuntimeError: PyTorch's errors, naming the argument and its value.
-    """
-    if groups <= 0:
-        raise RuntimeError(f"non-positive groups is not supported, but got groups={groups}")
-    for name, values, least, kind in (
-        ("padding", padding, 0, "negative"),
-        ("stride", stride, 1, "non-positive"),
-        ("dilation", dilation, 1, "non-positive"),
-    ):
-        if any(value < least for value in values):
-            raise RuntimeError(f"{kind} {name} is not supported, but got {name}={tuple(values)}")
-    n, c, h, w = input_size
-    k, group_channels, r, s = weight_size
-    weight_text, input_text = list(weight_size), list(input_size)
-    if k < groups:
-        raise RuntimeError(
-            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, "
-            f"but got weight of size {weight_text} instead"
-        )
-    if k % groups != 0:
-        raise RuntimeError(
-            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
-            f"but got weight of size {weight_text} instead"
-        )
-    if c != group_channels * groups:
-        raise RuntimeError(
-            f"Given groups={groups}, weight of size {weight_text}, expected input{input_text} "
-            f"to have {group_channels * groups} channels, but got {c} channels instead"
-        )
-    if r < 1 or s < 1:
-        raise RuntimeError(f"kernel size should be greater than zero, but got weight of size {weight_text}")
-    top, bottom, left, right = padding
-    p = conv_output_size(h, r, stride[0], top, bottom, dilation[0])
-    q = conv_output_size(w, s, stride[1], left, right, dilation[1])
-    if p < 1 or q < 1:
-        raise RuntimeError(
-            f"Calculated padded input size per channel: ({h + top + bottom} x {w + left + right}). "
-            f"Kernel size: ({dilation[0] * (r - 1) + 1} x {dilation[1] * (s - 1) + 1}). "
-            "Kernel size can't be greater than actual input size"
-        )
-    return Conv2dGeometry(n, c, h, w, k, r, s, p, q, *stride, top, left, *dilation, groups)
 
 
 _remembered_geometry = functools.lru_cache(maxsize=4096)(conv2d_geometry)
@@ -130,9 +73,9 @@ def _bilinear_jvp(operator: Callable[..., Tensor], inputs: tuple[Any, ...], tang
 PARAMETERS = "int[2] stride, int[4] padding, int[2] dilation, int groups, str backend"
 
 
-def _more_groups(parameters: tuple[Any, ...], factor: int) -> tuple[Any, ...]:
+def _more_groups(parameters: Sequence[Any], factor: int) -> list[Any]:
     stride, padding, dilation, groups, backend = parameters
-    return stride, padding, dilation, groups * factor, backend
+    return [stride, padding, dilation, groups * factor, backend]
 
 
 # --- forward: F(x, w) + b
@@ -349,7 +292,7 @@ def _backward_bias_vmap(info: Any, in_dims: tuple[Any, ...], grad_output: Tensor
     return unfold(conv2d_backward_bias(fold(grad_output, in_dims[0], size, 1), backend), size, 0)
 
 
-conv2d_forward = Operator(
+conv2d_forward: Operator = Operator(
     f"conv2d_forward(Tensor input, Tensor weight, Tensor? bias, {PARAMETERS}) -> Tensor",
     _forward_run,
     _forward_fake,
@@ -358,7 +301,7 @@ conv2d_forward = Operator(
     _forward_backward,
     _forward_jvp,
 )
-conv2d_backward_input = Operator(
+conv2d_backward_input: Operator = Operator(
     "conv2d_backward_input(Tensor grad_output, Tensor weight, SymInt[] input_size, SymInt[] input_stride, "
     f"{PARAMETERS}) -> Tensor",
     _backward_input_run,
@@ -368,7 +311,7 @@ conv2d_backward_input = Operator(
     _backward_input_backward,
     lambda inputs, _, tangents: _bilinear_jvp(conv2d_backward_input, inputs, tangents),
 )
-conv2d_backward_weight = Operator(
+conv2d_backward_weight: Operator = Operator(
     "conv2d_backward_weight(Tensor grad_output, Tensor input, SymInt[] weight_size, SymInt[] weight_stride, "
     f"{PARAMETERS}) -> Tensor",
     _backward_weight_run,
@@ -378,7 +321,7 @@ conv2d_backward_weight = Operator(
     _backward_weight_backward,
     lambda inputs, _, tangents: _bilinear_jvp(conv2d_backward_weight, inputs, tangents),
 )
-conv2d_backward_bias = Operator(
+conv2d_backward_bias: Operator = Operator(
     "conv2d_backward_bias(Tensor grad_output, str backend) -> Tensor",
     _backward_bias_run,
     _backward_bias_fake,
@@ -389,7 +332,7 @@ conv2d_backward_bias = Operator(
 )
 
 
-def cast_for_autocast(device: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+def cast_for_autocast(device: str, *tensors: Tensor | None) -> tuple[Any, ...]:
     """What autocast makes of conv2d's tensors, as of PyTorch's: its dtype for every floating one but float64."""
     dtype = torch.get_autocast_dtype(device)
     return tuple(

@@ -16,56 +16,11 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..geometry import Layout, Pool2dGeometry, argmax_dtype, pool_output_size
+from ..geometry import Layout, Pool2dGeometry, argmax_dtype
 from .batching import fold, unfold
+from .checks import pool2d_geometry
 from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
 from .operator import Operator
-
-_INT_MAX = 2**31 - 1
-
-
-def pool2d_geometry(
-    input_size: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    ceil_mode: bool,
-) -> Pool2dGeometry:
-    """The checked geometry of a call; `input_size` is [N, C, H, W].
-
-    Raises:
-        RuntimeError: PyTorch's errors, naming the argument and its value.
-    """
-    for name, values in (
-        ("kernel_size", kernel_size),
-        ("stride", stride),
-        ("padding", padding),
-        ("dilation", dilation),
-    ):
-        for value in values:
-            if value > _INT_MAX:
-                raise RuntimeError(f"max_pool2d: {name}={value} cannot be converted to type int without overflow")
-    for name, (first, second) in (("kernel size", kernel_size), ("stride", stride), ("dilation", dilation)):
-        if first <= 0 or second <= 0:
-            raise RuntimeError(f"{name} should be greater than zero, but got ({first}, {second})")
-    for pad, kernel in zip(padding, kernel_size, strict=True):
-        if pad < 0:
-            raise RuntimeError(f"pad must be non-negative, but got pad: {pad}")
-        if 2 * pad > kernel:
-            raise RuntimeError(
-                f"pad should be at most half of kernel size, but got padding={tuple(padding)} "
-                f"and kernel_size={tuple(kernel_size)}"
-            )
-    n, c, h, w = input_size
-    p = pool_output_size(h, kernel_size[0], stride[0], padding[0], dilation[0], ceil_mode)
-    q = pool_output_size(w, kernel_size[1], stride[1], padding[1], dilation[1], ceil_mode)
-    if p < 1 or q < 1:
-        raise RuntimeError(
-            f"Given input size: ({c}x{h}x{w}). Calculated output size: ({c}x{p}x{q}). Output size is too small"
-        )
-    return Pool2dGeometry(n, c, h, w, *kernel_size, p, q, *stride, *padding, *dilation)
-
 
 _remembered_geometry = functools.lru_cache(maxsize=4096)(pool2d_geometry)
 
@@ -242,7 +197,7 @@ def _indices_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tens
     return unfold(max_pool2d_indices(fold(argmax, in_dims[0], size, 0), (size * n, *rest), *parameters), size, 0)
 
 
-max_pool2d_forward = Operator(
+max_pool2d_forward: Operator = Operator(
     f"max_pool2d_forward(Tensor input, {PARAMETERS}) -> (Tensor, Tensor)",
     _forward_run,
     _forward_fake,
@@ -251,7 +206,7 @@ max_pool2d_forward = Operator(
     _forward_backward,
     lambda inputs, outputs, tangents: (max_pool2d_gather(tangents[0], outputs[1], *inputs[1:]), None),
 )
-max_pool2d_backward = Operator(
+max_pool2d_backward: Operator = Operator(
     "max_pool2d_backward(Tensor grad_output, Tensor argmax, SymInt[] input_size, SymInt[] input_stride, "
     f"{PARAMETERS}) -> Tensor",
     _backward_run,
@@ -261,7 +216,7 @@ max_pool2d_backward = Operator(
     _backward_backward,
     lambda inputs, _, tangents: max_pool2d_backward(tangents[0], *inputs[1:]),
 )
-max_pool2d_gather = Operator(
+max_pool2d_gather: Operator = Operator(
     f"max_pool2d_gather(Tensor input, Tensor argmax, {PARAMETERS}) -> Tensor",
     _gather_run,
     _gather_fake,
@@ -270,7 +225,7 @@ max_pool2d_gather = Operator(
     _gather_backward,
     lambda inputs, _, tangents: max_pool2d_gather(tangents[0], *inputs[1:]),
 )
-max_pool2d_indices = Operator(
+max_pool2d_indices: Operator = Operator(
     f"max_pool2d_indices(Tensor argmax, SymInt[] input_size, {PARAMETERS}) -> Tensor",
     _indices_run,
     _indices_fake,

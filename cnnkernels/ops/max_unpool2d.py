@@ -114,7 +114,7 @@ def _backward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Ten
     return unfold(grad_input, size, 0)
 
 
-max_unpool2d_forward = Operator(
+max_unpool2d_forward: Operator = Operator(
     "max_unpool2d_forward(Tensor input, Tensor indices, SymInt[2] output_size, str backend) -> Tensor",
     _forward_run,
     _forward_fake,
@@ -123,7 +123,7 @@ max_unpool2d_forward = Operator(
     _forward_backward,
     lambda inputs, _, tangents: max_unpool2d_forward(tangents[0], *inputs[1:]),
 )
-max_unpool2d_backward = Operator(
+max_unpool2d_backward: Operator = Operator(
     "max_unpool2d_backward(Tensor grad_output, Tensor indices, SymInt[] input_stride, str backend) -> Tensor",
     _backward_run,
     _backward_fake,

@@ -1,0 +1,111 @@
+"""From the sizes of a call to its geometry, or PyTorch's error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..geometry import Conv2dGeometry, Pool2dGeometry, conv_output_size, pool_output_size
+
+_INT_MAX = 2**31 - 1
+
+
+def conv2d_geometry(
+    input_size: Sequence[int],
+    weight_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Conv2dGeometry:
+    """The checked geometry of a call.
+
+    Args:
+        input_size, weight_size: [N, C, H, W] and [K, C / groups, R, S].
+        padding: (top, bottom, left, right).
+
+    Raises:
+        RuntimeError: PyTorch's errors, naming the argument and its value.
+    """
+    if groups <= 0:
+        raise RuntimeError(f"non-positive groups is not supported, but got groups={groups}")
+    for name, values, least, kind in (
+        ("padding", padding, 0, "negative"),
+        ("stride", stride, 1, "non-positive"),
+        ("dilation", dilation, 1, "non-positive"),
+    ):
+        if any(value < least for value in values):
+            raise RuntimeError(f"{kind} {name} is not supported, but got {name}={tuple(values)}")
+    n, c, h, w = input_size
+    k, group_channels, r, s = weight_size
+    weight_text, input_text = list(weight_size), list(input_size)
+    if k < groups:
+        raise RuntimeError(
+            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, "
+            f"but got weight of size {weight_text} instead"
+        )
+    if k % groups != 0:
+        raise RuntimeError(
+            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
+            f"but got weight of size {weight_text} instead"
+        )
+    if c != group_channels * groups:
+        raise RuntimeError(
+            f"Given groups={groups}, weight of size {weight_text}, expected input{input_text} "
+            f"to have {group_channels * groups} channels, but got {c} channels instead"
+        )
+    if r < 1 or s < 1:
+        raise RuntimeError(f"kernel size should be greater than zero, but got weight of size {weight_text}")
+    top, bottom, left, right = padding
+    p = conv_output_size(h, r, stride[0], top, bottom, dilation[0])
+    q = conv_output_size(w, s, stride[1], left, right, dilation[1])
+    if p < 1 or q < 1:
+        raise RuntimeError(
+            f"Calculated padded input size per channel: ({h + top + bottom} x {w + left + right}). "
+            f"Kernel size: ({dilation[0] * (r - 1) + 1} x {dilation[1] * (s - 1) + 1}). "
+            "Kernel size can't be greater than actual input size"
+        )
+    return Conv2dGeometry(n, c, h, w, k, r, s, p, q, stride[0], stride[1], top, left, dilation[0], dilation[1], groups)
+
+
+def pool2d_geometry(
+    input_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+) -> Pool2dGeometry:
+    """The checked geometry of a call; `input_size` is [N, C, H, W].
+
+    Raises:
+        RuntimeError: PyTorch's errors, naming the argument and its value.
+    """
+    for name, values in (
+        ("kernel_size", kernel_size),
+        ("stride", stride),
+        ("padding", padding),
+        ("dilation", dilation),
+    ):
+        for value in values:
+            if value > _INT_MAX:
+                raise RuntimeError(f"max_pool2d: {name}={value} cannot be converted to type int without overflow")
+    for name, (first, second) in (("kernel size", kernel_size), ("stride", stride), ("dilation", dilation)):
+        if first <= 0 or second <= 0:
+            raise RuntimeError(f"{name} should be greater than zero, but got ({first}, {second})")
+    for pad, kernel in zip(padding, kernel_size, strict=True):
+        if pad < 0:
+            raise RuntimeError(f"pad must be non-negative, but got pad: {pad}")
+        if 2 * pad > kernel:
+            raise RuntimeError(
+                f"pad should be at most half of kernel size, but got padding={tuple(padding)} "
+                f"and kernel_size={tuple(kernel_size)}"
+            )
+    n, c, h, w = input_size
+    p = pool_output_size(h, kernel_size[0], stride[0], padding[0], dilation[0], ceil_mode)
+    q = pool_output_size(w, kernel_size[1], stride[1], padding[1], dilation[1], ceil_mode)
+    if p < 1 or q < 1:
+        raise RuntimeError(
+            f"Given input size: ({c}x{h}x{w}). Calculated output size: ({c}x{p}x{q}). Output size is too small"
+        )
+    (r, s), (stride_h, stride_w), (pad_h, pad_w) = kernel_size, stride, padding
+    return Pool2dGeometry(n, c, h, w, r, s, p, q, stride_h, stride_w, pad_h, pad_w, dilation[0], dilation[1])
