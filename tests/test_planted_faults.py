@@ -20,8 +20,8 @@ SHAPES = [
 ]
 RING_FAULTS = [
     "none", "no_barrier_after_init", "no_init_fence", "no_full_wait", "no_empty_wait", "too_few_bytes",
-    "too_many_bytes", "wrong_full_phase", "release_before_wait", "no_wgmma_fence", "read_before_wait", "one_arrival_too_many",
-    "swizzle_mismatch", "no_barrier_before_store", "no_store_wait",
+    "too_many_bytes", "wrong_full_phase", "release_before_wait", "no_wgmma_fence", "read_before_wait",
+    "one_arrival_too_many", "swizzle_mismatch", "no_barrier_before_store", "no_store_wait",
 ]  # fmt: skip
 PIPELINE_FAULTS = ["none", "no_wait", "weak_wait", "no_barrier", "no_swizzle", "misaligned_row"]
 ORDERED_LATE, EARLY = ("ordered", "late"), ("ordered", "early")

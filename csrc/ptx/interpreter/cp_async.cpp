@@ -3,6 +3,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace cnnkernels::model {
@@ -17,16 +18,26 @@ struct Copy {
 // Copies that arrive together: a group, or a part of one that an mbarrier waits for.
 struct Batch {
   std::vector<Copy> copies;
-  std::uint64_t ticket = 0;
+  std::uint64_t ticket = 0;  // 0: arrives when it is waited for
   bool ends_group = false;
 
-  void arrive() const {
+  void arrive() {
     for (const Copy& copy : copies) {
       if (copy.global)
         std::memcpy(copy.shared, copy.global, copy.bytes);
       else
         std::memset(copy.shared, 0, copy.bytes);
     }
+    copies.clear();
+  }
+  void may_arrive_by_itself() {
+    if (ticket == 0) ticket = interpreter::deliver_later([this] { arrive(); });
+  }
+  void finish() {
+    if (ticket != 0)
+      interpreter::finish(std::exchange(ticket, 0));
+    else
+      arrive();
   }
 };
 
@@ -38,7 +49,10 @@ struct Queue {
   int groups = 0;                              // that end in `issued`
 
   void issue(bool ends_group) {
-    Batch* batch = open.get();
+    open->ends_group = ends_group;
+    groups += ends_group;
+    // the latest moment is the wait: the policy need not be asked
+    if (interpreter::delivery() != interpreter::Delivery::late) open->may_arrive_by_itself();
     issued.push_back(std::move(open));
     if (spare.empty()) {
       open = std::make_unique<Batch>();
@@ -46,15 +60,11 @@ struct Queue {
       open = std::move(spare.back());
       spare.pop_back();
     }
-    batch->ends_group = ends_group;
-    groups += ends_group;
-    batch->ticket = interpreter::deliver_later([batch] { batch->arrive(); });
   }
 
   void finish_oldest() {
-    interpreter::finish(issued.front()->ticket);
+    issued.front()->finish();
     groups -= issued.front()->ends_group;
-    issued.front()->copies.clear();
     spare.push_back(std::move(issued.front()));
     issued.erase(issued.begin());
   }
@@ -86,7 +96,10 @@ void cp_async_arrive(Mbarrier* barrier, interpreter::Site site) {
   auto& queue = interpreter::thread_state<Queue>();
   if (!queue.open->copies.empty()) queue.issue(false);
   std::vector<std::uint64_t> before;
-  for (const auto& batch : queue.issued) before.push_back(batch->ticket);
+  for (const auto& batch : queue.issued) {
+    batch->may_arrive_by_itself();
+    before.push_back(batch->ticket);
+  }
   mbarrier_check(barrier, "cp_async_arrive", site);
   interpreter::happens_before(barrier);
   interpreter::deliver_later([=] {

@@ -20,40 +20,63 @@ const Move& lane(void* const lanes[32], int i) { return *static_cast<const Move*
 // Trips shared memory needs for eight rows: the most different rows in one group of banks. Lanes that name
 // the same row share its trip.
 int trips(void* const lanes[32], int matrix) {
-  std::uintptr_t seen[kRows][kRows];
-  int rows[kRows] = {};
+  const unsigned char* rows[kRows];
+  unsigned groups = 0;
   for (int r = 0; r < kRows; ++r) {
-    const auto row = reinterpret_cast<std::uintptr_t>(lane(lanes, kRows * matrix + r).row);
-    const int group = interpreter::shared_address(reinterpret_cast<const void*>(row)) / kRowBytes % kRows;
-    if (std::find(seen[group], seen[group] + rows[group], row) == seen[group] + rows[group]) {
-      seen[group][rows[group]++] = row;
+    rows[r] = lane(lanes, kRows * matrix + r).row;
+    groups |= 1u << interpreter::shared_address(rows[r]) / kRowBytes % kRows;
+  }
+  if (groups == (1u << kRows) - 1) return 1;
+  std::sort(rows, rows + kRows);
+  int taken[kRows] = {};
+  for (auto row = rows, end = std::unique(rows, rows + kRows); row != end; ++row) {
+    ++taken[interpreter::shared_address(*row) / kRowBytes % kRows];
+  }
+  return *std::max_element(taken, taken + kRows);
+}
+
+// Lane 4 * g + c holds words [g][c] of a matrix [8][4], or halves [2 * c][g] and [2 * c + 1][g] of it as
+// [8][8].
+void load(void* const lanes[32], int m, bool transposed) {
+  std::uint16_t halves[kRows][8];
+  for (int r = 0; r < kRows; ++r) std::memcpy(halves[r], lane(lanes, kRows * m + r).row, kRowBytes);
+  for (int l = 0; l < 32; ++l) {
+    const int g = l / 4, c = l % 4;
+    std::uint32_t& word = lane(lanes, l).registers[m];
+    if (transposed)
+      word = halves[2 * c][g] | std::uint32_t(halves[2 * c + 1][g]) << 16;
+    else
+      std::memcpy(&word, &halves[g][2 * c], 4);
+  }
+}
+
+void store(void* const lanes[32], int m, bool transposed) {
+  std::uint16_t halves[kRows][8];
+  for (int l = 0; l < 32; ++l) {
+    const int g = l / 4, c = l % 4;
+    for (int half = 0; half < 2; ++half) {
+      const auto value = static_cast<std::uint16_t>(lane(lanes, l).registers[m] >> 16 * half);
+      (transposed ? halves[2 * c + half][g] : halves[g][2 * c + half]) = value;
     }
   }
-  return *std::max_element(rows, rows + kRows);
+  for (int r = 0; r < kRows; ++r) std::memcpy(lane(lanes, kRows * m + r).row, halves[r], kRowBytes);
 }
 
 void meet(void* const lanes[32]) {
   const Move& first = lane(lanes, 0);
+  int taken = 0;
   for (int m = 0; m < first.count; ++m) {
-    interpreter::count("ldmatrix trips", trips(lanes, m));
-    interpreter::count("ldmatrix trips needed", 1);
-    for (int l = 0; l < 32; ++l) {
-      const int g = l / 4, c = l % 4;
-      std::uint32_t& word = lane(lanes, l).registers[m];
-      for (int half = 0; half < 2; ++half) {
-        const int row = first.transposed ? 2 * c + half : g, element = first.transposed ? g : 2 * c + half;
-        unsigned char* at = lane(lanes, kRows * m + row).row + 2 * element;
-        auto* part = reinterpret_cast<unsigned char*>(&word) + 2 * half;
-        if (first.store)
-          std::memcpy(at, part, 2);
-        else
-          std::memcpy(part, at, 2);
-      }
-    }
+    taken += trips(lanes, m);
+    if (first.store)
+      store(lanes, m, first.transposed);
+    else
+      load(lanes, m, first.transposed);
   }
+  interpreter::count("ldmatrix trips", taken);
+  interpreter::count("ldmatrix trips needed", first.count);
 }
 
-void move(Move mine, const char* what, interpreter::Site site) {
+void move(Move& mine, const char* what, interpreter::Site site) {
   if (int(interpreter::lane_id()) < kRows * mine.count) {
     interpreter::check_shared(mine.row, kRowBytes, kRowBytes, what, site);
     if (mine.store)
@@ -67,12 +90,13 @@ void move(Move mine, const char* what, interpreter::Site site) {
 }  // namespace
 
 void ldmatrix(std::uint32_t* to, int count, bool transposed, const void* row, interpreter::Site site) {
-  move({static_cast<unsigned char*>(const_cast<void*>(row)), to, count, transposed, false}, "ldmatrix", site);
+  Move mine{static_cast<unsigned char*>(const_cast<void*>(row)), to, count, transposed, false};
+  move(mine, "ldmatrix", site);
 }
 
 void stmatrix(void* row, const std::uint32_t* from, int count, bool transposed, interpreter::Site site) {
-  move({static_cast<unsigned char*>(row), const_cast<std::uint32_t*>(from), count, transposed, true},
-       "stmatrix", site);
+  Move mine{static_cast<unsigned char*>(row), const_cast<std::uint32_t*>(from), count, transposed, true};
+  move(mine, "stmatrix", site);
 }
 
 }  // namespace cnnkernels::model

@@ -54,6 +54,14 @@ void widen_row(OperandFormat format, const std::uint32_t* words, float* values) 
 }
 
 typedef float Float8 __attribute__((vector_size(32)));
+typedef float Float2 __attribute__((vector_size(8)));
+
+inline Float2 load2(const float* from) {
+  Float2 value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+inline void store2(float* to, Float2 value) { std::memcpy(to, &value, sizeof value); }
 
 inline Float8 load8(const float* from) {
   Float8 value;
@@ -91,20 +99,23 @@ struct Tile {
   const void *a, *b;
 };
 
-// Adds the product of the gathered operands to every lane's accumulators.
+// Adds the product to the lanes' accumulators, two neighbours of a row at a time.
 template <class Accumulator>
 void accumulate(void* const lanes[32], const float* sums, int mt, int nt) {
   for (int lane = 0; lane < 32; ++lane) {
     auto* d = static_cast<Accumulator*>(static_cast<const Tile*>(lanes[lane])->d);
-    const float* own = sums + (lane / 4) * nt * 8 + 2 * (lane % 4);
     for (int i = 0; i < mt; ++i) {
-      for (int j = 0; j < nt; ++j, d += 4) {
-        for (int v = 0; v < 4; ++v) {
-          const float sum = own[(16 * i + 8 * (v / 2)) * nt * 8 + 8 * j + v % 2];
-          if constexpr (std::is_same_v<Accumulator, float>)
-            d[v] += sum;
-          else
-            d[v] = std::int32_t(std::uint32_t(d[v]) + std::uint32_t(std::int32_t(sum)));
+      const float* upper = sums + (16 * i + lane / 4) * nt * 8 + 2 * (lane % 4);
+      const float* lower = upper + 8 * nt * 8;
+      for (int j = 0; j < nt; ++j, d += 4, upper += 8, lower += 8) {
+        if constexpr (std::is_same_v<Accumulator, float>) {
+          store2(d, load2(d) + load2(upper));
+          store2(d + 2, load2(d + 2) + load2(lower));
+        } else {
+          for (int v = 0; v < 4; ++v) {
+            d[v] = std::int32_t(std::uint32_t(d[v]) +
+                                std::uint32_t(std::int32_t((v < 2 ? upper : lower)[v % 2])));
+          }
         }
       }
     }
