@@ -30,7 +30,7 @@ def unwritten(shape: tuple[int, ...], dtype: torch.dtype, layout: Layout, device
 
 
 def limited(kernels, largest_index: int, monkeypatch: pytest.MonkeyPatch):
-    """The same kernels, but with less that 32-bit arithmetic may meet: slices of the batch, or 64-bit arithmetic."""
+    """The same kernels, but with less that 32-bit arithmetic may meet: slices of the batch, or 64-bit offsets."""
     if isinstance(kernels, NativeKernels):
         names = [name for name in dir(kernels.module) if name.startswith("max_")]
         functions = {n: functools.partial(getattr(kernels.module, n), largest_index=largest_index) for n in names}

@@ -316,7 +316,7 @@ SCHEDULE_CASES = [
 def test_slices_and_64_bit_arithmetic_agree(
     kernels, device, monkeypatch, wide: bool, shape: tuple[int, ...], window: Window, layout: Layout
 ) -> None:
-    """What serves more than 2^31 elements, on few: slices of two images (and a rest), and 64-bit arithmetic."""
+    """What serves more than 2^31 elements, on few: slices of two images, and 64-bit offsets in slices of two rows."""
     generator = torch.Generator().manual_seed(9)
     x = dense(awkward(shape, torch.float32, generator), layout, device)
     y, argmax, indices = run_forward(kernels, x, window, layout)
@@ -324,9 +324,10 @@ def test_slices_and_64_bit_arithmetic_agree(
     dx = run_backward(kernels, dy, argmax, window, shape, layout)
     gathered = run_gather(kernels, x, argmax, window, layout)
 
-    image = max(x.numel(), y.numel()) // (shape[0] if layout is Layout.NHWC else shape[0] * shape[1])
+    channels = shape[1] if layout is Layout.NHWC else 1
+    row, image = channels * max(shape[3], y.shape[3]), channels * max(x[0, 0].numel(), y[0, 0].numel())
     with monkeypatch.context() as patch:
-        others = limited(kernels, 1 if wide else 2 * image, patch)
+        others = limited(kernels, 2 * row if wide else 2 * image, patch)
         results = run_forward(others, x, window, layout)
         assert_same(results[0], y.cpu())
         assert torch.equal(results[1], argmax)

@@ -92,9 +92,9 @@ def test_slices_and_64_bit_arithmetic_agree(
     x = torch.randn(shape, generator=generator)
     indices = torch.randint(-1, 25, shape, generator=generator)
     dy = torch.randn(5, channels, *size, generator=generator)
-    image = size[0] * size[1] * (channels if layout is Layout.NHWC else 1)
+    row = size[1] * (channels if layout is Layout.NHWC else 1)
     with monkeypatch.context() as patch:
-        others = limited(kernels, 1 if wide else 2 * image, patch)
+        others = limited(kernels, 2 * row if wide else 2 * row * size[0], patch)
         i = dense(indices, layout, device)
         out = run_forward(others, dense(x, layout, device), i, size, layout)
         assert torch.equal(out.cpu(), scattered(x, indices, size))

@@ -1,106 +1,137 @@
-// max_pool2d backward: every element of the input gathers the gradients of the windows it won.
-#include <numeric>
-
+// max_pool2d backward: every element of the input gathers the gradients of the windows it won. Windows come
+// in ascending (p, q); sums are kept in fp32 (fp64).
+#include "route.h"
 #include "window.h"
 
 namespace cnnkernels {
 namespace {
 
-// Which windows hold element x of one axis, and at which place? Those with
-//     place * dilation + window * stride = x + pad,   0 <= place < places,   0 <= window < windows,
-// a linear Diophantine equation. With g = gcd(stride, dilation) it has solutions only where g divides x +
-// pad; they are then `stride / g` places and `dilation / g` windows apart, and place = (x + pad) / g *
-// inverse modulo stride / g, where inverse * dilation / g = 1 modulo stride / g. So exactly the windows that
-// hold x are visited.
-template <class Index>
-struct Route {
-  Index pad, places, windows, window_step, inverse;
-  Divider<Index> stride, dilation, common, place_step;
+// Which lanes' winners stand at a given place? Adjacent ones are compared within the words they are loaded
+// in.
+template <class Place, class Sites>
+struct Winners {
+  static constexpr int V = Sites::kLanes, kPerWord = 4 / sizeof(Place);
+  static constexpr bool kWords = Sites::kAdjacent && kPerWord > 1 && V % kPerWord == 0;
+  static constexpr std::uint32_t kMask = kPerWord == 4 ? 0xff : 0xffff;
+  std::conditional_t<kWords, Vector<std::uint32_t, V / kPerWord>, Vector<Place, V>> places;
 
-  Route(std::int64_t places, std::int64_t windows, std::int64_t stride, std::int64_t pad,
-        std::int64_t dilation)
-      : Route(places, windows, stride, pad, dilation, std::gcd(stride, dilation)) {}
-
-  struct Windows {
-    Index place, window;  // the first window that holds x, and x's place in it; place < 0 if there is none
-  };
-  CNN_DEVICE Windows first(Index x) const {
-    Index rest = x + pad;
-    const Index highest_place = dilation.quotient(rest);  // where window = 0
-    const Index sum = rest;
-    if (split(rest, common) != 0) return {-1, 0};
-    const Index residue = modulo(modulo(rest) * inverse);
-    const Index top = highest_place < places ? highest_place : places - 1;
-    if (top < residue) return {-1, 0};
-    const Index place = top - modulo(top - residue);
-    return {place, stride.quotient(sum - place * dilation.divisor())};
-  }
-
- private:
-  Route(std::int64_t places, std::int64_t windows, std::int64_t stride, std::int64_t pad,
-        std::int64_t dilation, std::int64_t g)
-      : pad(static_cast<Index>(pad)),
-        places(static_cast<Index>(places)),
-        windows(static_cast<Index>(windows)),
-        window_step(static_cast<Index>(dilation / g)),
-        inverse(static_cast<Index>(invert(dilation / g, stride / g))),
-        stride(stride),
-        dilation(dilation),
-        common(g),
-        place_step(stride / g) {}
-
-  CNN_DEVICE Index modulo(Index n) const { return split(n, place_step); }
-
-  // a^-1 modulo m by Euclid's algorithm, for coprime a and m.
-  static std::int64_t invert(std::int64_t a, std::int64_t m) {
-    std::int64_t r = m, next_r = a % m, t = 0, next_t = 1;
-    while (next_r != 0) {
-      const std::int64_t q = r / next_r;
-      r -= q * next_r;
-      std::swap(r, next_r);
-      t -= q * next_t;
-      std::swap(t, next_t);
+  CNN_DEVICE Winners(const typename Sites::Lanes& lanes, const Place* argmax, typename Sites::Offset offset,
+                     typename Sites::Offset image) {
+    if constexpr (kWords) {
+      places = load<V / kPerWord>(reinterpret_cast<const std::uint32_t*>(argmax + offset));
+    } else {
+      places = lanes.load(argmax, offset, image);
     }
-    return ((t % m) + m) % m;
+  }
+  CNN_DEVICE bool is(int j, Index place) const {
+    if constexpr (kWords) {
+      const std::uint32_t everywhere = static_cast<std::uint32_t>(place) * (0xffffffffu / kMask);
+      return ((places[j / kPerWord] ^ everywhere) & (kMask << (j % kPerWord * 32 / kPerWord))) == 0;
+    } else {
+      return places[j] == static_cast<Place>(place);
+    }
   }
 };
 
-// One thread a site of the input. Windows come in ascending (p, q); sums are kept in fp32 (fp64).
-template <class T, class Place, class Sites, class Index = typename Sites::Offset>
-CNN_KERNEL(kThreads, kBlocks<Index>)
-max_pool2d_backward_kernel(const Sites sites, const Route<Index> rows, const Route<Index> columns,
+// Gradients as they are summed.
+template <class T, int V>
+struct Gradients {
+  Accumulator<T> of[V];
+  CNN_DEVICE explicit Gradients(const Vector<T, V>& grad) {
+#pragma unroll
+    for (int j = 0; j < V; ++j) of[j] = widen(grad[j]);
+  }
+};
+
+template <class T, int V>
+CNN_DEVICE Vector<T, V> rounded(const Accumulator<T> (&sum)[V]) {
+  Vector<T, V> out;
+#pragma unroll
+  for (int j = 0; j < V; ++j) out[j] = narrow<T>(sum[j]);
+  return out;
+}
+
+// Dilation 1: a thread takes kTile x kTile neighbours, which share most of their windows. Sites are such
+// tiles.
+inline constexpr Index kTile = 2;
+
+template <class T, class Place, class Sites>
+CNN_KERNEL(kThreads, 3)
+max_pool2d_backward_kernel(const Sites sites, const Windows rows, const Windows columns,
                            const T* __restrict__ grad_output, const Place* __restrict__ argmax,
                            T* __restrict__ grad_input) {
   constexpr int V = Sites::kLanes;
-  const Index i = thread_index<Index>();
+  const Index i = thread_index();
   if (i >= sites.count) return;
-  const Site<Index> at = sites[i];
+  const Site at = sites[i];
   const auto lanes = sites.lanes(at);
-  const Index channels = sites.channels.divisor(), image = rows.windows * columns.windows * channels;
+  const auto image = sites.image(rows.windows, columns.windows);
+  const Index h = at.row * kTile, w = at.column * kTile;
+  const Index x = h + rows.pad, y = w + columns.pad;
 
-  Accumulator<T> sum[V] = {};
-  const auto vertical = rows.first(at.row), horizontal = columns.first(at.column);
-  Index p = vertical.window;
-  for (Index r = vertical.place; r >= 0 && p < rows.windows;
-       r -= rows.place_step.divisor(), p += rows.window_step) {
-    Index q = horizontal.window;
-    for (Index s = horizontal.place; s >= 0 && q < columns.windows;
-         s -= columns.place_step.divisor(), q += columns.window_step) {
-      const Index offset = ((at.image * rows.windows + p) * columns.windows + q) * channels + at.channel;
-      const Vector<T, V> grad = lanes.load(grad_output, offset, image);
-      const Vector<Place, V> winner = lanes.load(argmax, offset, image);
-      const Place place = static_cast<Place>(r * columns.places + s);
+  Accumulator<T> sum[kTile][kTile][V] = {};
+  const Index p_end = rows.end(x + kTile - 1), q_begin = columns.first(y), q_end = columns.end(y + kTile - 1);
+  for (Index p = rows.first(x); p < p_end; ++p) {
+    for (Index q = q_begin; q < q_end; ++q) {
+      const auto offset = sites.offset(at, rows.windows, columns.windows, p, q);
+      const Gradients<T, V> grad(lanes.load(grad_output, offset, image));
+      const Winners<Place, Sites> winners(lanes, argmax, offset, image);
+      const Index r = x - p * rows.stride(), s = y - q * columns.stride();
 #pragma unroll
-      for (int j = 0; j < V; ++j) {
-        if (winner[j] == place) sum[j] += widen(grad[j]);
+      for (Index a = 0; a < kTile; ++a) {
+#pragma unroll
+        for (Index b = 0; b < kTile; ++b) {
+          if (r + a < 0 || r + a >= rows.places || s + b < 0 || s + b >= columns.places) continue;
+#pragma unroll
+          for (int j = 0; j < V; ++j) {
+            if (winners.is(j, (r + a) * columns.places + s + b)) sum[a][b][j] += grad.of[j];
+          }
+        }
       }
     }
   }
 
-  Vector<T, V> grad;
 #pragma unroll
-  for (int j = 0; j < V; ++j) grad[j] = narrow<T>(sum[j]);
-  lanes.store(grad_input, sites.offset(at), sites.image(), grad);
+  for (Index a = 0; a < kTile; ++a) {
+#pragma unroll
+    for (Index b = 0; b < kTile; ++b) {
+      if (h + a >= rows.size || w + b >= columns.size) continue;
+      lanes.store(grad_input, sites.offset(at, rows.size, columns.size, h + a, w + b),
+                  sites.image(rows.size, columns.size), rounded<T, V>(sum[a][b]));
+    }
+  }
+}
+
+// Any dilation: a thread takes one element.
+template <class T, class Place, class Sites>
+CNN_KERNEL(kThreads, 4)
+max_pool2d_backward_dilated_kernel(const Sites sites, const Route rows, const Route columns,
+                                   const T* __restrict__ grad_output, const Place* __restrict__ argmax,
+                                   T* __restrict__ grad_input) {
+  constexpr int V = Sites::kLanes;
+  const Index i = thread_index();
+  if (i >= sites.count) return;
+  const Site at = sites[i];
+  const auto lanes = sites.lanes(at);
+  const auto image = sites.image(rows.windows, columns.windows);
+
+  Accumulator<T> sum[V] = {};
+  const auto top = rows.first(at.row + rows.pad), left = columns.first(at.column + columns.pad);
+  Index p = top.window;
+  for (Index r = top.place; r >= 0 && p < rows.windows; r -= rows.place_step(), p += rows.window_step) {
+    Index q = left.window;
+    for (Index s = left.place; s >= 0 && q < columns.windows;
+         s -= columns.place_step(), q += columns.window_step) {
+      const auto offset = sites.offset(at, rows.windows, columns.windows, p, q);
+      const Gradients<T, V> grad(lanes.load(grad_output, offset, image));
+      const Winners<Place, Sites> winners(lanes, argmax, offset, image);
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        if (winners.is(j, r * columns.places + s)) sum[j] += grad.of[j];
+      }
+    }
+  }
+  lanes.store(grad_input, sites.offset(at), sites.image(), rounded<T, V>(sum));
 }
 
 }  // namespace
@@ -108,11 +139,8 @@ max_pool2d_backward_kernel(const Sites sites, const Route<Index> rows, const Rou
 void max_pool2d_backward(DType dtype, DType places, const Pool2dGeometry& geometry, Layout layout,
                          const void* grad_output, const void* argmax, void* grad_input, std::uintptr_t stream,
                          std::int64_t largest_index) {
-  const Pool pool(geometry, layout);
+  const Pool pool(geometry, layout, largest_index);
   const Pool2dGeometry& g = pool.g;
-  Batch batch = pool.batch(largest_index);
-  constexpr std::int64_t kSquareFits = 46340;  // Route multiplies two numbers below the stride
-  batch.small = batch.small && g.stride_h <= kSquareFits && g.stride_w <= kSquareFits;
   dispatch_floating(dtype, [&](auto t) {
     dispatch_places(places, [&](auto place) {
       using T = decltype(t);
@@ -120,16 +148,27 @@ void max_pool2d_backward(DType dtype, DType places, const Pool2dGeometry& geomet
       const auto* dy = static_cast<const T*>(grad_output);
       const auto* a = static_cast<const Place*>(argmax);
       auto* dx = static_cast<T*>(grad_input);
-      const auto slice = [&](const auto& sites, std::int64_t first) {
-        using Sites = std::decay_t<decltype(sites)>;
-        using Index = typename Sites::Offset;
-        const Route<Index> rows(g.r, g.p, g.stride_h, g.pad_h, g.dilation_h);
-        const Route<Index> columns(g.s, g.q, g.stride_w, g.pad_w, g.dilation_w);
-        launch(&max_pool2d_backward_kernel<T, Place, Sites>, over(sites.count, stream), sites, rows, columns,
-               dy + first * pool.output_image(), a + first * pool.output_image(),
-               dx + first * pool.input_image());
+      const auto start = [&](auto kernel, const auto& sites, const auto& rows, const auto& columns,
+                             std::int64_t first) {
+        launch(kernel, over(sites.count, stream), sites, rows, columns, dy + first * pool.output_image,
+               a + first * pool.output_image, dx + first * pool.input_image);
       };
-      batch.spread<kVector<T>>(g.h, g.w, slice, dy, a, dx);
+      if (g.dilation_h == 1 && g.dilation_w == 1) {
+        const auto tiles = [](std::int64_t size) { return (size + kTile - 1) / kTile; };
+        const auto part = [&](const auto& sites, std::int64_t first) {
+          start(&max_pool2d_backward_kernel<T, Place, std::decay_t<decltype(sites)>>, sites,
+                Windows(g.h, g.r, g.p, g.stride_h, g.pad_h), Windows(g.w, g.s, g.q, g.stride_w, g.pad_w),
+                first);
+        };
+        pool.batch.spread<kVector<T>>(tiles(g.h), tiles(g.w), part, dy, a, dx);
+      } else {
+        const auto part = [&](const auto& sites, std::int64_t first) {
+          start(&max_pool2d_backward_dilated_kernel<T, Place, std::decay_t<decltype(sites)>>, sites,
+                Route(g.r, g.p, g.stride_h, g.pad_h, g.dilation_h),
+                Route(g.s, g.q, g.stride_w, g.pad_w, g.dilation_w), first);
+        };
+        pool.batch.spread<kVector<T>>(g.h, g.w, part, dy, a, dx);
+      }
     });
   });
 }

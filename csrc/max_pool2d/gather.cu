@@ -6,17 +6,16 @@ namespace {
 
 // One thread a site of the output. The lanes of a site read where their winners stand, so they are spread
 // over images: a warp then reads neighbourhoods that overlap.
-template <class T, class Place, class Sites, class Index = typename Sites::Offset>
-CNN_KERNEL(kThreads, kBlocks<Index>)
-max_pool2d_gather_kernel(const Sites sites, const Axis<Index> rows, const Axis<Index> columns,
-                         const T* __restrict__ input, const Place* __restrict__ argmax,
-                         T* __restrict__ output) {
+template <class T, class Place, class Sites>
+CNN_KERNEL(kThreads, 4)
+max_pool2d_gather_kernel(const Sites sites, const Axis rows, const Axis columns, const T* __restrict__ input,
+                         const Place* __restrict__ argmax, T* __restrict__ output) {
   constexpr int V = Sites::kLanes;
-  const Index i = thread_index<Index>();
+  const Index i = thread_index();
   if (i >= sites.count) return;
-  const Site<Index> at = sites[i];
+  const Site at = sites[i];
   const auto lanes = sites.lanes(at);
-  const Index channels = sites.channels.divisor(), image = rows.size * columns.size * channels;
+  const auto image = sites.image(rows.size, columns.size);
 
   const Vector<Place, V> winner = lanes.load(argmax, sites.offset(at), sites.image());
   Vector<T, V> values;
@@ -24,26 +23,26 @@ max_pool2d_gather_kernel(const Sites sites, const Axis<Index> rows, const Axis<I
   for (int j = 0; j < V; ++j) {
     Index r = static_cast<Index>(winner[j]);
     const Index s = split(r, columns.by_places);
-    const Index h = rows.start(at.row) + r * rows.dilation,
-                w = columns.start(at.column) + s * columns.dilation;
+    const Index h = rows.start(at.row) + r * rows.dilation(),
+                w = columns.start(at.column) + s * columns.dilation();
     const bool inside = h >= 0 && h < rows.size && w >= 0 && w < columns.size;
-    const Index pixel = (at.image * rows.size + h) * columns.size + w;
-    values[j] = inside ? input[pixel * channels + at.channel + lanes.step(j, image)] : narrow<T>(0);
+    values[j] =
+        inside ? input[sites.offset(at, rows.size, columns.size, h, w) + lanes.step(j, image)] : narrow<T>(0);
   }
   lanes.store(output, sites.offset(at), sites.image(), values);
 }
 
 // Here strides and dilations are the caller's own: a window with no place inside the input has an index too.
-template <class Place, class Sites, class Index = typename Sites::Offset>
-CNN_KERNEL(kThreads, kBlocks<Index>)
-max_pool2d_indices_kernel(const Sites sites, Divider<Index> s, std::int64_t stride_h, std::int64_t stride_w,
-                          std::int64_t pad_h, std::int64_t pad_w, std::int64_t dilation_h,
-                          std::int64_t dilation_w, std::int64_t width, const Place* __restrict__ argmax,
-                          std::int64_t* __restrict__ indices) {
+template <class Place, class Sites>
+CNN_KERNEL(kThreads, 4)
+max_pool2d_indices_kernel(const Sites sites, const FastDivide by_places, std::int64_t stride_h,
+                          std::int64_t stride_w, std::int64_t pad_h, std::int64_t pad_w,
+                          std::int64_t dilation_h, std::int64_t dilation_w, std::int64_t width,
+                          const Place* __restrict__ argmax, std::int64_t* __restrict__ indices) {
   constexpr int V = Sites::kLanes;
-  const Index i = thread_index<Index>();
+  const Index i = thread_index();
   if (i >= sites.count) return;
-  const Site<Index> at = sites[i];
+  const Site at = sites[i];
   const auto lanes = sites.lanes(at);
 
   const Vector<Place, V> winner = lanes.load(argmax, sites.offset(at), sites.image());
@@ -51,9 +50,9 @@ max_pool2d_indices_kernel(const Sites sites, Divider<Index> s, std::int64_t stri
 #pragma unroll
   for (int j = 0; j < V; ++j) {
     Index r = static_cast<Index>(winner[j]);
-    const Index place = split(r, s);
-    values[j] = (at.row * stride_h - pad_h + r * dilation_h) * width + at.column * stride_w - pad_w +
-                place * dilation_w;
+    const Index s = split(r, by_places);
+    values[j] =
+        (at.row * stride_h - pad_h + r * dilation_h) * width + at.column * stride_w - pad_w + s * dilation_w;
   }
   lanes.store(indices, sites.offset(at), sites.image(), values);
 }
@@ -63,7 +62,7 @@ max_pool2d_indices_kernel(const Sites sites, Divider<Index> s, std::int64_t stri
 void max_pool2d_gather(DType dtype, DType places, const Pool2dGeometry& geometry, Layout layout,
                        const void* input, const void* argmax, void* output, std::uintptr_t stream,
                        std::int64_t largest_index) {
-  const Pool pool(geometry, layout);
+  const Pool pool(geometry, layout, largest_index);
   dispatch_floating(dtype, [&](auto t) {
     dispatch_places(places, [&](auto place) {
       using T = decltype(t);
@@ -71,30 +70,26 @@ void max_pool2d_gather(DType dtype, DType places, const Pool2dGeometry& geometry
       const auto* x = static_cast<const T*>(input);
       const auto* a = static_cast<const Place*>(argmax);
       auto* y = static_cast<T*>(output);
-      pool.batch(largest_index)
-          .spread_over_images(pool.g.p, pool.g.q, [&](const auto& sites, std::int64_t first) {
-            using Sites = std::decay_t<decltype(sites)>;
-            using Index = typename Sites::Offset;
-            launch(&max_pool2d_gather_kernel<T, Place, Sites>, over(sites.count, stream), sites,
-                   pool.rows<Index>(), pool.columns<Index>(), x + first * pool.input_image(),
-                   a + first * pool.output_image(), y + first * pool.output_image());
-          });
+      pool.batch.spread<4>(pool.g.p, pool.g.q, [&](const auto& sites, std::int64_t first) {
+        launch(&max_pool2d_gather_kernel<T, Place, std::decay_t<decltype(sites)>>, over(sites.count, stream),
+               sites, pool.rows(), pool.columns(), x + first * pool.input_image,
+               a + first * pool.output_image, y + first * pool.output_image);
+      });
     });
   });
 }
 
 void max_pool2d_indices(DType places, const Pool2dGeometry& geometry, Layout layout, const void* argmax,
                         std::int64_t* indices, std::uintptr_t stream, std::int64_t largest_index) {
-  const Pool pool(geometry, layout);
+  const Pool pool(geometry, layout, largest_index);
   const Pool2dGeometry& g = geometry;
   dispatch_places(places, [&](auto place) {
     using Place = decltype(place);
     const auto* a = static_cast<const Place*>(argmax);
-    pool.batch(largest_index).spread_over_images(g.p, g.q, [&](const auto& sites, std::int64_t first) {
-      using Sites = std::decay_t<decltype(sites)>;
-      launch(&max_pool2d_indices_kernel<Place, Sites>, over(sites.count, stream), sites,
-             Divider<typename Sites::Offset>(g.s), g.stride_h, g.stride_w, g.pad_h, g.pad_w, g.dilation_h,
-             g.dilation_w, g.w, a + first * pool.output_image(), indices + first * pool.output_image());
+    pool.batch.spread<4>(g.p, g.q, [&](const auto& sites, std::int64_t first) {
+      launch(&max_pool2d_indices_kernel<Place, std::decay_t<decltype(sites)>>, over(sites.count, stream),
+             sites, FastDivide(g.s), g.stride_h, g.stride_w, g.pad_h, g.pad_w, g.dilation_h, g.dilation_w,
+             g.w, a + first * pool.output_image, indices + first * pool.output_image);
     });
   });
 }

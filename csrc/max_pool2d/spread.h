@@ -7,6 +7,8 @@
 //                      memory, so every access is coalesced whatever the number of channels
 #pragma once
 
+#include <stdexcept>
+
 #include "../common/device.h"
 #include "../common/fast_divide.h"
 #include "../common/launch.h"
@@ -16,85 +18,68 @@ namespace cnnkernels {
 
 enum class Spread { channels, images };
 
-// Exact division of a non-negative Index by a number known at launch.
-template <class Index>
-struct Divider;
+// Coordinates, and numbers of sites; element offsets have a type of their own.
+using Index = std::int32_t;
 
-template <>
-struct Divider<std::int32_t> {
-  FastDivide fast;
-  explicit Divider(std::int64_t d) : fast(d) {}
-  CNN_DEVICE std::int32_t divisor() const { return static_cast<std::int32_t>(fast.divisor); }
-  CNN_DEVICE std::int32_t quotient(std::int32_t n) const {
-    return static_cast<std::int32_t>(fast.quotient(n));
-  }
-};
-
-template <>
-struct Divider<std::int64_t> {
-  std::uint64_t by;
-  explicit Divider(std::int64_t d) : by(d) {}
-  CNN_DEVICE std::int64_t divisor() const { return static_cast<std::int64_t>(by); }
-  CNN_DEVICE std::int64_t quotient(std::int64_t n) const { return static_cast<std::int64_t>(n / by); }
-};
-
-// n := n / d, returns n % d.
-template <class Index>
-CNN_DEVICE Index split(Index& n, const Divider<Index>& d) {
-  const Index quotient = d.quotient(n);
-  const Index remainder = n - quotient * d.divisor();
-  n = quotient;
-  return remainder;
+// Exact division of non-negative numbers.
+CNN_DEVICE Index operator/(Index n, const FastDivide& d) {
+  return static_cast<Index>(d.quotient(static_cast<std::uint32_t>(n)));
 }
+// n := n / d, returns n % d.
+CNN_DEVICE Index split(Index& n, const FastDivide& d) {
+  std::uint32_t remainder;
+  n = static_cast<Index>(d.divmod(static_cast<std::uint32_t>(n), remainder));
+  return static_cast<Index>(remainder);
+}
+CNN_DEVICE Index value(const FastDivide& d) { return static_cast<Index>(d.divisor); }
 
-template <class Index>
 struct Site {
   Index image, row, column, channel;
 };
 
-// The sites of a tensor [images, rows, columns, channels], channels fastest, with V lanes at each.
-template <Spread kSpread, int V, class Index>
+// The sites of some rows of a tensor [images, rows, columns, channels], channels fastest, with V lanes at
+// each.
+template <Spread kSpread, int V, class OffsetType>
 struct Sites {
+  static constexpr bool kAdjacent = kSpread == Spread::channels;
   static constexpr int kLanes = V;
-  using Offset = Index;
+  using Offset = OffsetType;
 
-  Index images, count;  // `count` sites; a thread for each
-  Divider<Index> rows, columns, channels;
-  Divider<Index> groups;  // of V channels (or of 1)
+  Index images, rows, columns, channels;
+  Index first_row, count;  // `count` sites; a thread for each
+  FastDivide by_rows, by_columns, by_groups;
 
-  Sites(std::int64_t n, std::int64_t h, std::int64_t w, std::int64_t c)
-      : images(static_cast<Index>(n)), rows(h), columns(w), channels(c), groups(kAdjacent ? c / V : c) {
-    count = static_cast<Index>((kAdjacent ? n : (n + V - 1) / V) * h * w * (kAdjacent ? c / V : c));
+  // The offset of a pixel's channel in a tensor of the same images and channels, but its own rows and
+  // columns.
+  CNN_DEVICE Offset offset(const Site& at, Index height, Index width, Index row, Index column) const {
+    return ((Offset(at.image) * height + row) * width + column) * channels + at.channel;
+  }
+  CNN_DEVICE Offset offset(const Site& at) const { return offset(at, rows, columns, at.row, at.column); }
+  // The elements of an image in such a tensor.
+  CNN_DEVICE Offset image(Index height, Index width) const { return Offset(height) * width * channels; }
+  CNN_DEVICE Offset image() const { return image(rows, columns); }
+
+  CNN_DEVICE Site operator[](Index i) const {
+    Site at;
+    at.channel = split(i, by_groups) * (kAdjacent ? V : 1);
+    at.column = split(i, by_columns);
+    at.row = split(i, by_rows) + first_row;
+    at.image = i * (kAdjacent ? 1 : V);
+    return at;
   }
 
-  CNN_DEVICE Site<Index> operator[](Index i) const {
-    Site<Index> site;
-    site.channel = split(i, groups) * (kAdjacent ? V : 1);
-    site.column = split(i, columns);
-    site.row = split(i, rows);
-    site.image = i * (kAdjacent ? 1 : V);
-    return site;
-  }
-  // Elements in an image, and before a site's first lane.
-  CNN_DEVICE Index image() const { return rows.divisor() * columns.divisor() * channels.divisor(); }
-  CNN_DEVICE Index offset(const Site<Index>& at) const {
-    return ((at.image * rows.divisor() + at.row) * columns.divisor() + at.column) * channels.divisor() +
-           at.channel;
-  }
-
-  // The lanes at one site, over any tensor of the same images and channels. Lanes past the batch's end load
-  // what the last image has and store nothing.
+  // The lanes at one site. Lanes past the batch's end load what the last image has and store nothing.
   struct Lanes {
     Index last;
-    // From lane 0 to lane j, in a tensor of `image` elements an image.
-    CNN_DEVICE Index step(int j, Index image) const {
-      if constexpr (kAdjacent) return j;
-      return (j < last ? static_cast<Index>(j) : last) * image;
-    }
 
+    // From lane 0 to lane j, in a tensor of `image` elements an image.
+    CNN_DEVICE Offset step(int j, Offset image) const {
+      if constexpr (kAdjacent) return j;
+      return (j < last ? j : last) * image;
+    }
     // `offset` is lane 0's.
     template <class T>
-    CNN_DEVICE Vector<T, V> load(const T* tensor, Index offset, Index image) const {
+    CNN_DEVICE Vector<T, V> load(const T* tensor, Offset offset, Offset image) const {
       if constexpr (kAdjacent) {
         return cnnkernels::load<V>(tensor + offset);
       } else {
@@ -105,7 +90,7 @@ struct Sites {
       }
     }
     template <class T>
-    CNN_DEVICE void store(T* tensor, Index offset, Index image, const Vector<T, V>& values) const {
+    CNN_DEVICE void store(T* tensor, Offset offset, Offset image, const Vector<T, V>& values) const {
       if constexpr (kAdjacent) {
         cnnkernels::store(tensor + offset, values);
       } else {
@@ -116,68 +101,78 @@ struct Sites {
       }
     }
   };
-  CNN_DEVICE Lanes lanes(const Site<Index>& at) const {
+  CNN_DEVICE Lanes lanes(const Site& at) const {
     const Index left = kAdjacent ? V : images - at.image;
     return {left < V ? left - 1 : V - 1};
   }
-
- private:
-  static constexpr bool kAdjacent = kSpread == Spread::channels;
 };
 
 inline constexpr unsigned kThreads = 256;
-// Blocks an SM should hold: up to 64 registers a thread, 128 with 64-bit arithmetic.
-template <class Index>
-inline constexpr unsigned kBlocks = sizeof(Index) == 4 ? 4 : 2;
 
-template <class Index>
-CNN_DEVICE Index thread_index() {
-  return static_cast<Index>(blockIdx.x) * static_cast<Index>(kThreads) + static_cast<Index>(threadIdx.x);
-}
+CNN_DEVICE Index thread_index() { return static_cast<Index>(blockIdx.x * kThreads + threadIdx.x); }
 
 // A thread for each of `count` sites.
 inline Launch over(std::int64_t count, std::uintptr_t stream) {
   return Launch{dim3(static_cast<unsigned>((count + kThreads - 1) / kThreads)), dim3(kThreads), 0, stream};
 }
 
-// Images of one batch in several tensors of different rows and columns.
+// The images of several tensors that differ in rows and columns alone.
 struct Batch {
   std::int64_t images, channels;
-  std::int64_t largest_image;  // elements, over all the tensors
-  bool small;                  // whatever else a kernel computes stays below 2^31
+  std::int64_t largest_image;  // in elements, over all the tensors
   std::int64_t largest_index;  // that 32-bit arithmetic may meet
 
-  // Calls body(first, images, Index{}) for successive slices of the batch, each within 32-bit arithmetic: a
-  // batch of more than 2^31 elements keeps the fast kernels. 64-bit arithmetic serves the single image that
-  // large.
-  template <class Body>
-  void slices(Body&& body) const {
-    const std::int64_t fit = small ? largest_index / largest_image : 0;
-    if (fit == 0) return body(std::int64_t{0}, images, std::int64_t{});
-    for (std::int64_t first = 0; first < images; first += fit) {
-      body(first, fit < images - first ? fit : images - first, std::int32_t{});
+  // Calls body(sites, first image) for parts of a tensor [images, rows, columns, channels] whose sites and
+  // offsets stay within 32 bits: all of it, or slices of the batch. Only an image too large for that takes
+  // 64-bit offsets, slices of its rows keeping its sites within 32 bits. Lanes are V adjacent channels where
+  // all of `tensors`, if there are any, allow vectors, else V images.
+  template <int V, class Body, class... T>
+  void spread(std::int64_t rows, std::int64_t columns, Body&& body, const T*... tensors) const {
+    const auto part = [&](auto offset, std::int64_t first, std::int64_t n, std::int64_t row,
+                          std::int64_t some) {
+      using Offset = decltype(offset);
+      if constexpr (sizeof...(T) > 0) {
+        const bool aligned = ((reinterpret_cast<std::uintptr_t>(tensors) % (V * sizeof(T)) == 0) && ...);
+        if (channels % V == 0 && aligned) {
+          return body(sites<Spread::channels, V, Offset>(n, row, some, rows, columns), first);
+        }
+      }
+      if constexpr (sizeof(Offset) == sizeof(Index)) {
+        if (n > V / 2) return body(sites<Spread::images, V, Offset>(n, row, some, rows, columns), first);
+      }
+      body(sites<Spread::images, 1, Offset>(n, row, some, rows, columns), first);
+    };
+
+    const std::int64_t fit = largest_index / largest_image, step = largest_index / (columns * channels);
+    if (fit == 0 && step == 0) throw std::invalid_argument("a row of an image has more than 2^31 elements");
+    for (std::int64_t first = 0; first < images; first += fit > 0 ? fit : 1) {
+      if (fit > 0) {
+        part(std::int32_t{}, first, fit < images - first ? fit : images - first, 0, rows);
+        continue;
+      }
+      for (std::int64_t row = 0; row < rows; row += step) {
+        part(std::int64_t{}, first, 1, row, step < rows - row ? step : rows - row);
+      }
     }
   }
 
-  // Calls body(sites, first) for the slices of a tensor [images, rows, columns, channels], spread over
-  // channels where all of `tensors` allow vectors of V elements, else over images.
-  template <int V, class Body, class... T>
-  void spread(std::int64_t rows, std::int64_t columns, Body&& body, const T*... tensors) const {
-    const auto aligned = [](auto* p) { return reinterpret_cast<std::uintptr_t>(p) % (V * sizeof(*p)) == 0; };
-    const bool vectors = channels % V == 0 && (aligned(tensors) && ...);
-    slices([&](std::int64_t first, std::int64_t count, auto index) {
-      using Index = decltype(index);
-      if (vectors) return body(Sites<Spread::channels, V, Index>(count, rows, columns, channels), first);
-      body(Sites<Spread::images, kImages, Index>(count, rows, columns, channels), first);
-    });
+ private:
+  template <Spread kSpread, int V, class Offset>
+  Sites<kSpread, V, Offset> sites(std::int64_t n, std::int64_t first_row, std::int64_t some_rows,
+                                  std::int64_t rows, std::int64_t columns) const {
+    const std::int64_t groups = kSpread == Spread::channels ? channels / V : channels;
+    const std::int64_t lanes = kSpread == Spread::channels ? n : (n + V - 1) / V;
+    const auto index = [](std::int64_t x) { return static_cast<Index>(x); };
+    return {index(n),
+            index(rows),
+            index(columns),
+            index(channels),
+            index(first_row),
+            index(lanes * some_rows * columns * groups),
+            FastDivide(some_rows),
+            FastDivide(columns),
+            FastDivide(groups)};
   }
-  template <class Body>
-  void spread_over_images(std::int64_t rows, std::int64_t columns, Body&& body) const {
-    slices([&](std::int64_t first, std::int64_t count, auto index) {
-      body(Sites<Spread::images, kImages, decltype(index)>(count, rows, columns, channels), first);
-    });
-  }
-  static constexpr int kImages = 4;
 };
 
 // The most elements that one instruction moves.

@@ -1,7 +1,6 @@
-// A pool's window over the rows or columns of its input, and the host's view of a whole pool.
+// A pool's windows over the rows or columns of its input, and the host's view of a whole pool.
 #pragma once
 
-#include <cmath>
 #include <stdexcept>
 #include <type_traits>
 
@@ -11,33 +10,32 @@
 
 namespace cnnkernels {
 
-// One axis: place r of window p stands at x = p * stride - pad + r * dilation.
-template <class Index>
+// One axis: place r of window p stands at p * stride - pad + r * dilation.
 struct Axis {
-  Index size, places, stride, pad, dilation;
-  Divider<Index> by_dilation, by_places;
+  Index size, places, stride, pad;
+  FastDivide by_dilation, by_places;
 
   Axis(std::int64_t size, std::int64_t places, std::int64_t stride, std::int64_t pad, std::int64_t dilation)
       : size(static_cast<Index>(size)),
         places(static_cast<Index>(places)),
         stride(static_cast<Index>(stride)),
         pad(static_cast<Index>(pad)),
-        dilation(static_cast<Index>(dilation)),
         by_dilation(dilation),
         by_places(places) {}
 
+  CNN_DEVICE Index dilation() const { return value(by_dilation); }
   // Where window p starts; before the input it is negative.
   CNN_DEVICE Index start(Index p) const { return p * stride - pad; }
   // The first place at or after the input's start (the last one if there is none).
   CNN_DEVICE Index first_place(Index start) const {
     if (start >= 0) return 0;
-    const Index first = by_dilation.quotient(dilation - 1 - start);
+    const Index first = (dilation() - 1 - start) / by_dilation;
     return first < places ? first : places - 1;
   }
   // One past the last place before the input's end.
   CNN_DEVICE Index end_place(Index start) const {
     if (start >= size) return 0;
-    const Index end = by_dilation.quotient(size - 1 - start) + 1;
+    const Index end = (size - 1 - start) / by_dilation + 1;
     return end < places ? end : places;
   }
 };
@@ -47,13 +45,11 @@ struct Axis {
 // dilation >= size + pad, places beyond the first fall outside either way, and with stride >= size + pad so
 // do windows beyond the first.
 struct Pool {
-  std::int64_t images, channels;
   Pool2dGeometry g;
+  Batch batch;
+  std::int64_t input_image, output_image;  // elements
 
-  Pool(const Pool2dGeometry& geometry, Layout layout)
-      : images(layout == Layout::nhwc ? geometry.n : geometry.n * geometry.c),
-        channels(layout == Layout::nhwc ? geometry.c : 1),
-        g(geometry) {
+  Pool(const Pool2dGeometry& geometry, Layout layout, std::int64_t largest_index) : g(geometry) {
     if (g.r > INT32_MAX / g.s)
       throw std::invalid_argument("max_pool2d: a window of more than 2^31 - 1 places");
     const auto cut = [](std::int64_t& step, std::int64_t reach) { step = step < reach ? step : reach; };
@@ -61,28 +57,22 @@ struct Pool {
     cut(g.stride_w, g.w + g.pad_w);
     cut(g.dilation_h, g.h + g.pad_h);
     cut(g.dilation_w, g.w + g.pad_w);
-  }
-
-  std::int64_t input_image() const { return g.h * g.w * channels; }
-  std::int64_t output_image() const { return g.p * g.q * channels; }
-  template <class Index>
-  Axis<Index> rows() const {
-    return {g.h, g.r, g.stride_h, g.pad_h, g.dilation_h};
-  }
-  template <class Index>
-  Axis<Index> columns() const {
-    return {g.w, g.s, g.stride_w, g.pad_w, g.dilation_w};
-  }
-
-  Batch batch(std::int64_t largest_index) const {
-    // Beyond the ends of the input a coordinate still stays below size + pad + windows * stride + places *
-    // dilation.
+    // Beyond the ends of the input a coordinate still stays below this.
     const double rows = double(g.h) + double(g.pad_h) + double(g.p) * g.stride_h + double(g.r) * g.dilation_h;
     const double columns =
         double(g.w) + double(g.pad_w) + double(g.q) * g.stride_w + double(g.s) * g.dilation_w;
-    const std::int64_t image = input_image() > output_image() ? input_image() : output_image();
-    return {images, channels, image, rows < 0x1p31 && columns < 0x1p31, largest_index};
+    if (rows >= 0x1p31 || columns >= 0x1p31)
+      throw std::invalid_argument("max_pool2d: rows or columns pass 2^31");
+
+    const std::int64_t channels = layout == Layout::nhwc ? g.c : 1;
+    input_image = g.h * g.w * channels;
+    output_image = g.p * g.q * channels;
+    batch = {layout == Layout::nhwc ? g.n : g.n * g.c, channels,
+             input_image > output_image ? input_image : output_image, largest_index};
   }
+
+  Axis rows() const { return {g.h, g.r, g.stride_h, g.pad_h, g.dilation_h}; }
+  Axis columns() const { return {g.w, g.s, g.stride_w, g.pad_w, g.dilation_w}; }
 };
 
 // Calls body(Place{}) with the C++ type of an argmax.
