@@ -226,8 +226,7 @@ def max_pool2d(
         ceil_mode,
         backend,
     )
-    # PyTorch's unbatched result is contiguous whatever the input's strides
-    batch = input if input.dim() == 4 else input.contiguous().unsqueeze(0)
+    batch = input if input.dim() == 4 else input.unsqueeze(0)
     output, argmax = _max_pool2d.max_pool2d_forward(batch, *parameters)
     if input.dim() == 3:
         output = output.squeeze(0)
@@ -316,9 +315,7 @@ def max_unpool2d(
     size = _unpooled_size(input.shape[-2:], window, steps, _pair("max_unpool2d", "padding", padding), output_size)
     if input.dim() == 4:
         return _max_unpool2d.max_unpool2d_forward(input, indices, size, backend)
-    return _max_unpool2d.max_unpool2d_forward(
-        input.contiguous().unsqueeze(0), indices.unsqueeze(0), size, backend
-    ).squeeze(0)
+    return _max_unpool2d.max_unpool2d_forward(input.unsqueeze(0), indices.unsqueeze(0), size, backend).squeeze(0)
 
 
 def _unpooled_size(

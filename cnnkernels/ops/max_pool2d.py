@@ -72,7 +72,6 @@ def _forward_run(input: Tensor, *parameters: Any) -> tuple[Tensor, Tensor]:
 def _forward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     input, *ctx.parameters = inputs
     ctx.input_like = (input.shape, gradient_stride(input))
-    ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(output[1])
     ctx.set_materialize_grads(False)
 
