@@ -65,7 +65,7 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
     interpreter = ["-DCNN_INTERPRETER=1", "-Wno-unknown-pragmas", "-fstack-clash-protection"]
     link_flags = "-static-libgcc -pthread" + (f" -fsanitize={SANITIZE}" if SANITIZE else "")
     if SANITIZE:
-        interpreter += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer"]
+        interpreter += [f"-DCNN_{SANITIZE[0].upper()}SAN=1", "-fno-omit-frame-pointer"]
     elif "g++" in cxx or cxx == "c++":
         interpreter.append("-ftrivial-auto-var-init=pattern")  # an unset accumulator is seen
     depends = ["  depfile = $out.d", "  deps = gcc"]
@@ -73,6 +73,8 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
         f"builddir = {build}",  # where ninja keeps its log
         f"host = {shlex.join(host_flags())} {includes}",
         f"interpreter = {shlex.join(interpreter)}",
+        # the program under test is instrumented, the machine that runs it is not
+        f"sanitize = {f'-fsanitize={SANITIZE}' if SANITIZE else ''}",
         "device = -std=c++20 -O3 -lineinfo -Xptxas -v -Xfatbin=-compress-all -Icsrc "
         + shlex.join(["-Xcompiler", "-fPIC,-fvisibility=hidden", *gencode()]),
         "rule host",
@@ -104,7 +106,8 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
             lines.append(f"build {target}: {'nvcc' if device else 'host'} {path}")
             if not device:
                 flags = shlex.join([f"-DCNN_MODULE={name}", f'-DCNN_BUILT_FOR="{built_for(cuda)}"'])
-                lines.append(f"  flags = {flags}" + ("" if cuda else " $interpreter"))
+                flags += "" if cuda else " $interpreter" if "interpreter" in path.parts else " $interpreter $sanitize"
+                lines.append(f"  flags = {flags}")
         lines.append(f"build {out / name}{sysconfig.get_config_var('EXT_SUFFIX')}: link {' '.join(objects)}")
         if cuda:
             libs = Path(shutil.which(nvcc.split()[-1])).resolve().parent.parent / "lib64"

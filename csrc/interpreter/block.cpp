@@ -37,7 +37,7 @@ void Block::begin(const Work& work, std::uint64_t linear) {
   threads = block_dim.x * block_dim.y * block_dim.z;
   warps_ = (threads + kWarpSize - 1) / kWarpSize;
   threads_alive_ = threads;
-  kernel_ = work.kernel;
+  work_ = &work;
   order = work.schedule.order;
   random.state = work.schedule.seed * 0x9e3779b97f4a7c15u + linear;
   random.next();
@@ -55,6 +55,9 @@ void Block::begin(const Work& work, std::uint64_t linear) {
   }
   turn_warp_ = order == Order::reversed ? 0 : warps_ - 1;
   turns_in_warp_ = ~0u - 1;  // the first turn is the first (or last) warp's
+#if defined(CNN_TSAN)
+  race_threads_.next_block();
+#endif
   uint3 at{0, 0, 0};
   for (unsigned i = 0; i < threads; ++i) {
     threads_[i].index = at;
@@ -70,6 +73,9 @@ void Block::begin(const Work& work, std::uint64_t linear) {
     if (fiber.stack == nullptr) fiber.stack = stacks_.at(i);
     stacks_.renew(i);
     prepare(fiber, &Block::thread_main);
+#if defined(CNN_TSAN)
+    race_threads_.give(fiber, i, "block " + text(index) + " thread " + text(threads_[i].index));
+#endif
   }
 }
 
@@ -108,6 +114,9 @@ void Block::end() {
     slot = {};
   }
   shared.end_block();
+#if defined(CNN_TSAN)
+  if (failure_) race_threads_.forget();
+#endif
 }
 
 // What a fiber runs. Other fibers' locals are abandoned after a fault: kernels keep only trivially
@@ -116,6 +125,7 @@ void Block::thread_main() {
   Thread& self = *current;
   Block& block = *self.block;
   entered(*self.fiber);
+  happens_after(block.work_);
   const auto guarded = [&](auto&& step) {
     try {
       step();
@@ -128,7 +138,7 @@ void Block::thread_main() {
     }
     current = &self;  // a fault in another thread's name leaves that one there
   };
-  guarded([&] { (*block.kernel_)(); });
+  guarded([&] { (*block.work_->kernel)(); });
   Thread* next = nullptr;
   if (!block.failure_) {
     guarded([&] {
@@ -146,7 +156,7 @@ void Block::thread_main() {
 }
 
 void Block::finish_thread(Thread& t) {
-  happens_before(kernel_);  // the launch is over when all its threads are
+  happens_before(work_->kernel);  // the launch is over when all its threads are
   const std::uint32_t bit = 1u << t.lane;
   alive_[t.warp] &= ~bit;
   --threads_alive_;

@@ -106,9 +106,12 @@ class Block : public BlockView {
   std::uint32_t turn_warp_ = 0;               // whose turn it is, or was last
   std::uint32_t turn_lane_[kMostWarps] = {};  // the same within each warp
   unsigned turns_in_warp_ = 0;
-  const FunctionRef<void()>* kernel_ = nullptr;
+  const Work* work_ = nullptr;
   std::optional<KernelFault> failure_;
   Stacks stacks_;
+#if defined(CNN_TSAN)
+  RaceThreads race_threads_;
+#endif
   std::unique_ptr<Thread[]> threads_;
   std::unique_ptr<Fiber[]> fibers_;
   Fiber host_;

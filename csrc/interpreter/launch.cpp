@@ -246,6 +246,7 @@ void run(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes, Function
       if (hooks.after != nullptr) hooks.after(token);
     }
   } after{token};
+  happens_before(&work);
   machine().run(work, std::uint64_t(grid.x) * grid.y * grid.z);
   happens_after(&kernel);
 }
