@@ -73,8 +73,7 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
         f"builddir = {build}",  # where ninja keeps its log
         f"host = {shlex.join(host_flags())} {includes}",
         f"interpreter = {shlex.join(interpreter)}",
-        # the program under test is instrumented, the machine that runs it is not
-        f"sanitize = {f'-fsanitize={SANITIZE}' if SANITIZE else ''}",
+        f"sanitize = {f'-fsanitize={SANITIZE}' if SANITIZE else ''}",  # kernels, not the machine that runs them
         "device = -std=c++20 -O3 -lineinfo -Xptxas -v -Xfatbin=-compress-all -Icsrc "
         + shlex.join(["-Xcompiler", "-fPIC,-fvisibility=hidden", *gencode()]),
         "rule host",
@@ -131,11 +130,9 @@ class NinjaBuild(build_ext):
         build = Path("build") / (SANITIZE or "native")
         out = build if SANITIZE else Path("cnnkernels") if self.inplace else Path(self.build_lib) / "cnnkernels"
         (ROOT / build).mkdir(parents=True, exist_ok=True)
-        nvcc = find_nvcc()
-        if nvcc is None and not SANITIZE:
+        if (nvcc := find_nvcc()) is None and not SANITIZE:
             print("nvcc not found (or switched off): building cnnkernels._interpreter only")
-        file = ROOT / build / "build.ninja"
-        file.write_text(ninja_file(build, out, nvcc))
+        (file := ROOT / build / "build.ninja").write_text(ninja_file(build, out, nvcc))
         jobs = ["-j", os.environ.get("MAX_JOBS", str(os.cpu_count()))]
         subprocess.run([os.path.join(ninja.BIN_DIR, "ninja"), "-f", str(file), *jobs], cwd=ROOT, check=True)
 
