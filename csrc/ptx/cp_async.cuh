@@ -1,9 +1,9 @@
 // cp.async: copies of 4, 8 or 16 bytes from global to shared memory that bypass registers and complete later.
 //
-// Copies gather into a group by cp_async_commit(). cp_async_wait<N>() returns when at most the N youngest
-// groups of the calling thread are still on their way; other threads need a barrier after it. If tensor cores
-// (wgmma) or TMA read the data next, each thread also calls fence_proxy_async() between its wait and the
-// barrier.
+// Copies gather into a group by cp_async_commit(). cp_async_wait<N>() returns when at most the N
+// youngest groups of the calling thread are still on their way; other threads need a barrier after
+// it. If tensor cores (wgmma) or TMA read the data next, each thread also calls
+// fence_proxy_async() between its wait and the barrier.
 #pragma once
 
 #include "mbarrier.cuh"
@@ -53,8 +53,8 @@ CNN_DEVICE void cp_async_wait(CNN_SITE_ONLY) {
 #endif
 }
 
-// Arrives on the barrier when all copies the calling thread has issued so far are complete. The barrier's
-// number of arrivals counts it.
+// Arrives on the barrier when all copies the calling thread has issued so far are complete.
+// The barrier's number of arrivals counts it.
 CNN_DEVICE void cp_async_arrive(Mbarrier* barrier CNN_SITE) {
 #if defined(CNN_INTERPRETER)
   model::cp_async_arrive(barrier, site);

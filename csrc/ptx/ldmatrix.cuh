@@ -1,10 +1,10 @@
 // ldmatrix and stmatrix: a warp moves 8 x 8 matrices of 16-bit elements between shared memory and fragments.
 //
 // A matrix is eight rows of 16 bytes, which may lie anywhere. Lane 8 * m + r names row r of matrix m (x1
-// reads the addresses of lanes 0-7, x2 of lanes 0-15, x4 of all). Register m of lane 4 * g + c then holds
-// elements 2 * c (low half) and 2 * c + 1 of row g of matrix m; with _trans, of column g. Without _trans the
-// same serves 8-bit and 32-bit elements: lane 4 * g + c gets the c-th 4-byte word of row g. stmatrix is the
-// inverse and needs sm_90.
+// reads the addresses of lanes 0-7, x2 of lanes 0-15, x4 of all). Register m of lane 4 * g + c then
+// holds elements 2 * c (low half) and 2 * c + 1 of row g of matrix m; with _trans, of column g. Without
+// _trans the same serves 8-bit and 32-bit elements: lane 4 * g + c gets the c-th 4-byte word of row g.
+// stmatrix is the inverse and needs sm_90.
 #pragma once
 
 #include "site.h"

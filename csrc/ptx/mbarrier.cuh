@@ -1,10 +1,10 @@
 // mbarrier: a barrier in shared memory that counts arrivals of threads and bytes of asynchronous copies.
 //
-// A phase completes when all its arrivals are in and every byte expected has come; the next begins at once. A
-// wait names the parity of the phase it waits for, 0 for the first, and passes when that phase is over. On a
-// fresh barrier the parity 1 passes: the "phase before" is over. So a ring of stages needs a full and an
-// empty barrier a stage, and one bit that flips each time round: consumers wait full with it, producers wait
-// empty with its opposite.
+// A phase completes when all its arrivals are in and every byte expected has come; the next begins at
+// once. A wait names the parity of the phase it waits for, 0 for the first, and passes when that phase
+// is over. On a fresh barrier the parity 1 passes: the "phase before" is over. So a ring of stages needs
+// a full and an empty barrier a stage, and one bit that flips each time round: consumers wait full with
+// it, producers wait empty with its opposite.
 //
 // mbarrier_init by one thread, mbarrier_init_fence by the same thread, then __syncthreads. At least one wait
 // must see a phase complete before the first arrival of the next.

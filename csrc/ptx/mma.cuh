@@ -17,8 +17,8 @@
 
 namespace cnnkernels {
 
-// A float rounded to 10 bits of fraction (float_to_tf32). Names an operand type; a value is kept in
-// std::uint32_t.
+// A float rounded to 10 bits of fraction (float_to_tf32). Names an operand type; a
+// value is kept in std::uint32_t.
 struct tf32 {};
 
 // The shape of one instruction and what a lane holds of it.
@@ -77,8 +77,8 @@ CNN_DEVICE void mma<double>(double (&d)[2], const double (&a)[1], const double (
 
 #endif
 
-// All 32 lanes of the warp call it together. int8 sums wrap modulo 2^32; float and double sums have an order
-// of the hardware's own.
+// All 32 lanes of the warp call it together. int8 sums wrap modulo 2^32; float and double
+// sums have an order of the hardware's own.
 template <class In, int MT, int NT>
 CNN_DEVICE void mma_tile(typename Mma<In>::Accumulator (&d)[MT][NT][Mma<In>::d],
                          const typename Mma<In>::Operand (&a)[MT][Mma<In>::a],

@@ -2,8 +2,8 @@
 // below each other would put their n-th 16-byte chunks into the same banks; so row r's chunks are permuted by
 // an exclusive or with r. In the address, the chunk's number lies in bits 4-6 and the row's in bits 7-9:
 //   swizzled = address ^ ((address >> 7 & mask) << 4),   mask = 7, 3, 1, 0 for spans of 128, 64, 32, 0 bytes
-// The address is the absolute one: buffers are aligned to 8 spans (1024, 512, 256 bytes), where the pattern
-// begins.
+// The address is the absolute one: buffers are aligned to 8 spans (1024, 512, 256
+// bytes), where the pattern begins.
 #pragma once
 
 #include "tensor_map.h"

@@ -53,10 +53,10 @@ CNN_DEVICE bool elect_one(CNN_SITE_ONLY) {
 #endif
 }
 
-// setmaxnreg: a warpgroup's threads give registers back to the block's pool, or take from it (waiting until
-// there are enough). Count is the new number a thread may use, a multiple of 8 in 24..256. The kernel's
-// CNN_KERNEL bound sets the number all start with: 65536 / threads, rounded down to a multiple of 8. Needs
-// sm_90a.
+// setmaxnreg: a warpgroup's threads give registers back to the block's pool, or take from it
+// (waiting until there are enough). Count is the new number a thread may use, a multiple of 8 in
+// 24..256. The kernel's CNN_KERNEL bound sets the number all start with: 65536 / threads,
+// rounded down to a multiple of 8. Needs sm_90a.
 template <int Count>
 CNN_DEVICE void decrease_registers(CNN_SITE_ONLY) {
   static_assert(Count >= 24 && Count <= 256 && Count % 8 == 0, "setmaxnreg takes multiples of 8 in 24..256");

@@ -1,12 +1,11 @@
 // The description of a tensor that TMA copies boxes of, made on the host and passed to a kernel by value:
 //
-//   TileBox box{.element = MapElement::float16, .address = x, .rank = 2, .size = {C, N}, .stride = {0, 2 *
-//   C},
-//               .box = {64, 128}, .swizzle = Swizzle::span128};
-//   kernel<<<...>>>(..., const __grid_constant__ TensorMap map)   with   make_tensor_map(box)
+//   make_tensor_map(TileBox{.element = MapElement::float16, .address = x, .rank = 2, .size = {C, N},
+//                           .stride = {0, 2 * C}, .box = {64, 128}, .swizzle = Swizzle::span128})
+//   CNN_KERNEL(128, 1) kernel(const __grid_constant__ TensorMap map, ..)
 //
 // Dimensions are given innermost first, everywhere. What cuTensorMapEncode* demands is checked here, by name
-// and value, for the GPU and the interpreter alike.
+// and value, for the GPU and the interpreter alike: std::invalid_argument.
 #pragma once
 
 #include <bit>
@@ -39,18 +38,18 @@ struct TileBox {
   MapElement element;
   const void* address;  // of element (0, 0, ..), 16-byte aligned
   int rank;             // 1 to 5
-  std::int64_t size[5] =
-      {};  // of the tensor, in elements: what lies outside reads as zero and is not written
-  std::int64_t stride[5] =
-      {};           // bytes to the next element of a dimension; [0] is not read: elements are dense
-  int box[5] = {};  // elements spanned, at most 256 a dimension
+  // Of the tensor, in elements: what lies outside reads as zero and is not written.
+  std::int64_t size[5] = {};
+  // Bytes to the next element of a dimension; [0] is not read: elements are dense.
+  std::int64_t stride[5] = {};
+  int box[5] = {};                // elements spanned, at most 256 a dimension
   int step[5] = {1, 1, 1, 1, 1};  // takes every step-th element of the span; 1 to 8, [0] is not read
   Swizzle swizzle = Swizzle::none;
 };
 
-// A column of pixels of an N (D) H W C tensor, as an implicit GEMM needs them: pixels are counted along W,
-// then H, then (D, then) N, over the places a filter's first tap can have, from `lower` to size - 1 +
-// `upper`.
+// A column of pixels of an N (D) H W C tensor, as an implicit GEMM needs them: pixels are
+// counted along W, then H, then (D, then) N, over the places a filter's first tap can
+// have, from `lower` to size - 1 + `upper`.
 struct Im2colBox {
   MapElement element;
   const void* address;

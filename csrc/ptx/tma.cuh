@@ -1,5 +1,5 @@
-// TMA: one thread has a box of a tensor copied between global memory and swizzled shared memory
-// (tensor_map.h).
+// TMA: one thread has a box of a tensor copied between global memory and swizzled
+// shared memory (tensor_map.h).
 //
 // Coordinates are innermost first. Each call is one copy: one thread makes it. The shared tile is aligned to
 // 128 bytes, and to 8 spans where it is swizzled. A load counts its full bytes on an mbarrier, also where it
@@ -35,8 +35,8 @@ CNN_DEVICE void tma_prefetch(const TensorMap& map) {
 #endif
 }
 
-// The box whose first element is at `corner`, which may lie outside the tensor: tma_load(tile, map, full, {c,
-// row}).
+// The box whose first element is at `corner`, which may lie outside the tensor:
+//   tma_load(tile, map, full, {c, row})
 template <int Rank>
 CNN_DEVICE void tma_load(void* shared, const TensorMap& map, Mbarrier* full,
                          const int (&corner)[Rank] CNN_SITE) {
@@ -84,8 +84,8 @@ CNN_DEVICE void tma_load(void* shared, const TensorMap& map, Mbarrier* full,
 }
 
 // A column of pixels that starts at the place `start` = {c, w, h, n} ({c, w, n}, {c, w, h, d, n}), each read
-// at its place + tap, tap = {w, h} ({w}, {w, h, d}) >= 0: tma_load(tile, map, full, {c, w, h, n}, {s *
-// dilation_w, ..}).
+// at its place + tap, tap = {w, h} ({w}, {w, h, d}) >= 0:
+//   tma_load(tile, map, full, {c, w, h, n}, {s * dilation_w, r * dilation_h})
 template <int Rank>
 CNN_DEVICE void tma_load(void* shared, const TensorMap& map, Mbarrier* full, const int (&start)[Rank],
                          const int (&tap)[Rank - 2] CNN_SITE) {

@@ -2,12 +2,14 @@
 // tensor cores, D [64][N] = A [64][k] * B [k][N] (+ D), asynchronously. Needs sm_90a.
 //
 // k is 32 bytes: 16 of float16 or bfloat16, 8 of tf32, 32 of int8. N is a multiple of 8 up to 256 (for int8:
-// of 16, or 8 or 24). Thread t of the warpgroup holds of D, in d[v], row 16 * (t / 32) + t % 32 / 4 + 8 * (v
-// / 2 % 2) and column 8 * (v / 4) + 2 * (t % 4) + v % 2: a warp has 16 rows, each as mma.sync has them.
+// of 16, or 8 or 24). Thread t of the warpgroup holds in d[v]
+//   row 16 * (t / 32) + t % 32 / 4 + 8 * (v / 2 % 2), column 8 * (v / 4) + 2 * (t % 4) + v % 2
+// of D: a warp has 16 rows, each as mma.sync has them.
 //
-//   wgmma_fence(d);                       // before the first, and after d was read or written by anything
-//   else wgmma<bfloat16, N>(d, a, b, accumulate);  ... wgmma_commit(); wgmma_wait<0>(d); // only now d may be
-//   read and the tiles overwritten
+//   wgmma_fence(d);      // before the first, and after d was read or written by anything else
+//   wgmma<bfloat16, N>(d, a, b, accumulate);  ...
+//   wgmma_commit();
+//   wgmma_wait<0>(d);    // only now d may be read and the tiles overwritten
 //
 // Data that threads wrote to shared memory need fence_proxy_async() by each of them and a barrier before;
 // data of TMA only the wait for its mbarrier. All 128 threads make every call together, with the same
@@ -27,18 +29,17 @@
 
 namespace cnnkernels {
 
-// Which index of an operand is dense in shared memory: k, or its row (A) or column (B). 16-bit types only:
-// mn.
+// Which index of an operand is dense in shared memory: k, or, for 16-bit types alone, its row (A) or
+// column (B).
 enum class Major : int { k = 0, mn = 1 };
 
-// Describes an operand's tile. An operand is rows (of A, or columns of B) by k. Read from `start`, with span
-// bytes of the swizzle, elements of e bytes, and the address swizzled:
-//   k-major:   row r, byte b of k at  r % 8 * span + r / 8 * stride_bytes + b           (leading_bytes is not
-//   used) mn-major:  row r, k at            r % w * e + r / w * leading_bytes + k % 8 * span + k / 8 *
-//   stride_bytes, w = span / e
-// Without swizzle, blocks of 8 rows of 16 dense bytes are placed anywhere:
-//   k-major:   r % 8 * 16 + r / 8 * stride_bytes + b / 16 * leading_bytes + b % 16
-//   mn-major:  r % w * e + r / w * stride_bytes + k % 8 * 16 + k / 8 * leading_bytes, w = 16 / e
+// Describes an operand's tile. An operand is rows (of A, or columns of B) by k; e are the bytes of an
+// element. Swizzled, it is read from these offsets to `start`, and the address is swizzled:
+//   k-major:   row r, byte b of k   r % 8 * span + r / 8 * stride_bytes + b      (leading_bytes is not used)
+//   mn-major:  row r, k             r % w * e + r / w * leading_bytes + k % 8 * span + k / 8 * stride_bytes
+// with w = span / e. Without swizzle, blocks of 8 rows of 16 dense bytes are placed anywhere, w = 16 / e:
+//   k-major:   row r, byte b of k   r % 8 * 16 + r / 8 * stride_bytes + b / 16 * leading_bytes + b % 16
+//   mn-major:  row r, k             r % w * e + r / w * stride_bytes + k % 8 * 16 + k / 8 * leading_bytes
 CNN_DEVICE std::uint64_t wgmma_descriptor(const void* start, Swizzle swizzle, std::uint32_t leading_bytes,
                                           std::uint32_t stride_bytes CNN_SITE) {
 #if defined(CNN_INTERPRETER)
@@ -47,8 +48,8 @@ CNN_DEVICE std::uint64_t wgmma_descriptor(const void* start, Swizzle swizzle, st
 #else
   const std::uint64_t address = shared_address(start);
 #endif
-  const std::uint64_t pattern =
-      (4 - static_cast<std::uint64_t>(swizzle)) & 3;  // 0 none, 1 128, 2 64, 3 32 bytes
+  // 0 none, 1 128 bytes, 2 64 bytes, 3 32 bytes
+  const std::uint64_t pattern = (4 - static_cast<std::uint64_t>(swizzle)) & 3;
   return (address & 0x3ffff) >> 4 | std::uint64_t(leading_bytes >> 4) << 16 |
          std::uint64_t(stride_bytes >> 4) << 32 | pattern << 62;
 }

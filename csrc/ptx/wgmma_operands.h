@@ -69,8 +69,8 @@
 #define CNN_OPERANDS_124(c) CNN_OPERANDS_120(c), c(d[120]), c(d[121]), c(d[122]), c(d[123])
 #define CNN_OPERANDS_128(c) CNN_OPERANDS_124(c), c(d[124]), c(d[125]), c(d[126]), c(d[127])
 
-// X(columns, accumulators, and the numbers of the seven operands that follow them), for every width of the
-// instruction.
+// X(columns, accumulators, and the numbers of the seven operands that follow them),
+// for every width of the instruction.
 #define CNN_EVERY_WIDTH(X)                       \
   X(8, 4, 4, 5, 6, 7, 8, 9, 10)                  \
   X(16, 8, 8, 9, 10, 11, 12, 13, 14)             \

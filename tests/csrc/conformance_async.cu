@@ -1,5 +1,5 @@
-// Conformance of the primitives that complete later or make threads wait: cp.async, mbarrier, named barriers,
-// setmaxnreg.
+// Conformance of the primitives that complete later or make threads wait: cp.async,
+// mbarrier, named barriers, setmaxnreg.
 #include <stdexcept>
 
 #include "common/launch.h"
@@ -109,8 +109,8 @@ CNN_KERNEL(384, 1) registers_kernel(const int* in, int* out) {
 }  // namespace
 
 // bytes, by mbarrier?, threads, rounds, source, from, to, valid, image: copies from source +
-// from[round][thread] to byte to[round][thread] of the image, zeros where !valid[round][thread]; a group a
-// round, or an mbarrier for all
+// from[round][thread] to byte to[round][thread] of the image, zeros where
+// !valid[round][thread]; a group a round, or an mbarrier for all
 CNN_TEST(cp_async_copies) {
   const bool by_mbarrier = arguments.number(1) != 0;
   const auto kernel = arguments.number(0) == 16  ? choose_cp_async<16>(by_mbarrier)

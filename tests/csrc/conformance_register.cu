@@ -148,8 +148,8 @@ CNN_TEST(convert) {
          int(arguments.number(0)), arguments.pointer<const void>(1), arguments.pointer<void>(2), count);
 }
 
-// format, mt, nt, a, b, d: d [mt][nt][32 lanes][..] += a [mt][32][..] * b [nt][32][..], fragments in,
-// fragments out
+// format, mt, nt, a, b, d: d [mt][nt][32 lanes][..] += a [mt][32][..] * b
+// [nt][32][..], fragments in, fragments out
 CNN_TEST(mma) {
   switch (static_cast<tests::Format>(arguments.number(0))) {
     case tests::Format::float16:

@@ -1,5 +1,5 @@
-// Conformance of TMA: its loads and stores, one box at a time. Python describes boxes and coordinates as rows
-// of int64.
+// Conformance of TMA: its loads and stores, one box at a time. Python describes
+// boxes and coordinates as rows of int64.
 #include "common/launch.h"
 #include "ptx/sync.cuh"
 #include "ptx/tma.cuh"

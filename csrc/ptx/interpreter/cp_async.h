@@ -1,6 +1,6 @@
-// The CPU's cp.async. The destination is poisoned when a copy is issued; a group's data arrive when the
-// delivery policy says so (at once, at a random moment, as late as the waits allow). Copies that nothing
-// waits for never arrive.
+// The CPU's cp.async. The destination is poisoned when a copy is issued; a group's data arrive
+// when the delivery policy says so (at once, at a random moment, as late as the waits allow).
+// Copies that nothing waits for never arrive.
 #pragma once
 
 #include "../../interpreter/api.h"

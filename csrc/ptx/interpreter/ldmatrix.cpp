@@ -17,8 +17,8 @@ struct Move {
 
 const Move& lane(void* const lanes[32], int i) { return *static_cast<const Move*>(lanes[i]); }
 
-// Trips shared memory needs for eight rows: the most different rows in one group of banks. Lanes that name
-// the same row share its trip.
+// Trips shared memory needs for eight rows: the most different rows in one group of banks.
+// Lanes that name the same row share its trip.
 int trips(void* const lanes[32], int matrix) {
   const unsigned char* rows[kRows];
   unsigned groups = 0;
@@ -35,8 +35,8 @@ int trips(void* const lanes[32], int matrix) {
   return *std::max_element(taken, taken + kRows);
 }
 
-// Lane 4 * g + c holds words [g][c] of a matrix [8][4], or halves [2 * c][g] and [2 * c + 1][g] of it as
-// [8][8].
+// Lane 4 * g + c holds words [g][c] of a matrix [8][4], or halves [2 * c][g] and [2
+// * c + 1][g] of it as [8][8].
 void load(void* const lanes[32], int m, bool transposed) {
   std::uint16_t halves[kRows][8];
   for (int r = 0; r < kRows; ++r) std::memcpy(halves[r], lane(lanes, kRows * m + r).row, kRowBytes);

@@ -11,8 +11,8 @@
 namespace cnnkernels::model {
 namespace {
 
-// Scratch of an OS thread: too large for the stack of a fiber, and no fiber switch happens while it is in
-// use.
+// Scratch of an OS thread: too large for the stack of a fiber, and no fiber switch
+// happens while it is in use.
 struct Scratch {
   std::vector<std::uint32_t> a_words, b_words;
   std::vector<float> a, b, sums;
@@ -78,8 +78,8 @@ inline void multiply_add(Float8& sum, float a, const Float8& b) {
 #endif
 }
 
-// sums [4][columns..] of 4 rows and 8 * Blocks columns: eight chains of additions keep the CPU's multipliers
-// busy.
+// sums [4][columns..] of 4 rows and 8 * Blocks columns: eight chains of additions
+// keep the CPU's multipliers busy.
 template <int Blocks>
 void multiply_block(const float* a, const float* b, float* sums, int columns, int depth) {
   Float8 sum[4][Blocks] = {};

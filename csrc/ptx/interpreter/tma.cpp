@@ -50,8 +50,8 @@ void each_row(const TileBox& t, const int* corner, Visit visit) {
   }
 }
 
-// Pixel after pixel: the place walks along W, H, (D,) N within the box of places; the tap is added when it is
-// read.
+// Pixel after pixel: the place walks along W, H, (D,) N within the box of places;
+// the tap is added when it is read.
 template <class Visit>
 void each_row(const Im2colBox& t, const int* start, const int* tap, Visit visit) {
   const int spatial = t.rank - 2;

@@ -1,5 +1,6 @@
 // The CPU's TMA. A load poisons its tile when it is issued and fills it at a moment of the delivery policy's
-// choosing, then counts its bytes on the mbarrier. A store reads and writes as late as its waits allow.
+// choosing, then counts its bytes on the mbarrier. A store reads its tile and writes the tensor at two such
+// moments, each as late as its wait allows.
 #pragma once
 
 #include "../../interpreter/api.h"
