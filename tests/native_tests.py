@@ -23,6 +23,11 @@ class Machine:
     def interprets(self) -> bool:
         return self.device == "cpu"
 
+    def needs_hopper(self) -> None:
+        """Skips on a GPU that has no TMA and wgmma: the kernels are compiled for sm_90a alone."""
+        if not self.interprets and torch.cuda.get_device_capability() != (9, 0):
+            pytest.skip("needs a GPU of compute capability 9.0")
+
     def run(self, name: str, *values: int | bool | np.ndarray | Host) -> None:
         copies = {}
         numbers = []

@@ -63,6 +63,7 @@ def convolve(machine: Machine, shape: tuple, fault: str = "none") -> bool:
 @pytest.mark.parametrize("shape", SHAPES, ids=range(len(SHAPES)))
 def test_ring_convolution(machine, shape):
     """TMA, swizzle, mbarriers, wgmma, stmatrix and TMA's store together make an exact convolution."""
+    machine.needs_hopper()
     assert convolve(machine, shape)
 
 

@@ -169,6 +169,7 @@ def test_ldmatrix(machine, count, transposed):
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_stmatrix(machine, count, transposed):
+    machine.needs_hopper()
     rng = np.random.default_rng(count)
     before = rng.integers(0, 256, 4096).astype(np.uint8)
     offsets = (16 * rng.permutation(256)[:32]).astype(np.int32)
@@ -226,6 +227,7 @@ def test_mbarrier_ring(machine, stages):
 
 
 def test_elect_one(machine):
+    machine.needs_hopper()
     elected = np.full(128, -1, np.int32)
     machine.run("elect", elected)
     assert (elected.reshape(4, 32).sum(1) == 1).all()
@@ -240,6 +242,7 @@ def test_named_barriers(machine):
 
 
 def test_warpgroups_hand_over_registers(machine):
+    machine.needs_hopper()
     given = np.arange(384, dtype=np.int32)
     out = np.zeros_like(given)
     machine.run("hand_over_registers", given, out)

@@ -7,6 +7,13 @@ import pytest
 from native_tests import Host, Machine, interpreter_tests
 from oracles import swizzle_wgmma, tma_im2col
 
+
+@pytest.fixture(autouse=True)
+def on_hopper(request: pytest.FixtureRequest) -> None:
+    if "machine" in request.fixturenames:
+        request.getfixturevalue("machine").needs_hopper()
+
+
 ELEMENTS = {"uint8": (0, np.uint8), "int32": (1, np.int32), "float16": (2, np.uint16), "float32": (4, np.uint32)}
 
 

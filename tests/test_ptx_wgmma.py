@@ -11,6 +11,12 @@ from operands import FORMATS, accumulator_dtype, integers, to_bits
 from oracles import swizzle_wgmma
 
 
+@pytest.fixture(autouse=True)
+def on_hopper(request: pytest.FixtureRequest) -> None:
+    if "machine" in request.fixturenames:
+        request.getfixturevalue("machine").needs_hopper()
+
+
 class Tile:
     """An operand's tile in shared memory, as TMA's boxes leave it, and how wgmma is told of it."""
 

@@ -147,8 +147,8 @@ void load(void* shared, const Box& box, int row_elements, int first, Mbarrier* f
           Site site) {
   const int row_bytes = row_elements * element_bytes(box.element), bytes = copied_bytes(box);
   const Tile tile = check_tile(shared, bytes, row_bytes, box.swizzle, "tma_load's tile", site);
-  const std::uint32_t phase = mbarrier_phase_for_copy(full, site);
   interpreter::touch_write(shared, bytes);
+  const std::uint32_t phase = mbarrier_phase_for_copy(full, site);
   poison_tile(tile, bytes);
   interpreter::deliver_later([=] {
     if (interpreter::block_ended())
