@@ -25,7 +25,7 @@ struct Share {
     if constexpr (Tile::kDepthMajor) {
 #pragma unroll
       for (int i = 0; i < kCount; ++i) {
-        const auto chunk = load<Tile::kChunk>(tile + Tile::element(side(thread, i), depth));
+        const auto chunk = load<Tile::kChunk>(tile + Tile::element(thread, 0, i * Threads, depth));
 #pragma unroll
         for (int d = 0; d < Tile::kChunk; ++d) values[d][i] = chunk[d];
       }
@@ -34,7 +34,8 @@ struct Share {
       for (int d = 0; d < Tile::kChunk; ++d) {
 #pragma unroll
         for (int i = 0; i < kCount; i += kRun) {
-          const auto chunk = load<Tile::kChunk>(tile + Tile::element(side(thread, i), depth + d));
+          const auto chunk =
+              load<Tile::kChunk>(tile + Tile::element(thread * kRun, 0, i * Threads, depth + d));
 #pragma unroll
           for (int j = 0; j < kRun; ++j) values[d][i + j] = chunk[j];
         }
@@ -63,6 +64,17 @@ class FmaEngine {
           for (int j = 0; j < kColumns; ++j) sum_[i][j] = multiply_add(row[d][i], column[d][j], sum_[i][j]);
         }
       }
+    }
+  }
+
+  // Adds value(column) to every output of a column.
+  template <class Value>
+  CNN_DEVICE void add(Value&& value) {
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) {
+      const T more = value(ColumnShare::side(column_of_thread(), j));
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) sum_[i][j] += more;
     }
   }
 

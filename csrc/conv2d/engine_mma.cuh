@@ -31,6 +31,24 @@ class MmaEngine {
     }
   }
 
+  // Adds value(column) to every output of a column.
+  template <class Value>
+  CNN_DEVICE void add(Value&& value) {
+    const int column = first_column() + lane() % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < kColumnTiles; ++j) {
+#pragma unroll
+      for (int v = 0; v < 2; ++v) {
+        const float more = value(column + 8 * j + v);
+#pragma unroll
+        for (int i = 0; i < kRowTiles; ++i) {
+          sum_[i][j][v] += more;
+          sum_[i][j][2 + v] += more;
+        }
+      }
+    }
+  }
+
   // Calls visit(row, column, value) for every output of this thread.
   template <class Visit>
   CNN_DEVICE void each(Visit&& visit) const {
@@ -72,28 +90,22 @@ class MmaEngine {
     }
   }
 
-  // ldmatrix transposes 16-bit elements only, so 32-bit ones along the side are read one by one. The
-  // permutation repeats every 32 sides and 4 depths: what is left of the address is known to the compiler.
-  template <class Tile>
-  CNN_DEVICE static std::uint32_t read_one(const T* tile, int first, int side, int depth) {
-    const int g = lane() / 4, c = lane() % 4;
-    const int place = Tile::element(side % 32 + g, c) + first + side / 32 * 32 + depth * Tile::kExtent;
-    return float_to_tf32(tile[place]);
-  }
-
   // 16 of the warp's rows by one step. ldmatrix lane l names row l % 8 of matrix l / 8; the four matrices are
-  // the upper and lower eight rows at the first half of the step, then at the second.
+  // the upper and lower eight rows at the first half of the step, then at the second. ldmatrix transposes
+  // 16-bit elements only: 32-bit ones that lie along the side are read one by one.
   CNN_DEVICE static void read_rows(const T* tile, int row, int depth, std::uint32_t (&to)[4]) {
     const int l = lane(), within = l % 8, lower = l / 8 % 2 * 8, half = l / 16 * kHalf;
     if constexpr (TileA::kDepthMajor) {
-      ldmatrix_x4(to, tile + TileA::element(first_row() + row + within + lower, depth + half));
+      ldmatrix_x4(to, tile + TileA::element(first_row() + within + lower, half, row, depth));
       round(to);
     } else if constexpr (sizeof(T) == 2) {
-      ldmatrix_x4_trans(to, tile + TileA::element(first_row() + row + lower, depth + within + half));
+      ldmatrix_x4_trans(to, tile + TileA::element(first_row() + lower, within + half, row, depth));
     } else {
 #pragma unroll
-      for (int v = 0; v < 4; ++v)
-        to[v] = read_one<TileA>(tile, first_row(), row + v % 2 * 8, depth + v / 2 * 4);
+      for (int v = 0; v < 4; ++v) {
+        const int ahead = v % 2 * 8, deeper = v / 2 * 4;
+        to[v] = float_to_tf32(tile[TileA::element(first_row() + l / 4, l % 4, row + ahead, depth + deeper)]);
+      }
     }
   }
 
@@ -103,14 +115,17 @@ class MmaEngine {
     const int l = lane(), within = l % 8, half = l / 8 % 2 * kHalf, second = l / 16 * 8;
     std::uint32_t both[4];
     if constexpr (TileB::kDepthMajor) {
-      ldmatrix_x4(both, tile + TileB::element(first_column() + column + within + second, depth + half));
+      ldmatrix_x4(both, tile + TileB::element(first_column() + within + second, half, column, depth));
       round(both);
     } else if constexpr (sizeof(T) == 2) {
-      ldmatrix_x4_trans(both, tile + TileB::element(first_column() + column + second, depth + within + half));
+      ldmatrix_x4_trans(both, tile + TileB::element(first_column() + second, within + half, column, depth));
     } else {
 #pragma unroll
-      for (int v = 0; v < 4; ++v)
-        both[v] = read_one<TileB>(tile, first_column(), column + v / 2 * 8, depth + v % 2 * 4);
+      for (int v = 0; v < 4; ++v) {
+        const int ahead = v / 2 * 8, deeper = v % 2 * 4;
+        both[v] = float_to_tf32(
+            tile[TileB::element(first_column() + l / 4, l % 4, column + ahead, depth + deeper)]);
+      }
     }
 #pragma unroll
     for (int v = 0; v < 2; ++v) {

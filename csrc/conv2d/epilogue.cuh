@@ -30,7 +30,7 @@ inline constexpr int kStagingBytes = (Rows + Columns) * sizeof(std::int64_t) +
 
 // T is the stored type. `staging` is shared memory that every thread of the block has finished with.
 template <class T, int Rows, int Columns, int Threads, class Engine>
-CNN_DEVICE void store_tile(const Engine& engine, const Output& output, T* data, const T* bias, Store how,
+CNN_DEVICE void store_tile(const Engine& engine, const Output& output, T* data, Store how,
                            std::int64_t first_row, std::int64_t first_column, unsigned char* staging) {
   auto* row_offset = reinterpret_cast<std::int64_t*>(staging);
   auto* column_offset = row_offset + Rows;
@@ -40,6 +40,7 @@ CNN_DEVICE void store_tile(const Engine& engine, const Output& output, T* data, 
 
   const auto offsets = [&](const Axis& axis, std::int64_t first, int count, std::int64_t* to) {
     const Cursor origin = seek(axis, first);
+#pragma unroll 1
     for (int i = thread; i < count; i += Threads) {
       Cursor cursor = origin;
       step(axis, cursor, i);
@@ -52,7 +53,6 @@ CNN_DEVICE void store_tile(const Engine& engine, const Output& output, T* data, 
   const int row_pitch = how.along_rows ? 1 : Columns + kPadding<T>;
   const int column_pitch = how.along_rows ? Rows + kPadding<T> : 1;
   engine.each([&](int row, int column, Accumulator<T> value) {
-    if (bias != nullptr && first_column + column < output.column.extent) value += widen(bias[column]);
     tile[row * row_pitch + column * column_pitch] = narrow<T>(value);
   });
   __syncthreads();
@@ -64,6 +64,7 @@ CNN_DEVICE void store_tile(const Engine& engine, const Output& output, T* data, 
   const auto write = [&](auto width) {
     constexpr int kWidth = decltype(width)::value;
     const int line_chunks = length / kWidth;
+#pragma unroll 2
     for (int i = thread; i < Rows * Columns / kWidth; i += Threads) {
       const int line = i / line_chunks, start = (i - line * line_chunks) * kWidth;
       if (across[line] == kNowhere || along[start] == kNowhere) continue;

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "../common/launch.h"
+#include "depth_table.cuh"
 #include "engine_fma.cuh"
 #include "engine_mma.cuh"
 #include "epilogue.cuh"
@@ -27,9 +28,9 @@ struct Config {
   using T = std::conditional_t<std::is_same_v<In, tf32>, float, In>;
   static constexpr int kRows = kTiles[kTile].rows, kColumns = kTiles[kTile].columns;
   static constexpr int kStages = 4;
-  // Registers are what is scarce: beside the sums of 128 x 128 outputs, gathering both operands one element
-  // at a time, or holding 32-bit ones, takes twice the threads. The blocks an SM should hold bound the rest.
-  static constexpr bool kGathers = kA == Loader::elements && kB == Loader::elements;
+  // Registers are what is scarce: beside the sums of 128 x 128 outputs, gathering one element at a time, or
+  // holding 32-bit ones, takes twice the threads. The blocks an SM should hold bound the rest.
+  static constexpr bool kGathers = kA == Loader::elements;
   static constexpr int kThreads = kTile == 0 && (kGathers || sizeof(T) == 4) ? 256 : 128;
   static constexpr int kBlocks = kTile == 0 ? 256 / kThreads : !kTensorCores ? 2 : kGathers ? 3 : 4;
 
@@ -53,7 +54,7 @@ struct Config {
 
 template <class C>
 CNN_KERNEL(C::kThreads, C::kBlocks)
-implicit_gemm(const Gemm gemm, const Schedule schedule, const Store how, void* partial) {
+implicit_gemm(const __grid_constant__ Gemm gemm, const Schedule schedule, const Store how, void* partial) {
   using T = typename C::T;
   CNN_DYNAMIC_SHARED(memory);
   T* ring = reinterpret_cast<T*>(memory);
@@ -71,16 +72,20 @@ implicit_gemm(const Gemm gemm, const Schedule schedule, const Store how, void* p
   const auto depth = static_cast<std::int32_t>(min(depth_left, schedule.depth_per_split));
   const int stages = (depth + C::TileA::kDepth - 1) / C::TileA::kDepth;
 
-  typename C::LoaderA a(gemm.a, group, first_row, first_depth, depth);
-  typename C::LoaderB b(gemm.b, group, first_column, first_depth, depth);
+  using Table = DepthTable<C::TileA::kDepth>;
+  CNN_SHARED(typename Table::Shared, depths, [1]);
+  Table table(gemm, depths[0], first_depth, depth);
+  typename C::LoaderA a(gemm.a, group, first_row);
+  typename C::LoaderB b(gemm.b, group, first_column);
   typename C::Engine engine;
 
   const auto start = [&](int stage) {
     if (stage < stages) {
-      a.start(tile_a(stage));
-      b.start(tile_b(stage));
+      a.start(tile_a(stage), table.a(stage));
+      b.start(tile_b(stage), table.b(stage));
     }
     cp_async_commit();  // also when empty: the wait below counts groups
+    table.prepare(stage + 1);
   };
   const auto finish = [&](int stage) {
     if (stage < stages) {
@@ -89,7 +94,9 @@ implicit_gemm(const Gemm gemm, const Schedule schedule, const Store how, void* p
     }
   };
 
+  table.prepare(0);
   for (int stage = 0; stage < C::kStages - 1; ++stage) {
+    __syncthreads();
     start(stage);
     finish(stage);
   }
@@ -103,21 +110,21 @@ implicit_gemm(const Gemm gemm, const Schedule schedule, const Store how, void* p
   cp_async_wait<0>();
   __syncthreads();
 
-  const auto store_as = [&](auto* data, const auto* bias) {
+  if (gemm.bias != nullptr) {
+    const T* bias = static_cast<const T*>(gemm.bias) + group * gemm.c.column.extent + first_column;
+    const std::int64_t columns = gemm.c.column.extent - first_column;
+    engine.add([&](int column) { return column < columns ? widen(bias[column]) : Accumulator<T>(0); });
+  }
+  const auto store_as = [&](auto* data) {
     using Stored = std::remove_pointer_t<decltype(data)>;
-    store_tile<Stored, C::kRows, C::kColumns, C::kThreads>(engine, gemm.c, data, bias, how, first_row,
-                                                           first_column, memory);
+    store_tile<Stored, C::kRows, C::kColumns, C::kThreads>(engine, gemm.c, data + group * gemm.c.group_stride,
+                                                           how, first_row, first_column, memory);
   };
-  const std::int64_t in_output = group * gemm.c.group_stride;
   if (partial != nullptr) {
-    using Partial = Accumulator<T>;
     const std::int64_t outputs = gemm.groups * gemm.c.row.extent * gemm.c.column.extent;
-    store_as(static_cast<Partial*>(partial) + split * outputs + in_output,
-             static_cast<const Partial*>(nullptr));
+    store_as(static_cast<Accumulator<T>*>(partial) + split * outputs);
   } else {
-    const T* bias = static_cast<const T*>(gemm.bias);
-    if (bias != nullptr) bias += group * gemm.c.column.extent + first_column;
-    store_as(static_cast<T*>(gemm.c.data) + in_output, bias);
+    store_as(static_cast<T*>(gemm.c.data));
   }
 }
 

@@ -9,52 +9,43 @@
 namespace cnnkernels::conv2d {
 
 // A thread fills the same chunks of every tile. It keeps their places on the axis that stays (the side), one
-// for all where they coincide, and a cursor on the one that moves (the depth), from which it steps to each
-// chunk.
+// for all where they coincide; the places on the axis that moves come from the depth table.
 template <class T, int Extent, Loader kLoader, int Threads>
 class OperandLoader {
  public:
   using Tile = SharedTile<T, Extent, kLoader != Loader::along_side>;
 
-  // The tile begins at `first_side`; the reduction runs over `depth` indices from `first_depth`.
-  CNN_DEVICE OperandLoader(const Operand& operand, std::int64_t group, std::int64_t first_side,
-                           std::int64_t first_depth, std::int32_t depth)
-      : operand_(operand),
-        data_(static_cast<const T*>(operand.data) + group * operand.group_stride),
-        left_(depth) {
-    const Cursor tile_side = seek(operand.side, first_side);
-    const std::int64_t sides = operand.side.extent - first_side;
+  CNN_DEVICE OperandLoader(const Operand& operand, std::int64_t group, std::int64_t first_side)
+      : operand_(operand), data_(static_cast<const T*>(operand.data) + group * operand.group_stride) {
+    const Cursor tile = seek(operand.side, first_side);
 #pragma unroll
     for (int i = 0; i < kSides; ++i) {
-      Cursor cursor = tile_side;
+      Cursor cursor = tile;
       step(operand.side, cursor, side_of(i));
-      side_[i] = cursor.place;
-      side_[i].offset += operand.origin.offset;
-      side_[i].h += operand.origin.h;
-      side_[i].w += operand.origin.w;
-      if (side_of(i) >= sides) side_[i].h = kOutside;
+      side_[i] = data_ + operand.origin.offset + cursor.place.offset;
+      h_[i] = first_side + side_of(i) < operand.side.extent ? operand.origin.h + cursor.place.h : kOutside;
+      w_[i] = operand.origin.w + cursor.place.w;
     }
-    depth_ = seek(operand.depth, first_depth);
-    step(operand.depth, depth_, depth_of(0));
   }
 
-  // Starts the next tile on its way. What could not be sent off at once is held in registers until finish().
-  CNN_DEVICE void start(T* tile) {
-    Cursor depth = depth_;
+  // Starts a tile on its way, given the places of its depths. What could not be sent off at once is held in
+  // registers until finish().
+  CNN_DEVICE void start(T* tile, const Place* depths) {
+    if constexpr (kLoader == Loader::elements) {
 #pragma unroll
-    for (int i = 0; i < kOwned; ++i) {
-      const Place& side = side_[kSides == 1 ? 0 : i];
-      if (i > 0 && kLoader != Loader::along_depth) step(operand_.depth, depth, depth_of(i) - depth_of(i - 1));
-      if constexpr (kLoader == Loader::elements) {
-        gather(i, side, depth, tile);
-      } else {
-        const bool valid = inside(side, depth.place) && depth_of(i) < left_;
-        cp_async<kChunkBytes>(tile + slot(i), valid ? data_ + side.offset + depth.place.offset : data_,
-                              valid);
+      for (int i = 0; i < kOwned; ++i) gather(i, tile, depths);
+    } else {
+      Place place[kDepths];
+#pragma unroll
+      for (int i = 0; i < kDepths; ++i) place[i] = depths[depth_of(i)];
+#pragma unroll
+      for (int i = 0; i < kOwned; ++i) {
+        const Place& depth = place[kDepths == 1 ? 0 : i];
+        const int side = kSides == 1 ? 0 : i;
+        const bool valid = inside(side, depth);
+        cp_async<kChunkBytes>(tile + slot(i), valid ? side_[side] + depth.offset : data_, valid);
       }
     }
-    step(operand_.depth, depth_, Tile::kDepth);
-    left_ -= Tile::kDepth;
   }
 
   CNN_DEVICE void finish(T* tile) {
@@ -67,9 +58,9 @@ class OperandLoader {
  private:
   static constexpr int kOwned = Tile::kChunks / Threads;
   static constexpr int kSides = kLoader == Loader::along_depth ? kOwned : 1;
+  static constexpr int kDepths = kLoader == Loader::along_depth ? 1 : kOwned;
   static constexpr bool kHeld =
       kLoader == Loader::elements && sizeof(T) == 2;  // cp.async moves 4 bytes or more
-  static constexpr std::int32_t kOutside = -(std::int32_t(1) << 30);
   static_assert(Tile::kChunks % Threads == 0 && (kLoader != Loader::elements || Threads % Extent == 0));
 
   // The row and column of the tile at which this thread's i-th chunk lies. Copies run along the row so that a
@@ -82,23 +73,27 @@ class OperandLoader {
     const int chunk = static_cast<int>(threadIdx.x) + i * Threads;
     return kLoader == Loader::elements ? chunk / Extent : chunk % Tile::kRowChunks;
   }
-  CNN_DEVICE static int slot(int i) { return Tile::chunk(row_of(i), column_of(i)); }
   CNN_DEVICE static int side_of(int i) { return Tile::kDepthMajor ? row_of(i) : column_of(i) * Tile::kChunk; }
   CNN_DEVICE static int depth_of(int i) {
     return Tile::kDepthMajor ? column_of(i) * Tile::kChunk : row_of(i);
   }
 
-  CNN_DEVICE bool inside(const Place& side, const Place& depth) const {
-    return static_cast<std::uint32_t>(side.h + depth.h) < static_cast<std::uint32_t>(operand_.height) &&
-           static_cast<std::uint32_t>(side.w + depth.w) < static_cast<std::uint32_t>(operand_.width);
+  // The element of the tile at which it begins.
+  CNN_DEVICE static int slot(int i) {
+    if constexpr (kLoader == Loader::elements) {
+      return Tile::chunk(row_of(i), column_of(i));
+    } else {  // the next one lies whole periods of the permutation further on
+      static_assert(Threads / Tile::kRowChunks % Tile::kRowPeriod == 0);
+      return Tile::chunk(row_of(0), column_of(0)) + i * Threads * Tile::kChunk;
+    }
   }
 
-  CNN_DEVICE void gather(int i, const Place& side, Cursor depth, T* tile) {
+  CNN_DEVICE void gather(int i, T* tile, const Place* depths) {
 #pragma unroll
     for (int e = 0; e < Tile::kChunk; ++e) {
-      if (e > 0) step(operand_.depth, depth, 1);
-      const bool valid = inside(side, depth.place) && depth_of(i) + e < left_;
-      const T* from = data_ + side.offset + depth.place.offset;
+      const Place depth = depths[depth_of(i) + e];
+      const bool valid = inside(0, depth);
+      const T* from = side_[0] + depth.offset;
       if constexpr (kHeld) {
         held_[i][e] = valid ? *from : T{};
       } else {
@@ -107,11 +102,15 @@ class OperandLoader {
     }
   }
 
+  CNN_DEVICE bool inside(int side, const Place& depth) const {
+    return static_cast<std::uint32_t>(h_[side] + depth.h) < static_cast<std::uint32_t>(operand_.height) &&
+           static_cast<std::uint32_t>(w_[side] + depth.w) < static_cast<std::uint32_t>(operand_.width);
+  }
+
   const Operand& operand_;
   const T* data_;
-  std::int32_t left_;  // depth indices from the next tile's first on
-  Place side_[kSides];
-  Cursor depth_;  // this thread's first chunk of the next tile
+  const T* side_[kSides];
+  std::int32_t h_[kSides], w_[kSides];
   Vector<T, Tile::kChunk> held_[kHeld ? kOwned : 1];
 };
 

@@ -17,6 +17,15 @@
 
 namespace cnnkernels::conv2d {
 
+// Where an index leads: an offset in elements and a position in the window's image.
+struct alignas(16) Place {
+  std::int64_t offset = 0;
+  std::int32_t h = 0, w = 0;
+};
+
+// A row that lies outside every image, whatever is added to it (problems stay within 2^30 rows).
+inline constexpr std::int32_t kOutside = -(std::int32_t(1) << 30);
+
 // One digit of an index: how many values it takes, the elements a step of it moves by, and how far that step
 // moves in the window's image.
 struct Digit {
@@ -74,12 +83,6 @@ struct Axis {
   bool keeps_alignment(int chunk) const {
     return stride[0] % chunk == 0 && stride[1] % chunk == 0 && stride[2] % chunk == 0;
   }
-};
-
-// Where an index leads: an offset in elements and a position in the window's image.
-struct Place {
-  std::int64_t offset = 0;
-  std::int32_t h = 0, w = 0;
 };
 
 // A position on an axis, kept as digits so that stepping needs no division by the whole extent. Offsets are
