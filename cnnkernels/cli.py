@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
             choices=("cuda", "triton"),
             help="only this backend (may be repeated; default: all that can run here)",
         )
-    demo.add_argument("--epochs", type=_positive, default=8, help="passes over the training set (default: %(default)s)")
+    demo.add_argument("--epochs", type=_positive, default=4, help="passes over the training set (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="of the split, the start and the batches (default: 0)")
     demo.add_argument("--output", default="demo.png", metavar="FILE", help="the picture (default: %(default)s)")
     return parser

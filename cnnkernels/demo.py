@@ -30,7 +30,7 @@ from torch import Tensor
 from . import backends, nn
 from .testing.numerics import UNIT_ROUNDOFF
 
-BATCH = 64
+BATCH = 32
 CHANNELS = (16, 32)
 LEARNING_RATE = 0.15
 TWINS = 8

@@ -166,7 +166,7 @@ def test_demo_fails_where_a_backend_strays(
     plant, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: float
 ) -> None:
     """One tap's gradient off by a billionth, in one filter, for four steps."""
-    few = demo.Digits(*(tensor[:256] for tensor in demo.load_digits(0, DEVICE)))
+    few = demo.Digits(*(tensor[:128] for tensor in demo.load_digits(0, DEVICE)))
     monkeypatch.setattr(demo, "load_digits", lambda seed, device: few)
     monkeypatch.setattr(demo, "ENOUGH", 0.0)
     assert demo.run(["cuda"], DEVICE, 1, 0, str(tmp_path / "demo.png")) == 0
