@@ -15,6 +15,13 @@ import cnnkernels
 from cnnkernels import replace_layers
 
 
+@pytest.fixture(autouse=True)
+def full_precision():
+    """fp32 products as they are, so that PyTorch's own tolerances fit."""
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        yield
+
+
 class Block(nn.Module):
     """A residual block with a projection."""
 

@@ -29,6 +29,13 @@ arguments = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture(autouse=True)
+def full_precision():
+    """fp32 products as they are, so that PyTorch's own tolerances fit."""
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        yield
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the functions of cnnkernels.functional that were called, in order."""
