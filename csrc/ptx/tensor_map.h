@@ -8,8 +8,6 @@
 // and value, for the GPU and the interpreter alike: std::invalid_argument.
 #pragma once
 
-#include <bit>
-#include <initializer_list>
 #include <stdexcept>
 #include <string>
 

@@ -123,7 +123,8 @@ void accumulate(void* const lanes[32], const float* sums, int mt, int nt) {
 }
 
 void meet_words(void* const lanes[32]) {
-  const auto& [format, mt, nt, unused_d, unused_a, unused_b] = *static_cast<const Tile*>(lanes[0]);
+  const Tile& first = *static_cast<const Tile*>(lanes[0]);
+  const int mt = first.mt, nt = first.nt;
   auto* a = reinterpret_cast<std::uint32_t (*)[kRowWords]>(at_least(scratch.a_words, mt * 16 * kRowWords));
   auto* b = reinterpret_cast<std::uint32_t (*)[kRowWords]>(at_least(scratch.b_words, nt * 8 * kRowWords));
   for (int lane = 0; lane < 32; ++lane) {
@@ -138,8 +139,8 @@ void meet_words(void* const lanes[32]) {
       for (int r = 0; r < 2; ++r) b[8 * j + g][c + 4 * r] = *from++;
     }
   }
-  const float* sums = multiply(format, a, 16 * mt, b, 8 * nt);
-  if (format == OperandFormat::int8)
+  const float* sums = multiply(first.format, a, 16 * mt, b, 8 * nt);
+  if (first.format == OperandFormat::int8)
     accumulate<std::int32_t>(lanes, sums, mt, nt);
   else
     accumulate<float>(lanes, sums, mt, nt);
@@ -147,7 +148,7 @@ void meet_words(void* const lanes[32]) {
 
 // m8n8k4 in double: fused multiply-adds in the order of k.
 void meet_doubles(void* const lanes[32]) {
-  const auto& [format, mt, nt, unused_d, unused_a, unused_b] = *static_cast<const Tile*>(lanes[0]);
+  const int mt = static_cast<const Tile*>(lanes[0])->mt, nt = static_cast<const Tile*>(lanes[0])->nt;
   for (int lane = 0; lane < 32; ++lane) {
     auto* d = static_cast<double*>(static_cast<const Tile*>(lanes[lane])->d);
     for (int i = 0; i < mt; ++i) {

@@ -4,6 +4,7 @@
 #include <deque>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "../swizzle.h"
@@ -33,8 +34,8 @@ struct Accumulators {
     for (int t = 0; t < kThreads; ++t) {
       auto* own = static_cast<std::uint32_t*>(d[t]);
       for (int v = 0; v < columns / 2; ++v) {
-        const int row = 16 * (t / 32) + t % 32 / 4 + 8 * (v / 2 % 2),
-                  column = 8 * (v / 4) + 2 * (t % 4) + v % 2;
+        const int row = 16 * (t / 32) + t % 32 / 4 + 8 * (v / 2 % 2);
+        const int column = 8 * (v / 4) + 2 * (t % 4) + v % 2;
         body(own[v], values[row * columns + column]);
       }
     }
@@ -47,10 +48,6 @@ struct Instruction {
   Accumulators* accumulators;
   std::vector<std::uint32_t> a;  // A's rows, if they came from registers
   bool done = false;
-};
-
-struct Group {
-  std::vector<Instruction> instructions;
 };
 
 struct Warpgroup {
