@@ -1,5 +1,11 @@
 """The Triton kernels as a backend: the functions of cnnkernels.native.NativeKernels over tensors."""
 
+try:
+    import triton  # noqa: F401
+except ImportError as error:
+    raise ImportError("the Triton kernels need triton: `pip install triton`") from error
+
+from .conv2d import conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight, conv2d_forward
 from .max_pool2d import (
     max_pool2d_backward,
     max_pool2d_forward,
@@ -9,6 +15,10 @@ from .max_pool2d import (
 from .max_unpool2d import max_unpool2d_backward, max_unpool2d_forward
 
 __all__ = [
+    "conv2d_backward_bias",
+    "conv2d_backward_input",
+    "conv2d_backward_weight",
+    "conv2d_forward",
     "max_pool2d_backward",
     "max_pool2d_forward",
     "max_pool2d_gather",

@@ -1,10 +1,90 @@
 """What the kernels of several operators share."""
 
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import NamedTuple
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
+# What 32-bit arithmetic may meet, with room for a tile's overhang.
+LARGEST_INDEX = 2**31 - 2**16
+
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.constexpr_function
 def accumulator(element):
     """The type sums are kept in: fp32 for 16-bit elements, else the element's own."""
     return tl.float64 if element == tl.float64 else tl.float32
+
+
+@triton.jit
+def narrow(x, element: tl.constexpr):
+    """A sum rounded once to the nearest element, ties to even."""
+    if INTERPRETED and element == tl.bfloat16:
+        # Triton's interpreter truncates, so the rounding is written out: add just under half, or half if odd.
+        bits = x.to(tl.uint32, bitcast=True)
+        odd = (bits >> 16) & 1
+        rounded = tl.where(x != x, 0x7FC0, (bits + 0x7FFF + odd) >> 16)
+        return rounded.to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    else:
+        return x.to(element)
+
+
+@triton.jit
+def indices(block, SIZE: tl.constexpr, WIDE: tl.constexpr):
+    """The indices of a block of a dimension: 32-bit, or 64-bit where a tensor needs them."""
+    if WIDE:
+        block = tl.cast(block, tl.int64)
+    return block * SIZE + tl.arange(0, SIZE)
+
+
+@triton.jit
+def along(vector, axis: tl.constexpr):
+    """A vector laid along an axis of a tile."""
+    if axis == 0:
+        return vector[:, None]
+    else:
+        return vector[None, :]
+
+
+class Target(NamedTuple):
+    """What a kernel is compiled for: 90 is compute capability 9.0, 0 Triton's interpreter; `gpu` is PyTorch's name."""
+
+    gpu: str
+    arch: int
+
+
+@functools.cache
+def _device_target(device: torch.device) -> Target:
+    major, minor = torch.cuda.get_device_capability(device)
+    return Target(torch.cuda.get_device_name(device), 10 * major + minor)
+
+
+def target(tensor: Tensor) -> Target:
+    if tensor.is_cuda:
+        return _device_target(tensor.device)
+    if INTERPRETED.value:
+        return Target("interpreter", 0)
+    return Target("", triton.runtime.driver.active.get_current_target().arch)
+
+
+def on(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Makes the tensor's device current for a launch.
+
+    Raises:
+        RuntimeError: for a CPU tensor, unless Triton interprets.
+    """
+    if tensor.is_cuda:
+        return torch.cuda.device(tensor.device)
+    if tensor.device.type == "cpu" and not INTERPRETED.value:
+        raise RuntimeError(
+            "a Triton kernel got a tensor on the CPU: only Triton's interpreter takes those, "
+            "set CNNKERNELS_INTERPRET=1 (or TRITON_INTERPRET=1) before the kernels are imported"
+        )
+    return contextlib.nullcontext()

@@ -1,0 +1,207 @@
+"""conv2d in Triton: launches the kernels of conv2d_forward.py, conv2d_backward_input.py, conv2d_backward_weight.py and,
+for narrow groups, conv2d_direct.py, with the tiles that conv2d_select.py chooses.
+
+Tensors are dense in the layout given, filters [K, C / groups, R, S] likewise (KRSC in memory beside NHWC, KCRS beside
+NCHW). fp64, fp32, fp16 and bf16; 16-bit elements are summed in fp32 and rounded once. tf32 lets tensor cores round
+fp32 operands to 10 bits of mantissa.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnkernels.geometry import Conv2dGeometry, Layout
+
+from .common import LARGEST_INDEX, on, target
+from .conv2d_backward_input import backward_input_kernel
+from .conv2d_backward_weight import backward_bias_kernel, backward_weight_kernel, sum_partials_kernel
+from .conv2d_direct import direct_backward_input_kernel, direct_backward_weight_kernel, direct_forward_kernel
+from .conv2d_forward import forward_kernel
+from .conv2d_select import Configuration, Op, Problem, choose, dtype_name, machine
+
+# backward_bias: elements of a tile, and of the filters' axis of one.
+BIAS_TILE = 4096
+BIAS_FILTERS = {Layout.NHWC: 128, Layout.NCHW: 4}
+# sum_partials: partial sums added side by side, and elements of a program.
+SUM_ROWS = 8
+SUM_BLOCK = 128
+
+
+def _plain(g: Conv2dGeometry) -> Conv2dGeometry:
+    """A 1x1 convolution that touches each pixel once, as one on images of a single row: neighbours have then the same
+    distance everywhere, and vectors may cross from row to row."""
+    if (g.r, g.s, g.stride_h, g.stride_w, g.pad_h, g.pad_w) == (1, 1, 1, 1, 0, 0) and (g.p, g.q) == (g.h, g.w):
+        return g._replace(h=1, w=g.h * g.w, p=1, q=g.p * g.q)
+    return g
+
+
+def problem_of(op: Op, tensor: Tensor, geometry: Conv2dGeometry, layout: Layout, tf32: bool) -> Problem:
+    """What the choice of tiles depends on."""
+    g = geometry if op == "backward_weight" else geometry._replace(n=1)
+    return Problem(op, dtype_name(tensor.dtype, tf32), layout, g, *target(tensor))
+
+
+def _constants(g: Conv2dGeometry, c: Configuration, layout: Layout, tf32: bool, *tensors: Tensor) -> dict[str, Any]:
+    """The compile-time arguments that all of the kernels take."""
+    constants: dict[str, Any] = {
+        "R": g.r,
+        "S": g.s,
+        "NHWC": layout is Layout.NHWC,
+        "WIDE": max(t.numel() for t in tensors) > LARGEST_INDEX,
+        "BLOCK_M": c.block_m,
+        "BLOCK_N": c.block_n,
+        "num_warps": c.warps,
+        "num_stages": c.stages,
+    }
+    if not c.direct:
+        constants |= {"UNIT": _unit(g), "BLOCK_K": c.block_k, "PRECISION": "tf32" if tf32 else "ieee"}
+    return constants
+
+
+def _unit(g: Conv2dGeometry) -> int:
+    """What all counts of channels are multiples of, up to 8: it tells the compiler how wide loads may be."""
+    return math.gcd(g.c // g.groups, g.k // g.groups, 8)
+
+
+def _sizes(g: Conv2dGeometry, unit: int) -> tuple[int, ...]:
+    """N, C, H, W, K, P, Q, strides, padding, dilations: channels in units."""
+    return (g.n, g.c // unit, g.h, g.w, g.k // unit, g.p, g.q, *g[9:15])
+
+
+def conv2d_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    output: Tensor,
+    geometry: Conv2dGeometry,
+    layout: Layout,
+    tf32: bool,
+    configuration: Configuration | None = None,
+) -> None:
+    """Writes output [N, K, P, Q]; the configuration is chosen unless given."""
+    with on(input):
+        g = _plain(geometry)
+        c = configuration or choose(problem_of("forward", input, g, layout, tf32))
+        constants = _constants(g, c, layout, tf32, input, weight, output)
+        tiles_m = math.ceil(g.n * g.p * g.q / c.block_m)
+        if c.direct:
+            programs = tiles_m * math.ceil(g.k / c.block_n)
+            direct_forward_kernel[(programs,)](
+                input, weight, bias, output, *_sizes(g, 1), g.c // g.groups, g.k // g.groups, **constants
+            )
+            return
+        unit, filters = constants["UNIT"], g.k // g.groups
+        programs = tiles_m * math.ceil(filters / c.block_n) * g.groups
+        forward_kernel[(programs,)](
+            input, weight, bias, output, *_sizes(g, unit), g.c // g.groups // unit, filters // unit,
+            FLAT=c.flat, **constants,
+        )  # fmt: skip
+
+
+def conv2d_backward_input(
+    grad_output: Tensor,
+    weight: Tensor,
+    grad_input: Tensor,
+    geometry: Conv2dGeometry,
+    layout: Layout,
+    tf32: bool,
+    configuration: Configuration | None = None,
+) -> None:
+    """Writes grad_input [N, C, H, W], every element once; the configuration is chosen unless given."""
+    with on(grad_output):
+        g = _plain(geometry)
+        c = configuration or choose(problem_of("backward_input", grad_output, g, layout, tf32))
+        constants = _constants(g, c, layout, tf32, grad_output, weight, grad_input)
+        phases = (min(g.stride_h, g.h), min(g.stride_w, g.w))
+        axes = ((g.stride_h, g.dilation_h), (g.stride_w, g.dilation_w))
+        common = [math.gcd(*axis) for axis in axes]
+        inverse = [pow(dilation // d, -1, stride // d) for (stride, dilation), d in zip(axes, common, strict=True)]
+        rows = g.n * math.ceil(g.h / g.stride_h) * math.ceil(g.w / g.stride_w)
+        programs = math.ceil(rows / c.block_m) * math.prod(phases)
+        channels, filters = g.c // g.groups, g.k // g.groups
+        if c.direct:
+            programs *= math.ceil(g.c / c.block_n)
+            direct_backward_input_kernel[(programs,)](
+                grad_output, weight, grad_input, *_sizes(g, 1), *common, *inverse, *phases, channels, filters,
+                **constants,
+            )  # fmt: skip
+            return
+        unit = constants["UNIT"]
+        programs *= math.ceil(channels / c.block_n) * g.groups
+        backward_input_kernel[(programs,)](
+            grad_output, weight, grad_input, *_sizes(g, unit), *common, *inverse, *phases,
+            channels // unit, filters // unit, **constants,
+        )  # fmt: skip
+
+
+def conv2d_backward_weight(
+    grad_output: Tensor,
+    input: Tensor,
+    grad_weight: Tensor,
+    geometry: Conv2dGeometry,
+    layout: Layout,
+    tf32: bool,
+    configuration: Configuration | None = None,
+) -> None:
+    """Writes grad_weight [K, C / groups, R, S], through a workspace of at most 256 MB; the configuration is chosen
+    unless given."""
+    with on(input):
+        g = _plain(geometry)
+        c = configuration or choose(problem_of("backward_weight", input, g, layout, tf32))
+        constants = _constants(g, c, layout, tf32, grad_output, input, grad_weight)
+        channels, filters, elements = g.c // g.groups, g.k // g.groups, grad_weight.numel()
+        pixels_block = c.block_m if c.direct else c.block_k
+        steps = math.ceil(math.ceil(g.n * g.p * g.q / pixels_block) / c.splits)
+        partials = _partials(grad_weight, c.splits)
+        if c.direct:
+            programs = math.ceil(g.k / c.block_n) * channels * g.r * g.s * c.splits
+            direct_backward_weight_kernel[(programs,)](
+                grad_output, input, partials, *_sizes(g, 1), channels, filters, steps, elements, **constants
+            )
+        else:
+            unit, taps = constants["UNIT"], g.r * g.s
+            tiles_n = math.ceil(channels * taps / c.block_n) if c.flat else math.ceil(channels / c.block_n) * taps
+            programs = tiles_n * math.ceil(filters / c.block_m) * g.groups * c.splits
+            backward_weight_kernel[(programs,)](
+                grad_output, input, partials, *_sizes(g, unit), channels // unit, filters // unit,
+                g.groups, steps, elements, FLAT=c.flat, **constants,
+            )  # fmt: skip
+        _sum_partials(partials, grad_weight, c.splits)
+
+
+def conv2d_backward_bias(grad_output: Tensor, grad_bias: Tensor, geometry: Conv2dGeometry, layout: Layout) -> None:
+    """Writes grad_bias [K], the sum of grad_output over all pixels."""
+    with on(grad_output):
+        g, nhwc = geometry, layout is Layout.NHWC
+        images, pixels = (g.n * g.p * g.q, 1) if nhwc else (g.n, g.p * g.q)
+        block_n = min(BIAS_FILTERS[layout], 2 ** math.ceil(math.log2(g.k)))
+        block_m = BIAS_TILE // block_n
+        tiles, steps = math.ceil(g.k / block_n), math.ceil(images * pixels / block_m)
+        wanted = max(1, 4 * machine(target(grad_output).arch)["processors"] // tiles)
+        each = math.ceil(steps / min(wanted, steps))
+        splits = math.ceil(steps / each)
+        partials = _partials(grad_bias, splits)
+        backward_bias_kernel[(tiles * splits,)](
+            grad_output, partials, images, g.k, pixels, each,
+            NHWC=nhwc, WIDE=grad_output.numel() > LARGEST_INDEX, BLOCK_M=block_m, BLOCK_N=block_n,
+        )  # fmt: skip
+        _sum_partials(partials, grad_bias, splits)
+
+
+def _partials(output: Tensor, splits: int) -> Tensor:
+    """A workspace for partial sums of a tensor; the tensor itself for a single one."""
+    if splits == 1:
+        return output
+    dtype = torch.float64 if output.dtype is torch.float64 else torch.float32
+    return torch.empty(splits * output.numel(), dtype=dtype, device=output.device)
+
+
+def _sum_partials(partials: Tensor, output: Tensor, splits: int) -> None:
+    if splits > 1:
+        elements = output.numel()
+        programs = math.ceil(elements / SUM_BLOCK)
+        sum_partials_kernel[(programs,)](partials, output, elements, splits, ROWS=SUM_ROWS, BLOCK=SUM_BLOCK)

@@ -1,0 +1,207 @@
+"""Which tiles serve a convolution: a pure function of the problem, over the candidates of conv2d.json.
+
+    problem -> candidates -> feasible -> a tuned row of exactly this problem, or else the cheapest by a cost model
+
+For forward and backward-input a problem leaves out the batch, so that a sample's bits do not depend on it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from cnnkernels.geometry import Conv2dGeometry, Layout
+
+Op = Literal["forward", "backward_input", "backward_weight"]
+
+TABLE: dict[str, Any] = json.loads(Path(__file__).with_name("conv2d.json").read_text())
+# Columns of a tile that a matrix product may leave empty; a group with fewer channels is not worth one.
+NARROWEST_GROUP = 4
+# Where channels are this few, the reduction runs over channels and taps together.
+FEW_CHANNELS = 64
+# A batch for the cost model, as the true one must not matter.
+NOMINAL_BATCH = 16
+# What the cost model takes loading an element to cost, in multiply-adds, and starting a tile.
+LOAD_COST = 64
+START_COST = 2**21
+# The partial sums of a weight gradient.
+WORKSPACE_BYTES = 256 * 2**20
+
+
+class Problem(NamedTuple):
+    """dtype is one of fp64, fp32, tf32, fp16, bf16; arch is 90 for compute capability 9.0, 0 for the interpreter."""
+
+    op: Op
+    dtype: str
+    layout: Layout
+    geometry: Conv2dGeometry
+    gpu: str
+    arch: int
+
+
+class Configuration(NamedTuple):
+    """How a problem is cut into tiles.
+
+    direct: elementwise kernels for narrow groups, block_k unused; else a matrix product.
+    flat: the channels of a group if the taps are flattened with them, else 0.
+    splits: ranges of pixels of a weight gradient, 1 elsewhere.
+    """
+
+    direct: bool
+    block_m: int
+    block_n: int
+    block_k: int
+    warps: int
+    stages: int
+    flat: int = 0
+    splits: int = 1
+
+
+def dtype_name(dtype: torch.dtype, tf32: bool) -> str:
+    names = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+    return "tf32" if tf32 and dtype is torch.float32 else names[dtype]
+
+
+def _family(arch: int) -> int:
+    """Architectures of one kind of tensor core: 80 is mma.sync, 90 wgmma, 100 tcgen05 (120 has mma.sync again)."""
+    if arch == 0:
+        return 0
+    return 90 if 90 <= arch < 100 else 100 if 100 <= arch < 120 else 80
+
+
+def machine(arch: int) -> dict[str, Any]:
+    """The newest listed machine that is not newer."""
+    known = [int(name) for name in TABLE["machines"]]
+    return TABLE["machines"][str(max(name for name in known if name <= arch))]
+
+
+class _Extents(NamedTuple):
+    """The matrix product of one group: rows x columns summed over `reduction`; `taps` of it per channel."""
+
+    groups: int
+    rows: int
+    columns: int
+    channels: int
+    taps: int
+
+
+def _extents(problem: Problem) -> _Extents:
+    g = problem.geometry
+    channels, filters, taps = g.c // g.groups, g.k // g.groups, g.r * g.s
+    if problem.op == "forward":
+        return _Extents(g.groups, NOMINAL_BATCH * g.p * g.q, filters, channels, taps)
+    if problem.op == "backward_input":
+        # As many rows as pixels, each summed over its phase's share of the taps.
+        share = max(1, taps // (g.stride_h * g.stride_w))
+        return _Extents(g.groups, NOMINAL_BATCH * g.h * g.w, channels, filters, share)
+    return _Extents(g.groups, filters, channels, g.n * g.p * g.q, taps)
+
+
+def flat_channels(problem: Problem, block: int) -> int:
+    """A group's channels if its taps are flattened with them, else 0. `block`: the tile's extent along channels.
+
+    Few channels would leave a tile of one tap's channels half empty. And filters of NCHW lie in memory with their taps
+    side by side.
+    """
+    g = problem.geometry
+    channels = g.c // g.groups
+    if problem.op == "backward_input" or g.r * g.s == 1:
+        return 0
+    if problem.layout is Layout.NCHW or (channels < FEW_CHANNELS and channels % block):
+        return channels
+    return 0
+
+
+def _sized(problem: Problem, block: tuple[int, int, int], warps: int, stages: int) -> Configuration:
+    if problem.op != "backward_weight":
+        return Configuration(False, *block, warps, stages, flat_channels(problem, block[2]))
+    flat = flat_channels(problem, block[1])
+    e = _extents(problem)
+    tiles = e.groups * math.ceil(e.rows / block[0]) * _column_tiles(e, block[1], flat)
+    return Configuration(False, *block, warps, stages, flat, splits(problem, tiles, math.ceil(e.channels / block[2])))
+
+
+def splits(problem: Problem, tiles: int, steps: int) -> int:
+    """Ranges that `steps` of a reduction over pixels are cut into, to keep a machine busy with `tiles` tiles."""
+    g = problem.geometry
+    elements = g.k * (g.c // g.groups) * g.r * g.s
+    size = 8 if problem.dtype == "fp64" else 4
+    wanted = max(1, 2 * machine(problem.arch)["processors"] // tiles)
+    most = min(wanted, max(1, steps // 4), max(1, WORKSPACE_BYTES // (size * elements)))
+    each = math.ceil(steps / most)
+    return math.ceil(steps / each)
+
+
+def _column_tiles(e: _Extents, block: int, flat: int) -> int:
+    return math.ceil(e.columns * e.taps / block) if flat else math.ceil(e.columns / block) * e.taps
+
+
+def cost(problem: Problem, c: Configuration) -> float:
+    """Relative time: waves of tiles, each of steps that multiply and load, padding included."""
+    e = _extents(problem)
+    processors = machine(problem.arch)["processors"]
+    step = c.block_k * (c.block_m * c.block_n + LOAD_COST * (c.block_m + c.block_n))
+    if problem.op == "backward_weight":
+        tiles = e.groups * math.ceil(e.rows / c.block_m) * _column_tiles(e, c.block_n, c.flat) * c.splits
+        steps = math.ceil(math.ceil(e.channels / c.block_k) / c.splits)
+    else:
+        tiles = e.groups * math.ceil(e.rows / c.block_m) * math.ceil(e.columns / c.block_n)
+        steps = math.ceil(e.channels * e.taps / c.block_k) if c.flat else math.ceil(e.channels / c.block_k) * e.taps
+    return math.ceil(tiles / processors) * (steps * step + START_COST)
+
+
+def _feasible(problem: Problem, c: Configuration) -> bool:
+    """Do the tiles of all stages fit shared memory?"""
+    size = {"fp64": 8, "fp32": 4, "tf32": 4}.get(problem.dtype, 2)
+    return c.stages * c.block_k * (c.block_m + c.block_n) * size <= machine(problem.arch)["shared_bytes"]
+
+
+def candidates(problem: Problem) -> list[Configuration]:
+    """The feasible configurations, in the table's order."""
+    g = problem.geometry
+    narrow = g.c // g.groups if problem.op == "backward_input" else g.k // g.groups
+    if g.groups > 1 and narrow < NARROWEST_GROUP:
+        return [_direct(problem)]
+    found = [
+        _sized(problem, tuple(row["block"]), row["warps"], row["stages"])
+        for row in TABLE["candidates"]
+        if problem.dtype in row["dtypes"] and row.get("family", _family(problem.arch)) == _family(problem.arch)
+    ]
+    return [c for c in found if _feasible(problem, c)]
+
+
+def _direct(problem: Problem) -> Configuration:
+    g = problem.geometry
+    if problem.layout is Layout.NHWC:
+        channels = g.c if problem.op == "backward_input" else g.k
+        block_n = min(64, 2 ** math.ceil(math.log2(max(channels, 2))))
+        block_m = 1024 // block_n
+    else:
+        block_m, block_n = 512, 2
+    ranges = 1
+    if problem.op == "backward_weight":
+        steps = math.ceil(g.n * g.p * g.q / block_m)
+        tiles = math.ceil(g.k / block_n) * (g.c // g.groups) * g.r * g.s
+        ranges = splits(problem, tiles, steps)
+    return Configuration(True, block_m, block_n, 0, 4, 3, 0, ranges)
+
+
+def _tuned(problem: Problem) -> Configuration | None:
+    geometry = problem.geometry._asdict()
+    for row in TABLE["tuned"]:
+        if (row["op"], row["dtype"], row["layout"], row["gpu"]) == (
+            problem.op, problem.dtype, problem.layout.name.lower(), problem.gpu,
+        ) and all(geometry[name] == value for name, value in row["geometry"].items()):  # fmt: skip
+            return _sized(problem, tuple(row["block"]), row["warps"], row["stages"])
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def choose(problem: Problem) -> Configuration:
+    """The configuration of a problem."""
+    return _tuned(problem) or min(candidates(problem), key=lambda c: 0 if c.direct else cost(problem, c))
