@@ -89,7 +89,7 @@ CNN_KERNEL(256, 1) counters(int* sum, unsigned* most, unsigned* least, unsigned 
   atomicMax(most, i);
   atomicMin(least, i + 7);
   atomicAdd(wide, (1ull << 32) + i);
-  for (int seen = *spun;;) {  // an increment by compare-and-swap
+  for (int seen = atomicAdd(spun, 0);;) {  // an increment by compare-and-swap
     const int before = atomicCAS(spun, seen, seen + 1);
     if (before == seen) break;
     seen = before;
