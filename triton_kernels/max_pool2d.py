@@ -16,7 +16,25 @@ from .common import accumulator
 from .spread import offset, on, tile, work
 
 # Loops of up to this many steps are unrolled, so that their loads are in flight together.
-UNROLL = 32
+UNROLL = 16
+
+
+@triton.jit
+def widen(x):
+    """Exactly, to the accumulator's type. bfloat16 by its bits: Triton's interpreter loses its subnormals."""
+    if x.dtype == tl.bfloat16:
+        return (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    else:
+        return x.to(accumulator(x.dtype))
+
+
+@triton.jit
+def restore(x, element: tl.constexpr):
+    """The inverse of widen."""
+    if element == tl.bfloat16:
+        return (x.to(tl.int32, bitcast=True) >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
+    else:
+        return x.to(element)
 
 
 @triton.jit
@@ -39,7 +57,7 @@ def meet(best, place, at, input, image, h, w, channel, exists, H, W, C, dilation
     column = w + (at % S) * dilation_w
     inside = (row >= 0) & (row < H) & (column >= 0) & (column < W) & exists
     at_input = input + offset(image, row, column, channel, H, W, C)
-    x = tl.load(at_input, mask=inside, other=float("-inf")).to(best.dtype)
+    x = widen(tl.load(at_input, mask=inside, other=float("-inf")))
     wins = (x > best) | (x != x)
     return tl.where(wins, x, best), tl.where(wins, at, place)
 
@@ -88,7 +106,7 @@ def forward_kernel(
                     best, place, r * S + s, input, image, h, w, channel, exists, H, W, C, dilation_h, dilation_w, S
                 )
     out = offset(image, p, q, channel, P, Q, C)
-    tl.store(output + out, best.to(output.dtype.element_ty), mask=exists)
+    tl.store(output + out, restore(best, output.dtype.element_ty), mask=exists)
     tl.store(argmax + out, place.to(argmax.dtype.element_ty), mask=exists)
 
 
@@ -106,12 +124,17 @@ def first_window(x, places, stride, dilation, common, place_step, inverse):
 
 
 @triton.jit
-def route(total, grad_output, argmax, image, r, s, p, q, channel, exists, P, Q, C, S: tl.constexpr):
-    """Adds the gradient of window (p, q) where the element is the window's winner, at place (r, s)."""
+def route(
+    total, k, grad_output, argmax, image, r, s, p, q, channel, exists, P, Q, C,
+    r_step, s_step, p_step, q_step, S: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Adds the gradient of the k-th window that holds the element, if the element is that window's winner."""
+    i, j = k // COLUMNS, k % COLUMNS
+    r, s, p, q = r - i * r_step, s - j * s_step, p + i * p_step, q + j * q_step
     holds = exists & (r >= 0) & (s >= 0) & (p < P) & (q < Q)
     at = offset(image, p, q, channel, P, Q, C)
     winner = tl.load(argmax + at, mask=holds, other=0).to(tl.int32)
-    grad = tl.load(grad_output + at, mask=holds, other=0).to(total.dtype)
+    grad = widen(tl.load(grad_output + at, mask=holds, other=0))
     return total + tl.where(holds & (winner == r * S + s), grad, 0)
 
 
@@ -152,23 +175,20 @@ def backward_kernel(
     image, h, w, channel, exists = tile(images, H, W, C, NHWC, A, B, WIDE)
     r, p = first_window(h + pad_h, R, stride_h, dilation_h, common_h, place_step_h, inverse_h)
     s, q = first_window(w + pad_w, S, stride_w, dilation_w, common_w, place_step_w, inverse_w)
-    r_step, s_step = place_step_h, place_step_w
     p_step, q_step = dilation_h // common_h, dilation_w // common_w
     total = tl.zeros([A, B], accumulator(grad_output.dtype.element_ty))
     if UNROLLED:
-        for i in tl.static_range(ROWS):
-            for j in tl.static_range(COLUMNS):
-                total = route(
-                    total, grad_output, argmax, image, r - i * r_step, s - j * s_step, p + i * p_step, q + j * q_step,
-                    channel, exists, P, Q, C, S,
-                )  # fmt: skip
+        for k in tl.static_range(ROWS * COLUMNS):
+            total = route(
+                total, k, grad_output, argmax, image, r, s, p, q, channel, exists, P, Q, C,
+                place_step_h, place_step_w, p_step, q_step, S, COLUMNS,
+            )  # fmt: skip
     else:
-        for i in range(ROWS):
-            for j in range(COLUMNS):
-                total = route(
-                    total, grad_output, argmax, image, r - i * r_step, s - j * s_step, p + i * p_step, q + j * q_step,
-                    channel, exists, P, Q, C, S,
-                )  # fmt: skip
+        for k in range(ROWS * COLUMNS):
+            total = route(
+                total, k, grad_output, argmax, image, r, s, p, q, channel, exists, P, Q, C,
+                place_step_h, place_step_w, p_step, q_step, S, COLUMNS,
+            )  # fmt: skip
     at = offset(image, h, w, channel, H, W, C)
     tl.store(grad_input + at, total.to(grad_input.dtype.element_ty), mask=exists)
 

@@ -20,7 +20,7 @@ from cnnkernels.geometry import Layout
 
 # What 32-bit arithmetic may meet: a larger batch is served in slices, a larger image with 64-bit arithmetic.
 LARGEST_INDEX = 2**31 - 2**16
-# Elements of a tile: 8 a thread.
+# Elements of a tile: 8 a thread where they are adjacent channels, else half as many.
 TILE = 1024
 NUM_WARPS = 4
 
@@ -91,11 +91,11 @@ def work(tensors: tuple[Tensor, ...], layout: Layout, rows: int, columns: int, s
             part = tuple((t if nhwc else t.view(-1, *t.shape[2:])).narrow(0, first, images) for t in tensors)
         if nhwc:
             b = min(triton.next_power_of_2(channels), 256)
-            a = TILE // b
+            a = (TILE if b >= 8 else TILE // 2) // b
             programs = triton.cdiv(images * rows * columns, a) * triton.cdiv(channels, b)
         else:
             b = min(triton.next_power_of_2(rows * columns), 256)
-            a = min(TILE // b, triton.next_power_of_2(images))
+            a = min(TILE // 2 // b, triton.next_power_of_2(images))
             programs = triton.cdiv(images, a) * triton.cdiv(rows * columns, b)
         constants = {"NHWC": nhwc, "A": a, "B": b, "WIDE": wide, "num_warps": NUM_WARPS}
         yield Work(part, images, channels, programs, constants)
