@@ -223,6 +223,19 @@ def test_random_geometry(kernels, device, seed: int) -> None:
         assert torch.equal(got.cpu(), pixels.gather(2, winner).view(expected.shape)), what
 
 
+@layouts
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+def test_every_16_bit_value_is_compared_exactly(kernels, device, dtype: torch.dtype, layout: Layout) -> None:
+    """All 65536 bit patterns, each against another one: subnormals, infinities and NaNs of either sign."""
+    patterns = torch.arange(-(2**15), 2**15, dtype=torch.int16)
+    other = patterns[torch.randperm(2**16, generator=torch.Generator().manual_seed(0))]
+    x = torch.stack([patterns, other], dim=-1).view(dtype).view(1, 16, 4096, 2)
+    expected, expected_indices = F.max_pool2d(x, (1, 2), return_indices=True)
+    y, _, indices = run_forward(kernels, dense(x, layout, device), Window((1, 2), (1, 2)), layout)
+    assert_same(y, expected)
+    assert torch.equal(indices.cpu(), expected_indices)
+
+
 def test_gradient_goes_to_the_winner_only(kernels, device) -> None:
     x = torch.arange(16.0).view(1, 1, 4, 4)
     _, argmax, _ = run_forward(kernels, x.to(device), Window((2, 2), (2, 2)), Layout.NCHW)
