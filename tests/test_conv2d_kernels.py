@@ -225,6 +225,24 @@ def test_bias_is_added_before_the_only_rounding(machine: Machine, element: str, 
     assert y.item() == 1 + ulp
 
 
+@layouts
+@pytest.mark.parametrize("tile", TILES)
+def test_tf32_operands_are_rounded_to_nearest(machine: Machine, layout: Layout, tile: int) -> None:
+    """1 + 2^-11 lies between two tf32 numbers: the tie goes away from zero, where cutting bits off would give 1."""
+    case = Conv2dCase("", 1, 8, 2, 4, 8, 1, 1)
+    tie, rounded = 1 + 2.0**-11, 1 + 2.0**-10
+    one = Data(*(torch.zeros(s) for s in (case.input_shape, case.weight_shape, (8,), case.output_shape)))
+    one.x[:, 0], one.w[:, 0], one.dy[:, 0] = tie, tie, tie
+    for direction in DIRECTIONS:
+        for gathered in (False, True):
+            plan = machine.plans(direction, case, layout, "tf32")[0]
+            plan.tile = tile
+            if gathered:
+                plan.a = plan.b = machine.module.Conv2dLoader.elements
+            result = machine.run(direction, case, layout, "tf32", one.operands(direction), plan)
+            assert result.max().item() == rounded**2 * (8 if direction == "backward_weight" else 1)
+
+
 class Guarded:
     """Tensors that end, or begin, where the next byte may not be touched."""
 

@@ -107,8 +107,7 @@ implicit_gemm(const __grid_constant__ Gemm gemm, const Schedule schedule, const 
     engine.multiply(tile_a(stage), tile_b(stage));
     finish(stage + C::kStages - 1);  // after the arithmetic, so that the loads had time to arrive
   }
-  cp_async_wait<0>();
-  __syncthreads();
+  __syncthreads();  // the ring becomes the epilogue's; the last wait left only empty groups
 
   if (gemm.bias != nullptr) {
     const T* bias = static_cast<const T*>(gemm.bias) + group * gemm.c.column.extent + first_column;
