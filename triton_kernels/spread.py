@@ -20,8 +20,9 @@ from cnnkernels.geometry import Layout
 
 # What 32-bit arithmetic may meet: a larger batch is served in slices, a larger image with 64-bit arithmetic.
 LARGEST_INDEX = 2**31 - 2**16
-# Elements of a tile: 8 a thread where they are adjacent channels, else half as many.
-TILE = 1024
+# Elements of a tile: 8 a thread where they are adjacent channels, else half as many. In Triton's interpreter a program
+# costs more than its elements do.
+TILE = 4096 if triton.knobs.runtime.interpret else 1024
 NUM_WARPS = 4
 
 

@@ -126,4 +126,5 @@ MAX_POOL2D: tuple[Pool2dCase, ...] = (
     Pool2dCase("uneven", 3, 3, 9, 14, (2, 5), (3, 2), (1, 2)),
     Pool2dCase("window of 256 places needs two bytes", 1, 2, 18, 17, (16, 16), (1, 1)),
     Pool2dCase("global", 2, 8, 7, 7, (7, 7), (7, 7)),
+    Pool2dCase("several tiles", 3, 40, 14, 12, (3, 3), (2, 2), (1, 1)),
 )
