@@ -5,7 +5,7 @@ cnnkernels._cuda          the same sources compiled by nvcc: built wherever nvcc
 
 Environment: CXX, NVCC, CNNKERNELS_CUDA_ARCHS ("80;90a;90+PTX"), CNNKERNELS_BUILD_CUDA (0 leaves _cuda out),
 CNNKERNELS_BUILD_TESTS (1 adds the test kernels of tests/csrc as _interpreter_tests and _cuda_tests),
-CNNKERNELS_SANITIZE (thread or address: the interpreter modules only, into build/<sanitizer>), MAX_JOBS.
+CNNKERNELS_SANITIZE (thread or address: _interpreter into build/<sanitizer>), CNNKERNELS_DEBUG (1: for gdb), MAX_JOBS.
 """
 
 import os
@@ -34,7 +34,8 @@ def find_nvcc() -> str | None:
 
 
 def host_flags() -> list[str]:
-    flags = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
+    level = ["-Og", "-g"] if os.environ.get("CNNKERNELS_DEBUG") == "1" else ["-O2", "-g1"]
+    flags = ["-std=c++20", *level, "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
     if sys.platform == "linux":
         flags += ["-fno-gnu-unique"]  # both modules define the same inline statics; they must not be merged
         cpu = Path("/proc/cpuinfo").read_text()
@@ -63,7 +64,6 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
     cxx = os.environ.get("CXX", "c++")
     includes = shlex.join([f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}", "-Icsrc"])
     interpreter = ["-DCNN_INTERPRETER=1", "-Wno-unknown-pragmas", "-fstack-clash-protection"]
-    link_flags = "-static-libgcc -pthread" + (f" -fsanitize={SANITIZE}" if SANITIZE else "")
     if SANITIZE:
         interpreter += [f"-DCNN_{SANITIZE[0].upper()}SAN=1", "-fno-omit-frame-pointer"]
     elif "g++" in cxx or cxx == "c++":
@@ -86,7 +86,7 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
         *depends,
         "  description = nvcc $in",
         "rule link",
-        f"  command = {cxx} -shared $in -o $out {link_flags} $libs",
+        f"  command = {cxx} -shared $in -o $out -static-libgcc -pthread $sanitize $libs",
         "  description = link $out",
     ]
 

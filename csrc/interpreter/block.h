@@ -74,6 +74,7 @@ class Block : public BlockView {
   void condition_wait(const FunctionRef<bool()>& ready, const FunctionRef<std::string()>& describe,
                       Site site);
   void release(Barrier& barrier);
+  std::string waits() const;  // what the threads wait for, one line each kind
   void check_overrun(Site site, const Thread* thread);
 
   Order order = Order::ordered;
@@ -98,7 +99,6 @@ class Block : public BlockView {
   Thread* poll(std::uint32_t warp);
   bool poll_one(Thread& t);
   [[noreturn]] void deadlock();
-  std::string waits() const;
   std::string describe(const Crash& crash) const;
 
   std::uint32_t runnable_[kMostWarps] = {}, polling_[kMostWarps] = {}, alive_[kMostWarps] = {};

@@ -60,6 +60,8 @@ std::string Block::waits() const {
     const Thread& t = threads_[i];
     if ((alive_[t.warp] >> t.lane & 1u) == 0) {
       ++finished;
+    } else if (runnable_[t.warp] >> t.lane & 1u) {
+      groups["nothing: can run"].add(i);
     } else {
       groups[named(t.wait) + " at " + text(t.wait.site)].add(i);
     }
