@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -85,3 +87,24 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Call]]:
     backends._remembered_serving.cache_clear()
     yield calls
     backends._remembered_serving.cache_clear()
+
+
+@pytest.fixture
+def interpreter() -> Iterator[ModuleType]:
+    """The test kernels in the interpreter, with one OS thread and the default schedule."""
+    from cnnkernels import native
+
+    native.load("interpreter")  # makes CNNKERNELS_NATIVE_DIR hold
+    module = importlib.import_module("cnnkernels._interpreter_tests")
+    before = module.schedule()
+    module.set_schedule("ordered", 0, "late")
+    module.set_threads(1)
+    yield module
+    module.set_schedule(before["order"], before["seed"], before["delivery"])
+    module.set_threads(before["threads"])
+
+
+@pytest.fixture(params=[("ordered", 0), ("reversed", 0)] + [("random", seed) for seed in range(8)], ids=str)
+def any_order(request: pytest.FixtureRequest, interpreter: ModuleType) -> ModuleType:
+    interpreter.set_schedule(*request.param)
+    return interpreter
