@@ -307,18 +307,21 @@ def untouched_zeros(count: int, dtype: torch.dtype, device: str) -> Tensor:
 @pytest.mark.parametrize("element", ["fp32", "fp16"])
 @layouts
 @pytest.mark.parametrize("direction", ["forward", "backward_weight"])
-def test_offsets_beyond_32_bits(machine: Machine, direction: str, layout: Layout, element: str) -> None:
-    """Windows 23,200 pixels apart in a plane of 2.15e9: almost no memory is touched, all offsets are huge."""
-    case = Conv2dCase("", 1, 1, 46401, 46401, 1, 2, 2, (23200, 23200), (0, 0, 0, 0), (23200, 23200))
-    assert case.geometry.p == 2 and math.prod(case.input_shape) > 2**31
+@pytest.mark.parametrize("taps", [1, 2, 3])
+def test_offsets_beyond_32_bits(machine: Machine, direction: str, layout: Layout, element: str, taps: int) -> None:
+    """Nine pixels, 23,200 apart in a plane of 2.15e9: almost no memory is touched, most offsets are huge. With one
+    tap the windows' distances pass 2^31 elements, with three the taps'."""
+    case = Conv2dCase("", 1, 1, 46401, 46401, 1, taps, taps, (23200, 23200), (0, 0, 0, 0), (23200, 23200))
+    assert case.geometry.p == 4 - taps and math.prod(case.input_shape) > 2**31
     torch_dtype, dtype, tf32 = ELEMENTS[element]
     x = untouched_zeros(math.prod(case.input_shape), torch_dtype, machine.device).view(case.input_shape)
     seen = torch.arange(1.0, 10).view(3, 3)
     x[0, 0, ::23200, ::23200] = seen.to(x)
-    small = Conv2dCase("", 1, 1, 3, 3, 1, 2, 2)
+    small = Conv2dCase("", 1, 1, 3, 3, 1, taps, taps)
     data = integers(small)
     second = (data.w if direction == "forward" else data.dy).to(torch_dtype).contiguous().to(machine.device)
-    result = torch.full((4,), float("nan"), dtype=torch_dtype, device=machine.device)
+    results = (4 - taps if direction == "forward" else taps) ** 2
+    result = torch.full((results,), float("nan"), dtype=torch_dtype, device=machine.device)
     rest = (dtype, int(layout), tf32, machine.geometry(case), 0)
     if direction == "forward":
         machine.module.conv2d_forward(x.data_ptr(), second.data_ptr(), 0, result.data_ptr(), *rest)
