@@ -55,14 +55,14 @@ def direct_forward_kernel(
     first = k // filters * channels
     SHAPE: tl.constexpr = (BLOCK_M, BLOCK_N) if NHWC else (BLOCK_N, BLOCK_M)
     total = tl.zeros(SHAPE, accumulator(input.dtype.element_ty))
-    for step in range(channels * TAPS):
-        c, tap = step // TAPS, step % TAPS
-        h = p * stride_h - pad_h + tap // S * dilation_h
-        w = q * stride_w - pad_w + tap % S * dilation_w
-        exists = m_exists & k_exists & inside(h, w, H, W)
-        x = tl.load(input + image_offset(n, h, w, first + c, H, W, C, NHWC), mask=exists, other=0.0)
-        f = tl.load(weight + filter_offset(k, c, tap, channels, TAPS, NHWC), mask=k_exists, other=0.0)
-        total += x.to(total.dtype) * f.to(total.dtype)
+    for c in range(channels):
+        for tap in range(TAPS):
+            h = p * stride_h - pad_h + tap // S * dilation_h
+            w = q * stride_w - pad_w + tap % S * dilation_w
+            exists = m_exists & k_exists & inside(h, w, H, W)
+            x = tl.load(input + image_offset(n, h, w, first + c, H, W, C, NHWC), mask=exists, other=0.0)
+            f = tl.load(weight + filter_offset(k, c, tap, channels, TAPS, NHWC), mask=k_exists, other=0.0)
+            total += x.to(total.dtype) * f.to(total.dtype)
     if bias is not None:
         total += tl.load(bias + k, mask=k_exists, other=0.0).to(total.dtype)
     at_output = output + image_offset(n, p, q, k, P, Q, K, NHWC)
@@ -123,17 +123,18 @@ def direct_backward_input_kernel(
     first_s, taps_s, window_w = phase_taps(phase_w, pad_w, stride_w, dilation_w, common_w, inverse_w, S)
     SHAPE: tl.constexpr = (BLOCK_M, BLOCK_N) if NHWC else (BLOCK_N, BLOCK_M)
     total = tl.zeros(SHAPE, accumulator(grad_output.dtype.element_ty))
-    taps = taps_r * taps_s
-    for step in range(filters * taps):
-        k = first + step // taps
-        r, s = step % taps // taps_s, step % taps_s
-        tap = (first_r + r * (stride_h // common_h)) * S + first_s + s * (stride_w // common_w)
-        p = i + window_h - r * (dilation_h // common_h)
-        q = j + window_w - s * (dilation_w // common_w)
-        exists = m_exists & c_exists & inside(p, q, P, Q)
-        dy = tl.load(grad_output + image_offset(n, p, q, k, P, Q, K, NHWC), mask=exists, other=0.0)
-        f = tl.load(weight + filter_offset(k, c % channels, tap, channels, TAPS, NHWC), mask=c_exists, other=0.0)
-        total += dy.to(total.dtype) * f.to(total.dtype)
+    for filter in range(filters):
+        k = first + filter
+        for r in range(taps_r):
+            for s in range(taps_s):
+                tap = (first_r + r * (stride_h // common_h)) * S + first_s + s * (stride_w // common_w)
+                p = i + window_h - r * (dilation_h // common_h)
+                q = j + window_w - s * (dilation_w // common_w)
+                exists = m_exists & c_exists & inside(p, q, P, Q)
+                dy = tl.load(grad_output + image_offset(n, p, q, k, P, Q, K, NHWC), mask=exists, other=0.0)
+                at_weight = weight + filter_offset(k, c % channels, tap, channels, TAPS, NHWC)
+                f = tl.load(at_weight, mask=c_exists, other=0.0)
+                total += dy.to(total.dtype) * f.to(total.dtype)
     h, w = phase_h + i * stride_h, phase_w + j * stride_w
     at_input = grad_input + image_offset(n, h, w, c, H, W, C, NHWC)
     tl.store(at_input, narrow(total, grad_input.dtype.element_ty), mask=m_exists & c_exists)
@@ -175,9 +176,10 @@ def direct_backward_weight_kernel(
         N = tl.cast(N, tl.int64)
     # Taps run first: they share their gradients and most of their image.
     pid = tl.program_id(0)
-    places = channels * TAPS
-    c, tap = pid % places // TAPS, pid % TAPS
-    pid = pid // places
+    tap = pid % TAPS
+    pid = pid // TAPS
+    c = pid % channels
+    pid = pid // channels
     tiles_n = tl.cdiv(K, BLOCK_N)
     split = pid // tiles_n
     k = indices(pid % tiles_n, BLOCK_N, WIDE)

@@ -29,6 +29,8 @@ NOMINAL_BATCH = 16
 # What the cost model takes loading an element to cost, in multiply-adds, and starting a tile.
 LOAD_COST = 64
 START_COST = 2**21
+# Loads of a thread in one step, as many as ptxas was seen to compile without spilling their addresses.
+MOST_LOADS = 32
 # The partial sums of a weight gradient.
 WORKSPACE_BYTES = 256 * 2**20
 
@@ -155,10 +157,22 @@ def cost(problem: Problem, c: Configuration) -> float:
     return math.ceil(tiles / processors) * (steps * step + START_COST)
 
 
+def _load_width(problem: Problem, size: int) -> int:
+    """Neighbours that one load takes, 16 bytes at most: channels in NHWC; in NCHW pixels, if no window moves them."""
+    g, widest = problem.geometry, 16 // size
+    if problem.layout is Layout.NHWC:
+        return math.gcd(g.c // g.groups, g.k // g.groups, widest)
+    still = (g.r, g.s, g.stride_h, g.stride_w, g.pad_h, g.pad_w) == (1, 1, 1, 1, 0, 0)
+    return widest if still and g.w % 16 == g.q % 16 == 0 else 1
+
+
 def _feasible(problem: Problem, c: Configuration) -> bool:
-    """Do the tiles of all stages fit shared memory?"""
+    """Do the tiles of all stages fit shared memory, and the addresses of one stage's loads the registers?"""
     size = {"fp64": 8, "fp32": 4, "tf32": 4}.get(problem.dtype, 2)
-    return c.stages * c.block_k * (c.block_m + c.block_n) * size <= machine(problem.arch)["shared_bytes"]
+    elements = c.block_k * (c.block_m + c.block_n)
+    fits = c.stages * elements * size <= machine(problem.arch)["shared_bytes"]
+    loads = elements // (32 * c.warps * _load_width(problem, size))
+    return fits and (loads <= MOST_LOADS or problem.arch == 0)
 
 
 def candidates(problem: Problem) -> list[Configuration]:

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import Layout, argmax_dtype
-from .cases import CONV2D, MAX_POOL2D, Conv2dCase, Pool2dCase
+from .cases import MAX_POOL2D, Conv2dCase, Pool2dCase
 
 ARCHITECTURES = (80, 90, 100)
 DTYPES = {
@@ -140,16 +140,21 @@ def _cuobjdump(what: str, path: str) -> str:
 
 
 class Call(NamedTuple):
-    """A call of a backend function, on meta tensors."""
+    """A call of a backend function for one architecture, on meta tensors. `configuration`: None leaves the choice to
+    selection."""
 
     op: str
     case: Conv2dCase | Pool2dCase
     dtype: str
     layout: Layout
+    arch: int
+    configuration: Any = None
 
     @property
     def specialization(self) -> str:
-        return f"{self.dtype} {self.layout.name.lower()} {self.case.reason}"
+        c = self.configuration
+        tile = f" {c.block_m}x{c.block_n}x{c.block_k}" if c else ""
+        return f"{self.dtype} {self.layout.name.lower()} {self.case.reason}{tile}"
 
     def __call__(self) -> None:
         import cnnkernels.triton_kernels as kernels
@@ -170,7 +175,7 @@ class Call(NamedTuple):
                 "conv2d_backward_weight": (y, x, w),
                 "conv2d_backward_bias": (y, b),
             }[self.op]
-            flags = () if self.op == "conv2d_backward_bias" else (tf32,)
+            flags = () if self.op == "conv2d_backward_bias" else (tf32, self.configuration)
             function(*operands, case.geometry, layout, *flags)
             return
         x, y = tensor(case.input_shape), tensor(case.output_shape)
@@ -187,7 +192,7 @@ class Call(NamedTuple):
         function(*operands, layout)
 
 
-CONV2D_OPS = ("conv2d_forward", "conv2d_backward_input", "conv2d_backward_weight", "conv2d_backward_bias")
+CONV2D_PRODUCTS = ("forward", "backward_input", "backward_weight")
 MAX_POOL2D_OPS = (
     "max_pool2d_forward",
     "max_pool2d_backward",
@@ -196,23 +201,42 @@ MAX_POOL2D_OPS = (
     "max_unpool2d_forward",
     "max_unpool2d_backward",
 )
+# Sizes as they occur: nothing is allocated.
+WHOLE = Conv2dCase("3x3", 32, 256, 56, 56, 256, 3, 3, padding=(1, 1, 1, 1))
+ODD = Conv2dCase("odd channels", 32, 255, 56, 56, 253, 3, 3, padding=(1, 1, 1, 1))
+OTHER_CONV2D = (
+    Conv2dCase("stem", 32, 3, 224, 224, 64, 7, 7, (2, 2), (3, 3, 3, 3)),
+    Conv2dCase("1x1", 32, 256, 56, 56, 64, 1, 1),
+    Conv2dCase("strided", 32, 128, 56, 56, 128, 3, 3, (2, 2), (1, 1, 1, 1)),
+    Conv2dCase("depthwise", 32, 96, 56, 56, 96, 7, 7, padding=(3, 3, 3, 3), groups=96),
+    Conv2dCase("beyond 2^31 elements", 4096, 256, 56, 56, 256, 3, 3, padding=(1, 1, 1, 1)),
+)
+
+
+def conv2d_candidates(op: str, case: Conv2dCase, dtype: str, layout: Layout, arch: int) -> list[Call]:
+    """A call for every configuration that selection may take for a case."""
+    from cnnkernels.triton_kernels.conv2d_select import Problem, candidates
+
+    problem = Problem(op, dtype, layout, case.geometry, "", arch)  # type: ignore[arg-type]
+    return [Call(f"conv2d_{op}", case, dtype, layout, arch, c) for c in candidates(problem)]
 
 
 def calls() -> list[Call]:
-    """Every kernel of every operator, in every dtype and layout, at each of the sizes that choose another code path."""
-    import cnnkernels.triton_kernels as kernels
-
-    families = ((CONV2D_OPS, CONV2D), (MAX_POOL2D_OPS, MAX_POOL2D))
-    return [
-        Call(op, case, dtype, layout)
-        for ops, cases in families
-        for op in ops
-        if hasattr(kernels, op)
-        for case in cases
-        for dtype in DTYPES
-        if dtype != "tf32" or (ops is CONV2D_OPS and op != "conv2d_backward_bias")
-        for layout in Layout
-    ]
+    """Every kernel of every operator in every dtype and layout: each configuration on a usual size and on odd channels,
+    and what selection takes at the sizes that lead down another path."""
+    found = []
+    for arch in ARCHITECTURES:
+        for layout in Layout:
+            for dtype in DTYPES:
+                for op in CONV2D_PRODUCTS:
+                    for case in (WHOLE, ODD):
+                        found += conv2d_candidates(op, case, dtype, layout, arch)
+                    if dtype in ("fp32", "bf16"):
+                        found += [Call(f"conv2d_{op}", case, dtype, layout, arch) for case in OTHER_CONV2D]
+                if dtype != "tf32":
+                    found.append(Call("conv2d_backward_bias", WHOLE, dtype, layout, arch))
+                    found += [Call(op, case, dtype, layout, arch) for op in MAX_POOL2D_OPS for case in MAX_POOL2D[1:3]]
+    return found
 
 
 def _interpret_nothing() -> None:
@@ -221,21 +245,18 @@ def _interpret_nothing() -> None:
         os.environ.pop(name, None)
 
 
-def _compile(call: Call, arch: int) -> list[Compiled]:
-    with compiling(arch, specialization=call.specialization) as kernels:
+def _compile(call: Call) -> list[Compiled]:
+    with compiling(call.arch, specialization=call.specialization) as kernels:
         call()
     return kernels
 
 
-def compile_all(
-    calls: Iterable[Call] | None = None, archs: Iterable[int] = ARCHITECTURES, processes: int | None = None
-) -> Iterator[Compiled]:
+def compile_all(calls_: Iterable[Call] | None = None, processes: int | None = None) -> Iterator[Compiled]:
     """Compiles what the calls launch (default: `calls()`), each distinct kernel once, in processes of its own."""
     spawn = multiprocessing.get_context("spawn")
-    work = [(call, arch) for call in (globals()["calls"]() if calls is None else calls) for arch in archs]
     seen = set()
     with ProcessPoolExecutor(processes or os.cpu_count(), spawn, _interpret_nothing) as pool:
-        for kernels in pool.map(_compile, *zip(*work, strict=True)):
+        for kernels in pool.map(_compile, calls() if calls_ is None else calls_, chunksize=4):
             for kernel in kernels:
                 key = (kernel.family, kernel.name, kernel.arch, kernel.sass)
                 if key not in seen:

@@ -1,0 +1,87 @@
+"""conv2d's Triton kernels compile for GPUs that are not there: no spill, the instructions they are meant to become.
+
+A subset that covers every kernel, dtype, layout and configuration; `make audit` compiles all of their combinations.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from cnnkernels.geometry import Layout
+from cnnkernels.testing import triton_aot
+from cnnkernels.testing.triton_aot import (
+    ARCHITECTURES,
+    CONV2D_PRODUCTS,
+    ODD,
+    OTHER_CONV2D,
+    WHOLE,
+    Call,
+    Compiled,
+    compile_all,
+    conv2d_candidates,
+)
+
+TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
+
+
+def covering_calls() -> list[Call]:
+    found = []
+    for i, op in enumerate(CONV2D_PRODUCTS):
+        # each configuration for one architecture, another one for each operator
+        for j, dtype in enumerate(triton_aot.DTYPES):
+            arch = ARCHITECTURES[(i + j) % 3]
+            found += conv2d_candidates(op, WHOLE, dtype, Layout.NHWC, arch)
+            found.append(Call(f"conv2d_{op}", WHOLE, dtype, Layout.NCHW, arch))
+        found += [Call(f"conv2d_{op}", WHOLE, "bf16", Layout.NHWC, arch) for arch in ARCHITECTURES]
+        found += conv2d_candidates(op, ODD, "bf16", Layout.NHWC, ARCHITECTURES[i])
+        found += [Call(f"conv2d_{op}", case, "bf16", layout, 90) for case in OTHER_CONV2D for layout in Layout]
+    found += [Call("conv2d_backward_bias", WHOLE, "bf16", layout, 90) for layout in Layout]
+    return found
+
+
+@pytest.fixture(scope="module")
+def compiled() -> list[Compiled]:
+    return list(compile_all(covering_calls()))
+
+
+def test_every_kernel_compiles(compiled: list[Compiled]) -> None:
+    assert {kernel.name for kernel in compiled if kernel.family.startswith("conv2d")} == {
+        "forward_kernel",
+        "backward_input_kernel",
+        "backward_weight_kernel",
+        "backward_bias_kernel",
+        "sum_partials_kernel",
+        "direct_forward_kernel",
+        "direct_backward_input_kernel",
+        "direct_backward_weight_kernel",
+    }
+
+
+def test_nothing_spills(compiled: list[Compiled]) -> None:
+    spilling = [(k.name, k.arch, k.specialization, k.spill_bytes) for k in compiled if k.spill_bytes]
+    assert not spilling
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_16_bit_products_run_on_tensor_cores_and_load_16_bytes(compiled: list[Compiled], arch: int) -> None:
+    chosen = [k for k in compiled if k.arch == arch and k.specialization == "bf16 nhwc 3x3" and "sum" not in k.name]
+    assert len(chosen) == 3
+    for kernel in chosen:
+        assert kernel.count(TENSOR_CORES[arch])
+        assert kernel.count(r"LDGSTS\S*\.128")
+        assert not kernel.count(r"LDG\S*\.U16")
+        assert kernel.count(r"STG\S*\.128")
+
+
+def test_fp64_products_run_on_tensor_cores(compiled: list[Compiled]) -> None:
+    """Of sm_80 and sm_90; for sm_100 Triton makes them of fused multiply-adds."""
+    products = [k for k in compiled if k.specialization.startswith("fp64 nhwc 3x3") and "sum" not in k.name]
+    assert products
+    for kernel in products:
+        assert kernel.count("DMMA" if kernel.arch < 100 else "DFMA")
+
+
+def test_a_process_that_interprets_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(RuntimeError, match="TRITON_INTERPRET is set"), triton_aot.compiling(90):
+        pass
