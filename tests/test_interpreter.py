@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -96,19 +97,38 @@ def test_static_arrays_are_told_apart_by_template_instance(any_order: ModuleType
     assert out.tolist() == [101.0 + 2 * (7 - t) for t in range(8)]
 
 
-def test_same_seed_same_run(interpreter: ModuleType) -> None:
-    """The number of switches is a fingerprint of the order the threads ran in."""
+def first_turns(interpreter: ModuleType, order: str, seed: int) -> list[int]:
+    """The numbers of 3 x 64 threads in the order of their first turns."""
+    interpreter.set_schedule(order, seed)
+    counter, out = torch.zeros(1, dtype=torch.int32), torch.zeros(192, dtype=torch.int32)
+    interpreter.run("first_turns_test", *pointers(counter, out))
+    return out.tolist()
 
-    def fingerprint(seed: int, os_threads: int) -> dict[str, int]:
-        interpreter.set_schedule("random", seed)
+
+def test_orders(interpreter: ModuleType) -> None:
+    assert first_turns(interpreter, "ordered", 0) == list(range(192))
+    assert first_turns(interpreter, "reversed", 0) == list(range(192))[::-1]
+    runs = [first_turns(interpreter, "random", seed) for seed in range(6)]
+    assert all(sorted(run) == list(range(192)) for run in runs)
+    assert len({tuple(run) for run in runs}) == 6
+    for run in runs:  # the threads of a block, not just the blocks, come in another order, and warps mix
+        block = [t % 64 for t in run[:64]]
+        first_warp = [t for t in block if t < 32]
+        assert first_warp != sorted(first_warp) and len({t // 32 for t in block[:32]}) == 2
+    assert len({tuple(t // 64 for t in run) for run in runs}) > 1
+
+
+def test_same_seed_same_run(interpreter: ModuleType) -> None:
+    assert first_turns(interpreter, "random", 5) == first_turns(interpreter, "random", 5)
+
+    def counts(os_threads: int) -> dict[str, int]:
         interpreter.set_threads(os_threads)
         interpreter.reset_statistics()
         x, out = torch.zeros(8, 256), torch.zeros(8)
         interpreter.run("block_sum_test", *pointers(x, out, 8))
         return interpreter.statistics()
 
-    assert fingerprint(1, 1) == fingerprint(1, 1) == fingerprint(1, 3)
-    assert len({fingerprint(seed, 1)["switches"] for seed in range(8)}) > 1
+    assert counts(1) == counts(1) == counts(3)
 
 
 def test_launches_from_several_python_threads(interpreter: ModuleType) -> None:
@@ -149,24 +169,32 @@ def test_python_runs_during_a_launch(interpreter: ModuleType) -> None:
     assert ticks > 3
 
 
-def test_a_forked_child_can_launch(interpreter: ModuleType) -> None:
-    """DataLoader workers are forked; the OS threads that help are not there in the child."""
+@pytest.mark.parametrize("during_a_launch", [False, True])
+def test_a_forked_child_can_launch(interpreter: ModuleType, during_a_launch: bool) -> None:
+    """DataLoader workers are forked, perhaps while OS threads are at work that do not exist in the child."""
     interpreter.set_threads(2)
     x, out = torch.ones(9, 256), torch.zeros(9)
     interpreter.run("block_sum_test", *pointers(x, out, 9))
+    other = threading.Thread(target=interpreter.run, args=("speed_blocks", 1024, 20000 if during_a_launch else 1))
+    other.start()
+    if during_a_launch:
+        time.sleep(0.1)
+        assert other.is_alive()
     child = os.fork()
     if child == 0:
         out.zero_()
         interpreter.run("block_sum_test", *pointers(x, out, 9))
-        os._exit(0 if out.sum().item() == 9 * 256 else 1)
-    deadline = time.monotonic() + 60
-    while True:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            break
-        assert time.monotonic() < deadline, "the forked child hangs"
+        helped = sys.platform != "linux" or len(os.listdir("/proc/self/task")) == 2
+        os._exit(0 if out.sum().item() == 9 * 256 and helped else 1)
+    deadline = time.monotonic() + 30
+    while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert os.waitstatus_to_exitcode(status) == 0
+    if not done[0]:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    other.join()
+    assert done[0], "the forked child hangs"
+    assert os.waitstatus_to_exitcode(done[1]) == 0
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

@@ -96,6 +96,12 @@ CNN_KERNEL(256, 1) counters(int* sum, unsigned* most, unsigned* least, unsigned 
   }
 }
 
+// out[i] = the i-th thread to get its first turn, in the order of blocks and threads.
+CNN_KERNEL(64, 1) first_turns(int* counter, int* out) {
+  out[atomicAdd(counter, 1)] = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  __syncthreads();
+}
+
 // Two static arrays in one helper, two instances of it: four places in shared memory.
 template <int Tag>
 CNN_DEVICE float* scratch() {
@@ -154,6 +160,10 @@ CNN_TEST(counters_test) {
   launch(counters, Launch{dim3(unsigned(arguments.number(5))), dim3(256), 0, arguments.stream},
          arguments.pointer<int>(0), arguments.pointer<unsigned>(1), arguments.pointer<unsigned>(2),
          arguments.pointer<unsigned long long>(3), arguments.pointer<int>(4));
+}
+CNN_TEST(first_turns_test) {
+  launch(first_turns, Launch{dim3(3), dim3(64), 0, arguments.stream}, arguments.pointer<int>(0),
+         arguments.pointer<int>(1));
 }
 CNN_TEST(instances_test) {
   launch(instances, Launch{dim3(1), dim3(8), 0, arguments.stream}, arguments.pointer<float>(0));
