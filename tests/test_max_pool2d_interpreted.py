@@ -52,7 +52,7 @@ def everything(kernels, shape, window, dtype: torch.dtype, layout: Layout, wrap)
     kernels.max_pool2d_gather(x, argmax, gathered, g, layout)
     kernels.max_pool2d_indices(argmax, indices, g, layout)
     indices[0, 0, 0, 0], indices[0, 0, 0, 1] = -1, g.h * g.w  # outside, on either side
-    kernels.max_unpool2d_forward(y, indices, winner, out, layout)
+    kernels.max_unpool2d_forward(dy, indices, winner, out, layout)  # windows that share a winner differ in dy
     kernels.max_unpool2d_backward(dx, indices, back, layout)
     return [y, argmax, indices, dx, gathered, out, back]
 
