@@ -78,9 +78,9 @@ class Stacks {
 };
 
 #if defined(CNN_TSAN)
-// ThreadSanitizer's threads behind the CUDA threads. Making one costs 0.3 ms, so they are used again, each block
-// beginning at another one: an order seen between one thread of a block and one of the next hides no race between
-// the many others.
+// ThreadSanitizer's threads behind the CUDA threads. Making one costs 0.3 ms, so they are used again, each
+// block beginning at another one: an order seen between one thread of a block and one of the next hides no
+// race between the many others.
 class RaceThreads {
  public:
   void next_block() { first_ += 37; }

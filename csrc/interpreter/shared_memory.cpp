@@ -45,8 +45,8 @@ void SharedMemory::begin_block(std::size_t dynamic_bytes) {
 #if defined(CNN_TSAN)
   // ThreadSanitizer would take one block's use for a race with the next one's: gives it new memory.
   const std::size_t used = zones_.empty() ? 0 : zones_.back().end;
-  if (used != 0 && mmap(base_, used, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
-                       MAP_FAILED) {
+  if (used != 0 && mmap(base_, used, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+                        0) == MAP_FAILED) {
     throw std::bad_alloc();
   }
 #endif
