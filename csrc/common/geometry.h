@@ -9,19 +9,20 @@ namespace cnnkernels {
 enum class Layout : int { nchw = 0, nhwc = 1 };
 
 struct Conv2dGeometry {
-  std::int64_t n, c, h, w;      // input
-  std::int64_t k, r, s;         // filter [k, c / groups, r, s]
-  std::int64_t p, q;            // output [n, k, p, q]
+  std::int64_t n, c, h, w;  // input
+  std::int64_t k, r, s;     // filter [k, c / groups, r, s]
+  std::int64_t p, q;        // output [n, k, p, q]
   std::int64_t stride_h, stride_w;
-  std::int64_t pad_h, pad_w;    // before the first row and column; what is needed after the last follows from p, q
+  std::int64_t pad_h,
+      pad_w;  // before the first row and column; what is needed after the last follows from p, q
   std::int64_t dilation_h, dilation_w;
   std::int64_t groups;
 };
 
 struct Pool2dGeometry {
-  std::int64_t n, c, h, w;      // input
-  std::int64_t r, s;            // window
-  std::int64_t p, q;            // output [n, c, p, q]
+  std::int64_t n, c, h, w;  // input
+  std::int64_t r, s;        // window
+  std::int64_t p, q;        // output [n, c, p, q]
   std::int64_t stride_h, stride_w;
   std::int64_t pad_h, pad_w;
   std::int64_t dilation_h, dilation_w;

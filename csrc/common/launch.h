@@ -39,10 +39,10 @@ template <class... P, class... A>
 void launch(void (*kernel)(P...), const Launch& how, A... arguments) {
   constexpr std::size_t kWithoutAsking = 48 * 1024;
   if (how.shared_bytes > kWithoutAsking) {
-    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                               cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(how.shared_bytes)),
-          "raising a kernel's shared memory limit");
+    check(
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(how.shared_bytes)),
+        "raising a kernel's shared memory limit");
   }
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;
