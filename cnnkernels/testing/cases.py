@@ -65,6 +65,7 @@ CONV2D: tuple[Conv2dCase, ...] = (
     Conv2dCase("stride above kernel skips inputs", 2, 8, 10, 11, 8, 2, 2, stride=(4, 3)),
     Conv2dCase("padding above the kernel", 1, 8, 4, 3, 8, 3, 2, padding=(5, 4, 3, 6)),
     Conv2dCase("dilation of one axis", 1, 8, 12, 6, 8, 3, 3, padding=(3, 3, 1, 1), dilation=(3, 1)),
+    Conv2dCase("dilation of the other axis", 1, 8, 6, 12, 8, 3, 3, padding=(1, 1, 3, 3), dilation=(1, 3)),
     Conv2dCase("filter covers the input", 2, 8, 5, 4, 12, 5, 4),
     Conv2dCase("row image", 2, 8, 1, 33, 8, 1, 5, padding=(0, 0, 2, 2)),
     Conv2dCase("two groups", 2, 16, 6, 5, 32, 3, 3, padding=(1, 1, 1, 1), groups=2),
