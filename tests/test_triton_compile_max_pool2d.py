@@ -19,11 +19,11 @@ DTYPES = ("fp64", "fp32", "fp16", "bf16")
 def kernels() -> list[Compiled]:
     """Forward and backward in every dtype and layout, unrolled and looping; every kernel for every architecture."""
     both = MAX_POOL2D_OPS[:2]
-    calls = [Call(op, RESNET, dtype, layout) for op in both for dtype in DTYPES for layout in Layout]
-    calls += [Call(op, LARGE, "bf16", layout) for op in both for layout in Layout]
-    calls += [Call(op, RESNET, "bf16", layout) for op in MAX_POOL2D_OPS[2:] for layout in Layout]
-    others = [Call(op, RESNET, "bf16", Layout.NHWC) for op in MAX_POOL2D_OPS]
-    return [*compile_all(calls, (90,), processes=2), *compile_all(others, (80, 100), processes=2)]
+    calls = [Call(op, RESNET, dtype, layout, 90) for op in both for dtype in DTYPES for layout in Layout]
+    calls += [Call(op, LARGE, "bf16", layout, 90) for op in both for layout in Layout]
+    calls += [Call(op, RESNET, "bf16", layout, 90) for op in MAX_POOL2D_OPS[2:] for layout in Layout]
+    calls += [Call(op, RESNET, "bf16", Layout.NHWC, arch) for op in MAX_POOL2D_OPS for arch in (80, 100)]
+    return list(compile_all(calls, processes=2))
 
 
 def test_every_kernel_compiles_without_spills(kernels: list[Compiled]) -> None:
