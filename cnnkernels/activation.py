@@ -1,0 +1,76 @@
+"""The activations that an epilogue may apply: names, checks of arguments, and PyTorch's own functions of them."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# The order is csrc/common/activation.h's.
+ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu", "silu", "gelu", "hardswish")
+NEGATIVE_SLOPE = 0.01  # torch.nn.LeakyReLU's
+
+
+def checked_activation(op: str, activation: Any, negative_slope: Any = NEGATIVE_SLOPE) -> tuple[str, float]:
+    """An activation's name and leaky_relu's slope as the kernels take them.
+
+    Args:
+        op: the function whose argument this is, for the error.
+        activation: one of `ACTIVATIONS`, or None for "none".
+        negative_slope: what leaky_relu multiplies negative values by; the others take no notice of it.
+
+    Raises:
+        TypeError: `activation` is no string, or `negative_slope` no number.
+        ValueError: `activation` is no activation.
+    """
+    if activation is None:
+        activation = "none"
+    if not isinstance(activation, str):
+        raise TypeError(f"{op}(): argument 'activation' must be str or None, not {type(activation).__name__}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{op}: activation must be None or one of {', '.join(ACTIVATIONS)}, but got {activation!r}")
+    if isinstance(negative_slope, bool) or not isinstance(negative_slope, Real):
+        raise TypeError(f"{op}(): argument 'negative_slope' must be float, not {type(negative_slope).__name__}")
+    return activation, float(negative_slope)
+
+
+def activate(x: Tensor, activation: str, negative_slope: float = NEGATIVE_SLOPE) -> Tensor:
+    """The activation of every element, by PyTorch's own function."""
+    F = torch.nn.functional
+    if activation == "none":
+        return x
+    if activation == "leaky_relu":
+        return F.leaky_relu(x, negative_slope)
+    functions: dict[str, Any] = {
+        "relu": F.relu, "relu6": F.relu6, "silu": F.silu, "gelu": F.gelu, "hardswish": F.hardswish
+    }  # fmt: skip
+    return functions[activation](x)
+
+
+def activation_backward(grad: Tensor, x: Tensor, activation: str, negative_slope: float = NEGATIVE_SLOPE) -> Tensor:
+    """grad times the activation's derivative at the pre-activation x; differentiable in both."""
+    aten = torch.ops.aten
+    if activation == "none":
+        return grad
+    if activation == "relu":
+        return aten.threshold_backward(grad, x, 0)
+    if activation == "relu6":
+        return aten.hardtanh_backward(grad, x, 0, 6)
+    if activation == "leaky_relu":
+        return aten.leaky_relu_backward(grad, x, negative_slope, False)
+    if activation == "silu":
+        return aten.silu_backward(grad, x)
+    if activation == "gelu":
+        return aten.gelu_backward(grad, x)
+    return aten.hardswish_backward(grad, x)
+
+
+def known_from_output(activation: str, negative_slope: float = NEGATIVE_SLOPE) -> bool:
+    """Whether the derivative can be read off the activation's own value, so that no pre-activation is needed.
+
+    That holds where the function keeps apart what its derivative keeps apart: `activation_backward` at the value is
+    then what it is at the pre-activation.
+    """
+    return activation in ("none", "relu", "relu6") or (activation == "leaky_relu" and negative_slope >= 0)

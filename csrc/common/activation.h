@@ -1,0 +1,67 @@
+// The activations a kernel may apply to a sum before it is stored, and their derivatives at the
+// pre-activation. Which one is a number at run time: it is looked at once an output, beside thousands of
+// multiply-adds, and a template of it would multiply the number of kernels by seven. The names are
+// cnnkernels/activation.py's, in its order; values are PyTorch's, at NaN and the infinities too.
+#pragma once
+
+#include <cmath>
+
+#include "device.h"
+
+namespace cnnkernels {
+
+enum class Activation : int { none, relu, relu6, leaky_relu, silu, gelu, hardswish };
+
+// T is float or double. slope: leaky_relu's factor below zero; the others take no notice of it.
+template <class T>
+CNN_DEVICE T activate(Activation which, T x, T slope) {
+  constexpr T kRootHalf = T(0.70710678118654752440);
+  switch (which) {
+    case Activation::none:
+      return x;
+    case Activation::relu:
+      return x < T(0) ? T(0) : x;  // NaN stays
+    case Activation::relu6:
+      return x < T(0) ? T(0) : x > T(6) ? T(6) : x;
+    case Activation::leaky_relu:
+      return x > T(0) ? x : x * slope;
+    case Activation::silu:
+      return x / (T(1) + std::exp(-x));
+    case Activation::gelu:  // x times the normal distribution's cdf; the exact one, not tanh's approximation
+      return T(0.5) * x * (T(1) + std::erf(x * kRootHalf));
+    case Activation::hardswish: {
+      const T moved = x + T(3);
+      return x * (moved < T(0) ? T(0) : moved > T(6) ? T(6) : moved) / T(6);
+    }
+  }
+  return x;
+}
+
+// Where the function has a corner (0, 6, -3, 3) the derivative is the one PyTorch takes.
+template <class T>
+CNN_DEVICE T activate_derivative(Activation which, T x, T slope) {
+  constexpr T kRootHalf = T(0.70710678118654752440), kDensityAtZero = T(0.39894228040143267794);
+  switch (which) {
+    case Activation::none:
+      return T(1);
+    case Activation::relu:
+      return x <= T(0) ? T(0) : T(1);
+    case Activation::relu6:
+      return x <= T(0) || x >= T(6) ? T(0) : T(1);
+    case Activation::leaky_relu:
+      return x > T(0) ? T(1) : slope;
+    case Activation::silu: {
+      const T sigmoid = T(1) / (T(1) + std::exp(-x));
+      return sigmoid * (T(1) + x * (T(1) - sigmoid));
+    }
+    case Activation::gelu: {
+      const T cdf = T(0.5) * (T(1) + std::erf(x * kRootHalf));
+      return cdf + x * kDensityAtZero * std::exp(T(-0.5) * x * x);
+    }
+    case Activation::hardswish:
+      return x <= T(-3) ? T(0) : x < T(3) ? x / T(3) + T(0.5) : T(1);
+  }
+  return T(1);
+}
+
+}  // namespace cnnkernels

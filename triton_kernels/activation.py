@@ -1,0 +1,52 @@
+"""csrc/common/activation.h in Triton: the activations and their derivatives at the pre-activation.
+
+The name is a compile-time constant: Triton compiles a kernel for each set of constants anyway, at the first call that
+needs it. NaN and the infinities come out as PyTorch's.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def activate(x, slope, ACTIVATION: tl.constexpr):
+    """The activation of a block of fp32 or fp64; slope is leaky_relu's factor below zero."""
+    if ACTIVATION == "relu":
+        return tl.where(x < 0, 0.0, x)  # tl.maximum would drop NaN
+    elif ACTIVATION == "relu6":
+        return tl.where(x < 0, 0.0, tl.where(x > 6, 6.0, x))
+    elif ACTIVATION == "leaky_relu":
+        return tl.where(x > 0, x, x * slope)
+    elif ACTIVATION == "silu":
+        return x / (1.0 + tl.exp(-x))
+    elif ACTIVATION == "gelu":
+        return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+    elif ACTIVATION == "hardswish":
+        moved = x + 3.0
+        return x * tl.where(moved < 0, 0.0, tl.where(moved > 6, 6.0, moved)) / 6.0
+    else:
+        tl.static_assert(ACTIVATION == "none", "no such activation")
+        return x
+
+
+@triton.jit
+def activate_derivative(x, slope, ACTIVATION: tl.constexpr):
+    """The derivative at the pre-activation; at a corner (0, 6, -3, 3) the one PyTorch takes."""
+    one = tl.full(x.shape, 1.0, x.dtype)
+    if ACTIVATION == "relu":
+        return tl.where(x <= 0, 0.0, one)
+    elif ACTIVATION == "relu6":
+        return tl.where((x <= 0) | (x >= 6), 0.0, one)
+    elif ACTIVATION == "leaky_relu":
+        return tl.where(x > 0, one, slope)
+    elif ACTIVATION == "silu":
+        sigmoid = 1.0 / (1.0 + tl.exp(-x))
+        return sigmoid * (1.0 + x * (1.0 - sigmoid))
+    elif ACTIVATION == "gelu":
+        cdf = 0.5 * (1.0 + tl.erf(x * 0.7071067811865476))
+        return cdf + x * 0.3989422804014327 * tl.exp(-0.5 * x * x)
+    elif ACTIVATION == "hardswish":
+        return tl.where(x <= -3, 0.0, tl.where(x < 3, x / 3.0 + 0.5, one))
+    else:
+        tl.static_assert(ACTIVATION == "none", "no such activation")
+        return one
