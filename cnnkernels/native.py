@@ -142,6 +142,62 @@ class NativeKernels:
                 stream,
             )
 
+    def depthwise_conv2d_forward(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        output: Tensor,
+        geometry: Conv2dGeometry,
+        layout: Layout,
+    ) -> None:
+        device, stream = self._on(input)
+        with device:
+            self.module.depthwise_conv2d_forward(
+                input.data_ptr(),
+                weight.data_ptr(),
+                0 if bias is None else bias.data_ptr(),
+                output.data_ptr(),
+                _DTYPES[input.dtype],
+                int(layout),
+                self._geometry(geometry),
+                stream,
+            )
+
+    def depthwise_conv2d_backward_input(
+        self, grad_output: Tensor, weight: Tensor, grad_input: Tensor, geometry: Conv2dGeometry, layout: Layout
+    ) -> None:
+        device, stream = self._on(grad_output)
+        with device:
+            self.module.depthwise_conv2d_backward_input(
+                grad_output.data_ptr(),
+                weight.data_ptr(),
+                grad_input.data_ptr(),
+                _DTYPES[grad_output.dtype],
+                int(layout),
+                self._geometry(geometry),
+                stream,
+            )
+
+    def depthwise_conv2d_backward_weight(
+        self, grad_output: Tensor, input: Tensor, grad_weight: Tensor, geometry: Conv2dGeometry, layout: Layout
+    ) -> None:
+        device, stream = self._on(input)
+        dtype, native = _DTYPES[input.dtype], self._geometry(geometry)
+        with device:
+            size = self.module.depthwise_conv2d_backward_weight_workspace(dtype, int(layout), native)
+            workspace = torch.empty(size, dtype=torch.uint8, device=input.device)
+            self.module.depthwise_conv2d_backward_weight(
+                grad_output.data_ptr(),
+                input.data_ptr(),
+                grad_weight.data_ptr(),
+                workspace.data_ptr(),
+                dtype,
+                int(layout),
+                native,
+                stream,
+            )
+
     def max_pool2d_forward(
         self, input: Tensor, output: Tensor, argmax: Tensor, geometry: Pool2dGeometry, layout: Layout
     ) -> None:
