@@ -13,11 +13,13 @@ ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu", "silu", "gelu", "hardswish
 NEGATIVE_SLOPE = 0.01  # torch.nn.LeakyReLU's
 
 
-def checked_activation(op: str, activation: Any, negative_slope: Any = NEGATIVE_SLOPE) -> tuple[str, float]:
+def checked_activation(
+    op: str, activation: Any, negative_slope: Any = NEGATIVE_SLOPE, name: str = "activation"
+) -> tuple[str, float]:
     """An activation's name and leaky_relu's slope as the kernels take them.
 
     Args:
-        op: the function whose argument this is, for the error.
+        op, name: the function whose argument this is and the argument's name, for the error.
         activation: one of `ACTIVATIONS`, or None for "none".
         negative_slope: what leaky_relu multiplies negative values by; the others take no notice of it.
 
@@ -28,9 +30,9 @@ def checked_activation(op: str, activation: Any, negative_slope: Any = NEGATIVE_
     if activation is None:
         activation = "none"
     if not isinstance(activation, str):
-        raise TypeError(f"{op}(): argument 'activation' must be str or None, not {type(activation).__name__}")
+        raise TypeError(f"{op}(): argument '{name}' must be str or None, not {type(activation).__name__}")
     if activation not in ACTIVATIONS:
-        raise ValueError(f"{op}: activation must be None or one of {', '.join(ACTIVATIONS)}, but got {activation!r}")
+        raise ValueError(f"{op}: {name} must be None or one of {', '.join(ACTIVATIONS)}, but got {activation!r}")
     if isinstance(negative_slope, bool) or not isinstance(negative_slope, Real):
         raise TypeError(f"{op}(): argument 'negative_slope' must be float, not {type(negative_slope).__name__}")
     return activation, float(negative_slope)
