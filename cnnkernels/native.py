@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .activation import ACTIVATIONS
 from .geometry import Conv2dGeometry, Layout, Pool2dGeometry
 
 # The values of csrc/common/types.h.
@@ -195,6 +196,70 @@ class NativeKernels:
                 dtype,
                 int(layout),
                 native,
+                stream,
+            )
+
+    def depthwise_separable_conv2d_forward(
+        self,
+        input: Tensor,
+        depthwise_weight: Tensor,
+        pointwise_weight: Tensor,
+        depthwise_bias: Tensor | None,
+        pointwise_bias: Tensor | None,
+        output: Tensor,
+        intermediate: Tensor | None,
+        geometry: Conv2dGeometry,
+        layout: Layout,
+        tf32: bool,
+        depthwise_activation: str,
+        pointwise_activation: str,
+        negative_slope: float,
+    ) -> None:
+        """`geometry` is the depthwise convolution's: k = c multiplier, groups = c. The output [N, K, P, Q] has the
+        pointwise filter's K. Where an intermediate is given, it takes the depthwise sums before their activation."""
+        device, stream = self._on(input)
+        optional = depthwise_bias, pointwise_bias, intermediate
+        bias, pointwise, saved = (0 if t is None else t.data_ptr() for t in optional)
+        with device:
+            self.module.depthwise_separable_conv2d_forward(
+                input.data_ptr(),
+                depthwise_weight.data_ptr(),
+                pointwise_weight.data_ptr(),
+                bias,
+                pointwise,
+                output.data_ptr(),
+                saved,
+                _DTYPES[input.dtype],
+                int(layout),
+                tf32,
+                self._geometry(geometry),
+                output.shape[1],
+                ACTIVATIONS.index(depthwise_activation),
+                ACTIVATIONS.index(pointwise_activation),
+                negative_slope,
+                stream,
+            )
+
+    def depthwise_separable_conv2d_intermediate(
+        self,
+        input: Tensor,
+        depthwise_weight: Tensor,
+        depthwise_bias: Tensor | None,
+        intermediate: Tensor,
+        geometry: Conv2dGeometry,
+        layout: Layout,
+    ) -> None:
+        """What the forward saves, bit for bit: the depthwise sums before their activation."""
+        device, stream = self._on(input)
+        with device:
+            self.module.depthwise_separable_conv2d_intermediate(
+                input.data_ptr(),
+                depthwise_weight.data_ptr(),
+                0 if depthwise_bias is None else depthwise_bias.data_ptr(),
+                intermediate.data_ptr(),
+                _DTYPES[input.dtype],
+                int(layout),
+                self._geometry(geometry),
                 stream,
             )
 
