@@ -3,38 +3,13 @@
 // pixels that agree form a phase, and within a phase the pixels' windows of the error are those of an
 // ordinary convolution of stride 1. No zero is ever multiplied, and each phase writes its own pixels. A phase
 // without taps has a reduction of length 0 and writes zeros.
-#include <numeric>
-
 #include "conv2d.h"
 #include "directions.h"
+#include "hopper_launch.h"
+#include "phases.h"
 #include "views.h"
 
 namespace cnnkernels::conv2d {
-
-namespace {
-
-// One axis of a phase: pixels first, first + stride, ... take taps first_tap, first_tap + tap_step, ..., and
-// pixel i meets tap j at output origin + i + j * step.
-struct Phase {
-  std::int64_t first, pixels, first_tap, tap_step, taps, origin, step;
-};
-
-Phase phase(std::int64_t first, std::int64_t size, std::int64_t taps, std::int64_t stride, std::int64_t pad,
-            std::int64_t dilation) {
-  const std::int64_t common = std::gcd(dilation, stride);
-  Phase result{first, ceil_div(size - first, stride), 0, stride / common, 0, 0, -dilation / common};
-  for (std::int64_t r = 0; r < std::min(result.tap_step, taps); ++r) {
-    const std::int64_t reach = first + pad - r * dilation;
-    if (reach % stride != 0) continue;
-    result.first_tap = r;
-    result.taps = (taps - 1 - r) / result.tap_step + 1;
-    result.origin = reach / stride;
-    break;
-  }
-  return result;
-}
-
-}  // namespace
 
 std::vector<Gemm> backward_input_gemms(const Problem& problem, const void* grad_output, const void* weight,
                                        void* grad_input) {
@@ -44,9 +19,9 @@ std::vector<Gemm> backward_input_gemms(const Problem& problem, const void* grad_
   const Strides w = strides(problem.layout, channels, g.r, g.s);
   std::vector<Gemm> gemms;
   for (std::int64_t a = 0; a < std::min(g.stride_h, g.h); ++a) {
-    const Phase h = phase(a, g.h, g.r, g.stride_h, g.pad_h, g.dilation_h);
+    const PhaseAxis h = phase_axis(a, g.h, g.r, g.stride_h, g.pad_h, g.dilation_h);
     for (std::int64_t b = 0; b < std::min(g.stride_w, g.w); ++b) {
-      const Phase v = phase(b, g.w, g.s, g.stride_w, g.pad_w, g.dilation_w);
+      const PhaseAxis v = phase_axis(b, g.w, g.s, g.stride_w, g.pad_w, g.dilation_w);
       const bool empty = h.taps == 0 || v.taps == 0;
       const Windows view = windows(problem.layout, dy, g.n, empty ? 0 : filters, g.p, g.q, h.origin, v.origin,
                                    {h.pixels, v.pixels, 1, 1}, {h.taps, v.taps, h.step, v.step});
@@ -71,6 +46,9 @@ std::vector<Gemm> backward_input_gemms(const Problem& problem, const void* grad_
 
 void backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
                     std::uintptr_t stream, const Plan* plan) {
+  if (const auto hopper =
+          hopper::plan_for(Direction::backward_input, problem, plan, {grad_output, weight, grad_input}))
+    return hopper::backward_input(problem, *hopper, grad_output, weight, grad_input, stream);
   for (const Gemm& gemm : backward_input_gemms(problem, grad_output, weight, grad_input))
     launch_gemm(element_of(problem), gemm, decide(Direction::backward_input, problem, gemm, plan), nullptr,
                 stream);

@@ -4,6 +4,7 @@
 // change.
 #include "add_parts.cuh"
 #include "directions.h"
+#include "hopper_launch.h"
 #include "views.h"
 
 namespace cnnkernels::conv2d {
@@ -38,14 +39,18 @@ Gemm backward_weight_gemm(const Problem& problem, const void* grad_output, const
 }
 
 std::size_t backward_weight_workspace(const Problem& problem, const Plan* asked) {
+  const auto hopper = hopper::plan_for(Direction::backward_weight, problem, asked);
   const Gemm gemm = backward_weight_gemm(problem, nullptr, nullptr, nullptr);
-  const Plan plan = decide(Direction::backward_weight, problem, gemm, asked);
+  const Plan plan = hopper ? *hopper : decide(Direction::backward_weight, problem, gemm, asked);
   if (plan.splits == 1) return 0;
   return static_cast<std::size_t>(plan.splits * weights(problem) * element_of(problem).accumulator_bytes());
 }
 
 void backward_weight(const Problem& problem, const void* grad_output, const void* input, void* grad_weight,
                      void* workspace, std::uintptr_t stream, const Plan* asked) {
+  if (const auto hopper = hopper::plan_for(Direction::backward_weight, problem, asked,
+                                           {grad_output, input, grad_weight, workspace}))
+    return hopper::backward_weight(problem, *hopper, grad_output, input, grad_weight, workspace, stream);
   const Gemm gemm = backward_weight_gemm(problem, grad_output, input, grad_weight);
   const Plan plan = decide(Direction::backward_weight, problem, gemm, asked);
   if (plan.splits == 1) return launch_gemm(element_of(problem), gemm, plan, nullptr, stream);

@@ -28,7 +28,8 @@ void bind_plan(py::module_& m) {
       .value("elements", conv2d::Loader::elements);
   py::enum_<conv2d::Engine>(m, "Conv2dEngine", py::module_local())
       .value("fma", conv2d::Engine::fma)
-      .value("mma", conv2d::Engine::mma);
+      .value("mma", conv2d::Engine::mma)
+      .value("wgmma", conv2d::Engine::wgmma);
   py::enum_<conv2d::Direction>(m, "Conv2dDirection", py::module_local())
       .value("forward", conv2d::Direction::forward)
       .value("backward_input", conv2d::Direction::backward_input)
@@ -40,13 +41,15 @@ void bind_plan(py::module_& m) {
       .def_readwrite("a", &Plan::a)
       .def_readwrite("b", &Plan::b)
       .def_readwrite("splits", &Plan::splits)
+      .def_readwrite("blocks", &Plan::blocks)
       .def_property_readonly("tile_shape",
                              [](const Plan& plan) {
-                               const conv2d::Tile& tile = conv2d::kTiles[plan.tile];
+                               const conv2d::Tile& tile = conv2d::tile_of(plan);
                                return std::pair(tile.rows, tile.columns);
                              })
       .def("__repr__", &conv2d::describe);
   m.attr("conv2d_tiles") = conv2d::kTileCount;
+  m.attr("conv2d_hopper_tiles") = conv2d::kHopperTileCount;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // y = w * x + b: rows are output pixels, columns output channels, the reduction runs over channels and taps.
 #include "conv2d.h"
 #include "directions.h"
+#include "hopper_launch.h"
 #include "views.h"
 
 namespace cnnkernels::conv2d {
@@ -27,6 +28,8 @@ Gemm forward_gemm(const Problem& problem, const void* input, const void* weight,
 
 void forward(const Problem& problem, const void* input, const void* weight, const void* bias, void* output,
              std::uintptr_t stream, const Plan* plan) {
+  if (const auto hopper = hopper::plan_for(Direction::forward, problem, plan, {input, weight, output}))
+    return hopper::forward(problem, *hopper, input, weight, bias, output, stream);
   const Gemm gemm = forward_gemm(problem, input, weight, bias, output);
   launch_gemm(element_of(problem), gemm, decide(Direction::forward, problem, gemm, plan), nullptr, stream);
 }

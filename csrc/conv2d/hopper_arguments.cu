@@ -1,0 +1,247 @@
+// Geometry into tensor maps.
+#include "hopper_arguments.h"
+
+namespace cnnkernels::conv2d::hopper {
+
+namespace {
+
+MapElement map_element(const Problem& problem) {
+  return problem.dtype == DType::float16    ? MapElement::float16
+         : problem.dtype == DType::bfloat16 ? MapElement::bfloat16
+                                            : MapElement::tf32;  // rounded by the copy
+}
+
+std::int64_t bytes_of(const Problem& problem) { return Element{problem.dtype, problem.tf32}.bytes(); }
+int row_elements(std::int64_t bytes) { return static_cast<int>(kRowBytes / bytes); }
+
+int narrow_size(std::int64_t value, const char* what) {
+  if (value >= std::int64_t(1) << 31) throw std::invalid_argument(std::string("conv2d: too many ") + what);
+  return static_cast<int>(value);
+}
+
+// Columns of `pixels` windows, a row of `width` channels each, of an image [n][h][w][c].
+TensorMap window_map(const Problem& problem, const void* image, std::int64_t n, std::int64_t c,
+                     std::int64_t h, std::int64_t w, const Corners& rows, const Corners& columns,
+                     std::int64_t stride_h, std::int64_t stride_w, int width, int pixels) {
+  const std::int64_t e = bytes_of(problem);
+  if (pointwise(problem.geometry)) {
+    return make_tensor_map(TileBox{.element = map_element(problem),
+                                   .address = image,
+                                   .rank = 2,
+                                   .size = {c, n * h * w},
+                                   .stride = {0, c * e},
+                                   .box = {width, pixels},
+                                   .swizzle = kSwizzle});
+  }
+  return make_tensor_map(Im2colBox{.element = map_element(problem),
+                                   .address = image,
+                                   .rank = 4,
+                                   .size = {c, w, h, n},
+                                   .stride = {0, c * e, w * c * e, h * w * c * e},
+                                   .lower = {static_cast<int>(columns.lower), static_cast<int>(rows.lower)},
+                                   .upper = {static_cast<int>(columns.upper), static_cast<int>(rows.upper)},
+                                   .channels = width,
+                                   .pixels = pixels,
+                                   .step = {1, static_cast<int>(stride_w), static_cast<int>(stride_h), 1},
+                                   .swizzle = kSwizzle});
+}
+
+// The filter [k][tap][c] by groups: a block ends where its group does.
+TensorMap filter_map(const Problem& problem, const void* weight, int channels, int filters) {
+  const Conv2dGeometry& g = problem.geometry;
+  const std::int64_t e = bytes_of(problem), c = g.c / g.groups, k = g.k / g.groups, taps = g.r * g.s;
+  return make_tensor_map(TileBox{.element = map_element(problem),
+                                 .address = weight,
+                                 .rank = 4,
+                                 .size = {c, taps, k, g.groups},
+                                 .stride = {0, c * e, taps * c * e, k * taps * c * e},
+                                 .box = {channels, 1, filters, 1},
+                                 .swizzle = kSwizzle});
+}
+
+// An image [pixel][group][channel] in blocks of 64 pixels by 128 bytes.
+TensorMap pixel_map(const Problem& problem, MapElement element, const void* image, std::int64_t channels,
+                    std::int64_t pixels) {
+  const std::int64_t e = bytes_of(problem), groups = problem.geometry.groups;
+  return make_tensor_map(TileBox{.element = element,
+                                 .address = image,
+                                 .rank = 3,
+                                 .size = {channels, groups, pixels},
+                                 .stride = {0, channels * e, groups * channels * e},
+                                 .box = {row_elements(e), 1, kBlock},
+                                 .swizzle = kSwizzle});
+}
+MapElement stored_element(const Problem& problem) {
+  return problem.dtype == DType::float32 ? MapElement::float32 : map_element(problem);
+}
+
+// Numbers the tiles of the first `phases` phases, each `slices` times: for every group (and part of the sum).
+template <class A>
+void number_tiles(A& a, const Tile& tile, std::int64_t slices, std::int64_t columns) {
+  std::int64_t tiles = 0;
+  a.column_tiles = static_cast<int>(ceil_div(columns, tile.columns));
+  a.band_tiles = FastDivide(std::int64_t(kBand) * a.column_tiles);
+  for (int i = 0; i < a.phases; ++i) {
+    Phase& phase = a.phase[i];
+    phase.first_tile = static_cast<int>(tiles);
+    const std::int64_t slice = std::int64_t(phase.row_tiles) * a.column_tiles;
+    phase.slice_tiles = FastDivide(narrow_size(slice, "tiles of output"));
+    tiles = narrow_size(tiles + slices * slice, "tiles of output");
+  }
+  a.tiles = static_cast<int>(tiles);
+}
+
+Phase pixels_of(std::int64_t n, std::int64_t h, std::int64_t w) {
+  Phase phase;
+  phase.pixels = static_cast<int>(n * h * w);
+  phase.width = FastDivide(w);
+  phase.height = FastDivide(h);
+  return phase;
+}
+
+// The windows of the input that forward and backward_weight walk over.
+Phase input_windows(const Conv2dGeometry& g) {
+  Phase phase = pixels_of(g.n, g.p, g.q);
+  phase.w = -static_cast<int>(g.pad_w);
+  phase.h = -static_cast<int>(g.pad_h);
+  phase.s = {static_cast<int>(g.s), 0, static_cast<int>(g.dilation_w), 0, 1};
+  phase.r = {static_cast<int>(g.r), 0, static_cast<int>(g.dilation_h), 0, 1};
+  return phase;
+}
+TensorMap input_map(const Problem& problem, const void* input, int width, int pixels) {
+  const Conv2dGeometry& g = problem.geometry;
+  return window_map(problem, input, g.n, g.c, g.h, g.w,
+                    corners_of_input(g.h, g.r, g.p, g.stride_h, g.pad_h, g.dilation_h),
+                    corners_of_input(g.w, g.s, g.q, g.stride_w, g.pad_w, g.dilation_w), g.stride_h,
+                    g.stride_w, width, pixels);
+}
+
+Taps taps_of(const PhaseAxis& axis) {
+  const std::int64_t farthest = -axis.step * (axis.taps - 1);
+  return {static_cast<int>(axis.taps), static_cast<int>(farthest), static_cast<int>(axis.step),
+          static_cast<int>(axis.first_tap), static_cast<int>(axis.tap_step)};
+}
+
+}  // namespace
+
+ForwardArguments forward_arguments(const Problem& problem, const Tile& tile, const void* input,
+                                   const void* weight, const void* bias, void* output) {
+  const Conv2dGeometry& g = problem.geometry;
+  const std::int64_t e = bytes_of(problem), filters = g.k / g.groups, channels = g.c / g.groups;
+  ForwardArguments a;
+  a.windows[0] = input_map(problem, input, row_elements(e), tile.rows);
+  a.other = filter_map(problem, weight, row_elements(e), tile.columns);
+  a.result = pixel_map(problem, stored_element(problem), output, filters, g.n * g.p * g.q);
+  a.phase[0] = input_windows(g);
+  a.phase[0].row_tiles = static_cast<int>(ceil_div(a.phase[0].pixels, tile.rows));
+  a.columns = static_cast<int>(filters);
+  a.chunks = static_cast<int>(ceil_div(channels, row_elements(e)));
+  a.group_channels = static_cast<int>(channels);
+  a.groups = FastDivide(g.groups);
+  a.stride_w = static_cast<int>(g.stride_w);
+  a.stride_h = static_cast<int>(g.stride_h);
+  a.images = static_cast<int>(g.n);
+  a.filter_width = static_cast<int>(g.s);
+  a.pointwise = pointwise(g);
+  a.bias = bias;
+  number_tiles(a, tile, g.groups, filters);
+  return a;
+}
+
+std::vector<BackwardInputArguments> backward_input_arguments(const Problem& problem, const Tile& tile,
+                                                             const void* grad_output, const void* weight,
+                                                             void* grad_input) {
+  const Conv2dGeometry& g = problem.geometry;
+  const std::int64_t e = bytes_of(problem), filters = g.k / g.groups, channels = g.c / g.groups;
+  struct Axes {
+    PhaseAxis h, w;
+    std::int64_t taps() const { return h.taps * w.taps; }
+  };
+  std::vector<Axes> phases;
+  for (std::int64_t h = 0; h < std::min(g.stride_h, g.h); ++h) {
+    for (std::int64_t w = 0; w < std::min(g.stride_w, g.w); ++w) {
+      phases.push_back({phase_axis(h, g.h, g.r, g.stride_h, g.pad_h, g.dilation_h),
+                        phase_axis(w, g.w, g.s, g.stride_w, g.pad_w, g.dilation_w)});
+    }
+  }
+  // The longest sums begin first, so that none is left over at the end.
+  std::stable_sort(phases.begin(), phases.end(), [](auto& a, auto& b) { return a.taps() > b.taps(); });
+
+  BackwardInputArguments a;
+  a.other = filter_map(problem, weight, kBlock, row_elements(e));
+  a.columns = static_cast<int>(channels);
+  a.chunks = static_cast<int>(ceil_div(filters, row_elements(e)));
+  a.group_channels = static_cast<int>(filters);
+  a.groups = FastDivide(g.groups);
+  a.images = static_cast<int>(g.n);
+  a.filter_width = static_cast<int>(g.s);
+  a.pointwise = pointwise(g);
+  a.data = grad_input;
+  a.spread = {g.stride_w * g.c, g.stride_h * g.w * g.c, g.h * g.w * g.c};
+  a.store_by_tma = phases.size() == 1;
+  a.result = pixel_map(problem, stored_element(problem), grad_input, channels, g.n * g.h * g.w);
+
+  std::vector<BackwardInputArguments> launches;
+  for (std::size_t first = 0; first < phases.size(); first += kMostPhases) {
+    a.phases = static_cast<int>(std::min<std::size_t>(kMostPhases, phases.size() - first));
+    for (int i = 0; i < a.phases; ++i) {
+      const auto& [h, w] = phases[first + i];
+      Phase& phase = a.phase[i] = pixels_of(g.n, h.pixels, w.pixels);
+      phase.row_tiles = static_cast<int>(ceil_div(phase.pixels, tile.rows));
+      phase.first = h.first * g.w * g.c + w.first * g.c;
+      phase.r = taps_of(h);
+      phase.s = taps_of(w);
+      if (h.taps == 0 || w.taps == 0) {
+        phase.r.count = phase.s.count = 0;
+        continue;
+      }
+      const Corners rows = corners_of_error(h, g.p), columns = corners_of_error(w, g.q);
+      phase.h = static_cast<int>(rows.lower);
+      phase.w = static_cast<int>(columns.lower);
+      a.windows[i] = window_map(problem, grad_output, g.n, g.k, g.p, g.q, rows, columns, 1, 1,
+                                row_elements(e), tile.rows);
+    }
+    number_tiles(a, tile, g.groups, channels);
+    launches.push_back(a);
+  }
+  return launches;
+}
+
+BackwardWeightArguments backward_weight_arguments(const Problem& problem, const Tile& tile, int parts,
+                                                  const void* grad_output, const void* input, void* result) {
+  const Conv2dGeometry& g = problem.geometry;
+  const std::int64_t filters = g.k / g.groups, channels = g.c / g.groups, taps = g.r * g.s;
+  const MapElement element = parts > 1 ? MapElement::float32 : stored_element(problem);
+  const std::int64_t e = element_bytes(element);
+  BackwardWeightArguments a;
+  a.windows[0] = input_map(problem, input, kBlock, kBlock);
+  a.other = pixel_map(problem, map_element(problem), grad_output, filters, g.n * g.p * g.q);
+  a.result =
+      make_tensor_map(TileBox{.element = element,
+                              .address = result,
+                              .rank = 5,
+                              .size = {channels, taps, filters, g.groups, parts},
+                              .stride = {0, channels * e, taps * channels * e, filters * taps * channels * e,
+                                         g.groups * filters * taps * channels * e},
+                              .box = {row_elements(e), 1, kBlock, 1, 1},
+                              .swizzle = kSwizzle});
+  a.phase[0] = input_windows(g);
+  a.phase[0].row_tiles = static_cast<int>(ceil_div(filters, tile.rows));
+  a.rows = static_cast<int>(filters);
+  a.columns = static_cast<int>(channels);
+  a.chunks = static_cast<int>(ceil_div(channels, kBlock));
+  a.steps = static_cast<int>(ceil_div(a.phase[0].pixels, kBlock));
+  a.in_parts = parts > 1;
+  a.steps_per_part = static_cast<int>(ceil_div(a.steps, parts));
+  a.group_channels = static_cast<int>(channels);
+  a.groups = FastDivide(g.groups);
+  a.stride_w = static_cast<int>(g.stride_w);
+  a.stride_h = static_cast<int>(g.stride_h);
+  a.images = static_cast<int>(g.n);
+  a.filter_width = static_cast<int>(g.s);
+  a.pointwise = pointwise(g);
+  number_tiles(a, tile, g.groups * parts, taps * a.chunks * kBlock);
+  return a;
+}
+
+}  // namespace cnnkernels::conv2d::hopper

@@ -1,0 +1,107 @@
+// The shape of a block of the kernel for Hopper, the ring of stages in its shared memory, and how it finds
+// its tiles.
+//
+//   warps 0-3, 4-7   two consumers, warpgroups that multiply and store: each half of a tile's rows (of its
+//                    columns where it has but 64 rows)
+//   warp 8           the producer: one lane starts TMA's copies. Warps 9-11 only give their registers away.
+#pragma once
+
+#include <type_traits>
+
+#include "../ptx/mbarrier.cuh"
+#include "../ptx/mma.cuh"
+#include "../ptx/sync.cuh"
+#include "../ptx/wgmma.cuh"
+#include "hopper_arguments.h"
+
+namespace cnnkernels::conv2d::hopper {
+
+inline constexpr int kConsumers = 2, kWarpgroup = 128, kThreads = (kConsumers + 1) * kWarpgroup;
+// A thread starts with 65536 / 384 registers, 168. The producer needs few of them, sums up to 128.
+inline constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
+
+inline constexpr int kBlockBytes = kBlock * kRowBytes;  // 64 rows of 128 bytes
+inline constexpr int kStagingBlocks = 2;                // of each consumer
+inline constexpr int kStagingBytes = kConsumers * kStagingBlocks * kBlockBytes;
+// What a block may have, less the ring's barriers and what aligns the stages behind them.
+inline constexpr int kSharedLimit = 232448 - 1024;
+
+// In: what wgmma multiplies, float16, bfloat16 or tf32.
+template <class In_, Direction kDirection_, int kTile>
+struct Config {
+  using In = In_;
+  using T = std::conditional_t<std::is_same_v<In, tf32>, float, In>;  // in memory
+  static constexpr Direction kDirection = kDirection_;
+  static constexpr bool kWeight = kDirection == Direction::backward_weight;
+  using Arguments = hopper::Arguments<kDirection == Direction::backward_input ? kMostPhases : 1>;
+
+  static constexpr int kRows = kHopperTiles[kTile].rows, kColumns = kHopperTiles[kTile].columns;
+  static constexpr int kDown = kRows >= 2 * kBlock ? kConsumers : 1, kAcross = kConsumers / kDown;
+  // A consumer's sums: kM times 64 rows, by kN columns.
+  static constexpr int kM = kRows / kDown / kBlock, kN = kColumns / kAcross;
+  using Sums = float[kM][kN / 2];
+
+  // Memory runs along the reduction or across it: windows and, in the forward, filters have their channels
+  // side by side, and those are what is summed over; the filter's input channels, and both operands of
+  // backward_weight, are not.
+  static constexpr Major kMajorA = kWeight ? Major::mn : Major::k;
+  static constexpr Major kMajorB = kDirection == Direction::forward ? Major::k : Major::mn;
+  static constexpr int kDepth = kRowBytes / static_cast<int>(sizeof(T));  // of the reduction, a stage
+
+  static constexpr int kBytesA = kRows * kRowBytes, kStageBytes = kBytesA + kColumns * kRowBytes;
+  static constexpr int kMostStages = 8;
+  static constexpr int kFitting = (kSharedLimit - kStagingBytes) / kStageBytes;
+  static constexpr int kStages = kFitting < kMostStages ? kFitting : kMostStages;
+  static constexpr int kSharedBytes = kStages * kStageBytes + kStagingBytes;
+  static_assert(kStages >= 4);
+};
+
+template <int kStages>
+struct Ring {
+  Mbarrier full[kStages], empty[kStages];
+};
+
+// A stage, and the parity of the phase in which it is filled.
+template <int kStages>
+struct Turn {
+  int stage = 0;
+  unsigned parity = 0;
+  CNN_DEVICE void next() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// One tile: where it lies and how many stages its sum takes.
+struct Job {
+  int phase, group, part, first_row, first_column, first_step, steps;
+};
+
+// Tiles are numbered by phases, parts and groups; within one of those, by bands of kBand row tiles, column by
+// column.
+template <class C>
+CNN_DEVICE Job job_of(const typename C::Arguments& a, int tile) {
+  Job job{};
+  while (job.phase + 1 < a.phases && tile >= a.phase[job.phase + 1].first_tile) ++job.phase;
+  const Phase& phase = a.phase[job.phase];
+  std::uint32_t within, in_band, group;
+  const std::uint32_t slice = phase.slice_tiles.divmod(tile - phase.first_tile, within);
+  job.part = static_cast<int>(a.groups.divmod(slice, group));
+  job.group = static_cast<int>(group);
+  const int first = static_cast<int>(a.band_tiles.divmod(within, in_band)) * kBand;
+  const auto height = static_cast<std::uint32_t>(min(kBand, phase.row_tiles - first));
+  const std::uint32_t column = in_band / height;
+  job.first_row = (first + static_cast<int>(in_band - column * height)) * C::kRows;
+  job.first_column = static_cast<int>(column) * C::kColumns;
+  if constexpr (C::kWeight) {
+    job.first_step = job.part * a.steps_per_part;
+    job.steps = max(0, min(a.steps_per_part, a.steps - job.first_step));
+  } else {
+    job.steps = a.chunks * phase.r.count * phase.s.count;
+  }
+  return job;
+}
+
+}  // namespace cnnkernels::conv2d::hopper

@@ -1,0 +1,121 @@
+// The one kernel for Hopper: TMA fills a ring of stages, wgmma multiplies them, TMA stores the result.
+// Element type, direction and tile are template parameters.
+#pragma once
+
+#include "../common/launch.h"
+#include "../common/types.h"
+#include "hopper_launch.h"
+#include "hopper_loads.cuh"
+#include "hopper_store.cuh"
+
+namespace cnnkernels::conv2d::hopper {
+
+template <class C>
+CNN_DEVICE void produce(const typename C::Arguments& a, unsigned char* stages, Ring<C::kStages>& ring) {
+  Turn<C::kStages> turn;
+  for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x) {
+    const Job job = job_of<C>(a, tile);
+    Loads<C> loads(a, job);
+    for (int step = 0; step < job.steps; ++step, turn.next()) {
+      mbarrier_wait(&ring.empty[turn.stage], turn.parity ^ 1);
+      loads.load(stages + turn.stage * C::kStageBytes, &ring.full[turn.stage]);
+    }
+  }
+}
+
+template <class C>
+CNN_DEVICE void consume(const typename C::Arguments& a, unsigned char* stages, Ring<C::kStages>& ring,
+                        int consumer) {
+  Turn<C::kStages> turn;
+  Store<C> store(a, stages + C::kStages * C::kStageBytes, consumer);
+  const auto release = [&](int stage) {
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(&ring.empty[stage]);
+  };
+  for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x) {
+    const Job job = job_of<C>(a, tile);
+    typename C::Sums sums;  // zeros, and so the result of a phase without taps
+#pragma unroll
+    for (int m = 0; m < C::kM; ++m) {
+#pragma unroll
+      for (int v = 0; v < C::kN / 2; ++v) sums[m][v] = 0;
+    }
+    int before = 0;  // the stage of the step before
+#pragma unroll 1
+    for (int step = 0; step < job.steps; ++step, turn.next()) {
+      mbarrier_wait(&ring.full[turn.stage], turn.parity);
+      wgmma_fence(sums);
+      multiply<C>(sums, stages + turn.stage * C::kStageBytes, consumer);
+      wgmma_commit();
+      wgmma_wait<1>(sums);  // the step before is done, this one may still be running
+      if (step > 0) release(before);
+      before = turn.stage;
+    }
+    wgmma_wait<0>(sums);
+    if (job.steps > 0) release(before);
+    store.tile(job, sums);
+  }
+  store.finish();
+}
+
+template <class C>
+CNN_KERNEL(kThreads, 1)
+convolution(const __grid_constant__ typename C::Arguments a) {
+#if CNN_SM90A
+  CNN_DYNAMIC_SHARED(stages);
+  CNN_SHARED(Ring<C::kStages>, rings, [1]);
+  Ring<C::kStages>& ring = rings[0];
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < C::kStages; ++s) {
+      mbarrier_init(&ring.full[s], 1);
+      mbarrier_init(&ring.empty[s], kConsumers * kWarpgroup / 32);  // each consuming warp
+    }
+    mbarrier_init_fence();
+  }
+  __syncthreads();
+
+  // The same in all lanes, and known to be: roles and descriptors then need no vector registers.
+  const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
+  const int warpgroup = warp / 4;
+  if (warpgroup == kConsumers) {
+    decrease_registers<kProducerRegisters>();
+    if (warp == kConsumers * 4 && elect_one()) produce<C>(a, stages, ring);
+  } else {
+    increase_registers<kConsumerRegisters>();
+    consume<C>(a, stages, ring, warpgroup);
+  }
+#endif
+}
+
+template <class C>
+void launch_config(const typename C::Arguments& a, int blocks, std::uintptr_t stream) {
+  const int most = blocks > 0 ? blocks : static_cast<int>(kProcessors);
+  launch(
+      convolution<C>,
+      Launch{dim3(static_cast<unsigned>(std::min(most, a.tiles))), dim3(kThreads), C::kSharedBytes, stream},
+      a);
+}
+
+// Turns a plan's tile into a template parameter.
+template <class In, Direction kDirection, class A>
+void launch_tile(const A& a, const Plan& plan, std::uintptr_t stream) {
+  const auto with = [&]<int... kTile>(std::integer_sequence<int, kTile...>) {
+    ((plan.tile == kTile ? launch_config<Config<In, kDirection, kTile>>(a, plan.blocks, stream) : void()),
+     ...);
+  };
+  with(std::make_integer_sequence<int, kHopperTileCount>{});
+}
+
+template <class In>
+void launch_forward(const ForwardArguments& a, const Plan& plan, std::uintptr_t stream) {
+  launch_tile<In, Direction::forward>(a, plan, stream);
+}
+template <class In>
+void launch_backward_input(const BackwardInputArguments& a, const Plan& plan, std::uintptr_t stream) {
+  launch_tile<In, Direction::backward_input>(a, plan, stream);
+}
+template <class In>
+void launch_backward_weight(const BackwardWeightArguments& a, const Plan& plan, std::uintptr_t stream) {
+  launch_tile<In, Direction::backward_weight>(a, plan, stream);
+}
+
+}  // namespace cnnkernels::conv2d::hopper

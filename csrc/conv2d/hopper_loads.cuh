@@ -1,0 +1,122 @@
+// What the producer copies into a stage: the two operands of kDepth indices of the reduction, by TMA. The
+// three directions differ in nothing else but where their results go (hopper_store.cuh).
+#pragma once
+
+#include "../ptx/tma.cuh"
+#include "hopper_config.cuh"
+
+namespace cnnkernels::conv2d::hopper {
+
+// A pixel's place in the image: where its window has its first tap.
+struct Place {
+  int w, h, n;
+};
+template <class A>
+CNN_DEVICE Place place_of(const A& a, const Phase& phase, int pixel) {
+  std::uint32_t q, p;
+  std::uint32_t rest = phase.width.divmod(pixel, q);
+  const int n = static_cast<int>(phase.height.divmod(rest, p));
+  return {phase.w + static_cast<int>(q) * a.stride_w, phase.h + static_cast<int>(p) * a.stride_h, n};
+}
+
+// forward, backward_input: A's rows are windows, B's columns the filter's. The reduction takes one tap after
+// the other, for each 128 bytes of channels.
+template <class C>
+class WindowLoads {
+ public:
+  CNN_DEVICE WindowLoads(const typename C::Arguments& a, const Job& job)
+      : a_(a), job_(job), phase_(a.phase[job.phase]), place_(place_of(a, phase_, job.first_row)) {}
+
+  CNN_DEVICE void load(unsigned char* stage, Mbarrier* full) {
+    const TensorMap& windows = a_.windows[job_.phase];
+    mbarrier_arrive_expect_bytes(full, C::kStageBytes);
+    const int c = chunk_ * C::kDepth, window_c = job_.group * a_.group_channels + c;
+    if (a_.pointwise) {
+      tma_load(stage, windows, full, {window_c, job_.first_row});
+    } else {
+      tma_load(stage, windows, full, {window_c, place_.w, place_.h, place_.n},
+               {phase_.s.offset + s_ * phase_.s.offset_step, phase_.r.offset + r_ * phase_.r.offset_step});
+    }
+    const int tap = (phase_.r.filter + r_ * phase_.r.filter_step) * a_.filter_width + phase_.s.filter +
+                    s_ * phase_.s.filter_step;
+    unsigned char* b = stage + C::kBytesA;
+    if constexpr (C::kMajorB == Major::k) {
+      tma_load(b, a_.other, full, {c, tap, job_.first_column, job_.group});
+    } else {
+#pragma unroll
+      for (int j = 0; j < C::kColumns / kBlock; ++j)
+        tma_load(b + j * kBlockBytes, a_.other, full, {job_.first_column + j * kBlock, tap, c, job_.group});
+    }
+    next();
+  }
+
+ private:
+  CNN_DEVICE void next() {
+    if (++s_ < phase_.s.count) return;
+    s_ = 0;
+    if (++r_ < phase_.r.count) return;
+    r_ = 0;
+    ++chunk_;
+  }
+
+  const typename C::Arguments& a_;
+  const Job& job_;
+  const Phase& phase_;
+  const Place place_;
+  int chunk_ = 0, r_ = 0, s_ = 0;
+};
+
+// backward_weight: the reduction runs over pixels. A's rows are filters, B's columns blocks of 64 channels of
+// one tap each, as many taps side by side as a tile has room for.
+template <class C>
+class PixelLoads {
+ public:
+  CNN_DEVICE PixelLoads(const typename C::Arguments& a, const Job& job)
+      : a_(a), job_(job), phase_(a.phase[0]), pixel_(job.first_step * kBlock) {
+    const int first = job.first_column / kBlock, all = phase_.r.count * phase_.s.count * a.chunks;
+    rows_ = min(C::kRows / kBlock, (a.rows - job.first_row + kBlock - 1) / kBlock);
+    columns_ = min(C::kColumns / kBlock, all - first);
+#pragma unroll
+    for (int j = 0; j < C::kColumns / kBlock; ++j) {
+      const int tap = (first + j) / a.chunks, r = tap / phase_.s.count, s = tap - r * phase_.s.count;
+      channel_[j] = job.group * a.group_channels + (first + j - tap * a.chunks) * kBlock;
+      w_[j] = s * phase_.s.offset_step;
+      h_[j] = r * phase_.r.offset_step;
+    }
+  }
+
+  CNN_DEVICE void load(unsigned char* stage, Mbarrier* full) {
+    // Blocks of the tile that lie outside the result are not copied; whatever is there, nothing stores it.
+    mbarrier_arrive_expect_bytes(full, (rows_ + columns_) * kBlockBytes);
+#pragma unroll
+    for (int i = 0; i < C::kRows / kBlock; ++i) {
+      if (i < rows_)
+        tma_load(stage + i * kBlockBytes, a_.other, full, {job_.first_row + i * kBlock, job_.group, pixel_});
+    }
+    const Place place = place_of(a_, phase_, pixel_);
+    unsigned char* b = stage + C::kBytesA;
+#pragma unroll
+    for (int j = 0; j < C::kColumns / kBlock; ++j) {
+      if (j >= columns_) continue;
+      if (a_.pointwise) {
+        tma_load(b + j * kBlockBytes, a_.windows[0], full, {channel_[j], pixel_});
+      } else {
+        tma_load(b + j * kBlockBytes, a_.windows[0], full, {channel_[j], place.w, place.h, place.n},
+                 {w_[j], h_[j]});
+      }
+    }
+    pixel_ += kBlock;
+  }
+
+ private:
+  const typename C::Arguments& a_;
+  const Job& job_;
+  const Phase& phase_;
+  int pixel_, rows_, columns_;
+  int channel_[C::kColumns / kBlock], w_[C::kColumns / kBlock], h_[C::kColumns / kBlock];
+};
+
+template <class C>
+using Loads = std::conditional_t<C::kWeight, PixelLoads<C>, WindowLoads<C>>;
+
+}  // namespace cnnkernels::conv2d::hopper
