@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from . import tuned
 from .activation import ACTIVATIONS
 from .geometry import Conv2dGeometry, Layout, Pool2dGeometry
 
@@ -33,6 +34,9 @@ _DTYPES = {
     torch.int64: 8,
 }
 
+# By which a tuned table calls them.
+_DTYPE_NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+
 BUILD_HINT = "build the extensions with `make build` in a checkout or `pip install .`"
 
 
@@ -43,9 +47,41 @@ class NativeKernels:
         self.module = module
         self.device_type = device_type
         self._geometry = functools.lru_cache(maxsize=4096)(self._native_geometry)
+        self._measured = functools.cache(self._measured_plans)
 
     def _native_geometry(self, geometry: Conv2dGeometry | Pool2dGeometry) -> Any:
         return getattr(self.module, type(geometry).__name__)(*geometry)
+
+    def _measured_plans(self, device: torch.device) -> dict[tuned.Key, Any]:
+        """The tuned plans of a device. They are preferences: one that cannot serve unaligned tensors gives way."""
+        if device.type != "cuda":
+            return {}
+        found = tuned.plans(torch.cuda.get_device_name(device), "cuda")
+        return {key: self.plan(fields, binding=False) for key, fields in found.items()}
+
+    def plan(self, fields: dict[str, Any], binding: bool = True) -> Any:
+        """A plan of conv2d from a tuned table's fields: engine, tile, a, b, splits.
+
+        Raises:
+            ValueError, AttributeError: for a tile, an engine or a loader that there is not.
+        """
+        m = self.module
+        plan = m.Conv2dPlan()
+        plan.engine = getattr(m.Conv2dEngine, fields["engine"])
+        plan.tile = m.conv2d_tile_shapes[fields["engine"]].index(tuple(fields["tile"]))
+        plan.a, plan.b = getattr(m.Conv2dLoader, fields["a"]), getattr(m.Conv2dLoader, fields["b"])
+        plan.splits, plan.binding = fields["splits"], binding
+        return plan
+
+    def _preferred(
+        self, direction: str, tensor: Tensor, geometry: Conv2dGeometry, layout: Layout, tf32: bool
+    ) -> Any | None:
+        """The tuned plan of a problem; None leaves the choice to csrc/conv2d/select.h."""
+        measured = self._measured(tensor.device)
+        if not measured:
+            return None
+        name = "tf32" if tf32 else _DTYPE_NAMES[tensor.dtype]
+        return measured.get(tuned.key(direction, name, layout, geometry))
 
     def _on(self, tensor: Tensor) -> tuple[contextlib.AbstractContextManager[Any], int]:
         """The device to make current and the stream to launch on."""
@@ -64,6 +100,7 @@ class NativeKernels:
         tf32: bool,
     ) -> None:
         device, stream = self._on(input)
+        plan = self._preferred("forward", input, geometry, layout, tf32)
         with device:
             self.module.conv2d_forward(
                 input.data_ptr(),
@@ -75,6 +112,7 @@ class NativeKernels:
                 tf32,
                 self._geometry(geometry),
                 stream,
+                plan,
             )
 
     def conv2d_backward_input(
@@ -87,6 +125,7 @@ class NativeKernels:
         tf32: bool,
     ) -> None:
         device, stream = self._on(grad_output)
+        plan = self._preferred("backward_input", grad_output, geometry, layout, tf32)
         with device:
             self.module.conv2d_backward_input(
                 grad_output.data_ptr(),
@@ -97,6 +136,7 @@ class NativeKernels:
                 tf32,
                 self._geometry(geometry),
                 stream,
+                plan,
             )
 
     def conv2d_backward_weight(
@@ -110,8 +150,9 @@ class NativeKernels:
     ) -> None:
         device, stream = self._on(input)
         dtype, native = _DTYPES[input.dtype], self._geometry(geometry)
+        plan = self._preferred("backward_weight", input, geometry, layout, tf32)
         with device:
-            size = self.module.conv2d_backward_weight_workspace(dtype, int(layout), tf32, native)
+            size = self.module.conv2d_backward_weight_workspace(dtype, int(layout), tf32, native, plan)
             workspace = torch.empty(size, dtype=torch.uint8, device=input.device)
             self.module.conv2d_backward_weight(
                 grad_output.data_ptr(),
@@ -123,6 +164,7 @@ class NativeKernels:
                 tf32,
                 native,
                 stream,
+                plan,
             )
 
     def conv2d_backward_bias(

@@ -347,7 +347,7 @@ def test_a_plan_that_cannot_serve_is_refused_with_the_reason(machine: Machine) -
     with pytest.raises(ValueError, match="splits must be at least 1"):
         run("backward_weight", "fp16", 1, "elements", "elements", 0)
     wrong_engine = machine.plan("fp32", 1, "elements", "elements")
-    with pytest.raises(ValueError, match="other engine"):
+    with pytest.raises(ValueError, match="fma is for float64 and exact float32"):
         machine.run("forward", STEM, NHWC, "fp16", data.operands("forward"), wrong_engine)
 
 

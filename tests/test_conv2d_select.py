@@ -1,12 +1,15 @@
-"""What select.h decides for the layers of well-known networks: nothing is launched, so it runs anywhere."""
+"""What select.h decides for the layers of well-known networks, and why: nothing is launched, so it runs anywhere."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
-from conv2d_helpers import DIRECTIONS, ELEMENTS, Machine
+from conv2d_helpers import DIRECTIONS, ELEMENTS, Machine, integers
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout
@@ -133,3 +136,137 @@ def test_the_bias_workspace_is_small(machine: Machine, element: str) -> None:
         _, dtype, _ = ELEMENTS[element]
         size = machine.module.conv2d_backward_bias_workspace(dtype, 1, machine.geometry(case))
         assert 0 < size <= 128 * case.k * 8
+
+
+WORKLOADS = json.loads((Path(__file__).parent.parent / "benchmarks" / "workloads.json").read_text())["networks"]
+GPUS = ["a100", "h200", "rtx3090"]
+
+
+def workload_cases(network: str) -> list[Conv2dCase]:
+    """Every convolution of a network, at batch 32."""
+    return [
+        Conv2dCase(
+            f"{network} {layer['C']} {layer['H']} {layer['K']} {layer['kernel']}", 32, layer["C"], layer["H"],
+            layer["W"], layer["K"], *layer["kernel"], tuple(layer["stride"]),
+            tuple(pad for pad in layer["padding"] for _ in range(2)), tuple(layer["dilation"]), layer["groups"],
+        )
+        for layer in WORKLOADS[network]["layers"]
+        if layer["op"] == "conv2d"
+    ]  # fmt: skip
+
+
+NETWORKS = [network for network in WORKLOADS if workload_cases(network)]
+
+
+def explain(
+    machine: Machine, direction: str, case: Conv2dCase, layout: Layout, element: str, gpu: str, tuned: Any = None
+) -> list[Any]:
+    _, dtype, tf32 = ELEMENTS[element]
+    m = machine.module
+    which = getattr(m.Conv2dDirection, direction)
+    return m.conv2d_explain(which, dtype, int(layout), tf32, machine.geometry(case), m.machine_named(gpu), tuned)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_layer_of_the_workloads(machine: Machine, network: str) -> None:
+    """The cheapest of those that can serve is chosen; those that cannot say why; the split is the same everywhere."""
+    for case in workload_cases(network):
+        for direction, layout, element in itertools.product(DIRECTIONS, Layout, ["fp64", "fp32", "bf16"]):
+            splits = set()
+            for gpu in GPUS:
+                phases = explain(machine, direction, case, layout, element, gpu)
+                assert (
+                    sum(e.rows * e.columns * e.groups for e in phases)
+                    == {
+                        "forward": math.prod(case.output_shape),
+                        "backward_input": math.prod(case.input_shape),
+                        "backward_weight": math.prod(case.weight_shape),
+                    }[direction]
+                )
+                for e in phases:
+                    able = [c for c in e.candidates if c.why_not is None]
+                    chosen = e.candidates[e.chosen]
+                    assert chosen.why_not is None and chosen.cost.seconds == min(c.cost.seconds for c in able)
+                    assert all(c.why_not or c.cost.seconds > 0 for c in e.candidates)
+                    engine = "mma" if element == "bf16" else "fma"
+                    assert {c.plan.engine.name for c in able} == {engine} and len(able) == (
+                        2 if element == "fp64" else 3
+                    )
+                    splits.update(c.plan.splits for c in able)
+            assert direction != "backward_weight" or len(splits) == 1
+
+
+def test_the_model_counts_tiles_waves_padding_and_bytes(machine: Machine) -> None:
+    """By hand: 3x3, 64 to 48 filters at 56, batch 32, in tiles of 128 x 128 on 132 SMs of one block each."""
+    case = Conv2dCase("", 32, 64, 56, 56, 48, 3, 3, padding=(1, 1, 1, 1))
+    (found,) = explain(machine, "forward", case, Layout.NHWC, "tf32", "h200")
+    cost = found.candidates[0].cost
+    assert found.candidates[0].plan.tile_shape == (128, 128)
+    pixels = 32 * 56 * 56
+    assert (found.rows, found.columns, found.depth) == (pixels, 48, 64 * 9)
+    assert cost.tiles == pixels / 128
+    assert cost.waves == cost.tiles / 132
+    assert cost.useful == 48 / 128
+    assert cost.memory == pytest.approx(4 * (pixels * 64 + 48 * 64 * 9 + pixels * 48) / (0.9 * 4.8e12))
+    turns = math.ceil(cost.tiles / 132)
+    assert cost.filling == pytest.approx(turns * 0.7e-6)
+    stages = 64 * 9 / 16
+    assert cost.operands == pytest.approx(turns * stages * (128 + 128) * 64 / (5.5e12 / 132))
+    multiply = turns * stages * 128 * 128 * 16 / (0.62 * 495e12 / 2 / 132)
+    assert cost.arithmetic == pytest.approx(multiply)
+    assert cost.seconds >= max(cost.memory, cost.arithmetic, cost.operands) + cost.filling
+
+
+def test_a_faster_machine_is_not_slower(machine: Machine) -> None:
+    for network, direction in itertools.product(["resnet50", "mobilenet_v2"], DIRECTIONS):
+        for case in workload_cases(network):
+            seconds = []
+            for gpu in ("h100", "h200"):
+                phases = explain(machine, direction, case, Layout.NHWC, "bf16", gpu)
+                seconds.append(sum(e.candidates[e.chosen].cost.seconds for e in phases))
+            assert seconds[1] <= seconds[0]
+
+
+def test_loaders_say_why_they_cannot(machine: Machine) -> None:
+    stem = case_of(LAYERS[0], 8)
+    (found,) = explain(machine, "forward", stem, Layout.NHWC, "bf16", "h200")
+    reasons = {loader.name: why for loader, why in found.a}
+    assert reasons["elements"] is None and "no 16 bytes run along the reduction" in reasons["along_depth"]
+    assert found.candidates[found.chosen].plan.a.name == "elements"
+
+
+def test_a_tuned_plan_goes_before_the_model_where_it_can_serve(machine: Machine) -> None:
+    case = case_of(LAYERS[2], 32)
+    able, unable = (machine.plan("bf16", 2, loader, "along_depth") for loader in ("along_depth", "along_side"))
+    (model,) = explain(machine, "forward", case, Layout.NHWC, "bf16", "h200")
+    assert not model.tuned and model.candidates[model.chosen].plan != able
+    (found,) = explain(machine, "forward", case, Layout.NHWC, "bf16", "h200", able)
+    assert found.tuned and found.candidates[found.chosen].plan == able
+    (found,) = explain(machine, "forward", case, Layout.NHWC, "bf16", "h200", unable)
+    assert not found.tuned and found.candidates[found.chosen].plan == model.candidates[model.chosen].plan
+
+
+def test_a_preference_that_cannot_serve_gives_way_at_the_launch(machine: Machine) -> None:
+    case = Conv2dCase("", 1, 3, 5, 5, 4, 3, 3)
+    data = integers(case)
+    plan = machine.plan("fp32", 1, "along_depth", "along_depth")
+    plan.binding = False
+    result = machine.run("forward", case, Layout.NHWC, "fp32", data.operands("forward"), plan)
+    assert (result == data.expected("forward", case)).all()
+    plan.binding = True
+    with pytest.raises(ValueError, match="A is not contiguous"):
+        machine.run("forward", case, Layout.NHWC, "fp32", data.operands("forward"), plan)
+
+
+def test_machines(machine: Machine) -> None:
+    m = machine.module
+    assert [gpu.name for gpu in m.machines()] == ["a100", "rtx3090", "rtx4090", "h100", "h200", "rtx5090"]
+    assert m.machine_like("NVIDIA H200", 90, 132).name == "h200"
+    slice_of_one = m.machine_like("NVIDIA H200 MIG 1g.18gb", 90, 16)
+    assert slice_of_one.processors == 16 and slice_of_one.tensor16 == pytest.approx(989e12 * 16 / 132)
+    assert slice_of_one.memory < m.machine_named("h200").memory
+    ada = m.machine_like("NVIDIA L40S", 89, 142)
+    assert (ada.name, ada.architecture, ada.processors) == ("rtx4090", 89, 142)
+    assert m.machine_like("NVIDIA T1000", 75, 14).name == "a100"
+    with pytest.raises(ValueError, match=r"no GPU is called 'v100' here, only a100, .*h200"):
+        m.machine_named("v100")

@@ -38,6 +38,7 @@ std::vector<Gemm> backward_input_gemms(const Problem& problem, const void* grad_
       gemm.c.row = Axis{{v.pixels, g.stride_w * dx.w}, {h.pixels, g.stride_h * dx.h}, {g.n, dx.n}};
       gemm.c.column = Axis{{channels, dx.c}};
       gemm.groups = g.groups;
+      gemm.image_elements = g.n * g.k * g.p * g.q;
       gemms.push_back(gemm);
     }
   }

@@ -35,6 +35,7 @@ Gemm backward_weight_gemm(const Problem& problem, const void* grad_output, const
   gemm.c = {grad_weight, filters * dw.n, tap_axis(problem.layout, {channels, dw.c}, {g.s, dw.w}, {g.r, dw.h}),
             Axis{{filters, dw.n}}};
   gemm.groups = g.groups;
+  gemm.image_elements = g.n * g.c * g.h * g.w;
   return gemm;
 }
 

@@ -2,7 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "conv2d.h"
+#include "selection.h"
 
 namespace py = pybind11;
 
@@ -42,6 +42,8 @@ void bind_plan(py::module_& m) {
       .def_readwrite("b", &Plan::b)
       .def_readwrite("splits", &Plan::splits)
       .def_readwrite("blocks", &Plan::blocks)
+      .def_readwrite("binding", &Plan::binding)
+      .def("__eq__", &Plan::operator==)
       .def_property_readonly("tile_shape",
                              [](const Plan& plan) {
                                const conv2d::Tile& tile = conv2d::tile_of(plan);
@@ -50,12 +52,81 @@ void bind_plan(py::module_& m) {
       .def("__repr__", &conv2d::describe);
   m.attr("conv2d_tiles") = conv2d::kTileCount;
   m.attr("conv2d_hopper_tiles") = conv2d::kHopperTileCount;
+  const auto shapes = [](const auto& tiles) {
+    std::vector<std::pair<int, int>> found;
+    for (const conv2d::Tile& tile : tiles) found.emplace_back(tile.rows, tile.columns);
+    return found;
+  };
+  py::dict by_engine;
+  by_engine["fma"] = by_engine["mma"] = shapes(conv2d::kTiles);
+  by_engine["wgmma"] = shapes(conv2d::kHopperTiles);
+  m.attr("conv2d_tile_shapes") = by_engine;
+}
+
+void bind_selection(py::module_& m) {
+  using conv2d::Candidate, conv2d::Cost, conv2d::Explanation;
+  py::class_<Machine>(m, "Machine", py::module_local())
+      .def_readonly("name", &Machine::name)
+      .def_readonly("device", &Machine::device)
+      .def_readonly("architecture", &Machine::architecture)
+      .def_readonly("processors", &Machine::processors)
+      .def_readonly("tensor16", &Machine::tensor16)
+      .def_readonly("tensor_tf32", &Machine::tensor_tf32)
+      .def_readonly("fma32", &Machine::fma32)
+      .def_readonly("fma64", &Machine::fma64)
+      .def_readonly("memory", &Machine::memory);
+  m.attr("reached_of_peak") = kReachedOfPeak;
+  m.attr("reached_of_memory") = kReachedOfMemory;
+  m.def("machines", [] { return std::vector<Machine>(std::begin(kMachines), std::end(kMachines)); });
+  m.def("machine_named", &machine_named, py::arg("name"));
+  m.def("machine_like", &machine_like,
+        "A GPU by its driver's name, 10 times its compute capability, its SMs.", py::arg("device"),
+        py::arg("architecture"), py::arg("processors"));
+
+  py::class_<Cost>(m, "Conv2dCost", py::module_local())
+      .def_readonly("tiles", &Cost::tiles)
+      .def_readonly("waves", &Cost::waves)
+      .def_readonly("useful", &Cost::useful)
+      .def_readonly("arithmetic", &Cost::arithmetic)
+      .def_readonly("operands", &Cost::operands)
+      .def_readonly("filling", &Cost::filling)
+      .def_readonly("writing", &Cost::writing)
+      .def_readonly("memory", &Cost::memory)
+      .def_readonly("seconds", &Cost::seconds);
+  py::class_<Candidate>(m, "Conv2dCandidate", py::module_local())
+      .def_readonly("plan", &Candidate::plan)
+      .def_readonly("why_not", &Candidate::why_not)
+      .def_readonly("cost", &Candidate::cost);
+  py::class_<Explanation>(m, "Conv2dExplanation", py::module_local())
+      .def_readonly("rows", &Explanation::rows)
+      .def_readonly("columns", &Explanation::columns)
+      .def_readonly("depth", &Explanation::depth)
+      .def_readonly("groups", &Explanation::groups)
+      .def_readonly("a", &Explanation::a)
+      .def_readonly("b", &Explanation::b)
+      .def_property_readonly("candidates",
+                             [](const Explanation& e) {
+                               const auto& all = e.selection.candidates;
+                               return std::vector<Candidate>(all.begin(), all.begin() + e.selection.count);
+                             })
+      .def_property_readonly("chosen", [](const Explanation& e) { return e.selection.chosen; })
+      .def_property_readonly("tuned", [](const Explanation& e) { return e.selection.tuned; });
+  m.def(
+      "conv2d_explain",
+      [](conv2d::Direction direction, int dtype, int layout, bool tf32, const Conv2dGeometry& geometry,
+         const Machine& machine, const Plan* tuned) {
+        return conv2d::explain(direction, problem(dtype, layout, tf32, geometry), machine, tuned);
+      },
+      "What the selection would do on a machine: one explanation, or one for each phase of backward_input.",
+      py::arg("direction"), py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"),
+      py::arg("machine"), py::arg("tuned") = static_cast<const Plan*>(nullptr));
 }
 
 }  // namespace
 
 void bind_conv2d(py::module_& m) {
   bind_plan(m);
+  bind_selection(m);
   const py::arg_v plan = py::arg("plan") = static_cast<const Plan*>(nullptr);
 
   m.def(
@@ -118,8 +189,8 @@ void bind_conv2d(py::module_& m) {
       [](conv2d::Direction direction, int dtype, int layout, bool tf32, const Conv2dGeometry& geometry) {
         return conv2d::plans(direction, problem(dtype, layout, tf32, geometry));
       },
-      "What the selection would do: one plan, or one for each phase of backward_input.", py::arg("direction"),
-      py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"));
+      "What the launchers would do here: one plan, or one for each phase of backward_input.",
+      py::arg("direction"), py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"));
 }
 
 }  // namespace cnnkernels

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstddef>
-#include <vector>
 
 #include "../common/geometry.h"
 #include "plan.h"
@@ -23,7 +22,7 @@ struct Problem {
   bool tf32;    // may fp32 operands be rounded to tf32 for the tensor cores?
 };
 
-// `plan` null: select.h decides. A plan that cannot serve is refused with std::invalid_argument.
+// `plan` null: select.h decides. A binding plan that cannot serve is refused with std::invalid_argument.
 // Every element of the result is written exactly once and nothing else is.
 void forward(const Problem& problem, const void* input, const void* weight, const void* bias, void* output,
              std::uintptr_t stream, const Plan* plan = nullptr);
@@ -37,8 +36,5 @@ void backward_bias(const Problem& problem, const void* grad_output, void* grad_b
 // Bytes of device memory the two reductions need for their partial sums; at most 256 MB.
 std::size_t backward_weight_workspace(const Problem& problem, const Plan* plan = nullptr);
 std::size_t backward_bias_workspace(const Problem& problem);
-
-// What select.h would do for tensors aligned to 16 bytes: one plan, or one for each phase of backward_input.
-std::vector<Plan> plans(Direction direction, const Problem& problem);
 
 }  // namespace cnnkernels::conv2d

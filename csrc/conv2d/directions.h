@@ -18,12 +18,18 @@ Gemm backward_weight_gemm(const Problem& problem, const void* grad_output, const
 
 inline Element element_of(const Problem& problem) { return {problem.dtype, problem.tf32}; }
 
-// The plan to follow: the one that was asked for if it can serve, else the selection's.
+// The plan to follow: the one that was asked for, or the selection's.
 inline Plan decide(Direction direction, const Problem& problem, const Gemm& gemm, const Plan* asked) {
-  if (asked == nullptr) return select(direction, gemm, element_of(problem));
-  validate(direction, *asked, gemm, element_of(problem));
-  return *asked;
+  const Element element = element_of(problem);
+  if (asked != nullptr && asked->binding) {
+    validate(direction, *asked, gemm, element);
+    return *asked;
+  }
+  return select(direction, gemm, element, this_machine(), asked).plan();
 }
+
+// One, or one for each phase of backward_input, with null pointers.
+std::vector<Gemm> gemms(Direction direction, const Problem& problem);
 
 inline void launch_gemm(const Element& element, const Gemm& gemm, const Plan& plan, void* partial,
                         std::uintptr_t stream) {

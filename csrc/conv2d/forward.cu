@@ -23,6 +23,7 @@ Gemm forward_gemm(const Problem& problem, const void* input, const void* weight,
   gemm.c = {output, filters * y.c, Axis{{g.q, y.w}, {g.p, y.h}, {g.n, y.n}}, Axis{{filters, y.c}}};
   gemm.bias = bias;
   gemm.groups = g.groups;
+  gemm.image_elements = g.n * g.c * g.h * g.w;
   return gemm;
 }
 
@@ -32,24 +33,6 @@ void forward(const Problem& problem, const void* input, const void* weight, cons
     return hopper::forward(problem, *hopper, input, weight, bias, output, stream);
   const Gemm gemm = forward_gemm(problem, input, weight, bias, output);
   launch_gemm(element_of(problem), gemm, decide(Direction::forward, problem, gemm, plan), nullptr, stream);
-}
-
-std::vector<Plan> plans(Direction direction, const Problem& problem) {
-  std::vector<Gemm> gemms;
-  switch (direction) {
-    case Direction::forward:
-      gemms = {forward_gemm(problem, nullptr, nullptr, nullptr, nullptr)};
-      break;
-    case Direction::backward_input:
-      gemms = backward_input_gemms(problem, nullptr, nullptr, nullptr);
-      break;
-    case Direction::backward_weight:
-      gemms = {backward_weight_gemm(problem, nullptr, nullptr, nullptr)};
-      break;
-  }
-  std::vector<Plan> result;
-  for (const Gemm& gemm : gemms) result.push_back(select(direction, gemm, element_of(problem)));
-  return result;
 }
 
 }  // namespace cnnkernels::conv2d

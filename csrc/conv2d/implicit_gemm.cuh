@@ -27,21 +27,18 @@ struct Config {
   static constexpr bool kTensorCores = !std::is_same_v<In, double> && !std::is_same_v<In, float>;
   using T = std::conditional_t<std::is_same_v<In, tf32>, float, In>;
   static constexpr int kRows = kTiles[kTile].rows, kColumns = kTiles[kTile].columns;
-  static constexpr int kStages = 4;
-  // Registers are what is scarce: beside the sums of 128 x 128 outputs, gathering one element at a time, or
-  // holding 32-bit ones, takes twice the threads. The blocks an SM should hold bound the rest.
   static constexpr bool kGathers = kA == Loader::elements;
-  static constexpr int kThreads = kTile == 0 && (kGathers || sizeof(T) == 4) ? 256 : 128;
-  static constexpr int kBlocks = kTile == 0 ? 256 / kThreads : !kTensorCores ? 2 : kGathers ? 3 : 4;
+  static constexpr Footprint kFootprint =
+      footprint(kTensorCores ? Engine::mma : Engine::fma, kTile, kGathers, sizeof(T));
+  static constexpr int kThreads = kFootprint.threads, kBlocks = kFootprint.blocks;
 
   using LoaderA = OperandLoader<T, kRows, kA, kThreads>;
   using LoaderB = OperandLoader<T, kColumns, kB, kThreads>;
   using TileA = typename LoaderA::Tile;
   using TileB = typename LoaderB::Tile;
-  static constexpr int kWarpRows = kTile == 0 ? 64 : 32;
-  static constexpr int kWarpColumns = kRows * kColumns * 32 / (kThreads * kWarpRows);
-  using Engine = typename std::conditional_t<
-      kTensorCores, std::type_identity<MmaEngine<In, T, TileA, TileB, kWarpRows, kWarpColumns>>,
+  using Multiplier = typename std::conditional_t<
+      kTensorCores,
+      std::type_identity<MmaEngine<In, T, TileA, TileB, kFootprint.warp_rows, kFootprint.warp_columns>>,
       std::type_identity<FmaEngine<std::conditional_t<kTensorCores, float, T>, TileA, TileB, kThreads>>>::
       type;
 
@@ -50,6 +47,7 @@ struct Config {
   static constexpr int kStaging =
       std::max(kStagingBytes<T, kRows, kColumns>, kStagingBytes<Accumulator<T>, kRows, kColumns>);
   static constexpr int kSharedBytes = std::max(kRingBytes, kStaging);
+  static_assert(kSharedBytes == shared_bytes(kTile, sizeof(Accumulator<T>)));
 };
 
 template <class C>
@@ -58,7 +56,7 @@ implicit_gemm(const __grid_constant__ Gemm gemm, const Schedule schedule, const 
   using T = typename C::T;
   CNN_DYNAMIC_SHARED(memory);
   T* ring = reinterpret_cast<T*>(memory);
-  const auto tile_a = [&](int stage) { return ring + stage % C::kStages * C::kStageElements; };
+  const auto tile_a = [&](int stage) { return ring + stage % kStages * C::kStageElements; };
   const auto tile_b = [&](int stage) { return tile_a(stage) + C::TileA::kElements; };
 
   std::uint32_t column_tile, row_tile, group;
@@ -77,7 +75,7 @@ implicit_gemm(const __grid_constant__ Gemm gemm, const Schedule schedule, const 
   Table table(gemm, depths[0], first_depth, depth);
   typename C::LoaderA a(gemm.a, group, first_row);
   typename C::LoaderB b(gemm.b, group, first_column);
-  typename C::Engine engine;
+  typename C::Multiplier engine;
 
   const auto start = [&](int stage) {
     if (stage < stages) {
@@ -95,17 +93,17 @@ implicit_gemm(const __grid_constant__ Gemm gemm, const Schedule schedule, const 
   };
 
   table.prepare(0);
-  for (int stage = 0; stage < C::kStages - 1; ++stage) {
+  for (int stage = 0; stage < kStages - 1; ++stage) {
     __syncthreads();
     start(stage);
     finish(stage);
   }
   for (int stage = 0; stage < stages; ++stage) {
-    cp_async_wait<C::kStages - 2>();  // this thread's copies of `stage` have landed;
+    cp_async_wait<kStages - 2>();  // this thread's copies of `stage` have landed;
     __syncthreads();  // so have everyone's, and everyone is done with the slot that is filled next
-    start(stage + C::kStages - 1);
+    start(stage + kStages - 1);
     engine.multiply(tile_a(stage), tile_b(stage));
-    finish(stage + C::kStages - 1);  // after the arithmetic, so that the loads had time to arrive
+    finish(stage + kStages - 1);  // after the arithmetic, so that the loads had time to arrive
   }
   __syncthreads();  // the ring becomes the epilogue's; the last wait left only empty groups
 

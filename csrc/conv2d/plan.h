@@ -1,6 +1,7 @@
 // How a convolution is going to be run: what select.h decides, the launchers obey and tests may dictate.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -29,12 +30,45 @@ inline constexpr Tile kHopperTiles[] = {{128, 256}, {256, 128}, {128, 128}, {256
                                         {128, 64},  {64, 256},  {64, 128}};
 inline constexpr int kHopperTileCount = 7;
 
+inline constexpr int kStages = 4;         // of the reduction held in shared memory at a time
+inline constexpr int kTileRowBytes = 64;  // of the reduction that one stage holds for each row and column
+
+// What a kernel of the implicit GEMM takes of an SM.
+struct Footprint {
+  int threads;
+  int blocks;                   // an SM should hold; the kernels' registers are bounded so that it can
+  int warp_rows, warp_columns;  // of a stage that one warp reads
+};
+
+// Registers are what is scarce: beside the sums of 128 x 128 outputs, gathering one element at a time, or
+// holding 32-bit ones, takes twice the threads. `gathers`: A is loaded element by element. `bytes`: of an
+// element.
+inline constexpr Footprint footprint(Engine engine, int tile, bool gathers, int bytes) {
+  const Tile& t = kTiles[tile];
+  Footprint f{};
+  f.threads = tile == 0 && (gathers || bytes == 4) ? 256 : 128;
+  f.blocks = tile == 0 ? 256 / f.threads : engine == Engine::fma ? 2 : gathers ? 3 : 4;
+  if (engine == Engine::mma) {
+    f.warp_rows = tile == 0 ? 64 : 32;
+    f.warp_columns = t.rows * t.columns * 32 / (f.threads * f.warp_rows);
+  } else {  // threads form a grid over the tile, a warp is a 4 x 8 patch of it
+    const int across = f.threads >= 256 ? 16 : 8;
+    f.warp_rows = 4 * t.rows * across / f.threads;
+    f.warp_columns = 8 * t.columns / across;
+  }
+  return f;
+}
+
 struct Plan {
   Engine engine = Engine::fma;
   int tile = 1;  // index into kTiles, or of wgmma into kHopperTiles
   Loader a = Loader::elements, b = Loader::elements;
   int splits = 1;  // parts of the reduction summed separately; only backward_weight has more than one
   int blocks = 0;  // of wgmma, which take tiles in turn; 0: one a processor
+  // false: where it cannot serve, the selection decides (a measured plan is a preference).
+  bool binding = true;
+
+  bool operator==(const Plan&) const = default;
 };
 
 inline const Tile& tile_of(const Plan& plan) {

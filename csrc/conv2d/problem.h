@@ -14,6 +14,8 @@
 #include <stdexcept>
 
 #include "../common/fast_divide.h"
+#include "../common/types.h"
+#include "plan.h"
 
 namespace cnnkernels::conv2d {
 
@@ -157,10 +159,26 @@ struct Gemm {
   Output c;
   const void* bias = nullptr;  // one a column, or null
   std::int64_t groups = 1;
+  std::int64_t image_elements = 0;  // of the tensor whose windows A is, for the cost model
 
   std::int64_t rows() const { return c.row.extent; }
   std::int64_t columns() const { return c.column.extent; }
   std::int64_t depth() const { return a.depth.extent; }
 };
+
+// What A, B and C are made of.
+struct Element {
+  DType dtype;
+  bool tf32;
+  int bytes() const { return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2; }
+  int accumulator_bytes() const { return dtype == DType::float64 ? 8 : 4; }
+  int depth_per_stage() const { return kTileRowBytes / bytes(); }
+};
+
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+inline std::int64_t blocks_of(const Gemm& gemm, const Tile& tile) {
+  return ceil_div(gemm.rows(), tile.rows) * ceil_div(gemm.columns(), tile.columns) * gemm.groups;
+}
 
 }  // namespace cnnkernels::conv2d

@@ -9,7 +9,6 @@
 namespace cnnkernels::conv2d {
 
 inline constexpr int kChunkBytes = 16;
-inline constexpr int kDepthBytes = 64;  // of the reduction held by one tile
 
 // DepthMajor: a row is one side index, its 64 bytes run along the reduction.
 // Otherwise a row is one depth index and runs along the side.
@@ -18,7 +17,7 @@ struct SharedTile {
   static constexpr bool kDepthMajor = DepthMajor;
   static constexpr int kExtent = Extent;
   static constexpr int kChunk = kChunkBytes / sizeof(T);
-  static constexpr int kDepth = kDepthBytes / sizeof(T);
+  static constexpr int kDepth = kTileRowBytes / sizeof(T);
   static constexpr int kRowChunks = DepthMajor ? kDepth / kChunk : Extent / kChunk;
   static constexpr int kRows = DepthMajor ? Extent : kDepth;
   static constexpr int kChunks = kRows * kRowChunks;

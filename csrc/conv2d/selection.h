@@ -1,0 +1,57 @@
+// What selection finds, in plain numbers: candidates, why some cannot serve, what the others should cost, and
+// the choice. select.h decides; explain() shows every step.
+#pragma once
+
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "../common/machine.h"
+#include "conv2d.h"
+
+namespace cnnkernels::conv2d {
+
+// What the model of cost.h says of a plan on one GPU.
+struct Cost {
+  std::int64_t tiles = 0;  // blocks of the launch
+  double waves = 0;        // of as many blocks as the GPU holds
+  double useful = 0;       // share of the multiply-adds that are not padding of tiles
+  // Seconds: the tiles' arithmetic, operands, filling and writing on the busiest SM, and the memory's.
+  double arithmetic = 0, operands = 0, filling = 0, writing = 0, memory = 0;
+  double seconds = 0;  // of the whole, what ranks plans
+};
+
+struct Candidate {
+  Plan plan;
+  const char* why_not = nullptr;  // null: it can serve, and has a cost
+  Cost cost;
+};
+
+struct Selection {
+  static constexpr int kMost = 2 * kTileCount + 1;
+  std::array<Candidate, kMost> candidates;
+  int count = 0;
+  int chosen = -1;     // among the candidates
+  bool tuned = false;  // the choice is a measured one, not the model's
+
+  void add(const Candidate& candidate) { candidates[count++] = candidate; }
+  const Plan& plan() const { return candidates[chosen].plan; }
+};
+
+// One implicit GEMM of a problem: its size, each loader of A and B with why it cannot serve (null: it can),
+// and what was selected.
+struct Explanation {
+  std::int64_t rows, columns, depth, groups;
+  std::vector<std::pair<Loader, const char*>> a, b;
+  Selection selection;
+};
+
+// One, or one for each phase of backward_input, for tensors aligned to 16 bytes. `tuned`: a measured plan to
+// prefer where it can serve, or null.
+std::vector<Explanation> explain(Direction direction, const Problem& problem, const Machine& machine,
+                                 const Plan* tuned = nullptr);
+
+// What the launchers would do here and now for tensors aligned to 16 bytes.
+std::vector<Plan> plans(Direction direction, const Problem& problem);
+
+}  // namespace cnnkernels::conv2d
