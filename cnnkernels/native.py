@@ -63,12 +63,12 @@ class NativeKernels:
         """A plan of conv2d from a tuned table's fields: engine, tile, a, b, splits.
 
         Raises:
-            ValueError, AttributeError: for a tile, an engine or a loader that there is not.
+            KeyError, ValueError, AttributeError: for an engine, a tile or a loader that there is not.
         """
         m = self.module
         plan = m.Conv2dPlan()
-        plan.engine = getattr(m.Conv2dEngine, fields["engine"])
         plan.tile = m.conv2d_tile_shapes[fields["engine"]].index(tuple(fields["tile"]))
+        plan.engine = getattr(m.Conv2dEngine, fields["engine"])
         plan.a, plan.b = getattr(m.Conv2dLoader, fields["a"]), getattr(m.Conv2dLoader, fields["b"])
         plan.splits, plan.binding = fields["splits"], binding
         return plan

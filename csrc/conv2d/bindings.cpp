@@ -58,7 +58,8 @@ void bind_plan(py::module_& m) {
     return found;
   };
   py::dict by_engine;
-  by_engine["fma"] = by_engine["mma"] = shapes(conv2d::kTiles);
+  by_engine["fma"] = shapes(conv2d::kTiles);
+  by_engine["mma"] = shapes(conv2d::kTiles);
   by_engine["wgmma"] = shapes(conv2d::kHopperTiles);
   m.attr("conv2d_tile_shapes") = by_engine;
 }
