@@ -10,6 +10,7 @@ namespace cnnkernels {
 
 // One per operator, in csrc/<operator>/bindings.cpp.
 void bind_conv2d(py::module_& m);
+void bind_depthwise_conv2d(py::module_& m);
 void bind_max_pool2d(py::module_& m);
 #if defined(CNN_INTERPRETER)
 void bind_interpreter(py::module_& m);
@@ -38,6 +39,7 @@ PYBIND11_MODULE(CNN_MODULE, m) {
   m.attr("built_for") = CNN_BUILT_FOR;  // architectures: sm_90a is machine code, compute_90 is PTX
   bind_geometry(m);
   bind_conv2d(m);
+  bind_depthwise_conv2d(m);
   bind_max_pool2d(m);
 #if defined(CNN_INTERPRETER)
   bind_interpreter(m);

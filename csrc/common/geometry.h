@@ -28,4 +28,6 @@ struct Pool2dGeometry {
   std::int64_t dilation_h, dilation_w;
 };
 
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
 }  // namespace cnnkernels

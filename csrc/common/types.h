@@ -58,6 +58,10 @@ CNN_HOST_DEVICE bfloat16 narrow<bfloat16>(float x) {
   return float_to_bfloat16(x);
 }
 
+// a b + c, rounded once.
+CNN_DEVICE float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+CNN_DEVICE double multiply_add(double a, double b, double c) { return fma(a, b, c); }
+
 // Calls body(T{}) with the C++ type of a floating dtype.
 template <class Body>
 auto dispatch_floating(DType dtype, Body&& body) {

@@ -1,7 +1,8 @@
 // db[k] = the error summed over the batch and all pixels, in two passes of fixed order: each block sums a
 // part of the pixels, then the parts are added one after another.
-#include "add_parts.cuh"
+#include "../common/add_parts.cuh"
 #include "conv2d.h"
+#include "select.h"
 #include "views.h"
 
 namespace cnnkernels::conv2d {

@@ -2,7 +2,7 @@
 // the reduction runs over every output pixel of the batch. That is long where the output is small, so it is
 // cut into parts, each summed by blocks of its own; the parts' sums are added in order, so the bits never
 // change.
-#include "add_parts.cuh"
+#include "../common/add_parts.cuh"
 #include "directions.h"
 #include "hopper_launch.h"
 #include "views.h"

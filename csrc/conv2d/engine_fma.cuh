@@ -2,13 +2,11 @@
 // chain of fma over depth ascending.
 #pragma once
 
+#include "../common/types.h"
 #include "../common/vector.h"
 #include "shared_tile.cuh"
 
 namespace cnnkernels::conv2d {
-
-CNN_DEVICE float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
-CNN_DEVICE double multiply_add(double a, double b, double c) { return fma(a, b, c); }
 
 // A thread's share of one operand's side: Count indices, one in every `Threads`, reading whole chunks. Along
 // depth a chunk is one index at several depths, along the side several indices at one depth.

@@ -14,6 +14,7 @@
 #include <stdexcept>
 
 #include "../common/fast_divide.h"
+#include "../common/geometry.h"
 #include "../common/types.h"
 #include "plan.h"
 
@@ -174,8 +175,6 @@ struct Element {
   int accumulator_bytes() const { return dtype == DType::float64 ? 8 : 4; }
   int depth_per_stage() const { return kTileRowBytes / bytes(); }
 };
-
-inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 inline std::int64_t blocks_of(const Gemm& gemm, const Tile& tile) {
   return ceil_div(gemm.rows(), tile.rows) * ceil_div(gemm.columns(), tile.columns) * gemm.groups;

@@ -1,11 +1,11 @@
 // The second pass of a reduction that was cut into parts: adds them in order, so the bits never change.
 #pragma once
 
-#include "../common/launch.h"
-#include "../common/types.h"
-#include "select.h"
+#include "geometry.h"
+#include "launch.h"
+#include "types.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels {
 
 inline constexpr int kAddThreads = 256;
 
@@ -27,4 +27,4 @@ void launch_add_parts(const void* parts, void* sum, std::int64_t count, int spli
          static_cast<const Accumulator<T>*>(parts), static_cast<T*>(sum), count, splits);
 }
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels

@@ -1,0 +1,67 @@
+// One axis of a convolution as its result sees it: which element of the source each tap puts into a result.
+#pragma once
+
+#include "../common/device.h"
+#include "../common/fast_divide.h"
+
+namespace cnnkernels::depthwise_conv2d {
+
+// Coordinates, and numbers of threads; offsets of elements are 64-bit.
+using Index = std::int32_t;
+
+// forward (and what backward_weight reads):  i = o stride - pad + t dilation
+// backward_input (transposed):               i = (o + pad - t dilation) / stride, where that divides
+struct Axis {
+  Index source_size, result_size, taps;
+  Index stride, pad, dilation;
+  FastDivide by_stride;
+  bool transposed;
+
+  // Where tap t of result o reads, -1 if nowhere inside the source.
+  CNN_DEVICE Index source(Index o, Index t) const {
+    Index i = o * stride - pad + t * dilation;
+    if (transposed) {
+      const Index reach = o + pad - t * dilation;
+      if (reach < 0) return -1;
+      std::uint32_t rest;
+      i = static_cast<Index>(by_stride.divmod(static_cast<std::uint32_t>(reach), rest));
+      if (rest != 0) return -1;
+    }
+    return inside(i) ? i : -1;
+  }
+  CNN_DEVICE bool inside(Index i) const {
+    return static_cast<std::uint32_t>(i) < static_cast<std::uint32_t>(source_size);
+  }
+};
+
+// How a strip of results and a chunk of taps meet the source, for the strides known at compile time (dilation
+// 1). Result o of the strip and tap t of the chunk meet at element i of a window that starts at first(...).
+
+template <int kStride>
+struct Forward {
+  static constexpr int window(int strip, int chunk) { return (strip - 1) * kStride + chunk; }
+  static constexpr bool meet(int o, int t, int i, int) { return i == o * kStride + t; }
+  static CNN_DEVICE bool can_start(Index) { return true; }
+  static CNN_DEVICE Index first(const Axis& axis, Index o, Index t, int) {
+    return o * kStride - axis.pad + t;
+  }
+};
+
+// The gradient of a stride of 2: half of the taps reach a result. Strips start where o + pad is even and
+// chunks at even taps, so which half is known at compile time.
+struct BackwardByTwo {
+  static constexpr int lead(int chunk) {
+    return chunk / 2;
+  }  // elements before the one that tap 0 of result 0 meets
+  static constexpr int window(int strip, int chunk) { return (strip - 1) / 2 + lead(chunk) + 1; }
+  static constexpr bool meet(int o, int t, int i, int chunk) { return 2 * (i - lead(chunk)) == o - t; }
+  static CNN_DEVICE bool can_start(Index t) { return t % 2 == 0; }
+  static CNN_DEVICE Index first(const Axis& axis, Index o, Index t, int chunk) {
+    return (o + axis.pad - t) / 2 - lead(chunk);
+  }
+};
+
+// Any stride and dilation, forward or backward: taps one at a time.
+struct Anyhow {};
+
+}  // namespace cnnkernels::depthwise_conv2d

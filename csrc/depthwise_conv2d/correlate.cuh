@@ -1,0 +1,251 @@
+// The kernel of forward and backward_input, and its launch. A thread makes a strip of kStrip results of one
+// line for V channels: it reads each element of a window of the source once, widens it once, and adds it to
+// every result that a chunk of taps puts it into. Neighbouring strips and lines of a block read what lies
+// between them from the L1 cache, where the first of them brought it.
+#pragma once
+
+#include "../common/launch.h"
+#include "../common/types.h"
+#include "correlate.h"
+#include "read.cuh"
+
+namespace cnnkernels::depthwise_conv2d {
+
+inline constexpr int kBatchBytes = 24 * 1024;  // of shared memory for the filters
+
+// A thread's place among the results.
+struct Site {
+  Index image, channel;  // the first of V channels
+  Index a, b;            // the strip's first result, its line
+  Index slot;            // of its filters in shared memory
+  bool active;
+};
+
+// Neighbouring threads stand at neighbouring memory: lanes (of NHWC), then columns, then rows, then images.
+template <int V>
+CNN_DEVICE Site site_of(const Correlation& c, Index block, Index thread) {
+  const Tiling& t = c.tiling;
+  const Index lane = split(thread, t.lanes);
+  const Index lane_block = split(block, t.lane_blocks);
+  const auto strip_of = [&] {
+    return split(block, t.strip_blocks) * extent(t.strips) + split(thread, t.strips);
+  };
+  const auto line_of = [&] { return split(block, t.line_blocks) * extent(t.lines) + split(thread, t.lines); };
+  Site site;
+  Index strip;
+  if constexpr (V > 1) {
+    strip = strip_of();
+    site.b = line_of();
+  } else {
+    site.b = line_of();
+    strip = strip_of();
+  }
+  site.a = strip * kStrip + t.first_result;
+  const Index image = block * t.images + thread;
+  if (c.channels_last) {
+    site.image = image;
+    site.slot = lane * V;
+    site.channel = lane_block * extent(t.lanes) * V + site.slot;
+    site.active = site.channel < extent(c.channels);
+  } else {
+    site.slot = thread;  // an image here is a plane
+    site.image = image;
+    site.channel = split(site.image, c.channels);
+    site.active = true;
+  }
+  site.active = site.active && thread < t.images && site.image < c.images && site.b < c.b.result_size &&
+                site.a < c.a.result_size;
+  return site;
+}
+
+// Copies taps [b0, b0 + batch.lines) x [a0, a0 + batch.taps) of the block's filters to shared memory,
+// widened: weights[line][tap][slot].
+template <int V, class T>
+CNN_DEVICE void stage(const Correlation& c, const T* __restrict__ filter, Accumulator<T>* weights, Index term,
+                      Index a0, Index b0) {
+  const Index slots = extent(c.batch.slots), taps = extent(c.batch.taps);
+  Index image_block = static_cast<Index>(blockIdx.x);
+  const Index lane_block = split(image_block, c.tiling.lane_blocks);
+  split(image_block, c.tiling.strip_blocks);
+  split(image_block, c.tiling.line_blocks);
+  for (Index i = static_cast<Index>(threadIdx.x); i < c.batch.lines * taps * slots;
+       i += static_cast<Index>(blockDim.x)) {
+    Index line = i;
+    const Index slot = split(line, c.batch.slots);
+    const Index a = a0 + split(line, c.batch.taps), b = b0 + line;
+    if (a >= c.a.taps || b >= c.b.taps) continue;
+    Index channel = lane_block * slots + slot;
+    if (!c.channels_last) {
+      Index plane = image_block * c.tiling.images + slot;
+      channel = split(plane, c.channels);
+    }
+    if (channel >= extent(c.channels)) continue;
+    const std::int64_t f = std::int64_t(channel) * c.terms + term;
+    weights[i] = widen(filter[f * c.taps.size + c.taps.origin + std::int64_t(a) * c.taps.step_a +
+                              std::int64_t(b) * c.taps.step_b]);
+  }
+}
+
+// A thread's kStrip x V sums.
+template <class T, int V>
+struct Strip {
+  using Wide = Vector<Accumulator<T>, V>;
+  Wide sum[kStrip];
+
+  CNN_DEVICE void add(int o, const Wide& x, const Wide& weight) {
+#pragma unroll
+    for (int v = 0; v < V; ++v) sum[o][v] = multiply_add(x[v], weight[v], sum[o][v]);
+  }
+};
+
+// kChunk taps beside each other: each element of the window is read and widened once and serves all of them.
+template <int kChunk, class Walk, class T, int V>
+CNN_DEVICE void add_chunk(Strip<T, V>& strip, const Axis& axis, const T* __restrict__ line, std::int64_t step,
+                          Index first, const Accumulator<T>* weights, Index slots) {
+  constexpr int kWindow = Walk::window(kStrip, kChunk);
+  Vector<T, V> window[kWindow];
+#pragma unroll
+  for (int i = 0; i < kWindow; ++i) window[i] = element<V>(axis, line, step, first + i);
+  typename Strip<T, V>::Wide weight[kChunk];
+#pragma unroll
+  for (int t = 0; t < kChunk; ++t) weight[t] = load<V>(weights + t * slots);
+#pragma unroll
+  for (int i = 0; i < kWindow; ++i) {
+    const auto x = widened(window[i]);
+#pragma unroll
+    for (int o = 0; o < kStrip; ++o) {
+#pragma unroll
+      for (int t = 0; t < kChunk; ++t)
+        if (Walk::meet(o, t, i, kChunk)) strip.add(o, x, weight[t]);
+    }
+  }
+}
+
+template <class T, int V>
+CNN_DEVICE void add_tap(Strip<T, V>& strip, const Axis& axis, const T* __restrict__ line, std::int64_t step,
+                        Index a, Index tap, const Accumulator<T>* weights) {
+  const auto weight = load<V>(weights);
+  Vector<T, V> x[kStrip];
+#pragma unroll
+  for (int o = 0; o < kStrip; ++o) x[o] = element<V>(axis, line, step, axis.source(a + o, tap));
+#pragma unroll
+  for (int o = 0; o < kStrip; ++o) strip.add(o, widened(x[o]), weight);
+}
+
+template <class T, int V, int kChunk, class Walk>
+CNN_KERNEL(kThreads, 1)
+correlate_kernel(const Correlation c, const T* __restrict__ source, const T* __restrict__ filter,
+                 const T* __restrict__ bias, T* __restrict__ result) {
+  using A = Accumulator<T>;
+  CNN_DYNAMIC_SHARED(shared);
+  A* const weights = reinterpret_cast<A*>(shared);
+  const Index slots = extent(c.batch.slots), taps = extent(c.batch.taps);
+  const Site site = site_of<V>(c, static_cast<Index>(blockIdx.x), static_cast<Index>(threadIdx.x));
+
+  Strip<T, V> strip;
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    const A start = bias != nullptr && site.active ? widen(bias[site.channel + v]) : A(0);
+#pragma unroll
+    for (int o = 0; o < kStrip; ++o) strip.sum[o][v] = start;
+  }
+
+  const std::int64_t channel = std::int64_t(c.multiplier.quotient(static_cast<std::uint32_t>(site.channel)));
+  const T* x = source + site.image * c.source.image + channel * c.terms * c.source.channel;
+  for (Index term = 0; term < c.terms; ++term, x += c.source.channel) {
+    for (Index b0 = 0; b0 < c.b.taps; b0 += c.batch.lines) {
+      for (Index a0 = 0; a0 < c.a.taps; a0 += taps) {
+        __syncthreads();  // the filters before these have been used
+        stage<V>(c, filter, weights, term, a0, b0);
+        __syncthreads();
+        if (!site.active) continue;
+        const Index a_end = min(a0 + taps, c.a.taps), b_end = min(b0 + c.batch.lines, c.b.taps);
+#pragma unroll 1
+        for (Index b = b0; b < b_end; ++b) {
+          const Index from = c.b.source(site.b, b);
+          if (from < 0) continue;
+          const T* line = x + from * c.source.b;
+          const A* row = weights + (b - b0) * taps * slots + site.slot;
+          Index a = a0;
+          if constexpr (kChunk > 0) {
+#pragma unroll 1
+            for (; a + kChunk <= a_end && Walk::can_start(a); a += kChunk) {
+              add_chunk<kChunk, Walk>(strip, c.a, line, c.source.a, Walk::first(c.a, site.a, a, kChunk),
+                                      row + (a - a0) * slots, slots);
+            }
+          }
+#pragma unroll 1
+          for (; a < a_end; ++a) add_tap(strip, c.a, line, c.source.a, site.a, a, row + (a - a0) * slots);
+        }
+      }
+    }
+  }
+  if (!site.active) return;
+
+  T* y = result + site.image * c.result.image + site.channel * c.result.channel + site.b * c.result.b;
+#pragma unroll
+  for (int o = 0; o < kStrip; ++o) {
+    const Index a = site.a + o;
+    if (a < 0 || a >= c.a.result_size) continue;
+    Vector<T, V> rounded;
+#pragma unroll
+    for (int v = 0; v < V; ++v) rounded[v] = narrow<T>(strip.sum[o][v]);
+    store(y + a * c.result.a, rounded);
+  }
+}
+
+template <class T, int V, int kChunk>
+auto kernel_for(const Axis& a) {
+  if (a.transposed) return &correlate_kernel<T, V, kChunk, BackwardByTwo>;
+  return a.stride == 1 ? &correlate_kernel<T, V, kChunk, Forward<1>>
+                       : &correlate_kernel<T, V, kChunk, Forward<2>>;
+}
+
+template <class T, int V>
+auto kernel_for(const Axis& a, int chunk) {
+  if constexpr (sizeof(T) < sizeof(double)) {
+    if (chunk == 5) return kernel_for<T, V, 5>(a);
+    if (chunk == 7) return kernel_for<T, V, 7>(a);
+  }
+  return chunk == 3 ? kernel_for<T, V, 3>(a) : &correlate_kernel<T, V, 0, Anyhow>;
+}
+
+template <class T>
+void launch_correlation(const Correlation& correlation, const Plan& plan, const CorrelationPointers& pointers,
+                        std::uintptr_t stream) {
+  constexpr int V = 16 / sizeof(T);
+  Correlation c = correlation;
+  const auto threads = [](int count) { return FastDivide(count); };
+  const auto blocks = [](std::int64_t count, int each) { return FastDivide(ceil_div(count, each)); };
+  Tiling& t = c.tiling;
+  t.first_result = c.a.transposed && plan.chunk > 0 ? -(c.a.pad % 2) : 0;
+  t.lanes = threads(plan.lanes);
+  t.strips = threads(plan.strips);
+  t.lines = threads(plan.lines);
+  t.images = plan.images;
+  const std::int64_t channels = c.channels.divisor;
+  const std::int64_t images = c.channels_last ? c.images : c.images * channels;
+  t.lane_blocks = c.channels_last ? blocks(channels, plan.lanes * plan.vector) : FastDivide(1);
+  t.strip_blocks = blocks(ceil_div(c.a.result_size - t.first_result, kStrip), plan.strips);
+  t.line_blocks = blocks(c.b.result_size, plan.lines);
+  const double count = double(t.lane_blocks.divisor) * t.strip_blocks.divisor * t.line_blocks.divisor *
+                       double(ceil_div(images, plan.images));
+  if (count >= 0x1p31 || images + plan.images >= INT32_MAX)
+    throw std::invalid_argument("depthwise_conv2d: more than 2^31 blocks or planes");
+
+  const int slots = c.channels_last ? plan.lanes * plan.vector : plan.images;
+  const int room = kBatchBytes / static_cast<int>(sizeof(Accumulator<T>)) / slots;
+  c.batch.slots = FastDivide(slots);
+  const int taps = c.a.taps < room ? c.a.taps : room;
+  c.batch.taps = FastDivide(taps);
+  c.batch.lines = taps < c.a.taps ? 1 : c.b.taps < room / taps ? c.b.taps : room / taps;
+
+  const Launch how{dim3(static_cast<unsigned>(count)),
+                   dim3(static_cast<unsigned>(plan.lanes * plan.strips * plan.lines * plan.images)),
+                   sizeof(Accumulator<T>) * c.batch.lines * taps * slots, stream};
+  launch(plan.vector == 1 ? kernel_for<T, 1>(c.a, plan.chunk) : kernel_for<T, V>(c.a, plan.chunk), how, c,
+         static_cast<const T*>(pointers.source), static_cast<const T*>(pointers.filter),
+         static_cast<const T*>(pointers.bias), static_cast<T*>(pointers.result));
+}
+
+}  // namespace cnnkernels::depthwise_conv2d

@@ -1,0 +1,8 @@
+#include "correlate.cuh"
+
+namespace cnnkernels::depthwise_conv2d {
+
+template void launch_correlation<float>(const Correlation&, const Plan&, const CorrelationPointers&,
+                                        std::uintptr_t);
+
+}  // namespace cnnkernels::depthwise_conv2d
