@@ -19,7 +19,7 @@ from .ops import conv2d as _conv2d
 from .ops import max_pool2d as _max_pool2d
 from .ops import max_unpool2d as _max_unpool2d
 
-__all__ = ["conv2d", "max_pool2d", "max_pool2d_with_indices", "max_unpool2d"]
+__all__ = ["conv2d", "depthwise_conv2d", "max_pool2d", "max_pool2d_with_indices", "max_unpool2d"]
 
 Ints = int | Sequence[int]
 _reference: Any = torch.nn.functional  # its annotations know fewer kinds of sequence than it takes
@@ -95,26 +95,80 @@ def conv2d(
         return handle_torch_function(
             conv2d, given, input, weight, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups
         )
-    _check_is_tensor("conv2d", "input", input)
-    _check_is_tensor("conv2d", "weight", weight)
+    return _convolve("conv2d", input, weight, bias, stride, padding, dilation, groups)
+
+
+def depthwise_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: str | Ints = 0,
+    dilation: Ints = 1,
+) -> Tensor:
+    """Correlates each channel with filters of its own: `conv2d` with groups = C, which runs the same kernels.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W]; float64, float32, float16 or bfloat16 ("reference" takes more).
+        weight: [C m, 1, R, S]; filters m c to m c + m - 1 read channel c. m is the channel multiplier.
+        bias: [C m] or None.
+        stride, padding, dilation: as conv2d's.
+
+    Returns:
+        [N, C m, P, Q] or [C m, P, Q], of conv2d's sizes and memory format.
+
+    Raises:
+        TypeError, RuntimeError, NotImplementedError, ImportError: as conv2d, and RuntimeError where weight is not of
+            one channel or its filters are not a multiple of input's channels.
+    """
+    if has_torch_function_variadic(input, weight, bias):
+        given = (input, weight, bias)
+        return handle_torch_function(
+            depthwise_conv2d, given, input, weight, bias=bias, stride=stride, padding=padding, dilation=dilation
+        )
+    _check_is_tensor("depthwise_conv2d", "input", input)
+    _check_is_tensor("depthwise_conv2d", "weight", weight)
+    _check_dimensions("depthwise_conv2d", input, weight)
+    channels = int(input.shape[-3])
+    if weight.shape[1] != 1 or channels == 0 or weight.shape[0] % channels != 0 or weight.shape[0] == 0:
+        raise RuntimeError(
+            f"depthwise_conv2d: expected weight to be of size [{channels} m, 1, R, S] for input of size "
+            f"{list(input.shape)}, but got weight of size {list(weight.shape)}"
+        )
+    return _convolve("depthwise_conv2d", input, weight, bias, stride, padding, dilation, channels)
+
+
+def _convolve(
+    op: str,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Ints,
+    padding: str | Ints,
+    dilation: Ints,
+    groups: int,
+) -> Tensor:
+    """conv2d, under the name that its errors give it."""
+    _check_is_tensor(op, "input", input)
+    _check_is_tensor(op, "weight", weight)
     if bias is not None:
-        _check_is_tensor("conv2d", "bias", bias)
+        _check_is_tensor(op, "bias", bias)
     given = input, weight, bias
     device = input.device
     if _under_autocast(device):
         input, weight, bias = _conv2d.cast_for_autocast(device.type, input, weight, bias)
-    backend = serving("conv2d", device, input.dtype)
+    backend = serving(op, device, input.dtype)
     if backend == "reference" or input.numel() == 0:
         return _reference.conv2d(*given, stride, padding, dilation, groups)  # casts for itself
-    _check_conv2d_tensors(input, weight, bias)
+    _check_conv2d_tensors(op, input, weight, bias)
     if isinstance(groups, bool) or not isinstance(groups, int):
-        raise TypeError(f"conv2d(): argument 'groups' must be int, but got groups={groups!r}")
-    strides = _pair("conv2d", "stride", stride)
-    dilations = _pair("conv2d", "dilation", dilation)
+        raise TypeError(f"{op}(): argument 'groups' must be int, but got groups={groups!r}")
+    strides = _pair(op, "stride", stride)
+    dilations = _pair(op, "dilation", dilation)
     if isinstance(padding, str):
         sides = _named_padding(padding, weight.shape[-2:], strides, dilations)
     else:
-        rows, columns = _pair("conv2d", "padding", padding)
+        rows, columns = _pair(op, "padding", padding)
         sides = rows, rows, columns, columns
     parameters = strides, sides, dilations, groups, backend
     if input.dim() == 4:
@@ -122,13 +176,17 @@ def conv2d(
     return _conv2d.conv2d_forward(input.unsqueeze(0), weight, bias, *parameters).squeeze(0)
 
 
-def _check_conv2d_tensors(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+def _check_dimensions(op: str, input: Tensor, weight: Tensor) -> None:
     if input.dim() not in (3, 4):
         raise RuntimeError(
-            f"Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of size: {list(input.shape)}"
+            f"Expected 3D (unbatched) or 4D (batched) input to {op}, but got input of size: {list(input.shape)}"
         )
     if weight.dim() != 4:
-        raise RuntimeError(f"conv2d: weight should have 4 dimensions, but got weight of size {list(weight.shape)}")
+        raise RuntimeError(f"{op}: weight should have 4 dimensions, but got weight of size {list(weight.shape)}")
+
+
+def _check_conv2d_tensors(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    _check_dimensions(op, input, weight)
     if weight.dtype != input.dtype:
         raise RuntimeError(f"Input type ({input.dtype}) and weight type ({weight.dtype}) should be the same")
     if weight.device != input.device:

@@ -5,6 +5,8 @@
 Write F(x, w) for the forward without bias, I(g, w) and W(g, x) for its gradients with respect to x and w, where g is
 the gradient of y. All three are linear in each of their two arguments and <g, F(x, w)> = <I(g, w), x> = <W(g, x), w>,
 so each one's derivative is made of the other two and every order of differentiation stays on the same kernels.
+
+A convolution with a group for each channel is a depthwise one: the same operators, run by kernels of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from .. import backends
 from ..geometry import Conv2dGeometry, Layout
 from .batching import fold, unfold
 from .checks import conv2d_geometry
+from .depthwise_conv2d import depthwise_kernel
 from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
 from .operator import Operator, register_autocast
 
@@ -52,6 +55,16 @@ def _layout(size: Sequence[int], stride: Sequence[int], other: Tensor) -> Layout
     if is_channels_last(size, stride) or is_channels_last(other.shape, other.stride()):
         return Layout.NHWC
     return Layout.NCHW
+
+
+def _kernel(direction: str, backend: str, tensor: Tensor, geometry: Conv2dGeometry) -> Callable[..., None]:
+    """A backend's kernel for a direction: takes its two operands, what they make of, the geometry and the layout."""
+    kernels = backends.kernels(backend, tensor.device.type)
+    depthwise = depthwise_kernel(kernels, direction, geometry)
+    if depthwise is not None:
+        return depthwise
+    kernel, tf32 = getattr(kernels, f"conv2d_{direction}"), tf32_allowed(tensor.dtype)
+    return lambda *arguments: kernel(*arguments, tf32)
 
 
 def _bilinear_jvp(operator: Callable[..., Tensor], inputs: tuple[Any, ...], tangents: tuple[Any, ...]) -> Tensor:
@@ -97,15 +110,9 @@ def _forward_run(input: Tensor, weight: Tensor, bias: Tensor | None, *parameters
     output, layout = _forward_output(input, weight, geometry)
     if input.numel() == 0:
         return output.zero_() if bias is None else output.copy_(bias[:, None, None])
-    backends.kernels(parameters[-1], input.device.type).conv2d_forward(
-        dense(input, layout),
-        dense(weight, layout),
-        None if bias is None else bias.contiguous(),
-        output,
-        geometry,
-        layout,
-        tf32_allowed(input.dtype),
-    )
+    bias = None if bias is None else bias.contiguous()
+    kernel = _kernel("forward", parameters[-1], input, geometry)
+    kernel(dense(input, layout), dense(weight, layout), bias, output, geometry, layout)
     return output
 
 
@@ -175,9 +182,8 @@ def _backward_input_run(
         return grad_input
     layout = _layout(size, stride, weight)
     grad_output, weight = dense(grad_output, layout), dense(weight, layout)
-    kernel = backends.kernels(parameters[-1], weight.device.type).conv2d_backward_input
-    tf32 = tf32_allowed(weight.dtype)
-    return filled(grad_input, layout, lambda out: kernel(grad_output, weight, out, geometry, layout, tf32))
+    kernel = _kernel("backward_input", parameters[-1], weight, geometry)
+    return filled(grad_input, layout, lambda out: kernel(grad_output, weight, out, geometry, layout))
 
 
 def _backward_input_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -227,9 +233,8 @@ def _backward_weight_run(
         return grad_weight.zero_()
     layout = _layout(size, stride, input)
     grad_output, input = dense(grad_output, layout), dense(input, layout)
-    kernel = backends.kernels(parameters[-1], input.device.type).conv2d_backward_weight
-    tf32 = tf32_allowed(input.dtype)
-    return filled(grad_weight, layout, lambda out: kernel(grad_output, input, out, geometry, layout, tf32))
+    kernel = _kernel("backward_weight", parameters[-1], input, geometry)
+    return filled(grad_weight, layout, lambda out: kernel(grad_output, input, out, geometry, layout))
 
 
 def _backward_weight_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
