@@ -1,7 +1,7 @@
 // The three directions on Hopper's kernel, and when it serves.
 #include "hopper_launch.h"
 
-#include "add_parts.cuh"
+#include "../common/add_parts.cuh"
 #include "../ptx/mma.cuh"
 
 namespace cnnkernels::conv2d::hopper {
