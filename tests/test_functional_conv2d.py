@@ -265,7 +265,7 @@ def test_tf32_where_pytorchs_own_convolution_may() -> None:
 
 def test_tf32_reaches_every_kernel(recorded) -> None:
     allowed = torch.backends.cudnn.conv.fp32_precision == "tf32"
-    x, w = torch.zeros(1, 1, 3, 3, requires_grad=True), torch.zeros(1, 1, 2, 2, requires_grad=True)
+    x, w = torch.zeros(1, 1, 3, 3, requires_grad=True), torch.zeros(2, 1, 2, 2, requires_grad=True)
     with use_backend("cuda"):
         functional.conv2d(x, w).sum().backward()
         functional.conv2d(x.double(), w.double())
