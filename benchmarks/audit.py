@@ -19,16 +19,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OBJECTS = ROOT / "build" / "native" / "cuda" / "csrc"
-# Spills that are known and still to be mended by a better choice of tile (triton_kernels/conv2d_select.py). They are
-# printed at the end of every audit; any other spill fails it.
-KNOWN_SPILLS = {
-    ("forward_kernel bf16 nchw beyond 2^31 elements", "sm_80"),
-    ("backward_weight_kernel bf16 nchw beyond 2^31 elements", "sm_80"),
-    ("forward_kernel fp32 nchw stem", "sm_90"),
-    ("backward_input_kernel fp32 nchw stem", "sm_90"),
-    ("backward_input_kernel fp32 nhwc stem", "sm_90"),
-    ("backward_weight_kernel bf16 nhwc beyond 2^31 elements", "sm_100"),
-}
 WARPS_PER_SM = 64
 REGISTERS_PER_SM = 65536
 
@@ -231,7 +221,6 @@ def main() -> int:
 
     kernels: list[Kernel] = []
     faults: list[str] = []
-    known: list[str] = []
     for language in ("cuda", "triton"):
         if options.only in (None, language):
             found, messages = audit_cuda() if language == "cuda" else audit_triton(options.all)
@@ -239,18 +228,14 @@ def main() -> int:
                 print_table("CUDA" if language == "cuda" else "Triton", found)
             kernels += found
             faults += messages
-            for k in found:
-                if k.fault:
-                    (known if (k.name, k.arch) in KNOWN_SPILLS else faults).append(f"{k.name} ({k.arch}): {k.fault}")
+            faults += [f"{k.name} ({k.arch}): {k.fault}" for k in found if k.fault]
     if options.json:
         options.json.write_text(json.dumps([asdict(k) for k in kernels], indent=1) + "\n")
     if not kernels:
         faults.append("nothing was audited")
-    for line in known:
-        print(f"KNOWN {line}")
     for line in faults:
         print(f"FAULT {line}")
-    print(f"audit: {len(kernels)} kernels, {len(faults)} faults, {len(known)} known spills")
+    print(f"audit: {len(kernels)} kernels, {len(faults)} faults")
     return 1 if faults else 0
 
 

@@ -4,6 +4,7 @@ independence of batch and run, narrow groups, and what is refused."""
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import subprocess
 import sys
@@ -82,12 +83,12 @@ def problem(op: str, case: Conv2dCase, dtype: str, layout: Layout, arch: int = 0
 
 
 def every_configuration() -> list[tuple[str, str, Layout, Configuration]]:
-    """Each candidate of each architecture once, sized for TILED."""
+    """Each candidate of each architecture once, sized for TILED; those for the interpreter alone in one dtype."""
     found = {}
     for op in OPS:
         for dtype in DTYPES:
             for layout in Layout:
-                for arch in (0, 80, 90, 100):
+                for arch in (80, 90, 100, 0) if dtype == "fp32" else (80, 90, 100):
                     for c in conv2d_select.candidates(problem(op, TILED, dtype, layout, arch)):
                         found[op, dtype, layout, c._replace(splits=1)] = None
     return list(found)
@@ -137,6 +138,20 @@ def test_64_bit_arithmetic(monkeypatch: pytest.MonkeyPatch, op: str, layout: Lay
     db = torch.full((case.k,), float("nan"), device=DEVICE)
     kernels.conv2d_backward_bias(place(given["dy"].float(), layout), db, case.geometry, layout)
     assert torch.equal(db.cpu(), given["dy"].sum((0, 2, 3)).float())
+
+
+@layouts
+@pytest.mark.parametrize("op", ["forward", "backward_input"])
+@pytest.mark.parametrize("direct", [False, True], ids=["product", "elementwise"])
+def test_a_batch_is_cut_where_32_bits_end(
+    monkeypatch: pytest.MonkeyPatch, op: str, layout: Layout, direct: bool
+) -> None:
+    case = dataclasses.replace(UNEVEN, n=5)
+    larger = max(math.prod(case.input_shape), math.prod(case.output_shape)) // case.n
+    monkeypatch.setattr(conv2d, "LARGEST_INDEX", 2 * larger)
+    given = operands(case)
+    c = Configuration(True, 64, 16, 0, 4, 3) if direct else None
+    assert torch.equal(run(op, case, given, "fp32", layout, c), given[op].float())
 
 
 @layouts

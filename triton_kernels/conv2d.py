@@ -9,6 +9,7 @@ fp32 operands to 10 bits of mantissa.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -62,6 +63,19 @@ def _constants(g: Conv2dGeometry, c: Configuration, layout: Layout, tf32: bool, 
     return constants
 
 
+def _within_reach(g: Conv2dGeometry, *images: Tensor) -> Iterator[tuple[Any, ...]]:
+    """The geometry and the tensors of a batch in slices that 32-bit offsets reach; a larger image is a slice of its own.
+
+    64-bit offsets take twice the registers, and what tiles a sample is cut into may not depend on the batch.
+    """
+    each = max(1, LARGEST_INDEX * g.n // max(t.numel() for t in images))
+    if each >= g.n:
+        yield g, *images
+        return
+    for first in range(0, g.n, each):
+        yield g._replace(n=min(each, g.n - first)), *(t[first : first + each] for t in images)
+
+
 def _unit(g: Conv2dGeometry) -> int:
     """What all counts of channels are multiples of, up to 8: it tells the compiler how wide loads may be."""
     return math.gcd(g.c // g.groups, g.k // g.groups, 8)
@@ -84,22 +98,22 @@ def conv2d_forward(
 ) -> None:
     """Writes output [N, K, P, Q]; the configuration is chosen unless given."""
     with on(input):
-        g = _plain(geometry)
-        c = configuration or choose(problem_of("forward", input, g, layout, tf32))
-        constants = _constants(g, c, layout, tf32, input, weight, output)
-        tiles_m = math.ceil(g.n * g.p * g.q / c.block_m)
-        if c.direct:
-            programs = tiles_m * math.ceil(g.k / c.block_n)
-            direct_forward_kernel[(programs,)](
-                input, weight, bias, output, *_sizes(g, 1), g.c // g.groups, g.k // g.groups, **constants
-            )
-            return
-        unit, filters = constants["UNIT"], g.k // g.groups
-        programs = tiles_m * math.ceil(filters / c.block_n) * g.groups
-        forward_kernel[(programs,)](
-            input, weight, bias, output, *_sizes(g, unit), g.c // g.groups // unit, filters // unit,
-            FLAT=c.flat, **constants,
-        )  # fmt: skip
+        c = configuration or choose(problem_of("forward", input, _plain(geometry), layout, tf32))
+        for g, x, y in _within_reach(_plain(geometry), input, output):
+            constants = _constants(g, c, layout, tf32, x, weight, y)
+            tiles_m = math.ceil(g.n * g.p * g.q / c.block_m)
+            if c.direct:
+                programs = tiles_m * math.ceil(g.k / c.block_n)
+                direct_forward_kernel[(programs,)](
+                    x, weight, bias, y, *_sizes(g, 1), g.c // g.groups, g.k // g.groups, **constants
+                )
+                continue
+            unit, filters = constants["UNIT"], g.k // g.groups
+            programs = tiles_m * math.ceil(filters / c.block_n) * g.groups
+            forward_kernel[(programs,)](
+                x, weight, bias, y, *_sizes(g, unit), g.c // g.groups // unit, filters // unit,
+                FLAT=c.flat, **constants,
+            )  # fmt: skip
 
 
 def conv2d_backward_input(
@@ -113,29 +127,28 @@ def conv2d_backward_input(
 ) -> None:
     """Writes grad_input [N, C, H, W], every element once; the configuration is chosen unless given."""
     with on(grad_output):
-        g = _plain(geometry)
-        c = configuration or choose(problem_of("backward_input", grad_output, g, layout, tf32))
-        constants = _constants(g, c, layout, tf32, grad_output, weight, grad_input)
-        phases = (min(g.stride_h, g.h), min(g.stride_w, g.w))
-        axes = ((g.stride_h, g.dilation_h), (g.stride_w, g.dilation_w))
-        common = [math.gcd(*axis) for axis in axes]
-        inverse = [pow(dilation // d, -1, stride // d) for (stride, dilation), d in zip(axes, common, strict=True)]
-        rows = g.n * math.ceil(g.h / g.stride_h) * math.ceil(g.w / g.stride_w)
-        programs = math.ceil(rows / c.block_m) * math.prod(phases)
-        channels, filters = g.c // g.groups, g.k // g.groups
-        if c.direct:
-            programs *= math.ceil(g.c / c.block_n)
-            direct_backward_input_kernel[(programs,)](
-                grad_output, weight, grad_input, *_sizes(g, 1), *common, *inverse, *phases, channels, filters,
-                **constants,
+        c = configuration or choose(problem_of("backward_input", grad_output, _plain(geometry), layout, tf32))
+        for g, dy, dx in _within_reach(_plain(geometry), grad_output, grad_input):
+            constants = _constants(g, c, layout, tf32, dy, weight, dx)
+            phases = (min(g.stride_h, g.h), min(g.stride_w, g.w))
+            axes = ((g.stride_h, g.dilation_h), (g.stride_w, g.dilation_w))
+            common = [math.gcd(*axis) for axis in axes]
+            inverse = [pow(dilation // d, -1, stride // d) for (stride, dilation), d in zip(axes, common, strict=True)]
+            rows = g.n * math.ceil(g.h / g.stride_h) * math.ceil(g.w / g.stride_w)
+            programs = math.ceil(rows / c.block_m) * math.prod(phases)
+            channels, filters = g.c // g.groups, g.k // g.groups
+            if c.direct:
+                programs *= math.ceil(g.c / c.block_n)
+                direct_backward_input_kernel[(programs,)](
+                    dy, weight, dx, *_sizes(g, 1), *common, *inverse, *phases, channels, filters, **constants
+                )
+                continue
+            unit = constants["UNIT"]
+            programs *= math.ceil(channels / c.block_n) * g.groups
+            backward_input_kernel[(programs,)](
+                dy, weight, dx, *_sizes(g, unit), *common, *inverse, *phases,
+                channels // unit, filters // unit, **constants,
             )  # fmt: skip
-            return
-        unit = constants["UNIT"]
-        programs *= math.ceil(channels / c.block_n) * g.groups
-        backward_input_kernel[(programs,)](
-            grad_output, weight, grad_input, *_sizes(g, unit), *common, *inverse, *phases,
-            channels // unit, filters // unit, **constants,
-        )  # fmt: skip
 
 
 def conv2d_backward_weight(

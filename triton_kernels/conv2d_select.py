@@ -17,6 +17,8 @@ import torch
 
 from cnnkernels.geometry import Conv2dGeometry, Layout
 
+from .common import LARGEST_INDEX
+
 Op = Literal["forward", "backward_input", "backward_weight"]
 
 TABLE: dict[str, Any] = json.loads(Path(__file__).with_name("conv2d.json").read_text())
@@ -31,6 +33,10 @@ LOAD_COST = 64
 START_COST = 2**21
 # Loads of a thread in one step, as many as ptxas was seen to compile without spilling their addresses.
 MOST_LOADS = 32
+# The same where addresses have 64 bits: a thread's registers for sums (fewer without tensor cores, where operands lie
+# in registers too), and for sums and addresses.
+MOST_WIDE_SUMS = {"fp64": 16, "fp32": 16, "tf32": 64, "fp16": 64, "bf16": 64}
+MOST_WIDE = 96
 # The partial sums of a weight gradient.
 WORKSPACE_BYTES = 256 * 2**20
 
@@ -166,13 +172,25 @@ def _load_width(problem: Problem, size: int) -> int:
     return widest if still and g.w % 16 == g.q % 16 == 0 else 1
 
 
+def is_wide(g: Conv2dGeometry) -> bool:
+    """Do offsets in a problem's tensors take 64 bits? (In forward and backward-input: in those of one image.)"""
+    image = max(g.c * g.h * g.w, g.k * g.p * g.q)
+    return max(g.n * image, g.k * (g.c // g.groups) * g.r * g.s) > LARGEST_INDEX
+
+
 def _feasible(problem: Problem, c: Configuration) -> bool:
     """Do the tiles of all stages fit shared memory, and the addresses of one stage's loads the registers?"""
+    if problem.arch == 0:
+        return True
     size = {"fp64": 8, "fp32": 4, "tf32": 4}.get(problem.dtype, 2)
+    threads = 32 * c.warps
     elements = c.block_k * (c.block_m + c.block_n)
     fits = c.stages * elements * size <= machine(problem.arch)["shared_bytes"]
-    loads = elements // (32 * c.warps * _load_width(problem, size))
-    return fits and (loads <= MOST_LOADS or problem.arch == 0)
+    loads = elements // (threads * _load_width(problem, size))
+    if is_wide(problem.geometry):
+        sums = max(1, size // 4) * c.block_m * c.block_n // threads
+        return fits and sums <= MOST_WIDE_SUMS[problem.dtype] and sums + 2 * loads <= MOST_WIDE
+    return fits and loads <= MOST_LOADS
 
 
 def candidates(problem: Problem) -> list[Configuration]:
@@ -184,7 +202,7 @@ def candidates(problem: Problem) -> list[Configuration]:
     found = [
         _sized(problem, tuple(row["block"]), row["warps"], row["stages"])
         for row in TABLE["candidates"]
-        if problem.dtype in row["dtypes"] and row.get("family", _family(problem.arch)) == _family(problem.arch)
+        if problem.dtype in row["dtypes"] and _family(problem.arch) in row.get("families", [_family(problem.arch)])
     ]
     return [c for c in found if _feasible(problem, c)]
 

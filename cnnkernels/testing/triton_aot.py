@@ -210,6 +210,7 @@ OTHER_CONV2D = (
     Conv2dCase("strided", 32, 128, 56, 56, 128, 3, 3, (2, 2), (1, 1, 1, 1)),
     Conv2dCase("depthwise", 32, 96, 56, 56, 96, 7, 7, padding=(3, 3, 3, 3), groups=96),
     Conv2dCase("beyond 2^31 elements", 4096, 256, 56, 56, 256, 3, 3, padding=(1, 1, 1, 1)),
+    Conv2dCase("an image beyond 2^31 elements", 2, 256, 3000, 3000, 256, 3, 3, padding=(1, 1, 1, 1)),
 )
 
 
