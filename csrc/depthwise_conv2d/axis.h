@@ -39,8 +39,8 @@ struct Axis {
 
 template <int kStride>
 struct Forward {
-  static constexpr int window(int strip, int chunk) { return (strip - 1) * kStride + chunk; }
-  static constexpr bool meet(int o, int t, int i, int) { return i == o * kStride + t; }
+  static constexpr CNN_HOST_DEVICE int window(int strip, int chunk) { return (strip - 1) * kStride + chunk; }
+  static constexpr CNN_HOST_DEVICE bool meet(int o, int t, int i, int) { return i == o * kStride + t; }
   static CNN_DEVICE bool can_start(Index) { return true; }
   static CNN_DEVICE Index first(const Axis& axis, Index o, Index t, int) {
     return o * kStride - axis.pad + t;
@@ -50,11 +50,15 @@ struct Forward {
 // The gradient of a stride of 2: half of the taps reach a result. Strips start where o + pad is even and
 // chunks at even taps, so which half is known at compile time.
 struct BackwardByTwo {
-  static constexpr int lead(int chunk) {
+  static constexpr CNN_HOST_DEVICE int lead(int chunk) {
     return chunk / 2;
   }  // elements before the one that tap 0 of result 0 meets
-  static constexpr int window(int strip, int chunk) { return (strip - 1) / 2 + lead(chunk) + 1; }
-  static constexpr bool meet(int o, int t, int i, int chunk) { return 2 * (i - lead(chunk)) == o - t; }
+  static constexpr CNN_HOST_DEVICE int window(int strip, int chunk) {
+    return (strip - 1) / 2 + lead(chunk) + 1;
+  }
+  static constexpr CNN_HOST_DEVICE bool meet(int o, int t, int i, int chunk) {
+    return 2 * (i - lead(chunk)) == o - t;
+  }
   static CNN_DEVICE bool can_start(Index t) { return t % 2 == 0; }
   static CNN_DEVICE Index first(const Axis& axis, Index o, Index t, int chunk) {
     return (o + axis.pad - t) / 2 - lead(chunk);
