@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conv2d_helpers import DIRECTIONS, ELEMENTS, Machine, integers
+from conv2d_helpers import DIRECTIONS, ELEMENTS, Machine, integers, torch_alloc
+from torch import Tensor
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout
@@ -160,7 +163,7 @@ NETWORKS = [network for network in WORKLOADS if workload_cases(network)]
 
 def explain(
     machine: Machine, direction: str, case: Conv2dCase, layout: Layout, element: str, gpu: str, tuned: Any = None
-) -> list[Any]:
+) -> Any:
     _, dtype, tf32 = ELEMENTS[element]
     m = machine.module
     which = getattr(m.Conv2dDirection, direction)
@@ -171,35 +174,38 @@ def explain(
 def test_every_layer_of_the_workloads(machine: Machine, network: str) -> None:
     """The cheapest of those that can serve is chosen; those that cannot say why; the split is the same everywhere."""
     for case in workload_cases(network):
+        shapes = (case.output_shape, case.input_shape, case.weight_shape)
+        outputs = dict(zip(DIRECTIONS, map(math.prod, shapes), strict=True))
         for direction, layout, element in itertools.product(DIRECTIONS, Layout, ["fp64", "fp32", "bf16"]):
             splits = set()
             for gpu in GPUS:
-                phases = explain(machine, direction, case, layout, element, gpu)
-                assert (
-                    sum(e.rows * e.columns * e.groups for e in phases)
-                    == {
-                        "forward": math.prod(case.output_shape),
-                        "backward_input": math.prod(case.input_shape),
-                        "backward_weight": math.prod(case.weight_shape),
-                    }[direction]
-                )
-                for e in phases:
-                    able = [c for c in e.candidates if c.why_not is None]
-                    chosen = e.candidates[e.chosen]
-                    assert chosen.why_not is None and chosen.cost.seconds == min(c.cost.seconds for c in able)
-                    assert all(c.why_not or c.cost.seconds > 0 for c in e.candidates)
-                    engine = "mma" if element == "bf16" else "fma"
-                    assert {c.plan.engine.name for c in able} == {engine} and len(able) == (
-                        2 if element == "fp64" else 3
-                    )
+                found = explain(machine, direction, case, layout, element, gpu)
+                assert sum(part.rows * part.columns * part.groups for part in found.parts) == outputs[direction]
+                for part in found.parts:
+                    able = [c for c in part.candidates if c.why_not is None]
+                    assert {c.plan.engine.name for c in able} == {"mma" if element == "bf16" else "fma"}
+                    assert len(able) == (2 if element == "fp64" else 3)
+                    check_choice(able, part.candidates[part.chosen])
                     splits.update(c.plan.splits for c in able)
+                assert bool(found.why_not_wgmma) == (found.chosen_wgmma < 0) == (not found.wgmma)
+                if found.wgmma:
+                    assert gpu == "h200" and element == "bf16" and layout is Layout.NHWC
+                    check_choice(found.wgmma, found.wgmma[found.chosen_wgmma])
+                    splits.update(c.plan.splits for c in found.wgmma)
             assert direction != "backward_weight" or len(splits) == 1
+
+
+def check_choice(able: list[Any], chosen: Any) -> None:
+    assert chosen.why_not is None
+    assert chosen.cost.seconds == min(c.cost.seconds for c in able)
+    for candidate in able:
+        assert 0 <= candidate.cost.useful <= 1 and candidate.cost.seconds >= candidate.cost.memory > 0
 
 
 def test_the_model_counts_tiles_waves_padding_and_bytes(machine: Machine) -> None:
     """By hand: 3x3, 64 to 48 filters at 56, batch 32, in tiles of 128 x 128 on 132 SMs of one block each."""
     case = Conv2dCase("", 32, 64, 56, 56, 48, 3, 3, padding=(1, 1, 1, 1))
-    (found,) = explain(machine, "forward", case, Layout.NHWC, "tf32", "h200")
+    (found,) = explain(machine, "forward", case, Layout.NHWC, "tf32", "h200").parts
     cost = found.candidates[0].cost
     assert found.candidates[0].plan.tile_shape == (128, 128)
     pixels = 32 * 56 * 56
@@ -222,28 +228,40 @@ def test_a_faster_machine_is_not_slower(machine: Machine) -> None:
         for case in workload_cases(network):
             seconds = []
             for gpu in ("h100", "h200"):
-                phases = explain(machine, direction, case, Layout.NHWC, "bf16", gpu)
-                seconds.append(sum(e.candidates[e.chosen].cost.seconds for e in phases))
+                found = explain(machine, direction, case, Layout.NHWC, "bf16", gpu)
+                chosen = [found.wgmma[found.chosen_wgmma]] if found.wgmma else []
+                chosen = chosen or [part.candidates[part.chosen] for part in found.parts]
+                seconds.append(sum(c.cost.seconds for c in chosen))
             assert seconds[1] <= seconds[0]
 
 
 def test_loaders_say_why_they_cannot(machine: Machine) -> None:
     stem = case_of(LAYERS[0], 8)
-    (found,) = explain(machine, "forward", stem, Layout.NHWC, "bf16", "h200")
+    (found,) = explain(machine, "forward", stem, Layout.NHWC, "bf16", "h200").parts
     reasons = {loader.name: why for loader, why in found.a}
     assert reasons["elements"] is None and "no 16 bytes run along the reduction" in reasons["along_depth"]
     assert found.candidates[found.chosen].plan.a.name == "elements"
 
 
-def test_a_tuned_plan_goes_before_the_model_where_it_can_serve(machine: Machine) -> None:
+@pytest.mark.parametrize("gpu", ["a100", "h200"])
+def test_a_tuned_plan_goes_before_the_model_where_it_can_serve(machine: Machine, gpu: str) -> None:
     case = case_of(LAYERS[2], 32)
+
+    def chosen(tuned: Any = None) -> tuple[bool, Any]:
+        found = explain(machine, "forward", case, Layout.NHWC, "bf16", gpu, tuned)
+        if found.chosen_wgmma >= 0:
+            return found.tuned, found.wgmma[found.chosen_wgmma].plan
+        (part,) = found.parts
+        return found.tuned, part.candidates[part.chosen].plan
+
     able, unable = (machine.plan("bf16", 2, loader, "along_depth") for loader in ("along_depth", "along_side"))
-    (model,) = explain(machine, "forward", case, Layout.NHWC, "bf16", "h200")
-    assert not model.tuned and model.candidates[model.chosen].plan != able
-    (found,) = explain(machine, "forward", case, Layout.NHWC, "bf16", "h200", able)
-    assert found.tuned and found.candidates[found.chosen].plan == able
-    (found,) = explain(machine, "forward", case, Layout.NHWC, "bf16", "h200", unable)
-    assert not found.tuned and found.candidates[found.chosen].plan == model.candidates[model.chosen].plan
+    of_hopper = machine.plan("bf16", 6, "elements", "elements")
+    of_hopper.engine = machine.module.Conv2dEngine.wgmma
+    tuned, model = chosen()
+    assert not tuned and model not in (able, of_hopper)
+    assert chosen(able) == (True, able)
+    assert chosen(unable) == (False, model)
+    assert chosen(of_hopper) == ((True, of_hopper) if gpu == "h200" else (False, model))
 
 
 def test_a_preference_that_cannot_serve_gives_way_at_the_launch(machine: Machine) -> None:
@@ -270,3 +288,41 @@ def test_machines(machine: Machine) -> None:
     assert m.machine_like("NVIDIA T1000", 75, 14).name == "a100"
     with pytest.raises(ValueError, match=r"no GPU is called 'v100' here, only a100, .*h200"):
         m.machine_named("v100")
+
+
+@pytest.fixture
+def hopper(machine: Machine) -> Iterator[Machine]:
+    """The interpreter standing for an H200."""
+    m = machine.module
+    m.stand_for(m.machine_named("h200"))
+    yield machine
+    m.stand_for(m.machine_named("a100"))
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_on_hopper_its_kernel_serves_without_being_asked(hopper: Machine, direction: str) -> None:
+    """And tensors that TMA cannot read are served by the other engine, in the workspace that was made."""
+    case = Conv2dCase("", 3, 16, 21, 20, 24, 3, 3, (2, 1), (1, 1, 1, 1))
+    data = integers(case)
+    (plan,) = hopper.plans(direction, case, Layout.NHWC, "bf16")
+    assert plan.engine.name == "wgmma" and (plan.splits > 1) == (direction == "backward_weight")
+
+    def shifted(flat: Tensor) -> Tensor:
+        memory = flat.new_empty(flat.numel() + 8 // flat.element_size())
+        return memory[8 // flat.element_size() :].copy_(flat)
+
+    for place in (torch_alloc, shifted):
+        result = hopper.run(direction, case, Layout.NHWC, "bf16", data.operands(direction), place=place)
+        assert (result == data.expected(direction, case)).all()
+
+
+def test_on_hopper_the_engine_is_a_function_of_the_layer(machine: Machine) -> None:
+    """Whatever the batch: engines add in steps of different length."""
+    for network in NETWORKS:
+        for case in workload_cases(network):
+            for direction in ("forward", "backward_input"):
+                served = {
+                    bool(explain(machine, direction, replace(case, n=n), Layout.NHWC, "bf16", "h200").wgmma)
+                    for n in (1, 7, 256)
+                }
+                assert len(served) == 1

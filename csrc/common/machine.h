@@ -44,7 +44,10 @@ Machine machine_like(const std::string& device, int architecture, int processors
 // By the name in kMachines; std::invalid_argument, with all names, for any other.
 const Machine& machine_named(const std::string& name);
 
-// The current device. The interpreter stands for an A100.
+// The current device. The interpreter stands for an A100, or for what it is told to.
 const Machine& this_machine();
+#if defined(CNN_INTERPRETER)
+void stand_for(const Machine& machine);
+#endif
 
 }  // namespace cnnkernels

@@ -84,6 +84,10 @@ void bind_selection(py::module_& m) {
         "A GPU by its driver's name, 10 times its compute capability, its SMs.", py::arg("device"),
         py::arg("architecture"), py::arg("processors"));
 
+#if defined(CNN_INTERPRETER)
+  m.def("stand_for", &stand_for, "Has the interpreter select as that machine would.", py::arg("machine"));
+#endif
+
   py::class_<Cost>(m, "Conv2dCost", py::module_local())
       .def_readonly("tiles", &Cost::tiles)
       .def_readonly("waves", &Cost::waves)
@@ -98,29 +102,34 @@ void bind_selection(py::module_& m) {
       .def_readonly("plan", &Candidate::plan)
       .def_readonly("why_not", &Candidate::why_not)
       .def_readonly("cost", &Candidate::cost);
-  py::class_<Explanation>(m, "Conv2dExplanation", py::module_local())
-      .def_readonly("rows", &Explanation::rows)
-      .def_readonly("columns", &Explanation::columns)
-      .def_readonly("depth", &Explanation::depth)
-      .def_readonly("groups", &Explanation::groups)
-      .def_readonly("a", &Explanation::a)
-      .def_readonly("b", &Explanation::b)
+  py::class_<conv2d::Part>(m, "Conv2dPart", py::module_local())
+      .def_readonly("rows", &conv2d::Part::rows)
+      .def_readonly("columns", &conv2d::Part::columns)
+      .def_readonly("depth", &conv2d::Part::depth)
+      .def_readonly("groups", &conv2d::Part::groups)
+      .def_readonly("a", &conv2d::Part::a)
+      .def_readonly("b", &conv2d::Part::b)
       .def_property_readonly("candidates",
-                             [](const Explanation& e) {
-                               const auto& all = e.selection.candidates;
-                               return std::vector<Candidate>(all.begin(), all.begin() + e.selection.count);
+                             [](const conv2d::Part& part) {
+                               const auto& all = part.selection.candidates;
+                               return std::vector<Candidate>(all.begin(), all.begin() + part.selection.count);
                              })
-      .def_property_readonly("chosen", [](const Explanation& e) { return e.selection.chosen; })
-      .def_property_readonly("tuned", [](const Explanation& e) { return e.selection.tuned; });
+      .def_property_readonly("chosen", [](const conv2d::Part& part) { return part.selection.chosen; });
+  py::class_<Explanation>(m, "Conv2dExplanation", py::module_local())
+      .def_readonly("parts", &Explanation::parts)
+      .def_readonly("wgmma", &Explanation::wgmma)
+      .def_readonly("why_not_wgmma", &Explanation::why_not_wgmma)
+      .def_readonly("chosen_wgmma", &Explanation::chosen_wgmma)
+      .def_readonly("tuned", &Explanation::tuned);
   m.def(
       "conv2d_explain",
       [](conv2d::Direction direction, int dtype, int layout, bool tf32, const Conv2dGeometry& geometry,
          const Machine& machine, const Plan* tuned) {
         return conv2d::explain(direction, problem(dtype, layout, tf32, geometry), machine, tuned);
       },
-      "What the selection would do on a machine: one explanation, or one for each phase of backward_input.",
-      py::arg("direction"), py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"),
-      py::arg("machine"), py::arg("tuned") = static_cast<const Plan*>(nullptr));
+      "What the selection would do on a machine.", py::arg("direction"), py::arg("dtype"), py::arg("layout"),
+      py::arg("tf32"), py::arg("geometry"), py::arg("machine"),
+      py::arg("tuned") = static_cast<const Plan*>(nullptr));
 }
 
 }  // namespace

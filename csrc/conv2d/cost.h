@@ -35,20 +35,17 @@ inline double peak(Engine engine, const Element& element, const Machine& machine
 }
 
 // The launch that adds the parts of a split reduction: it reads all and writes one.
-inline double adding_seconds(const Gemm& gemm, const Element& element, int splits, const Machine& machine) {
+inline double adding_seconds(double outputs, const Element& element, int splits, const Machine& machine) {
   if (splits == 1) return 0;
-  const double outputs = static_cast<double>(gemm.rows()) * gemm.columns() * gemm.groups;
   return kLaunch + outputs * (splits * element.accumulator_bytes() + element.bytes()) /
                        (kReachedOfMemory * machine.memory);
 }
 
-// Each tensor once; partial sums where the reduction is split.
-inline double tensor_bytes(const Gemm& gemm, const Element& element, int splits) {
-  const double outputs = static_cast<double>(gemm.rows()) * gemm.columns() * gemm.groups;
-  const double b = static_cast<double>(gemm.columns()) * gemm.depth() * gemm.groups;
-  const double written =
-      splits == 1 ? element.bytes() : static_cast<double>(splits) * element.accumulator_bytes();
-  return (gemm.image_elements + b) * element.bytes() + outputs * written;
+// Of device memory: what is read once, and the result, or its partial sums where the reduction is split.
+inline double memory_seconds(double read, double outputs, const Element& element, int splits,
+                             const Machine& machine) {
+  const double written = splits == 1 ? element.bytes() : splits * element.accumulator_bytes();
+  return (read * element.bytes() + outputs * written) / (kReachedOfMemory * machine.memory);
 }
 
 inline Cost cost(const Plan& plan, const Gemm& gemm, const Element& element, const Machine& machine) {
@@ -95,8 +92,11 @@ inline Cost cost(const Plan& plan, const Gemm& gemm, const Element& element, con
   turns(held, busiest / held);
   turns(busiest % held, 1);
   c.waves = static_cast<double>(c.tiles) / (sms * held);
-  c.memory = tensor_bytes(gemm, element, plan.splits) / (kReachedOfMemory * machine.memory);
-  c.seconds = std::max(c.seconds, c.memory) + kLaunch + adding_seconds(gemm, element, plan.splits, machine);
+  const double read_once =
+      gemm.image_elements + static_cast<double>(gemm.columns()) * gemm.depth() * gemm.groups;
+  c.memory = memory_seconds(read_once, outputs, element, plan.splits, machine);
+  c.seconds =
+      std::max(c.seconds, c.memory) + kLaunch + adding_seconds(outputs, element, plan.splits, machine);
   return c;
 }
 

@@ -25,7 +25,8 @@ inline Plan decide(Direction direction, const Problem& problem, const Gemm& gemm
     validate(direction, *asked, gemm, element);
     return *asked;
   }
-  return select(direction, gemm, element, this_machine(), asked).plan();
+  const int splits = asked != nullptr ? asked->splits : splits_for(direction, problem);
+  return select(direction, gemm, element, this_machine(), splits, asked).plan();
 }
 
 // One, or one for each phase of backward_input, with null pointers.

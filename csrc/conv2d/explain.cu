@@ -1,5 +1,7 @@
 // What selection would do for a problem, step by step, for whoever asks: nothing is launched.
 #include "directions.h"
+#include "hopper_launch.h"
+#include "hopper_select.h"
 #include "selection.h"
 
 namespace cnnkernels::conv2d {
@@ -16,31 +18,42 @@ std::vector<Gemm> gemms(Direction direction, const Problem& problem) {
   throw std::invalid_argument("conv2d: no such direction");
 }
 
-std::vector<Explanation> explain(Direction direction, const Problem& problem, const Machine& machine,
-                                 const Plan* tuned) {
+Explanation explain(Direction direction, const Problem& problem, const Machine& machine, const Plan* tuned) {
   const Element element = element_of(problem);
-  std::vector<Explanation> phases;
+  const int splits = tuned != nullptr ? tuned->splits : splits_for(direction, problem);
+  Explanation all;
   for (const Gemm& gemm : gemms(direction, problem)) {
-    Explanation phase{gemm.rows(),
-                      gemm.columns(),
-                      gemm.depth(),
-                      gemm.groups,
-                      {},
-                      {},
-                      select(direction, gemm, element, machine, tuned)};
+    Part part{gemm.rows(),
+              gemm.columns(),
+              gemm.depth(),
+              gemm.groups,
+              {},
+              {},
+              select(direction, gemm, element, machine, splits, tuned)};
     for (const Loader loader : {Loader::along_depth, Loader::along_side, Loader::elements}) {
-      phase.a.push_back({loader, why_not(loader, gemm.a, element)});
-      phase.b.push_back({loader, why_not(loader, gemm.b, element)});
+      part.a.push_back({loader, why_not(loader, gemm.a, element)});
+      part.b.push_back({loader, why_not(loader, gemm.b, element)});
     }
-    phases.push_back(phase);
+    all.tuned = part.selection.tuned;
+    all.parts.push_back(part);
   }
-  return phases;
+  all.why_not_wgmma = hopper::why_not(direction, problem, machine).value_or("");
+  if (!all.why_not_wgmma.empty()) return all;
+  all.wgmma = hopper::candidates(direction, problem, machine, splits);
+  if (tuned != nullptr && tuned->engine == Engine::wgmma) {
+    all.wgmma.push_back({*tuned, nullptr, hopper::cost(*tuned, direction, problem, machine)});
+    all.tuned = true;
+  }
+  if (all.tuned && tuned->engine != Engine::wgmma) return all;
+  all.chosen_wgmma = static_cast<int>(all.tuned ? all.wgmma.size() - 1 : hopper::cheapest(all.wgmma));
+  return all;
 }
 
 std::vector<Plan> plans(Direction direction, const Problem& problem) {
+  if (const auto whole = hopper::plan_for(direction, problem, nullptr)) return {*whole};
   std::vector<Plan> result;
   for (const Gemm& gemm : gemms(direction, problem))
-    result.push_back(select(direction, gemm, element_of(problem), this_machine()).plan());
+    result.push_back(decide(direction, problem, gemm, nullptr));
   return result;
 }
 

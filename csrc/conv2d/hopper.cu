@@ -2,6 +2,7 @@
 #include "hopper_launch.h"
 
 #include "../common/add_parts.cuh"
+#include "hopper_select.h"
 #include "../ptx/mma.cuh"
 
 namespace cnnkernels::conv2d::hopper {
@@ -24,7 +25,16 @@ std::optional<std::string> unaligned(std::initializer_list<const void*> pointers
 
 std::optional<Plan> plan_for(Direction direction, const Problem& problem, const Plan* asked,
                              std::initializer_list<const void*> pointers) {
-  if (asked == nullptr || asked->engine != Engine::wgmma) return std::nullopt;
+  if (asked == nullptr || !asked->binding) {
+    const Machine& machine = this_machine();
+    if (asked != nullptr && asked->engine != Engine::wgmma) return std::nullopt;
+    if (why_not(direction, problem, machine) || unaligned(pointers)) return std::nullopt;
+    if (asked != nullptr) return *asked;
+    const std::vector<Candidate> all =
+        candidates(direction, problem, machine, splits_for(direction, problem));
+    return all[cheapest(all)].plan;
+  }
+  if (asked->engine != Engine::wgmma) return std::nullopt;
   if (asked->tile < 0 || asked->tile >= kHopperTileCount) throw std::invalid_argument("conv2d: no such tile");
   if (asked->splits < 1) refuse(*asked, "splits must be at least 1");
   if (asked->splits > 1 && direction != Direction::backward_weight)

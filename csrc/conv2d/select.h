@@ -76,26 +76,30 @@ inline const char* why_not(Direction direction, const Plan& plan, const Gemm& ge
 
 // Parts of backward_weight's long reduction: enough blocks to fill a GPU twice with the largest tile, parts
 // long enough to be worth a block, partial sums within the workspace limit, positions in a part below 2^30.
-inline int splits_for(Direction direction, const Gemm& gemm, const Element& element) {
+inline int splits_for(Direction direction, const Problem& problem) {
   if (direction != Direction::backward_weight) return 1;
   constexpr std::int64_t kWantedBlocks = 256, kShortestPart = 16;  // in stages
-  const std::int64_t outputs = gemm.rows() * gemm.columns() * gemm.groups;
-  const std::int64_t stages = ceil_div(gemm.depth(), element.depth_per_stage());
-  const std::int64_t wanted = ceil_div(kWantedBlocks, blocks_of(gemm, kTiles[0]));
-  const std::int64_t affordable = kWorkspaceLimit / (outputs * element.accumulator_bytes());
+  const Conv2dGeometry& g = problem.geometry;
+  const Element element{problem.dtype, problem.tf32};
+  const std::int64_t rows = g.c / g.groups * g.r * g.s, columns = g.k / g.groups, depth = g.n * g.p * g.q;
+  const std::int64_t blocks =
+      ceil_div(rows, kTiles[0].rows) * ceil_div(columns, kTiles[0].columns) * g.groups;
+  const std::int64_t stages = ceil_div(depth, element.depth_per_stage());
+  const std::int64_t wanted = ceil_div(kWantedBlocks, blocks);
+  const std::int64_t affordable = kWorkspaceLimit / (rows * columns * g.groups * element.accumulator_bytes());
   const std::int64_t splits = std::min({wanted, ceil_div(stages, kShortestPart), affordable});
-  const std::int64_t needed = ceil_div(gemm.depth(), std::int64_t(1) << 30);
+  const std::int64_t needed = ceil_div(depth, std::int64_t(1) << 30);
   return static_cast<int>(std::max({splits, needed, std::int64_t(1)}));
 }
 
 // Every engine and tile, each with the fastest loaders the operands' memory allows: with others it would do
 // the same arithmetic and wait longer.
-inline Selection candidates(Direction direction, const Gemm& gemm, const Element& element) {
+inline Selection candidates(Direction direction, const Gemm& gemm, const Element& element, int splits) {
   Plan plan;
   plan.a = loader_for(gemm.a, element);
   plan.b = loader_for(gemm.b, element);
   if (!loaders_exist(plan.a, plan.b)) plan.a = Loader::elements;
-  plan.splits = splits_for(direction, gemm, element);
+  plan.splits = splits;
   Selection selection;
   for (const Engine engine : {Engine::mma, Engine::fma}) {
     for (int tile = 0; tile < kTileCount; ++tile) {
@@ -107,10 +111,11 @@ inline Selection candidates(Direction direction, const Gemm& gemm, const Element
   return selection;
 }
 
-// `tuned`: a plan to prefer where it can serve, or null.
+// `tuned`: a plan to prefer where it can serve, or null. `splits`: of the others; a workspace was made for
+// it.
 inline Selection select(Direction direction, const Gemm& gemm, const Element& element, const Machine& machine,
-                        const Plan* tuned = nullptr) {
-  Selection selection = candidates(direction, gemm, element);
+                        int splits, const Plan* tuned = nullptr) {
+  Selection selection = candidates(direction, gemm, element, splits);
   for (int i = 0; i < selection.count; ++i) {
     Candidate& candidate = selection.candidates[i];
     if (candidate.why_not != nullptr) continue;

@@ -39,17 +39,26 @@ struct Selection {
 };
 
 // One implicit GEMM of a problem: its size, each loader of A and B with why it cannot serve (null: it can),
-// and what was selected.
-struct Explanation {
+// and what was selected for it.
+struct Part {
   std::int64_t rows, columns, depth, groups;
   std::vector<std::pair<Loader, const char*>> a, b;
   Selection selection;
 };
 
-// One, or one for each phase of backward_input, for tensors aligned to 16 bytes. `tuned`: a measured plan to
-// prefer where it can serve, or null.
-std::vector<Explanation> explain(Direction direction, const Problem& problem, const Machine& machine,
-                                 const Plan* tuned = nullptr);
+// A problem is one implicit GEMM, or in backward_input one for each phase of the stride. Hopper's kernel
+// serves a problem as a whole, with no part: it has candidates of its own.
+struct Explanation {
+  std::vector<Part> parts;
+  std::vector<Candidate> wgmma;
+  std::string why_not_wgmma;  // empty: it serves
+  int chosen_wgmma = -1;      // among `wgmma`; -1: the parts are served each by its own selection
+  bool tuned = false;
+};
+
+// For tensors aligned to 16 bytes. `tuned`: a measured plan to prefer where it can serve, or null.
+Explanation explain(Direction direction, const Problem& problem, const Machine& machine,
+                    const Plan* tuned = nullptr);
 
 // What the launchers would do here and now for tensors aligned to 16 bytes.
 std::vector<Plan> plans(Direction direction, const Problem& problem);
