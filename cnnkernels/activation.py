@@ -63,7 +63,10 @@ def activation_backward(grad: Tensor, x: Tensor, activation: str, negative_slope
     if activation == "leaky_relu":
         return aten.leaky_relu_backward(grad, x, negative_slope, False)
     if activation == "silu":
-        return aten.silu_backward(grad, x)
+        if not torch.is_grad_enabled():
+            return aten.silu_backward(grad, x)
+        sigmoid = torch.sigmoid(x)  # silu_backward itself has no derivative
+        return grad * sigmoid * (1 + x * (1 - sigmoid))
     if activation == "gelu":
         return aten.gelu_backward(grad, x)
     return aten.hardswish_backward(grad, x)
