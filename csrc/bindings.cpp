@@ -11,6 +11,7 @@ namespace cnnkernels {
 // One per operator, in csrc/<operator>/bindings.cpp.
 void bind_conv2d(py::module_& m);
 void bind_depthwise_conv2d(py::module_& m);
+void bind_depthwise_separable_conv2d(py::module_& m);
 void bind_max_pool2d(py::module_& m);
 #if defined(CNN_INTERPRETER)
 void bind_interpreter(py::module_& m);
@@ -40,6 +41,7 @@ PYBIND11_MODULE(CNN_MODULE, m) {
   bind_geometry(m);
   bind_conv2d(m);
   bind_depthwise_conv2d(m);
+  bind_depthwise_separable_conv2d(m);
   bind_max_pool2d(m);
 #if defined(CNN_INTERPRETER)
   bind_interpreter(m);

@@ -132,7 +132,13 @@ def operator_calls(memory_format: torch.memory_format, device: str, backend: str
     places = torch.randint(2, 4, (2, 4, 3, 4), dtype=torch.uint8, device=device).to(memory_format=memory_format)
     pooled = torch.randn(2, 4, 3, 4, device=device).to(memory_format=memory_format).requires_grad_()
     indices = torch.arange(12, device=device).view(3, 4).expand(2, 4, 3, 4).contiguous(memory_format=memory_format)
+    first = torch.randn(8, 1, 3, 3, device=device).to(memory_format=memory_format).requires_grad_()
+    second = torch.randn(6, 8, 1, 1, device=device).requires_grad_()
+    biases = [torch.randn(size, device=device, requires_grad=True) for size in (8, 6)]
+    pair = ([2, 1], [1, 1, 1, 2], [1, 1], 4)
     return {
+        "depthwise_separable_conv2d_forward": (x, first, second, *biases, True, *pair, "silu", "relu", 0.1, backend),
+        "depthwise_separable_conv2d_intermediate": (x, first, biases[0], *pair, backend),
         "conv2d_forward": (x, w, torch.randn(6, device=device, requires_grad=True), *conv),
         "conv2d_backward_input": (y, w, x.shape, x.stride(), *conv),
         "conv2d_backward_weight": (y, x, w.shape, w.stride(), *conv),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..geometry import Conv2dGeometry, Pool2dGeometry, conv_output_size, pool_output_size
 
@@ -128,4 +129,64 @@ MAX_POOL2D: tuple[Pool2dCase, ...] = (
     Pool2dCase("window of 256 places needs two bytes", 1, 2, 18, 17, (16, 16), (1, 1)),
     Pool2dCase("global", 2, 8, 7, 7, (7, 7), (7, 7)),
     Pool2dCase("several tiles", 3, 40, 14, 12, (3, 3), (2, 2), (1, 1)),
+)
+
+
+@dataclass(frozen=True)
+class DepthwiseSeparableCase:
+    """A depthwise convolution, and how many filters the 1x1 convolution after it has."""
+
+    depthwise: Conv2dCase
+    filters: int
+
+    @property
+    def geometry(self) -> Conv2dGeometry:
+        return self.depthwise.geometry
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        return self.depthwise.input_shape
+
+    @property
+    def depthwise_shape(self) -> tuple[int, int, int, int]:
+        return self.depthwise.weight_shape
+
+    @property
+    def pointwise_shape(self) -> tuple[int, int, int, int]:
+        return (self.filters, self.depthwise.k, 1, 1)
+
+    @property
+    def intermediate_shape(self) -> tuple[int, int, int, int]:
+        return self.depthwise.output_shape
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        g = self.geometry
+        return (g.n, self.filters, g.p, g.q)
+
+    def __str__(self) -> str:
+        return str(self.depthwise)
+
+
+def _pair(
+    reason: str, n: int, c: int, h: int, w: int, filters: int, r: int, s: int, multiplier: int = 1, **rest: Any
+) -> DepthwiseSeparableCase:
+    return DepthwiseSeparableCase(Conv2dCase(reason, n, c, h, w, c * multiplier, r, s, groups=c, **rest), filters)
+
+
+DEPTHWISE_SEPARABLE_CONV2D: tuple[DepthwiseSeparableCase, ...] = (
+    _pair("one product", 1, 1, 1, 1, 1, 1, 1),
+    _pair("mobilenet 3x3", 2, 16, 7, 9, 24, 3, 3, padding=(1, 1, 1, 1)),
+    _pair("mobilenet 3x3 stride 2", 2, 16, 9, 8, 24, 3, 3, stride=(2, 2), padding=(1, 1, 1, 1)),
+    _pair("several stages of channels and tiles of filters", 1, 136, 5, 6, 168, 3, 3, padding=(1, 1, 1, 1)),
+    _pair("several patches each way", 2, 8, 19, 21, 8, 3, 3, padding=(1, 1, 1, 1)),
+    _pair("odd channels break vectors", 2, 5, 6, 7, 7, 3, 3, padding=(1, 1, 1, 1)),
+    _pair("channel multiplier", 2, 6, 6, 5, 10, 3, 3, 2, padding=(1, 1, 1, 1)),
+    _pair("uneven everything", 2, 8, 11, 8, 9, 2, 5, stride=(3, 2), padding=(1, 0, 4, 2), dilation=(2, 1)),
+    _pair("three columns, strided and dilated rows", 1, 8, 12, 9, 16, 5, 3, stride=(2, 1), dilation=(2, 1)),
+    _pair("dilated 3x3", 1, 8, 9, 8, 8, 3, 3, padding=(2, 2, 3, 3), dilation=(2, 3)),
+    _pair("stride above kernel skips inputs", 2, 8, 10, 11, 8, 2, 2, stride=(4, 3)),
+    _pair("padding above the kernel", 1, 8, 4, 3, 8, 3, 3, padding=(5, 4, 3, 6)),
+    _pair("more taps than shared memory holds", 1, 8, 15, 9, 8, 11, 9, padding=(1, 1, 4, 4)),
+    _pair("row image", 2, 8, 1, 33, 8, 1, 3, padding=(0, 0, 1, 1)),
 )

@@ -1,0 +1,92 @@
+// depthwise_separable_conv2d's Python face: pointers as integers, the geometry, an optional plan.
+#include <pybind11/pybind11.h>
+
+#include "depthwise_separable_conv2d.h"
+
+namespace py = pybind11;
+
+namespace cnnkernels {
+
+namespace {
+
+using namespace depthwise_separable_conv2d;
+
+template <class T = void>
+T* pointer(std::uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+void bind_plan(py::module_& m) {
+  py::enum_<Reader>(m, "DepthwiseSeparableReader", py::module_local())
+      .value("rows_of_three", Reader::rows_of_three)
+      .value("vectors", Reader::vectors)
+      .value("elements", Reader::elements);
+  py::class_<Plan>(m, "DepthwiseSeparablePlan", py::module_local())
+      .def(py::init<>())
+      .def_readwrite("tile", &Plan::tile)
+      .def_readwrite("reader", &Plan::reader)
+      .def_readwrite("patch_columns", &Plan::patch_columns)
+      .def_property_readonly(
+          "tile_shape",
+          [](const Plan& plan) { return std::pair(kTiles[plan.tile].rows, kTiles[plan.tile].columns); })
+      .def("__repr__", &describe);
+  m.attr("depthwise_separable_conv2d_tiles") = kTileCount;
+}
+
+}  // namespace
+
+void bind_depthwise_separable_conv2d(py::module_& m) {
+  bind_plan(m);
+  const py::arg_v plan = py::arg("plan") = static_cast<const Plan*>(nullptr);
+
+  m.def(
+      "depthwise_separable_conv2d_forward",
+      [](std::uintptr_t input, std::uintptr_t depthwise_weight, std::uintptr_t pointwise_weight,
+         std::uintptr_t depthwise_bias, std::uintptr_t pointwise_bias, std::uintptr_t output,
+         std::uintptr_t intermediate, int dtype, int layout, bool tf32, const Conv2dGeometry& geometry,
+         std::int64_t filters, int depthwise_activation, int pointwise_activation, double negative_slope,
+         std::uintptr_t stream, const Plan* plan) {
+        const Problem problem{geometry,
+                              filters,
+                              static_cast<Layout>(layout),
+                              static_cast<DType>(dtype),
+                              tf32,
+                              static_cast<Activation>(depthwise_activation),
+                              static_cast<Activation>(pointwise_activation),
+                              negative_slope};
+        const Tensors tensors{pointer(input),          pointer(depthwise_weight), pointer(pointwise_weight),
+                              pointer(depthwise_bias), pointer(pointwise_bias),   pointer(output),
+                              pointer(intermediate)};
+        forward(problem, tensors, stream, plan);
+      },
+      py::arg("input"), py::arg("depthwise_weight"), py::arg("pointwise_weight"), py::arg("depthwise_bias"),
+      py::arg("pointwise_bias"), py::arg("output"), py::arg("intermediate"), py::arg("dtype"),
+      py::arg("layout"), py::arg("tf32"), py::arg("geometry"), py::arg("filters"),
+      py::arg("depthwise_activation"), py::arg("pointwise_activation"), py::arg("negative_slope"),
+      py::arg("stream"), plan);
+
+  m.def(
+      "depthwise_separable_conv2d_intermediate",
+      [](std::uintptr_t input, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t intermediate_,
+         int dtype, int layout, const Conv2dGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
+        const Problem problem{geometry, 1, static_cast<Layout>(layout), static_cast<DType>(dtype), false};
+        Tensors tensors;
+        tensors.input = pointer(input);
+        tensors.depthwise_weight = pointer(weight);
+        tensors.depthwise_bias = pointer(bias);
+        tensors.intermediate = pointer(intermediate_);
+        intermediate(problem, tensors, stream, plan);
+      },
+      py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("intermediate"), py::arg("dtype"),
+      py::arg("layout"), py::arg("geometry"), py::arg("stream"), plan);
+
+  m.def(
+      "depthwise_separable_conv2d_plan",
+      [](int dtype, int layout, bool tf32, const Conv2dGeometry& geometry, std::int64_t filters) {
+        return plan_for({geometry, filters, static_cast<Layout>(layout), static_cast<DType>(dtype), tf32});
+      },
+      "What the selection would do.", py::arg("dtype"), py::arg("layout"), py::arg("tf32"),
+      py::arg("geometry"), py::arg("filters"));
+}
+
+}  // namespace cnnkernels

@@ -1,0 +1,72 @@
+// Writes a block's tile of y: the bias is added in the accumulator's precision, and rounding happens where
+// the convolution and the activation, one after the other, would round. Each element is written once. The
+// tile passes through shared memory so that the stores run along whichever axis is contiguous.
+#pragma once
+
+#include <algorithm>
+
+#include "depthwise.cuh"
+
+namespace cnnkernels::depthwise_separable_conv2d {
+
+// Lines of the staged tile start 16 bytes off the line before: neighbouring lines meet different banks.
+template <class T>
+inline constexpr int kPadding = kChunkBytes / static_cast<int>(sizeof(T));
+
+// The offset of each pixel, then the tile.
+template <class T, int Rows, int Columns>
+inline constexpr int kStagingBytes =
+    Rows * static_cast<int>(sizeof(std::int64_t)) +
+    (Rows * Columns + std::max(Rows, Columns) * kPadding<T>)*static_cast<int>(sizeof(T));
+
+// `staging` is shared memory that every thread of the block has finished with.
+template <class T, int Rows, int Columns, int Threads, class Engine>
+CNN_DEVICE void store_tile(const Pair& pair, const Engine& engine, std::uint32_t patch, int first_filter,
+                           unsigned char* staging) {
+  constexpr std::int64_t kNowhere = -1;
+  auto* offset = reinterpret_cast<std::int64_t*>(staging);
+  T* tile = reinterpret_cast<T*>(offset + Rows);
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread < Rows) {
+    const Pixel pixel = pixel_at(pair, patch, thread);
+    offset[thread] = pixel.exists ? pixel.n * pair.y.n + pixel.p * pair.y.h + pixel.q * pair.y.w : kNowhere;
+  }
+
+  const int row_pitch = pair.planes ? 1 : Columns + kPadding<T>;
+  const int column_pitch = pair.planes ? Rows + kPadding<T> : 1;
+  const T* bias = static_cast<const T*>(pair.at.pointwise_bias);
+  engine.each([&](int row, int column, Accumulator<T> sum) {
+    const int filter = first_filter + column;
+    if (bias != nullptr && filter < pair.filters) sum += widen(bias[filter]);
+    tile[row * row_pitch + column * column_pitch] = narrow<T>(sum);
+  });
+  __syncthreads();
+
+  T* output = static_cast<T*>(pair.at.output);
+  const int length = pair.planes ? Rows : Columns, pitch = length + kPadding<T>;
+  const auto write = [&](auto width) {
+    constexpr int kWidth = decltype(width)::value;
+    const int pieces = length / kWidth;
+#pragma unroll 1
+    for (int i = thread; i < Rows * Columns / kWidth; i += Threads) {
+      const int line = i / pieces, start = (i - line * pieces) * kWidth;
+      const int row = pair.planes ? start : line, filter = first_filter + (pair.planes ? line : start);
+      if (offset[row] == kNowhere || filter >= pair.filters) continue;
+      auto values = load<kWidth>(tile + line * pitch + start);
+      if (pair.second != Activation::none) {
+#pragma unroll
+        for (int e = 0; e < kWidth; ++e)
+          values[e] =
+              narrow<T>(activate(pair.second, widen(values[e]), static_cast<Accumulator<T>>(pair.slope)));
+      }
+      store(output + offset[row] + filter * pair.y.c, values);
+    }
+  };
+  if (pair.output_vectors) {
+    write(std::integral_constant<int, kPadding<T>>{});
+  } else {
+    write(std::integral_constant<int, 1>{});
+  }
+}
+
+}  // namespace cnnkernels::depthwise_separable_conv2d

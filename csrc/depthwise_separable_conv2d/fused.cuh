@@ -1,0 +1,172 @@
+// The kernel: for a patch of output pixels and a range of output channels, stage by stage of the
+// intermediate's channels, makes the intermediate on CUDA cores in shared memory and multiplies it by the
+// pointwise filters there. Nothing of it reaches global memory unless it is to be saved.
+#pragma once
+
+#include "../common/launch.h"
+#include "../ptx/cp_async.cuh"
+#include "engine.cuh"
+#include "epilogue.cuh"
+#include "launchers.h"
+
+namespace cnnkernels::depthwise_separable_conv2d {
+
+// In: what the engine multiplies. T: what lies in memory.
+template <class In, int kTile, Reader kReader>
+struct Config {
+  static constexpr bool kTensorCores = !std::is_same_v<In, double> && !std::is_same_v<In, float>;
+  using T = std::conditional_t<std::is_same_v<In, tf32>, float, In>;
+  static constexpr int kRows = kTiles[kTile].rows, kColumns = kTiles[kTile].columns;
+  using Depthwise = depthwise_separable_conv2d::Depthwise<T, kRows, kReader>;
+  using Weights = typename Depthwise::Weights;
+  using Tile = SharedTile<T>;
+  using Engine =
+      typename std::conditional_t<kTensorCores, std::type_identity<MmaEngine<In, T, kRows, kColumns>>,
+                                  std::type_identity<FmaEngine<T, kRows, kColumns>>>::type;
+  static constexpr int kThreads = Depthwise::kThreads;
+  static constexpr int kBlocks = kThreads == 128 ? 2 : 1;  // an SM should hold: bounds the registers
+  // The intermediate, two stages of filters, depthwise weights. The epilogue takes the same memory.
+  static constexpr int kFilters = kRows * kRowBytes;
+  static constexpr int kWeights = kFilters + 2 * kColumns * kRowBytes;
+  static constexpr int kSharedBytes = std::max(kWeights + Weights::kBytes, kStagingBytes<T, kRows, kColumns>);
+};
+
+// Brings the filters of a stage: rows of kRowBytes from `channel` on, zeros beyond the last channel or
+// filter.
+template <class T, int Columns, int Threads>
+CNN_DEVICE void start_filters(const Pair& pair, T* tile, int first_filter, int channel) {
+  constexpr int kChunk = SharedTile<T>::kChunk;
+  const T* weights = static_cast<const T*>(pair.at.pointwise_weight);
+  if (pair.pointwise_vectors) {
+#pragma unroll
+    for (int i = 0; i < Columns * kChunks / Threads; ++i) {
+      const int piece = static_cast<int>(threadIdx.x) + i * Threads;
+      const int row = piece / kChunks, chunk = piece % kChunks;
+      const int filter = first_filter + row, m = channel + chunk * kChunk;
+      const bool valid = filter < pair.filters && m < pair.channels;
+      const T* from = valid ? weights + std::int64_t(filter) * pair.channels + m : weights;
+      cp_async<kChunkBytes>(tile + SharedTile<T>::chunk(row, chunk), from, valid);
+    }
+  } else {
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < Columns * SharedTile<T>::kDepth; i += Threads) {
+      const int row = i / SharedTile<T>::kDepth, depth = i % SharedTile<T>::kDepth;
+      const int filter = first_filter + row, m = channel + depth;
+      const bool valid = filter < pair.filters && m < pair.channels;
+      tile[SharedTile<T>::chunk(row, depth / kChunk) + depth % kChunk] =
+          valid ? weights[std::int64_t(filter) * pair.channels + m] : T{};
+    }
+  }
+}
+
+// What a thread has just written to shared memory, activated and rounded again.
+template <class T>
+CNN_DEVICE void activate_chunk(Activation which, double slope, T* chunk) {
+  auto values = load<SharedTile<T>::kChunk>(chunk);
+#pragma unroll
+  for (int e = 0; e < SharedTile<T>::kChunk; ++e)
+    values[e] = narrow<T>(activate(which, widen(values[e]), static_cast<Accumulator<T>>(slope)));
+  store(chunk, values);
+}
+
+template <class C>
+CNN_KERNEL(C::kThreads, C::kBlocks)
+depthwise_separable(const __grid_constant__ Pair pair) {
+  using T = typename C::T;
+  using A = Accumulator<T>;
+  constexpr int kChannels = C::Tile::kDepth;
+  CNN_DYNAMIC_SHARED(memory);
+  T* pixels = reinterpret_cast<T*>(memory);
+  T* filters = reinterpret_cast<T*>(memory + C::kFilters);
+  A* weights = reinterpret_cast<A*>(memory + C::kWeights);
+  const auto filters_of = [&](int stage) { return filters + stage % 2 * (C::kColumns * kChannels); };
+
+  std::uint32_t column_tile;
+  const std::uint32_t patch = pair.column_tiles.divmod(blockIdx.x, column_tile);
+  const int first_filter = static_cast<int>(column_tile) * C::kColumns;
+  const bool save = pair.at.intermediate != nullptr && column_tile == 0;
+
+  typename C::Depthwise depthwise(pair, patch);
+  typename C::Weights next;
+  typename C::Engine engine;
+  start_filters<T, C::kColumns, C::kThreads>(pair, filters_of(0), first_filter, 0);
+  cp_async_commit();
+  next.load(pair, 0, 0);
+  next.store(pair, weights, 0, 0);
+#pragma unroll 1
+  for (int stage = 0, channel = 0; channel < pair.channels; ++stage, channel += kChannels) {
+    __syncthreads();  // the stage's depthwise weights are there, and the last stage's pixels are done with
+    A sums[kStrip][C::Tile::kChunk];
+    depthwise.sum(sums, weights, channel);
+    depthwise.finish(sums, channel, [&](int row, int chunk, const auto& z) {
+      if (save) depthwise.save(row, channel, z);
+      store(pixels + C::Tile::chunk(row, chunk), z);
+    });
+    if (pair.first != Activation::none) {
+#pragma unroll 1  // through shared memory, where a loop can index it: an activation is much code
+      for (int i = 0; i < kStrip; ++i)
+        activate_chunk(pair.first, pair.slope,
+                       pixels + C::Tile::chunk(depthwise.row_of(i), depthwise.chunk()));
+    }
+    cp_async_wait<0>();
+    __syncthreads();  // so are everyone's pixels and filters; the weights and the other filters are done with
+    const int ahead = channel + kChannels;
+    if (ahead < pair.channels) {
+      start_filters<T, C::kColumns, C::kThreads>(pair, filters_of(stage + 1), first_filter, ahead);
+      cp_async_commit();
+      next.load(pair, ahead, 0);
+    }
+    engine.multiply(pixels, filters_of(stage));
+    if (ahead < pair.channels) next.store(pair, weights, ahead, 0);  // the loads had time to arrive
+  }
+  __syncthreads();  // the memory becomes the epilogue's
+  store_tile<T, C::kRows, C::kColumns, C::kThreads>(pair, engine, patch, first_filter, memory);
+}
+
+template <class C>
+void launch_config(Pair pair, std::int64_t patches, std::uintptr_t stream) {
+  const std::int64_t column_tiles = (pair.filters + C::kColumns - 1) / C::kColumns;
+  if (patches * column_tiles >= std::int64_t(1) << 31)
+    throw std::invalid_argument("depthwise_separable_conv2d: more than 2^31 tiles of output");
+  pair.column_tiles = FastDivide(column_tiles);
+  launch(
+      depthwise_separable<C>,
+      Launch{dim3(static_cast<unsigned>(patches * column_tiles)), dim3(C::kThreads), C::kSharedBytes, stream},
+      pair);
+}
+
+// Turns a plan's numbers into template parameters.
+template <class In>
+void launch_fused(const Pair& pair, const Plan& plan, std::int64_t patches, std::uintptr_t stream) {
+  const auto with_reader = [&](auto tile, auto reader) {
+    constexpr int kTile = decltype(tile)::value;
+    constexpr Reader kReader = decltype(reader)::value;
+    using C = Config<In, kTile, kReader>;
+    if constexpr (kernel_exists(C::kTensorCores, sizeof(typename C::T), kTile, kReader)) {
+      launch_config<C>(pair, patches, stream);
+    } else {
+      throw std::invalid_argument("depthwise_separable_conv2d: no such kernel");
+    }
+  };
+  const auto with_tile = [&](auto tile) {
+    switch (plan.reader) {
+      case Reader::rows_of_three:
+        return with_reader(tile, std::integral_constant<Reader, Reader::rows_of_three>{});
+      case Reader::vectors:
+        return with_reader(tile, std::integral_constant<Reader, Reader::vectors>{});
+      case Reader::elements:
+        return with_reader(tile, std::integral_constant<Reader, Reader::elements>{});
+    }
+  };
+  switch (plan.tile) {
+    case 0:
+      return with_tile(std::integral_constant<int, 0>{});
+    case 1:
+      return with_tile(std::integral_constant<int, 1>{});
+    case 2:
+      return with_tile(std::integral_constant<int, 2>{});
+  }
+  throw std::invalid_argument("depthwise_separable_conv2d: no such tile");
+}
+
+}  // namespace cnnkernels::depthwise_separable_conv2d

@@ -1,0 +1,40 @@
+// How a pair of convolutions is going to be run: what select.h decides, the launchers obey and tests may
+// dictate.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace cnnkernels::depthwise_separable_conv2d {
+
+// Output pixels and output channels one block makes. A thread makes the intermediate of 4 pixels at a time in
+// 16 bytes of channels, of which a stage holds 128: so a tile has 2 threads a pixel.
+struct Tile {
+  int rows, columns;
+};
+inline constexpr Tile kTiles[] = {{64, 32}, {128, 96}, {128, 160}};
+inline constexpr int kTileCount = 3;
+
+// How the depthwise part reads its input; each gives the same values, so the same bits.
+enum class Reader {
+  rows_of_three,  // 3 columns of taps, stride 1: neighbouring pixels share what they read, 16 bytes at a time
+  vectors,        // any window, 16 bytes of channels at a time
+  elements,       // NCHW, odd channel counts, channel multipliers, unaligned pointers
+};
+
+struct Plan {
+  int tile = 0;  // index into kTiles
+  Reader reader = Reader::elements;
+  int patch_columns = 8;  // a tile's pixels form a patch this wide; a power of two from 4 to the tile's rows
+};
+
+inline std::string describe(const Plan& plan) {
+  const Tile& tile = kTiles[plan.tile];
+  const char* reader = plan.reader == Reader::rows_of_three ? "rows of three"
+                       : plan.reader == Reader::vectors     ? "vectors"
+                                                            : "elements";
+  return std::to_string(tile.rows) + "x" + std::to_string(tile.columns) + ", " + reader + ", patches of " +
+         std::to_string(tile.rows / plan.patch_columns) + "x" + std::to_string(plan.patch_columns);
+}
+
+}  // namespace cnnkernels::depthwise_separable_conv2d

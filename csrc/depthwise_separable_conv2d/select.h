@@ -1,0 +1,140 @@
+// Which tile, reader and patch serve a problem: a pure function of it, on the host, the same on every GPU.
+// None of them changes a bit of the result: each sum's order is the taps', and then the channels'.
+#pragma once
+
+#include <algorithm>
+
+#include "../common/types.h"
+#include "launchers.h"
+
+namespace cnnkernels::depthwise_separable_conv2d {
+
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+inline int bytes_of(DType dtype) { return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2; }
+inline int chunk_of(const Problem& problem) { return kChunkBytes / bytes_of(problem.dtype); }
+
+inline bool on_tensor_cores(const Problem& problem) {
+  return problem.dtype != DType::float64 && (problem.dtype != DType::float32 || problem.tf32);
+}
+
+inline bool has_kernel(int tile, Reader reader, const Problem& problem) {
+  return kernel_exists(on_tensor_cores(problem), bytes_of(problem.dtype), tile, reader);
+}
+
+inline bool aligned(const void* pointer) {
+  return reinterpret_cast<std::uintptr_t>(pointer) % kChunkBytes == 0;
+}
+
+// Null pointers count as aligned.
+inline bool can_read(Reader reader, const Problem& problem, const Tensors& at) {
+  if (reader == Reader::elements) return true;
+  const Conv2dGeometry& g = problem.geometry;
+  if (problem.layout != Layout::nhwc || g.k != g.c || g.c % chunk_of(problem) != 0 || !aligned(at.input) ||
+      !aligned(at.intermediate))
+    return false;
+  return reader == Reader::vectors ||
+         (g.s == 3 && g.stride_w == 1 && g.dilation_w == 1 && g.r * g.s <= kTaps);
+}
+
+inline Reader reader_for(const Problem& problem, const Tensors& at) {
+  for (const Reader reader : {Reader::rows_of_three, Reader::vectors})
+    if (can_read(reader, problem, at) && has_kernel(0, reader, problem)) return reader;
+  return Reader::elements;
+}
+
+inline std::int64_t patches_of(const Conv2dGeometry& g, int rows, int patch_columns) {
+  return ceil_div(g.q, patch_columns) * ceil_div(g.n * g.p, rows / patch_columns);
+}
+
+// The width that wastes least: pixels beyond the border, and input beside a patch, read once for each patch.
+inline int patch_columns_for(const Problem& problem, Reader reader, int rows) {
+  const Conv2dGeometry& g = problem.geometry;
+  int best = kStrip;
+  double least = 1e300;
+  for (int columns = kStrip; columns <= rows; columns *= 2) {
+    const auto extent = [](std::int64_t pixels, std::int64_t stride, std::int64_t taps,
+                           std::int64_t dilation) {
+      return static_cast<double>((pixels - 1) * stride + (taps - 1) * dilation + 1);
+    };
+    double wide = extent(columns, g.stride_w, g.s, g.dilation_w);
+    const double high = extent(rows / columns, g.stride_h, g.r, g.dilation_h);
+    if (reader == Reader::elements) {  // memory comes in pieces of 32 bytes along a row of pixels
+      const double piece = 32.0 / bytes_of(problem.dtype);
+      wide += piece;
+    }
+    const double taps = static_cast<double>(g.r * g.s);
+    const double cost =
+        static_cast<double>(patches_of(g, rows, columns)) * (rows * (2 + taps / 8) + high * wide);
+    if (cost < least) {
+      least = cost;
+      best = columns;
+    }
+  }
+  return best;
+}
+
+// Clocks of the busiest SM. A block makes the intermediate of its pixels for its own channels of the output
+// alone: blocks beside each other make it again. That costs taps multiply-adds a pixel and channel, on CUDA
+// cores, against as many products as the tile is wide, on tensor cores, and fewer bytes of filters a block.
+inline int tile_for(const Problem& problem, const Plan& plan) {
+  constexpr double kProcessors = 132, kBytesAClock = 32;
+  const Conv2dGeometry& g = problem.geometry;
+  const int bytes = bytes_of(problem.dtype);
+  const double products_a_clock = !on_tensor_cores(problem) ? (bytes == 8 ? 48 : 96)
+                                  : bytes == 4              ? 600
+                                                            : 1200;
+  const double taps_a_clock = bytes == 8 ? 32 : plan.reader == Reader::elements ? 32 : 64;
+  int best = 0;
+  double least = 1e300;
+  for (int i = 0; i < kTileCount; ++i) {
+    if (!has_kernel(i, plan.reader, problem)) continue;
+    const Tile& tile = kTiles[i];
+    const int columns = patch_columns_for(problem, plan.reader, tile.rows);
+    const double blocks =
+        static_cast<double>(patches_of(g, tile.rows, columns) * ceil_div(problem.filters, tile.columns));
+    const double channels = static_cast<double>(g.k);
+    const double clocks =
+        channels * (tile.rows * static_cast<double>(g.r * g.s) / taps_a_clock +
+                    tile.rows * tile.columns / products_a_clock + tile.columns * bytes / kBytesAClock);
+    const double cost = std::max(1.0, blocks / kProcessors) * clocks;
+    if (cost < least) {
+      least = cost;
+      best = i;
+    }
+  }
+  return best;
+}
+
+inline Plan select(const Problem& problem, const Tensors& at) {
+  Plan plan;
+  plan.reader = reader_for(problem, at);
+  plan.tile = tile_for(problem, plan);
+  plan.patch_columns = patch_columns_for(problem, plan.reader, kTiles[plan.tile].rows);
+  return plan;
+}
+
+// A plan that came from outside is refused, with the reason, where it cannot serve.
+inline void validate(const Plan& plan, const Problem& problem, const Tensors& at) {
+  const auto refuse = [&](const char* why) {
+    throw std::invalid_argument("depthwise_separable_conv2d: the plan '" + describe(plan) +
+                                "' cannot serve this problem: " + why);
+  };
+  if (plan.tile < 0 || plan.tile >= kTileCount)
+    throw std::invalid_argument("depthwise_separable_conv2d: no such tile");
+  const bool power_of_two = plan.patch_columns > 0 && (plan.patch_columns & (plan.patch_columns - 1)) == 0;
+  if (!power_of_two || plan.patch_columns < kStrip || plan.patch_columns > kTiles[plan.tile].rows)
+    throw std::invalid_argument(
+        "depthwise_separable_conv2d: patch_columns must be a power of two from 4 to the tile's rows, but "
+        "got " +
+        std::to_string(plan.patch_columns));
+  if (!has_kernel(plan.tile, plan.reader, problem)) refuse("this element type has no such kernel");
+  if (!can_read(plan.reader, problem, at)) refuse("the input is not made for that reader");
+}
+
+inline Plan decide(const Problem& problem, const Tensors& at, const Plan* asked) {
+  if (asked == nullptr) return select(problem, at);
+  validate(*asked, problem, at);
+  return *asked;
+}
+
+}  // namespace cnnkernels::depthwise_separable_conv2d
