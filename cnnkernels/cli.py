@@ -1,4 +1,4 @@
-"""The command `cnnkernels`: info, check and demo."""
+"""The command `cnnkernels`: info, check, demo and bench."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from . import __version__
+from . import __version__, bench
 from .backends import INTERPRETING
 
 _DESCRIPTION = "Hand-written CUDA and Triton kernels for convolutional networks, as drop-in PyTorch layers."
@@ -43,6 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--epochs", type=_positive, default=4, help="passes over the training set (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="of the split, the start and the batches (default: 0)")
     demo.add_argument("--output", default="demo.png", metavar="FILE", help="the picture (default: %(default)s)")
+    bench.add_options(
+        command(
+            "bench",
+            "time the kernels beside PyTorch's own, in percent of what the GPU allows",
+            " Runs in a checkout. Fails where anybody's numbers are wrong, or --against finds something slower.",
+        )
+    )
     return parser
 
 
@@ -79,6 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from . import check
 
             return check.run(args.backend, _device())
+        if args.command == "bench":
+            if args.tiny:
+                _device()
+            return bench.run(args)
         from . import demo
 
         return demo.run(args.backend, _device(), args.epochs, args.seed, args.output)

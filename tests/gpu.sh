@@ -1,56 +1,93 @@
 #!/usr/bin/env bash
 # `make gpu`: builds, tests and times everything on a machine with a GPU, with its own python3 and nothing fetched.
 #
-# STAGES names what to do, in order; a stage that fails does not keep the next from its turn (but nothing runs without
-# a build). Logs and results go to $OUT, or to benchmarks/results. What matters most is printed last.
+# STAGES names what to do, in order:
+#   build        both native modules and the test kernels, laid out as an install would
+#   conformance  each PTX primitive on its own
+#   gpu          the other tests that only a GPU can run
+#   tests        all tests that run anywhere: here their kernels run on the GPU
+#   quick        `cnnkernels bench --quick`, its tables and plots      full      everything, as far as the time reaches
+# A stage that fails does not keep the next from its turn (but nothing runs without a build), and none takes more than
+# its share of LIMIT seconds. gpu.log and the results go to $OUT, or to benchmarks/results. What matters is printed last.
+# Where there is no GPU, CNNKERNELS_INTERPRET=1 runs the stages in the interpreters, to try this script.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
-STAGES=${STAGES:-build conformance gpu tests times}
-WORKERS=${WORKERS:-4}
+STAGES=${STAGES:-build conformance gpu tests quick}
+LIMIT=${LIMIT:-540}
 OUT=${OUT:-benchmarks/results}
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
-export OUT
-for stage in build conformance gpu tests times; do rm -f "$OUT/$stage.log"; done
-# The package is laid out as an install would, then put on the path: nothing is installed, the checkout stays out of it.
-TREE=$PWD/build/gpu
-export PYTHONPATH=$TREE PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 CNNKERNELS_BUILD_TESTS=1
+TREE=$PWD/build/gpu # on the path instead of the checkout: nothing is installed
+export OUT PYTHONPATH=$TREE PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 CNNKERNELS_BUILD_TESTS=1
+LOGS=$(mktemp -d)
+trap 'rm -rf "$LOGS"' EXIT
 
-"$PYTHON" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' ||
-  { echo "gpu.sh: $PYTHON has no torch, or torch sees no GPU" >&2; exit 2; }
+declare -A SHARE=([build]=240 [conformance]=60 [gpu]=120 [tests]=200 [quick]=240 [full]=$LIMIT)
+for stage in $STAGES; do
+  [ -n "${SHARE[$stage]:-}" ] || { echo "gpu.sh: no stage $stage: there are ${!SHARE[*]}" >&2; exit 2; }
+done
+interpreting=${CNNKERNELS_INTERPRET:-0}
+if [ "$interpreting" = 0 ]; then
+  "$PYTHON" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' ||
+    { echo "gpu.sh: $PYTHON has no torch, or torch sees no GPU" >&2; exit 2; }
+fi
 
-build() { "$PYTHON" setup.py --quiet build --build-lib "$TREE" && "$PYTHON" -m cnnkernels info && echo "built $TREE"; }
-pytest() { "$PYTHON" -m pytest -q "$@"; }
+# INT first, so that pytest still says what it has seen
+limited() { timeout --signal=INT --kill-after=15 "$seconds" "$@"; }
+pytest() { limited "$PYTHON" -m pytest -q -p no:cacheprovider "$@"; }
+workers() { "$PYTHON" -c 'import xdist' 2>/dev/null && echo "-n ${WORKERS:-$(($(nproc) / 2))}"; }
+bench() { limited "$PYTHON" -m cnnkernels bench --seconds $((seconds > 40 ? seconds - 15 : 25)) "$@"; }
+
+build() {
+  limited "$PYTHON" setup.py --quiet build --build-lib "$TREE" && "$PYTHON" -m cnnkernels info && echo "built $TREE"
+}
 conformance() { pytest -m gpu tests/test_ptx_*.py; }
 gpu() { pytest -m gpu --ignore-glob='tests/test_ptx_*.py'; }
-tests() { pytest -n "$WORKERS" -m 'not gpu'; }
-times() { "$PYTHON" benchmarks/quick.py; }
+# shellcheck disable=SC2046
+tests() { pytest $(workers) -m 'not gpu'; }
+quick() { if [ "$interpreting" = 0 ]; then bench --quick; else bench --tiny --op max_pool2d; fi; }
+full() { bench; }
 
 summary=()
 failed=0
 for stage in $STAGES; do
-  case $stage in
-    build | conformance | gpu | tests | times) ;;
-    *) echo "gpu.sh: no stage $stage" >&2; exit 2 ;;
-  esac
-done
-for stage in $STAGES; do
   printf '\n== %s\n' "$stage"
   started=$SECONDS
-  "$stage" 2>&1 | tee "$OUT/$stage.log"
-  status=${PIPESTATUS[0]}
-  last=$(grep -v '^[[:space:]]*$' "$OUT/$stage.log" | tail -n 1 | cut -c 1-150)
+  seconds=$((LIMIT - started < SHARE[$stage] ? LIMIT - started : SHARE[$stage]))
+  if [ "$seconds" -lt 10 ]; then
+    echo "no time left of the $LIMIT seconds"
+    status=124
+  else
+    "$stage"
+    status=$?
+  fi > >(tee "$LOGS/$stage") 2>&1
+  wait $! # for tee
+  [ "$status" != 124 ] || echo "stopped: its time was up" | tee -a "$LOGS/$stage"
+  last=$(grep -v '^[[:space:]]*$' "$LOGS/$stage" | tail -n 1 | cut -c 1-150)
   summary+=("$(printf '%-12s %-7s %4ds  %s' "$stage" "$([ "$status" = 0 ] && echo ok || echo "rc $status")" \
     $((SECONDS - started)) "$last")")
   [ "$status" = 0 ] || failed=1
   if [ "$stage" = build ] && [ "$status" != 0 ]; then break; fi
 done
 
-for stage in conformance gpu tests; do
-  [ ! -f "$OUT/$stage.log" ] || grep -hE '^(FAILED|ERROR)' "$OUT/$stage.log" | cut -c 1-200 | head -n 15
-done
-printf '\n== summary\n'
-printf '%s\n' "${summary[@]}"
+{
+  printf '\n== what matters\n'
+  for stage in $STAGES; do
+    [ -f "$LOGS/$stage" ] || continue
+    case $stage in
+      quick | full) sed -n '/^times as fast/,$p' "$LOGS/$stage" | cut -c 1-220 | head -n 60 ;;
+      *) grep -E '^(FAILED|ERROR)|error:' "$LOGS/$stage" | cut -c 1-200 | head -n 15 ;;
+    esac
+  done
+  printf '\n== summary\n'
+  printf '%s\n' "${summary[@]}"
+} | tee "$LOGS/end"
+{
+  for stage in $STAGES; do
+    [ ! -f "$LOGS/$stage" ] || { printf '\n== %s\n' "$stage"; cat "$LOGS/$stage"; }
+  done
+  cat "$LOGS/end"
+} >"$OUT/gpu.log"
 exit $failed

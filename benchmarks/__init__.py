@@ -1,0 +1,13 @@
+"""Benchmarks of every operator and of whole networks: `cnnkernels bench`. They live in the checkout, not in the wheel.
+
+cases       what is measured: layers of public networks, corners, matrix products, as data in workloads.json
+families    one entry an operator: its inputs, operations and bytes, PyTorch's call and ours
+providers   who computes a case: our CUDA and Triton, cuDNN, ATen, torch.compile, ...
+verify      a provider's numbers against fp64, before it is timed
+timing      medians of interleaved, cold-cache launches
+machine     which GPU, what versions, and its measured ceilings
+measure     one case: verify, memory, reproducibility, time
+results     JSON lines that a later run continues, and the comparison with an earlier run
+summary     means, the worst shapes and remarks, in lines of text
+run         the command: which cases, in what order, until the time is up
+"""
