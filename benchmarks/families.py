@@ -71,6 +71,7 @@ class Family:
     reductions: the lengths of the sums in the output and in each input's gradient.
     linear: whether output and gradients are linear in the inputs; else in the output's gradient alone.
     exact: only moves values or adds integers, so that the forward must be equal.
+    kernel: the function that a backend must have to serve it, where not every backend has it.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Family:
     linear: bool = True
     exact: bool = False
     layouts: bool = True
+    kernel: str = ""
 
     def missing(self) -> str | None:
         """Why nothing of this family can be measured yet, None where it can."""
@@ -276,6 +278,7 @@ FAMILIES = {
             flops=_separable_flops,
             reductions=_separable_reductions,
             describe=_separable_text,
+            kernel="depthwise_separable_conv2d_forward",
         ),
         Family(
             name="int8_gemm",

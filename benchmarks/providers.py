@@ -111,7 +111,11 @@ class Ours(Provider):
         capability = torch.cuda.get_device_capability() if device == "cuda" else None
         # INT8 operators say for themselves what they take.
         dtype = torch.float32 if case.dtype == "int8" else case.torch_dtype
-        return backends.why_not(self.name, backends.Problem(case.family, device, dtype, capability))  # type: ignore[arg-type]
+        why = backends.why_not(self.name, backends.Problem(case.family, device, dtype, capability))  # type: ignore[arg-type]
+        kernel = case.operator.kernel
+        if why is None and kernel and not hasattr(backends.kernels(self.name, device), kernel):
+            return f"the {self.name} backend has no {kernel} yet"
+        return why
 
     def forward(self, case: Case) -> Callable[..., Tensor]:
         def call(*operands: Tensor) -> Tensor:
