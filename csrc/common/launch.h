@@ -22,8 +22,10 @@ struct Launch {
 
 template <class... P, class... A>
 void launch(void (*kernel)(P...), const Launch& how, A... arguments) {
+  // By reference: run() returns when the kernel has. (By value, GCC 12 under -ftrivial-auto-var-init clears
+  // bytes of a large array's elements for padding when it copies them into the closure.)
   interpreter::run(how.grid, how.block, how.cluster, how.shared_bytes,
-                   [=] { kernel(static_cast<P>(arguments)...); });
+                   [&] { kernel(static_cast<P>(arguments)...); });
 }
 
 #else
