@@ -25,6 +25,30 @@ inline Channels channels(Direction direction, const Conv2dGeometry& g) {
   return direction == Direction::backward_input ? Channels{c, k} : Channels{k, c};
 }
 
+// A stage's 128 bytes of the reduction are one run of channels of one tap; two or four shorter ones, each of
+// a tap of its own, where channels are few. So 16 channels fill a stage with four taps, not a quarter of it.
+inline constexpr int kSpans[] = {128, 64, 32};
+
+inline std::int64_t stages_of(std::int64_t taps, std::int64_t row_bytes, int span) {
+  return ceil_div(taps * ceil_div(row_bytes, span), kRowBytes / span);
+}
+
+// Bytes of a run: those that need the fewest stages, and that divide a group's channels where there are
+// several groups, so that no stage reaches into the next one's. 0: there are none. backward_weight sums over
+// pixels, and its runs are of the result.
+inline int span_of(Direction direction, const Problem& problem) {
+  if (direction == Direction::backward_weight) return kRowBytes;
+  const Conv2dGeometry& g = problem.geometry;
+  const std::int64_t row_bytes = channels(direction, g).of_sum * Element{problem.dtype, problem.tf32}.bytes();
+  int best = 0;
+  for (const int span : kSpans) {
+    if (g.groups > 1 && row_bytes % span != 0) continue;
+    if (best == 0 || stages_of(g.r * g.s, row_bytes, span) < stages_of(g.r * g.s, row_bytes, best))
+      best = span;
+  }
+  return best;
+}
+
 // Is each window one pixel, and each pixel a window's? Then windows are rows of a plain matrix.
 inline bool pointwise(const Conv2dGeometry& g) {
   return g.r == 1 && g.s == 1 && g.stride_h == 1 && g.stride_w == 1 && g.pad_h == 0 && g.pad_w == 0 &&
@@ -83,7 +107,7 @@ inline std::optional<std::string> cannot_serve(Direction direction, const Proble
   if (g.c / g.groups % chunk != 0 || g.k / g.groups % chunk != 0)
     return "a group's " + number(g.c / g.groups) + " input and " + number(g.k / g.groups) +
            " output channels are not both multiples of 16 bytes";
-  if (g.groups > 1 && direction != Direction::backward_weight && of_sum * bytes % kRowBytes != 0)
+  if (span_of(direction, problem) == 0)
     return "a stage would reach from a group's " + number(of_sum) + " channels into the next group's";
   if (direction != Direction::backward_input && (g.stride_h > 8 || g.stride_w > 8))
     return "TMA takes strides up to 8, not " + number(std::max(g.stride_h, g.stride_w));

@@ -19,11 +19,12 @@ int narrow_size(std::int64_t value, const char* what) {
   return static_cast<int>(value);
 }
 
-// Columns of `pixels` windows, a row of `width` channels each, of an image [n][h][w][c].
+// Columns of `pixels` windows, a run of `span` bytes of channels each, of an image [n][h][w][c].
 TensorMap window_map(const Problem& problem, const void* image, std::int64_t n, std::int64_t c,
                      std::int64_t h, std::int64_t w, const Corners& rows, const Corners& columns,
-                     std::int64_t stride_h, std::int64_t stride_w, int width, int pixels) {
+                     std::int64_t stride_h, std::int64_t stride_w, int span, int pixels) {
   const std::int64_t e = bytes_of(problem);
+  const int width = static_cast<int>(span / e);
   if (pointwise(problem.geometry)) {
     return make_tensor_map(TileBox{.element = map_element(problem),
                                    .address = image,
@@ -31,7 +32,7 @@ TensorMap window_map(const Problem& problem, const void* image, std::int64_t n, 
                                    .size = {c, n * h * w},
                                    .stride = {0, c * e},
                                    .box = {width, pixels},
-                                   .swizzle = kSwizzle});
+                                   .swizzle = swizzle_of(span)});
   }
   return make_tensor_map(Im2colBox{.element = map_element(problem),
                                    .address = image,
@@ -43,11 +44,11 @@ TensorMap window_map(const Problem& problem, const void* image, std::int64_t n, 
                                    .channels = width,
                                    .pixels = pixels,
                                    .step = {1, static_cast<int>(stride_w), static_cast<int>(stride_h), 1},
-                                   .swizzle = kSwizzle});
+                                   .swizzle = swizzle_of(span)});
 }
 
 // The filter [k][tap][c] by groups: a block ends where its group does.
-TensorMap filter_map(const Problem& problem, const void* weight, int channels, int filters) {
+TensorMap filter_map(const Problem& problem, const void* weight, int channels, int filters, Swizzle swizzle) {
   const Conv2dGeometry& g = problem.geometry;
   const std::int64_t e = bytes_of(problem), c = g.c / g.groups, k = g.k / g.groups, taps = g.r * g.s;
   return make_tensor_map(TileBox{.element = map_element(problem),
@@ -56,7 +57,7 @@ TensorMap filter_map(const Problem& problem, const void* weight, int channels, i
                                  .size = {c, taps, k, g.groups},
                                  .stride = {0, c * e, taps * c * e, k * taps * c * e},
                                  .box = {channels, 1, filters, 1},
-                                 .swizzle = kSwizzle});
+                                 .swizzle = swizzle});
 }
 
 // An image [pixel][group][channel] in blocks of 64 pixels by 128 bytes.
@@ -104,22 +105,23 @@ Phase input_windows(const Conv2dGeometry& g) {
   Phase phase = pixels_of(g.n, g.p, g.q);
   phase.w = -static_cast<int>(g.pad_w);
   phase.h = -static_cast<int>(g.pad_h);
-  phase.s = {static_cast<int>(g.s), 0, static_cast<int>(g.dilation_w), 0, 1};
-  phase.r = {static_cast<int>(g.r), 0, static_cast<int>(g.dilation_h), 0, 1};
+  const auto small = [](std::int64_t value) { return static_cast<std::int16_t>(value); };
+  phase.s = {small(g.s), 0, small(g.dilation_w), 0, 1};
+  phase.r = {small(g.r), 0, small(g.dilation_h), 0, 1};
   return phase;
 }
-TensorMap input_map(const Problem& problem, const void* input, int width, int pixels) {
+TensorMap input_map(const Problem& problem, const void* input, int span, int pixels) {
   const Conv2dGeometry& g = problem.geometry;
   return window_map(problem, input, g.n, g.c, g.h, g.w,
                     corners_of_input(g.h, g.r, g.p, g.stride_h, g.pad_h, g.dilation_h),
                     corners_of_input(g.w, g.s, g.q, g.stride_w, g.pad_w, g.dilation_w), g.stride_h,
-                    g.stride_w, width, pixels);
+                    g.stride_w, span, pixels);
 }
 
 Taps taps_of(const PhaseAxis& axis) {
+  const auto small = [](std::int64_t value) { return static_cast<std::int16_t>(value); };
   const std::int64_t farthest = -axis.step * (axis.taps - 1);
-  return {static_cast<int>(axis.taps), static_cast<int>(farthest), static_cast<int>(axis.step),
-          static_cast<int>(axis.first_tap), static_cast<int>(axis.tap_step)};
+  return {small(axis.taps), small(farthest), small(axis.step), small(axis.first_tap), small(axis.tap_step)};
 }
 
 }  // namespace
@@ -128,14 +130,16 @@ ForwardArguments forward_arguments(const Problem& problem, const Tile& tile, con
                                    const void* weight, const void* bias, void* output) {
   const Conv2dGeometry& g = problem.geometry;
   const std::int64_t e = bytes_of(problem), filters = g.k / g.groups, channels = g.c / g.groups;
+  const int span = span_of(Direction::forward, problem), run = static_cast<int>(span / e);
   ForwardArguments a;
-  a.windows[0] = input_map(problem, input, row_elements(e), tile.rows);
-  a.other = filter_map(problem, weight, row_elements(e), tile.columns);
+  a.windows[0] = input_map(problem, input, span, tile.rows);
+  a.other = filter_map(problem, weight, run, tile.columns, swizzle_of(span));
   a.result = pixel_map(problem, stored_element(problem), output, filters, g.n * g.p * g.q);
   a.phase[0] = input_windows(g);
   a.phase[0].row_tiles = static_cast<int>(ceil_div(a.phase[0].pixels, tile.rows));
   a.columns = static_cast<int>(filters);
-  a.chunks = static_cast<int>(ceil_div(channels, row_elements(e)));
+  a.span = span;
+  a.chunks = static_cast<int>(ceil_div(channels, run));
   a.group_channels = static_cast<int>(channels);
   a.groups = FastDivide(g.groups);
   a.stride_w = static_cast<int>(g.stride_w);
@@ -167,10 +171,12 @@ std::vector<BackwardInputArguments> backward_input_arguments(const Problem& prob
   // The longest sums begin first, so that none is left over at the end.
   std::stable_sort(phases.begin(), phases.end(), [](auto& a, auto& b) { return a.taps() > b.taps(); });
 
+  const int span = span_of(Direction::backward_input, problem), run = static_cast<int>(span / e);
   BackwardInputArguments a;
-  a.other = filter_map(problem, weight, kBlock, row_elements(e));
+  a.other = filter_map(problem, weight, kBlock, run, kSwizzle);
   a.columns = static_cast<int>(channels);
-  a.chunks = static_cast<int>(ceil_div(filters, row_elements(e)));
+  a.span = span;
+  a.chunks = static_cast<int>(ceil_div(filters, run));
   a.group_channels = static_cast<int>(filters);
   a.groups = FastDivide(g.groups);
   a.images = static_cast<int>(g.n);
@@ -198,8 +204,8 @@ std::vector<BackwardInputArguments> backward_input_arguments(const Problem& prob
       const Corners rows = corners_of_error(h, g.p), columns = corners_of_error(w, g.q);
       phase.h = static_cast<int>(rows.lower);
       phase.w = static_cast<int>(columns.lower);
-      a.windows[i] = window_map(problem, grad_output, g.n, g.k, g.p, g.q, rows, columns, 1, 1,
-                                row_elements(e), tile.rows);
+      a.windows[i] =
+          window_map(problem, grad_output, g.n, g.k, g.p, g.q, rows, columns, 1, 1, span, tile.rows);
     }
     number_tiles(a, tile, g.groups, channels);
     launches.push_back(a);
@@ -214,7 +220,7 @@ BackwardWeightArguments backward_weight_arguments(const Problem& problem, const 
   const MapElement element = parts > 1 ? MapElement::float32 : stored_element(problem);
   const std::int64_t e = element_bytes(element);
   BackwardWeightArguments a;
-  a.windows[0] = input_map(problem, input, kBlock, kBlock);
+  a.windows[0] = input_map(problem, input, kRowBytes, kBlock);
   a.other = pixel_map(problem, map_element(problem), grad_output, filters, g.n * g.p * g.q);
   a.result =
       make_tensor_map(TileBox{.element = element,

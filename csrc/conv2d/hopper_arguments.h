@@ -10,14 +10,17 @@
 
 namespace cnnkernels::conv2d::hopper {
 
-// TMA's smallest and only swizzle used: rows of 128 bytes, in blocks of 64 channels (16-bit).
-inline constexpr Swizzle kSwizzle = Swizzle::span128;
+// Runs of a stage (hopper.h) are swizzled within themselves, the 128-byte rows of other blocks within those.
+constexpr Swizzle swizzle_of(int span) {
+  return span == 32 ? Swizzle::span32 : span == 64 ? Swizzle::span64 : Swizzle::span128;
+}
+inline constexpr Swizzle kSwizzle = swizzle_of(kRowBytes);
 inline constexpr int kBlock = 64;  // rows or columns of a block that is copied, or stored, at once
 
 // One axis of the taps: tap j is read at the window's place + offset + j * offset_step, and is the filter's
 // row (or column) filter + j * filter_step.
 struct Taps {
-  std::int32_t count = 1, offset = 0, offset_step = 0, filter = 0, filter_step = 0;
+  std::int16_t count = 1, offset = 0, offset_step = 0, filter = 0, filter_step = 0;
 };
 
 // Pixels that take the same taps: all of them, or a phase of backward_input. Pixel (q, p, n) has its window's
@@ -53,7 +56,8 @@ struct Arguments {
   std::int32_t rows = 0;          // of backward_weight's result: filters of a group
   std::int32_t filter_width = 1;  // taps of a row of the filter
   std::int32_t columns = 0;       // channels of a group of the result; backward_weight: of the input
-  std::int32_t chunks = 0;  // stages of channels that a tap takes; backward_weight: column blocks a tap takes
+  std::int32_t span = kRowBytes;
+  std::int32_t chunks = 0;  // runs of channels that a tap takes; backward_weight: column blocks a tap takes
   std::int32_t steps = 0;   // backward_weight: stages of pixels in all, and in each part
   std::int32_t steps_per_part = 0;
   std::int32_t group_channels = 0;  // from one group's windows to the next's

@@ -27,7 +27,7 @@ inline constexpr int kStagingBytes = kConsumers * kStagingBlocks * kBlockBytes;
 inline constexpr int kSharedLimit = 232448 - 1024;
 
 // In: what wgmma multiplies, float16, bfloat16 or tf32.
-template <class In_, Direction kDirection_, int kTile>
+template <class In_, Direction kDirection_, int kTile, int kSpan_>
 struct Config {
   using In = In_;
   using T = std::conditional_t<std::is_same_v<In, tf32>, float, In>;  // in memory
@@ -46,7 +46,10 @@ struct Config {
   // backward_weight, are not.
   static constexpr Major kMajorA = kWeight ? Major::mn : Major::k;
   static constexpr Major kMajorB = kDirection == Direction::forward ? Major::k : Major::mn;
-  static constexpr int kDepth = kRowBytes / static_cast<int>(sizeof(T));  // of the reduction, a stage
+  // A stage of the reduction is kRuns runs of kSpan bytes, or of as many indices where memory runs across.
+  static constexpr int kSpan = kSpan_, kRuns = kRowBytes / kSpan;
+  static constexpr Swizzle kRunSwizzle = swizzle_of(kSpan);
+  static constexpr int kRun = kSpan / static_cast<int>(sizeof(T));
 
   static constexpr int kBytesA = kRows * kRowBytes, kStageBytes = kBytesA + kColumns * kRowBytes;
   static constexpr int kMostStages = 8;
@@ -99,7 +102,7 @@ CNN_DEVICE Job job_of(const typename C::Arguments& a, int tile) {
     job.first_step = job.part * a.steps_per_part;
     job.steps = max(0, min(a.steps_per_part, a.steps - job.first_step));
   } else {
-    job.steps = a.chunks * phase.r.count * phase.s.count;
+    job.steps = (a.chunks * phase.r.count * phase.s.count + C::kRuns - 1) / C::kRuns;
   }
   return job;
 }

@@ -61,7 +61,7 @@ template <class C>
 CNN_KERNEL(kThreads, 1)
 convolution(const __grid_constant__ typename C::Arguments a) {
 #if CNN_SM90A
-  CNN_DYNAMIC_SHARED(stages);
+  CNN_DYNAMIC_SHARED(memory);
   CNN_SHARED(Ring<C::kStages>, rings, [1]);
   Ring<C::kStages>& ring = rings[0];
   if (threadIdx.x == 0) {
@@ -78,10 +78,10 @@ convolution(const __grid_constant__ typename C::Arguments a) {
   const int warpgroup = warp / 4;
   if (warpgroup == kConsumers) {
     decrease_registers<kProducerRegisters>();
-    if (warp == kConsumers * 4 && elect_one()) produce<C>(a, stages, ring);
+    if (warp == kConsumers * 4 && elect_one()) produce<C>(a, memory, ring);
   } else {
     increase_registers<kConsumerRegisters>();
-    consume<C>(a, stages, ring, warpgroup);
+    consume<C>(a, memory, ring, warpgroup);
   }
 #endif
 }
@@ -96,26 +96,38 @@ void launch_config(const typename C::Arguments& a, int blocks, std::uintptr_t st
 }
 
 // Turns a plan's tile into a template parameter.
-template <class In, Direction kDirection, class A>
+template <class In, Direction kDirection, int kSpan, class A>
 void launch_tile(const A& a, const Plan& plan, std::uintptr_t stream) {
   const auto with = [&]<int... kTile>(std::integer_sequence<int, kTile...>) {
-    ((plan.tile == kTile ? launch_config<Config<In, kDirection, kTile>>(a, plan.blocks, stream) : void()),
+    ((plan.tile == kTile ? launch_config<Config<In, kDirection, kTile, kSpan>>(a, plan.blocks, stream)
+                         : void()),
      ...);
   };
   with(std::make_integer_sequence<int, kHopperTileCount>{});
 }
+template <class In, Direction kDirection, class A>
+void launch_span(const A& a, const Plan& plan, std::uintptr_t stream) {
+  switch (a.span) {
+    case 32:
+      return launch_tile<In, kDirection, 32>(a, plan, stream);
+    case 64:
+      return launch_tile<In, kDirection, 64>(a, plan, stream);
+    default:
+      return launch_tile<In, kDirection, 128>(a, plan, stream);
+  }
+}
 
 template <class In>
 void launch_forward(const ForwardArguments& a, const Plan& plan, std::uintptr_t stream) {
-  launch_tile<In, Direction::forward>(a, plan, stream);
+  launch_span<In, Direction::forward>(a, plan, stream);
 }
 template <class In>
 void launch_backward_input(const BackwardInputArguments& a, const Plan& plan, std::uintptr_t stream) {
-  launch_tile<In, Direction::backward_input>(a, plan, stream);
+  launch_span<In, Direction::backward_input>(a, plan, stream);
 }
 template <class In>
 void launch_backward_weight(const BackwardWeightArguments& a, const Plan& plan, std::uintptr_t stream) {
-  launch_tile<In, Direction::backward_weight>(a, plan, stream);
+  launch_tile<In, Direction::backward_weight, kRowBytes>(a, plan, stream);
 }
 
 }  // namespace cnnkernels::conv2d::hopper

@@ -1,5 +1,5 @@
-// What the producer copies into a stage: the two operands of kDepth indices of the reduction, by TMA. The
-// three directions differ in nothing else but where their results go (hopper_store.cuh).
+// What the producer copies into a stage: the two operands of one stage of the reduction, by TMA. The three
+// directions differ in nothing else but where their results go (hopper_store.cuh).
 #pragma once
 
 #include "../ptx/tma.cuh"
@@ -20,7 +20,8 @@ CNN_DEVICE Place place_of(const A& a, const Phase& phase, int pixel) {
 }
 
 // forward, backward_input: A's rows are windows, B's columns the filter's. The reduction takes one tap after
-// the other, for each 128 bytes of channels.
+// the other, for each run of channels. What is left of the last stage is filled with zeros, by places that
+// lie outside of both tensors.
 template <class C>
 class WindowLoads {
  public:
@@ -28,29 +29,41 @@ class WindowLoads {
       : a_(a), job_(job), phase_(a.phase[job.phase]), place_(place_of(a, phase_, job.first_row)) {}
 
   CNN_DEVICE void load(unsigned char* stage, Mbarrier* full) {
-    const TensorMap& windows = a_.windows[job_.phase];
     mbarrier_arrive_expect_bytes(full, C::kStageBytes);
-    const int c = chunk_ * C::kDepth, window_c = job_.group * a_.group_channels + c;
-    if (a_.pointwise) {
-      tma_load(stage, windows, full, {window_c, job_.first_row});
-    } else {
-      tma_load(stage, windows, full, {window_c, place_.w, place_.h, place_.n},
-               {phase_.s.offset + s_ * phase_.s.offset_step, phase_.r.offset + r_ * phase_.r.offset_step});
-    }
-    const int tap = (phase_.r.filter + r_ * phase_.r.filter_step) * a_.filter_width + phase_.s.filter +
-                    s_ * phase_.s.filter_step;
-    unsigned char* b = stage + C::kBytesA;
-    if constexpr (C::kMajorB == Major::k) {
-      tma_load(b, a_.other, full, {c, tap, job_.first_column, job_.group});
-    } else {
 #pragma unroll
-      for (int j = 0; j < C::kColumns / kBlock; ++j)
-        tma_load(b + j * kBlockBytes, a_.other, full, {job_.first_column + j * kBlock, tap, c, job_.group});
+    for (int run = 0; run < C::kRuns; ++run) {
+      load_windows(stage + run * C::kRows * C::kSpan, full);
+      load_filters(stage + C::kBytesA + run * C::kColumns * C::kSpan, full);
+      next();
     }
-    next();
   }
 
  private:
+  CNN_DEVICE void load_windows(unsigned char* to, Mbarrier* full) const {
+    const TensorMap& windows = a_.windows[job_.phase];
+    const bool rest = C::kRuns > 1 && chunk_ >= a_.chunks;
+    const int c = job_.group * a_.group_channels + chunk_ * C::kRun;
+    if (a_.pointwise) {
+      tma_load(to, windows, full, {c, rest ? phase_.pixels : job_.first_row});
+    } else {
+      tma_load(to, windows, full, {c, place_.w, place_.h, rest ? a_.images : place_.n},
+               {phase_.s.offset + s_ * phase_.s.offset_step, phase_.r.offset + r_ * phase_.r.offset_step});
+    }
+  }
+
+  CNN_DEVICE void load_filters(unsigned char* to, Mbarrier* full) const {
+    const int c = chunk_ * C::kRun;
+    const int tap = (phase_.r.filter + r_ * phase_.r.filter_step) * a_.filter_width + phase_.s.filter +
+                    s_ * phase_.s.filter_step;
+    if constexpr (C::kMajorB == Major::k) {
+      tma_load(to, a_.other, full, {c, tap, job_.first_column, job_.group});
+    } else {
+#pragma unroll
+      for (int j = 0; j < C::kColumns; j += kBlock)
+        tma_load(to + j * C::kSpan, a_.other, full, {job_.first_column + j, tap, c, job_.group});
+    }
+  }
+
   CNN_DEVICE void next() {
     if (++s_ < phase_.s.count) return;
     s_ = 0;
