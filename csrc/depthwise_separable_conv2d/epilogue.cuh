@@ -41,6 +41,14 @@ CNN_DEVICE void store_tile(const Pair& pair, const Engine& engine, std::uint32_t
     tile[row * row_pitch + column * column_pitch] = narrow<T>(sum);
   });
   __syncthreads();
+  if (pair.second != Activation::none) {
+#pragma unroll 1  // an activation is much code: here it stands once
+    for (int i = thread; i < Rows * Columns; i += Threads) {
+      T& value = tile[i + (pair.planes ? i / Rows : i / Columns) * kPadding<T>];
+      value = narrow<T>(activate(pair.second, widen(value), static_cast<Accumulator<T>>(pair.slope)));
+    }
+    __syncthreads();
+  }
 
   T* output = static_cast<T*>(pair.at.output);
   const int length = pair.planes ? Rows : Columns, pitch = length + kPadding<T>;
@@ -52,14 +60,7 @@ CNN_DEVICE void store_tile(const Pair& pair, const Engine& engine, std::uint32_t
       const int line = i / pieces, start = (i - line * pieces) * kWidth;
       const int row = pair.planes ? start : line, filter = first_filter + (pair.planes ? line : start);
       if (offset[row] == kNowhere || filter >= pair.filters) continue;
-      auto values = load<kWidth>(tile + line * pitch + start);
-      if (pair.second != Activation::none) {
-#pragma unroll
-        for (int e = 0; e < kWidth; ++e)
-          values[e] =
-              narrow<T>(activate(pair.second, widen(values[e]), static_cast<Accumulator<T>>(pair.slope)));
-      }
-      store(output + offset[row] + filter * pair.y.c, values);
+      store(output + offset[row] + filter * pair.y.c, load<kWidth>(tile + line * pitch + start));
     }
   };
   if (pair.output_vectors) {

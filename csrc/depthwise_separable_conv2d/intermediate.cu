@@ -32,12 +32,9 @@ depthwise_alone(const __grid_constant__ Pair pair) {
 
 void intermediate(const Problem& problem, const Tensors& tensors, std::uintptr_t stream, const Plan* asked) {
   Plan plan;
-  if (asked != nullptr) {
-    validate(*asked, problem, tensors);
-    plan.reader = asked->reader;
-  } else {
-    plan.reader = reader_for(problem, tensors);
-  }
+  plan.reader =
+      asked != nullptr ? asked->reader : reader_for(problem, tensors);  // the rest is the fused tile's
+  if (!can_read(plan.reader, problem, tensors)) refuse(plan, "the input is not made for that reader");
   plan.patch_columns = patch_columns_for(problem, plan.reader, kRows);
   Pair pair = make_pair(problem, tensors, plan, kRows);
   const std::int64_t patches = patches_of(problem.geometry, kRows, plan.patch_columns);

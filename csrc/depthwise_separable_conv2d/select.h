@@ -113,12 +113,13 @@ inline Plan select(const Problem& problem, const Tensors& at) {
   return plan;
 }
 
+inline void refuse(const Plan& plan, const char* why) {
+  throw std::invalid_argument("depthwise_separable_conv2d: the plan '" + describe(plan) +
+                              "' cannot serve this problem: " + why);
+}
+
 // A plan that came from outside is refused, with the reason, where it cannot serve.
 inline void validate(const Plan& plan, const Problem& problem, const Tensors& at) {
-  const auto refuse = [&](const char* why) {
-    throw std::invalid_argument("depthwise_separable_conv2d: the plan '" + describe(plan) +
-                                "' cannot serve this problem: " + why);
-  };
   if (plan.tile < 0 || plan.tile >= kTileCount)
     throw std::invalid_argument("depthwise_separable_conv2d: no such tile");
   const bool power_of_two = plan.patch_columns > 0 && (plan.patch_columns & (plan.patch_columns - 1)) == 0;
@@ -127,8 +128,8 @@ inline void validate(const Plan& plan, const Problem& problem, const Tensors& at
         "depthwise_separable_conv2d: patch_columns must be a power of two from 4 to the tile's rows, but "
         "got " +
         std::to_string(plan.patch_columns));
-  if (!has_kernel(plan.tile, plan.reader, problem)) refuse("this element type has no such kernel");
-  if (!can_read(plan.reader, problem, at)) refuse("the input is not made for that reader");
+  if (!has_kernel(plan.tile, plan.reader, problem)) refuse(plan, "this element type has no such kernel");
+  if (!can_read(plan.reader, problem, at)) refuse(plan, "the input is not made for that reader");
 }
 
 inline Plan decide(const Problem& problem, const Tensors& at, const Plan* asked) {
