@@ -12,24 +12,21 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cnnkernels.geometry import Conv2dGeometry, Layout
 
 from .common import LARGEST_INDEX, on, target
 from .conv2d_backward_input import backward_input_kernel
-from .conv2d_backward_weight import backward_bias_kernel, backward_weight_kernel, sum_partials_kernel
+from .conv2d_backward_weight import backward_bias_kernel, backward_weight_kernel
 from .conv2d_direct import direct_backward_input_kernel, direct_backward_weight_kernel, direct_forward_kernel
 from .conv2d_forward import forward_kernel
 from .conv2d_select import Configuration, Op, Problem, choose, dtype_name, machine
+from .partials import partials, sum_partials
 
 # backward_bias: elements of a tile, and of the filters' axis of one.
 BIAS_TILE = 4096
 BIAS_FILTERS = {Layout.NHWC: 128, Layout.NCHW: 4}
-# sum_partials: partial sums added side by side, and elements of a program.
-SUM_ROWS = 8
-SUM_BLOCK = 128
 
 
 def _plain(g: Conv2dGeometry) -> Conv2dGeometry:
@@ -169,21 +166,21 @@ def conv2d_backward_weight(
         channels, filters, elements = g.c // g.groups, g.k // g.groups, grad_weight.numel()
         pixels_block = c.block_m if c.direct else c.block_k
         steps = math.ceil(math.ceil(g.n * g.p * g.q / pixels_block) / c.splits)
-        partials = _partials(grad_weight, c.splits)
+        parts = partials(grad_weight, c.splits)
         if c.direct:
             programs = math.ceil(g.k / c.block_n) * channels * g.r * g.s * c.splits
             direct_backward_weight_kernel[(programs,)](
-                grad_output, input, partials, *_sizes(g, 1), channels, filters, steps, elements, **constants
+                grad_output, input, parts, *_sizes(g, 1), channels, filters, steps, elements, **constants
             )
         else:
             unit, taps = constants["UNIT"], g.r * g.s
             tiles_n = math.ceil(channels * taps / c.block_n) if c.flat else math.ceil(channels / c.block_n) * taps
             programs = tiles_n * math.ceil(filters / c.block_m) * g.groups * c.splits
             backward_weight_kernel[(programs,)](
-                grad_output, input, partials, *_sizes(g, unit), channels // unit, filters // unit,
+                grad_output, input, parts, *_sizes(g, unit), channels // unit, filters // unit,
                 g.groups, steps, elements, FLAT=c.flat, **constants,
             )  # fmt: skip
-        _sum_partials(partials, grad_weight, c.splits)
+        sum_partials(parts, grad_weight, c.splits)
 
 
 def conv2d_backward_bias(grad_output: Tensor, grad_bias: Tensor, geometry: Conv2dGeometry, layout: Layout) -> None:
@@ -197,24 +194,9 @@ def conv2d_backward_bias(grad_output: Tensor, grad_bias: Tensor, geometry: Conv2
         wanted = max(1, 4 * machine(target(grad_output).arch)["processors"] // tiles)
         each = math.ceil(steps / min(wanted, steps))
         splits = math.ceil(steps / each)
-        partials = _partials(grad_bias, splits)
+        parts = partials(grad_bias, splits)
         backward_bias_kernel[(tiles * splits,)](
-            grad_output, partials, images, g.k, pixels, each,
+            grad_output, parts, images, g.k, pixels, each,
             NHWC=nhwc, WIDE=grad_output.numel() > LARGEST_INDEX, BLOCK_M=block_m, BLOCK_N=block_n,
         )  # fmt: skip
-        _sum_partials(partials, grad_bias, splits)
-
-
-def _partials(output: Tensor, splits: int) -> Tensor:
-    """A workspace for partial sums of a tensor; the tensor itself for a single one."""
-    if splits == 1:
-        return output
-    dtype = torch.float64 if output.dtype is torch.float64 else torch.float32
-    return torch.empty(splits * output.numel(), dtype=dtype, device=output.device)
-
-
-def _sum_partials(partials: Tensor, output: Tensor, splits: int) -> None:
-    if splits > 1:
-        elements = output.numel()
-        programs = math.ceil(elements / SUM_BLOCK)
-        sum_partials_kernel[(programs,)](partials, output, elements, splits, ROWS=SUM_ROWS, BLOCK=SUM_BLOCK)
+        sum_partials(parts, grad_bias, splits)

@@ -130,23 +130,3 @@ def backward_bias_kernel(
         at = image_offset(m // pixels, 0, m % pixels, along(k, 1 - A), 1, pixels, K, NHWC)
         total += tl.load(grad_output + at, mask=exists, other=0.0).to(total.dtype)
     tl.store(partials + split * K + k, narrow(tl.sum(total, A), partials.dtype.element_ty), mask=k < K)
-
-
-@triton.jit
-def sum_partials_kernel(
-    partials,
-    output,
-    elements,
-    splits,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """output[i] = sum over the splits of partials[split, i]: ROWS interleaved sums in ascending order, then a tree."""
-    element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
-    total = tl.zeros((ROWS, BLOCK), partials.dtype.element_ty)
-    for first in range(0, splits, ROWS):
-        split = first + tl.arange(0, ROWS)[:, None]
-        exists = (split < splits) & (element < elements)
-        total += tl.load(partials + split * elements + element, mask=exists, other=0.0)
-    element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(output + element, narrow(tl.sum(total, 0), output.dtype.element_ty), mask=element < elements)
