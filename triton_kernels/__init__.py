@@ -6,6 +6,11 @@ except ImportError as error:
     raise ImportError("the Triton kernels need triton: `pip install triton`") from error
 
 from .conv2d import conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight, conv2d_forward
+from .depthwise_conv2d import (
+    depthwise_conv2d_backward_input,
+    depthwise_conv2d_backward_weight,
+    depthwise_conv2d_forward,
+)
 from .max_pool2d import (
     max_pool2d_backward,
     max_pool2d_forward,
@@ -19,6 +24,9 @@ __all__ = [
     "conv2d_backward_input",
     "conv2d_backward_weight",
     "conv2d_forward",
+    "depthwise_conv2d_backward_input",
+    "depthwise_conv2d_backward_weight",
+    "depthwise_conv2d_forward",
     "max_pool2d_backward",
     "max_pool2d_forward",
     "max_pool2d_gather",

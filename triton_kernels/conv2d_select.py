@@ -69,6 +69,9 @@ class Configuration(NamedTuple):
     flat: int = 0
     splits: int = 1
 
+    def __str__(self) -> str:
+        return f"{self.block_m}x{self.block_n}x{self.block_k}"
+
 
 def dtype_name(dtype: torch.dtype, tf32: bool) -> str:
     names = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}

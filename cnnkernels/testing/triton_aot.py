@@ -152,8 +152,7 @@ class Call(NamedTuple):
 
     @property
     def specialization(self) -> str:
-        c = self.configuration
-        tile = f" {c.block_m}x{c.block_n}x{c.block_k}" if c else ""
+        tile = f" {self.configuration}" if self.configuration else ""
         return f"{self.dtype} {self.layout.name.lower()} {self.case.reason}{tile}"
 
     def __call__(self) -> None:
@@ -169,13 +168,16 @@ class Call(NamedTuple):
         if isinstance(case, Conv2dCase):
             x, w, y = tensor(case.input_shape), tensor(case.weight_shape), tensor(case.output_shape)
             b = torch.empty(case.k, dtype=dtype, device="meta")
+            operator, _, product = self.op.rpartition("conv2d_")
             operands = {
-                "conv2d_forward": (x, w, b, y),
-                "conv2d_backward_input": (y, w, x),
-                "conv2d_backward_weight": (y, x, w),
-                "conv2d_backward_bias": (y, b),
-            }[self.op]
-            flags = () if self.op == "conv2d_backward_bias" else (tf32, self.configuration)
+                "forward": (x, w, b, y),
+                "backward_input": (y, w, x),
+                "backward_weight": (y, x, w),
+                "backward_bias": (y, b),
+            }[product]
+            flags = (
+                () if product == "backward_bias" else (self.configuration,) if operator else (tf32, self.configuration)
+            )
             function(*operands, case.geometry, layout, *flags)
             return
         x, y = tensor(case.input_shape), tensor(case.output_shape)
@@ -208,10 +210,19 @@ OTHER_CONV2D = (
     Conv2dCase("stem", 32, 3, 224, 224, 64, 7, 7, (2, 2), (3, 3, 3, 3)),
     Conv2dCase("1x1", 32, 256, 56, 56, 64, 1, 1),
     Conv2dCase("strided", 32, 128, 56, 56, 128, 3, 3, (2, 2), (1, 1, 1, 1)),
-    Conv2dCase("depthwise", 32, 96, 56, 56, 96, 7, 7, padding=(3, 3, 3, 3), groups=96),
+    Conv2dCase("narrow groups", 32, 96, 56, 56, 96, 7, 7, padding=(3, 3, 3, 3), groups=48),
     Conv2dCase("beyond 2^31 elements", 4096, 256, 56, 56, 256, 3, 3, padding=(1, 1, 1, 1)),
     Conv2dCase("an image beyond 2^31 elements", 2, 256, 3000, 3000, 256, 3, 3, padding=(1, 1, 1, 1)),
 )
+# Networks' layers: MobileNetV2, EfficientNet-B0, ConvNeXt-T, RepLKNet-31B.
+DEPTHWISE_3X3 = Conv2dCase("depthwise 3x3", 32, 144, 56, 56, 144, 3, 3, padding=(1, 1, 1, 1), groups=144)
+DEPTHWISE_7X7 = Conv2dCase("depthwise 7x7", 32, 96, 56, 56, 96, 7, 7, padding=(3, 3, 3, 3), groups=96)
+OTHER_DEPTHWISE = (
+    Conv2dCase("depthwise 3x3 strided", 32, 96, 112, 112, 96, 3, 3, (2, 2), (1, 1, 1, 1), groups=96),
+    Conv2dCase("depthwise 5x5", 32, 240, 28, 28, 240, 5, 5, padding=(2, 2, 2, 2), groups=240),
+    Conv2dCase("depthwise 31x31", 32, 128, 56, 56, 128, 31, 31, padding=(15, 15, 15, 15), groups=128),
+)
+ODD_DEPTHWISE = Conv2dCase("odd channels", 32, 35, 7, 7, 70, 3, 3, padding=(1, 1, 1, 1), groups=35)
 
 
 def conv2d_candidates(op: str, case: Conv2dCase, dtype: str, layout: Layout, arch: int) -> list[Call]:
@@ -220,6 +231,14 @@ def conv2d_candidates(op: str, case: Conv2dCase, dtype: str, layout: Layout, arc
 
     problem = Problem(op, dtype, layout, case.geometry, "", arch)  # type: ignore[arg-type]
     return [Call(f"conv2d_{op}", case, dtype, layout, arch, c) for c in candidates(problem)]
+
+
+def depthwise_conv2d_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
+    """What selection takes for layers of each kernel size."""
+    cases: tuple[Conv2dCase, ...] = (DEPTHWISE_3X3, DEPTHWISE_7X7)
+    if dtype == "bf16":
+        cases += (*OTHER_DEPTHWISE, ODD_DEPTHWISE)
+    return [Call(f"depthwise_conv2d_{op}", case, dtype, layout, arch) for op in CONV2D_PRODUCTS for case in cases]
 
 
 def calls() -> list[Call]:
@@ -237,6 +256,7 @@ def calls() -> list[Call]:
                 if dtype != "tf32":
                     found.append(Call("conv2d_backward_bias", WHOLE, dtype, layout, arch))
                     found += [Call(op, case, dtype, layout, arch) for op in MAX_POOL2D_OPS for case in MAX_POOL2D[1:3]]
+                    found += depthwise_conv2d_calls(layout, dtype, arch)
     return found
 
 
