@@ -1,16 +1,19 @@
-"""The command `cnnkernels`: info, check, demo and bench."""
+"""The command `cnnkernels`: info, check, demo, bench, explain and tune."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from . import __version__, bench
+from . import __version__, bench, tuned
 from .backends import INTERPRETING
+from .geometry import Layout
+from .ops.checks import conv2d_geometry
+from .problem import Problem
 
 _DESCRIPTION = "Hand-written CUDA and Triton kernels for convolutional networks, as drop-in PyTorch layers."
 _WHERE = "Without a GPU the kernels run in the interpreters. Exit code 0: all is well, 1: something is not, 2: usage."
@@ -40,6 +43,24 @@ def _parser() -> argparse.ArgumentParser:
             choices=("cuda", "triton"),
             help="only this backend (may be repeated; default: all that can run here)",
         )
+    explain = command(
+        "explain",
+        "what a convolution costs on a GPU, which kernel serves it and why",
+        " Nothing is launched, so it explains any GPU anywhere. The times come from a model, not from a measurement.",
+    )
+    tune = command(
+        "tune",
+        "time every plan that can serve a convolution on the GPU at hand and write a table of those that win",
+        " The kernels read the tables that CNNKERNELS_TUNED names. Without --input it takes every layer of --shapes.",
+    )
+    for sub in (explain, tune):
+        sub.add_argument("operator", choices=("conv2d",))
+        _add_problem(sub, needed=sub is explain)
+        sub.add_argument("--backend", action="append", choices=("cuda", "triton"), help="only this one (default: both)")
+    explain.add_argument("--gpu", help="a100, h100, h200, ... (default: the one at hand, else h200)")
+    tune.add_argument("--shapes", metavar="FILE", help="layers, as benchmarks/workloads.json of a checkout has them")
+    tune.add_argument("--batch", type=_positive, default=32, help="of the layers of --shapes (default: %(default)s)")
+    tune.add_argument("--output", metavar="FILE", help="the table (default: the GPU's name with .json)")
     demo.add_argument("--epochs", type=_positive, default=4, help="passes over the training set (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="of the split, the start and the batches (default: 0)")
     demo.add_argument("--output", default="demo.png", metavar="FILE", help="the picture (default: %(default)s)")
@@ -51,6 +72,45 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
     return parser
+
+
+def _add_problem(parser: argparse.ArgumentParser, needed: bool) -> None:
+    """The arguments that name a convolution, as torch.nn.functional.conv2d's."""
+    sizes = parser.add_argument_group("the convolution")
+    sizes.add_argument("--input", type=_ints(4), required=needed, metavar="N,C,H,W")
+    sizes.add_argument("--weight", type=_ints(4), required=needed, metavar="K,C/groups,R,S")
+    sizes.add_argument("--stride", type=_ints(1, 2), default=(1,), metavar="N[,N]")
+    sizes.add_argument("--padding", type=_ints(1, 2), default=(0,), metavar="N[,N]")
+    sizes.add_argument("--dilation", type=_ints(1, 2), default=(1,), metavar="N[,N]")
+    sizes.add_argument("--groups", type=_positive, default=1, metavar="N")
+    sizes.add_argument("--dtype", choices=tuned.DTYPES, default="bf16", help="default: %(default)s")
+    sizes.add_argument("--layout", choices=("nhwc", "nchw"), default="nhwc", help="default: %(default)s")
+    directions = f"{', '.join(tuned.DIRECTIONS)} (may be repeated)"
+    sizes.add_argument("--direction", action="append", choices=tuned.DIRECTIONS, metavar="NAME", help=directions)
+
+
+def _ints(*lengths: int) -> Callable[[str], tuple[int, ...]]:
+    """Reads so many numbers with commas between them."""
+
+    def numbers(text: str) -> tuple[int, ...]:
+        found = tuple(int(part) for part in text.split(","))
+        if len(found) not in lengths:
+            raise argparse.ArgumentTypeError(f"must be {' or '.join(map(str, lengths))} numbers, but got {text}")
+        return found
+
+    return numbers
+
+
+def _problems(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[Problem]:
+    """The convolutions that the arguments name; exits with code 2 for one that there is not."""
+    pair = {name: getattr(args, name) * (2 // len(getattr(args, name))) for name in ("stride", "padding", "dilation")}
+    sides = tuple(pad for pad in pair["padding"] for _ in range(2))
+    try:
+        geometry = conv2d_geometry(args.input, args.weight, pair["stride"], sides, pair["dilation"], args.groups)
+    except RuntimeError as error:
+        parser.error(str(error))
+    layout = Layout[args.layout.upper()]
+    return [Problem(direction, args.dtype, layout, geometry) for direction in args.direction or ("forward",)]
 
 
 def _positive(text: str) -> int:
@@ -76,7 +136,8 @@ def _device() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
     try:
         if args.command == "info":
             from . import info
@@ -90,6 +151,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.tiny:
                 _device()
             return bench.run(args)
+        if args.command == "explain":
+            from . import explain
+
+            try:
+                return explain.run(_problems(parser, args), args.gpu, tuple(args.backend or ("cuda", "triton")))
+            except ValueError as error:  # no such GPU
+                parser.error(str(error))
+        if args.command == "tune":
+            from . import tune
+
+            if (args.input is None) != (args.weight is None):
+                parser.error("--input and --weight come together")
+            problems = None if args.input is None else _problems(parser, args)
+            return tune.run(problems, args)
         from . import demo
 
         return demo.run(args.backend, _device(), args.epochs, args.seed, args.output)

@@ -40,6 +40,11 @@ _DTYPE_NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp
 BUILD_HINT = "build the extensions with `make build` in a checkout or `pip install .`"
 
 
+def dtype_code(dtype: torch.dtype) -> int:
+    """The number of a type in csrc/common/types.h."""
+    return _DTYPES[dtype]
+
+
 class NativeKernels:
     """One native module's launchers over tensors. Inputs are validated and dense, outputs allocated by the caller."""
 
@@ -98,9 +103,10 @@ class NativeKernels:
         geometry: Conv2dGeometry,
         layout: Layout,
         tf32: bool,
+        plan: Any = None,
     ) -> None:
         device, stream = self._on(input)
-        plan = self._preferred("forward", input, geometry, layout, tf32)
+        plan = plan or self._preferred("forward", input, geometry, layout, tf32)
         with device:
             self.module.conv2d_forward(
                 input.data_ptr(),
@@ -123,9 +129,10 @@ class NativeKernels:
         geometry: Conv2dGeometry,
         layout: Layout,
         tf32: bool,
+        plan: Any = None,
     ) -> None:
         device, stream = self._on(grad_output)
-        plan = self._preferred("backward_input", grad_output, geometry, layout, tf32)
+        plan = plan or self._preferred("backward_input", grad_output, geometry, layout, tf32)
         with device:
             self.module.conv2d_backward_input(
                 grad_output.data_ptr(),
@@ -147,10 +154,11 @@ class NativeKernels:
         geometry: Conv2dGeometry,
         layout: Layout,
         tf32: bool,
+        plan: Any = None,
     ) -> None:
         device, stream = self._on(input)
         dtype, native = _DTYPES[input.dtype], self._geometry(geometry)
-        plan = self._preferred("backward_weight", input, geometry, layout, tf32)
+        plan = plan or self._preferred("backward_weight", input, geometry, layout, tf32)
         with device:
             size = self.module.conv2d_backward_weight_workspace(dtype, int(layout), tf32, native, plan)
             workspace = torch.empty(size, dtype=torch.uint8, device=input.device)

@@ -128,11 +128,20 @@ def _files() -> Iterable[Path]:
 
 
 @functools.cache
+def _tables() -> tuple[Table, ...]:
+    return tuple(load(path) for path in _files())
+
+
+def gpus() -> tuple[str, ...]:
+    """The GPUs that have a table, as their drivers name them."""
+    return tuple(dict.fromkeys(table.gpu for table in _tables()))
+
+
+@functools.cache
 def plans(gpu: str, backend: str) -> dict[Key, dict[str, Any]]:
     """The tuned plans of a GPU, as its driver names it, by `key`; empty where none was measured."""
     found: dict[Key, dict[str, Any]] = {}
-    for path in _files():
-        table = load(path)
+    for table in _tables():
         if table.gpu == gpu:
             found |= {row.key: row.plan for row in table.rows if row.backend == backend}
     return found

@@ -31,10 +31,10 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 def test_help_names_the_commands() -> None:
     result = command("--help")
     assert result.returncode == 0
-    assert all(name in result.stdout for name in ("info", "check", "demo", "bench"))
+    assert all(name in result.stdout for name in ("info", "check", "demo", "bench", "explain", "tune"))
 
 
-@pytest.mark.parametrize("name", ["info", "check", "demo", "bench"])
+@pytest.mark.parametrize("name", ["info", "check", "demo", "bench", "explain", "tune"])
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main([name, "--help"])

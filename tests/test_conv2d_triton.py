@@ -21,6 +21,7 @@ from torch import Tensor
 from triton.runtime import interpreter
 
 from cnnkernels import triton_kernels as kernels
+from cnnkernels import tuned
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import CONV2D, Conv2dCase
 from cnnkernels.testing.numerics import small_integers
@@ -264,10 +265,10 @@ def test_the_batch_is_no_part_of_the_choice(op: str, layout: Layout) -> None:
 
 
 def test_a_tuned_row_wins_on_its_gpu_and_geometry_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    geometry = {name: value for name, value in TILED.geometry._asdict().items() if name != "n"}
-    row = {"op": "forward", "dtype": "bf16", "layout": "nhwc", "gpu": "NVIDIA H200", "geometry": geometry}
-    row |= {"block": [32, 64, 16], "warps": 1, "stages": 7}
-    monkeypatch.setitem(conv2d_select.TABLE, "tuned", [row])
+    key = tuned.key("forward", "bf16", Layout.NHWC, TILED.geometry)
+    plan = {"block": [32, 64, 16], "warps": 1, "stages": 7}
+    tables = {("NVIDIA H200", "triton"): {key: plan}}
+    monkeypatch.setattr(tuned, "plans", lambda gpu, backend: tables.get((gpu, backend), {}))
     p = problem("forward", TILED, "bf16", Layout.NHWC, 90)
     choose = conv2d_select.choose.__wrapped__
     assert choose(p._replace(gpu="NVIDIA H200"))[1:6] == (32, 64, 16, 1, 7)

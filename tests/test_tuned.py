@@ -30,9 +30,14 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = tmp_path / "h200.json"
     tuned.save(TABLE, path)
     monkeypatch.setenv("CNNKERNELS_TUNED", str(path))
-    tuned.plans.cache_clear()
+    forget()
     yield path
+    forget()
+
+
+def forget() -> None:
     tuned.plans.cache_clear()
+    tuned._tables.cache_clear()
 
 
 def test_what_was_saved_is_loaded(written: Path) -> None:
@@ -43,6 +48,7 @@ def test_what_was_saved_is_loaded(written: Path) -> None:
 
 def test_rows_are_found_by_gpu_backend_and_problem(written: Path) -> None:
     found = tuned.plans("NVIDIA H200", "cuda")
+    assert "NVIDIA H200" in tuned.gpus()
     for batch in (2, 64):  # the batch is no part of it
         key = tuned.key("forward", "bf16", Layout.NHWC, CASE.geometry._replace(n=batch))
         assert found[key] == PLAN

@@ -1,6 +1,7 @@
 """Which tiles serve a convolution: a pure function of the problem, over the candidates of conv2d.json.
 
-    problem -> candidates -> feasible -> a tuned row of exactly this problem, or else the cheapest by a cost model
+    problem -> candidates -> feasible -> the plan of a tuned table (cnnkernels/tuned.py) for exactly this problem, or
+    else the cheapest by a cost model
 
 For forward and backward-input a problem leaves out the batch, so that a sample's bits do not depend on it.
 """
@@ -15,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from cnnkernels import tuned
 from cnnkernels.geometry import Conv2dGeometry, Layout
 
 from .common import LARGEST_INDEX
@@ -196,18 +198,24 @@ def _feasible(problem: Problem, c: Configuration) -> bool:
     return fits and loads <= MOST_LOADS
 
 
-def candidates(problem: Problem) -> list[Configuration]:
-    """The feasible configurations, in the table's order."""
+def considered(problem: Problem) -> list[tuple[Configuration, bool]]:
+    """The table's configurations for the problem's type and GPU, each with whether it is feasible. A narrow group has
+    the elementwise kernel alone."""
     g = problem.geometry
     narrow = g.c // g.groups if problem.op == "backward_input" else g.k // g.groups
     if g.groups > 1 and narrow < NARROWEST_GROUP:
-        return [_direct(problem)]
+        return [(_direct(problem), True)]
     found = [
         _sized(problem, tuple(row["block"]), row["warps"], row["stages"])
         for row in TABLE["candidates"]
         if problem.dtype in row["dtypes"] and _family(problem.arch) in row.get("families", [_family(problem.arch)])
     ]
-    return [c for c in found if _feasible(problem, c)]
+    return [(c, _feasible(problem, c)) for c in found]
+
+
+def candidates(problem: Problem) -> list[Configuration]:
+    """The feasible configurations, in the table's order."""
+    return [c for c, feasible in considered(problem) if feasible]
 
 
 def _direct(problem: Problem) -> Configuration:
@@ -227,13 +235,9 @@ def _direct(problem: Problem) -> Configuration:
 
 
 def _tuned(problem: Problem) -> Configuration | None:
-    geometry = problem.geometry._asdict()
-    for row in TABLE["tuned"]:
-        if (row["op"], row["dtype"], row["layout"], row["gpu"]) == (
-            problem.op, problem.dtype, problem.layout.name.lower(), problem.gpu,
-        ) and all(geometry[name] == value for name, value in row["geometry"].items()):  # fmt: skip
-            return _sized(problem, tuple(row["block"]), row["warps"], row["stages"])
-    return None
+    plans = tuned.plans(problem.gpu, "triton")
+    plan = plans.get(tuned.key(problem.op, problem.dtype, problem.layout, problem.geometry))
+    return plan and _sized(problem, tuple(plan["block"]), plan["warps"], plan["stages"])
 
 
 @functools.lru_cache(maxsize=4096)

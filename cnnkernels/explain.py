@@ -1,0 +1,205 @@
+"""`cnnkernels explain`: what a convolution costs, which kernel serves it on a GPU, and why; nothing is launched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from . import tuned
+from .native import dtype_code, load
+from .ops.depthwise_conv2d import is_depthwise
+from .problem import DTYPES, Floor, Problem, floor, host_module, triton_problem
+
+
+def machine(name: str | None) -> Any:
+    """A machine of csrc/common/machine.h: the one called `name`, else the GPU at hand, else an H200.
+
+    Raises:
+        ValueError: no machine is called so; the error has all names.
+    """
+    module = host_module()
+    if name is not None:
+        return module.machine_named(name)
+    if not torch.cuda.is_available():
+        return module.machine_named("h200")
+    gpu = torch.cuda.get_device_properties(0)
+    return module.machine_like(gpu.name, 10 * gpu.major + gpu.minor, gpu.multi_processor_count)
+
+
+def _micro(seconds: float) -> str:
+    return f"{1e6 * seconds:.1f}"
+
+
+def describe(problem: Problem, gpu: Any) -> Iterator[str]:
+    """Sizes, work and floor."""
+    g, f = problem.geometry, floor(problem, gpu)
+    layout, what = problem.layout.name.lower(), problem.direction
+    yield (
+        f"conv2d {what}, {problem.dtype}, {layout}, on {gpu.name} (compute capability {gpu.architecture // 10}."
+        f"{gpu.architecture % 10}, {gpu.processors} SMs)"
+    )
+    sizes = (problem.input_size, problem.weight_size, problem.output_size)
+    yield "  input {}, weight {}, output {}".format(*(list(size) for size in sizes))
+    yield (
+        f"  stride {(g.stride_h, g.stride_w)}, padding before {(g.pad_h, g.pad_w)}, "
+        f"dilation {(g.dilation_h, g.dilation_w)}, groups {g.groups}"
+    )
+    yield (
+        f"  {problem.operations / 1e9:.2f} GFLOP on {problem.bytes / 1e6:.1f} MB, each tensor once: "
+        f"{problem.operations / problem.bytes:.0f} a byte"
+    )
+    yield f"  floor {_micro(f.seconds)} us: {_bound(f)}"
+
+
+def _bound(f: Floor) -> str:
+    return (
+        f"arithmetic {_micro(f.arithmetic)} us at {f.rate / 1e12:.1f} TFLOP/s, "
+        f"memory {_micro(f.memory)} us at {f.bandwidth / 1e12:.2f} TB/s"
+    )
+
+
+def _cost_line(candidate: Any, mark: str) -> str:
+    c = candidate.cost
+    numbers = (c.arithmetic, c.operands, c.filling, c.writing, c.memory, c.seconds)
+    return (
+        f"  {mark} {candidate.plan!r:<56}{c.tiles:>8}{c.waves:>8.2f}{c.useful:>8.0%}"
+        + "".join(f"{_micro(x):>10}" for x in numbers)
+    )  # fmt: skip
+
+
+_HEAD = f"    {'plan':<56}{'tiles':>8}{'waves':>8}{'useful':>8}" + "".join(
+    f"{name:>10}" for name in ("arithm.", "operands", "filling", "writing", "memory", "total us")
+)
+
+
+def _ranked(candidates: list[Any], chosen: int) -> Iterator[str]:
+    """Those that can serve by their cost, then the others with their reasons."""
+    best = candidates[chosen] if chosen >= 0 else None
+    able = [c for c in candidates if c.why_not is None]
+    for candidate in sorted(able, key=lambda c: c.cost.seconds):
+        yield _cost_line(candidate, "*" if best is not None and candidate.plan == best.plan else " ")
+    refused: dict[str, list[str]] = {}
+    for candidate in candidates:
+        if candidate.why_not is not None:
+            engine, _, rest = repr(candidate.plan).partition(" ")
+            refused.setdefault(candidate.why_not, []).append(f"{engine} {rest.partition(',')[0]}")
+    for reason, names in refused.items():
+        yield f"    not {', '.join(names)}: {reason}"
+
+
+def _loaders(name: str, loaders: list[tuple[Any, str | None]]) -> str:
+    """The loader that serves an operand, and why those before it do not."""
+    refused: list[str] = []
+    for loader, why in loaders:
+        words = loader.name.replace("_", " ")
+        if why is None:
+            how = "one element at a time" if words == "elements" else f"in 16 bytes {words}"
+            return f"    {name} is loaded {how}" + "".join(f"; not {text}" for text in refused)
+        refused.append(f"{words}: {why}")
+    raise AssertionError("unreachable: one element at a time can always be loaded")
+
+
+def explain_cuda(problem: Problem, gpu: Any) -> Iterator[str]:
+    """The candidates of csrc/conv2d/select.h and hopper_select.h, their costs and the choice."""
+    module = host_module()
+    direction = getattr(module.Conv2dDirection, problem.direction)
+    geometry = module.Conv2dGeometry(*problem.geometry)
+    dtype, tf32 = dtype_code(DTYPES[problem.dtype][0]), DTYPES[problem.dtype][1]
+    preferred = _preferred(problem, gpu)
+    found = module.conv2d_explain(direction, dtype, int(problem.layout), tf32, geometry, gpu, preferred)
+    yield f"cuda: {_choice_of_cuda(found)}"
+    if found.wgmma:
+        yield _HEAD
+        yield from _ranked(found.wgmma, found.chosen_wgmma)
+    else:
+        yield f"    not wgmma: {found.why_not_wgmma}"
+    seen: dict[str, int] = {}
+    for number, part in enumerate(found.parts):
+        size = f"{part.rows} x {part.columns} outputs, depth {part.depth}, groups {part.groups}"
+        if size in seen:  # phases of a stride mostly repeat each other
+            yield f"  implicit GEMM {number}: as {seen[size]}"
+            continue
+        seen[size] = number
+        yield f"  implicit GEMM {number}: {size}" + ("" if found.chosen_wgmma < 0 else " (wgmma goes before it)")
+        yield _loaders("A", part.a)
+        yield _loaders("B", part.b)
+        yield _HEAD
+        yield from _ranked(part.candidates, part.chosen if found.chosen_wgmma < 0 else -1)
+
+
+def _choice_of_cuda(found: Any) -> str:
+    how = "measured to be the fastest (a tuned table)" if found.tuned else "the least time by the model"
+    if found.chosen_wgmma >= 0:
+        chosen = found.wgmma[found.chosen_wgmma]
+        return f"{chosen.plan!r}, {how}: {_micro(chosen.cost.seconds)} us"
+    chosen = [part.candidates[part.chosen] for part in found.parts]
+    seconds = sum(c.cost.seconds for c in chosen)
+    plans = list(dict.fromkeys(repr(c.plan) for c in chosen))
+    phases = f" in {len(chosen)} launches" if len(chosen) > 1 else ""
+    return f"{'; '.join(plans)}{phases}, {how}: {_micro(seconds)} us"
+
+
+def _preferred(problem: Problem, gpu: Any) -> Any | None:
+    """The tuned plan of a problem on a GPU, if one was measured."""
+    name = _driver_name(gpu)
+    key = tuned.key(problem.direction, problem.dtype, problem.layout, problem.geometry)
+    fields = tuned.plans(name, "cuda").get(key)
+    return fields and load("interpreter").plan(fields, binding=False)
+
+
+def _driver_name(gpu: Any) -> str:
+    """What a machine's driver calls it, as far as a tuned table tells."""
+    return next((name for name in tuned.gpus() if gpu.device in name), "")
+
+
+def explain_triton(problem: Problem, gpu: Any) -> Iterator[str]:
+    """The configurations of conv2d_select.py, their relative costs and the choice."""
+    from .triton_kernels import conv2d_select as select
+
+    name = _driver_name(gpu)
+    asked = triton_problem(problem, name, gpu.architecture)
+    chosen = select.choose(asked)
+    considered = select.considered(asked)
+    feasible = [c for c, able in considered if able]
+    if chosen.direct:
+        yield f"triton: {_configuration(chosen)}: multiply and add, as a group is too narrow for a matrix product"
+        return
+    costs = {c: select.cost(asked, c) for c in feasible}
+    measured = tuned.plans(name, "triton") and chosen not in costs
+    how = "measured to be the fastest (a tuned table)" if measured else "the least cost by the model"
+    yield f"triton: {_configuration(chosen)}, {how}"
+    yield f"    {'configuration':<72}{'cost':>8}"
+    least = min(costs.values(), default=1.0)
+    for configuration, cost in sorted(costs.items(), key=lambda item: item[1]):
+        mark = "*" if configuration == chosen else " "
+        yield f"  {mark} {_configuration(configuration):<72}{cost / least:>7.2f}x"
+    for configuration, able in considered:
+        if not able:
+            yield f"    not {_configuration(configuration)}: it would not fit the registers or shared memory"
+
+
+def _configuration(c: Any) -> str:
+    block = f"{c.block_m}x{c.block_n}" + ("" if c.direct else f"x{c.block_k}")
+    flat = f", taps flattened with {c.flat} channels" if c.flat else ""
+    splits = f", splits {c.splits}" if c.splits > 1 else ""
+    return f"{'elementwise' if c.direct else 'dot'} {block}, {c.warps} warps, {c.stages} stages{flat}{splits}"
+
+
+def explain(problem: Problem, gpu: Any, backends: tuple[str, ...] = ("cuda", "triton")) -> Iterator[str]:
+    """The whole explanation, line by line."""
+    yield from describe(problem, gpu)
+    if is_depthwise(problem.geometry):
+        yield "  a filter a channel: where a backend has depthwise_conv2d's kernels, they go before what follows"
+    for backend in backends:
+        yield ""
+        yield from explain_cuda(problem, gpu) if backend == "cuda" else explain_triton(problem, gpu)
+
+
+def run(problems: Iterable[Problem], gpu: str | None, backends: tuple[str, ...]) -> int:
+    """Prints it for each; always 0."""
+    at = machine(gpu)
+    for number, problem in enumerate(problems):
+        print("\n" * (number > 0) + "\n".join(explain(problem, at, backends)))
+    return 0

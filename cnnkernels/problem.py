@@ -1,0 +1,94 @@
+"""A convolution to be explained or tuned: one direction of one geometry in one type and layout, and its floor."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+
+from .geometry import Conv2dGeometry, Layout
+from .native import load
+
+DTYPES: dict[str, tuple[torch.dtype, bool]] = {
+    "fp64": (torch.float64, False),
+    "fp32": (torch.float32, False),
+    "tf32": (torch.float32, True),
+    "fp16": (torch.float16, False),
+    "bf16": (torch.bfloat16, False),
+}
+
+
+class Problem(NamedTuple):
+    """direction is "forward", "backward_input" or "backward_weight"; dtype one of `DTYPES`."""
+
+    direction: str
+    dtype: str
+    layout: Layout
+    geometry: Conv2dGeometry
+
+    @property
+    def input_size(self) -> tuple[int, int, int, int]:
+        g = self.geometry
+        return g.n, g.c, g.h, g.w
+
+    @property
+    def weight_size(self) -> tuple[int, int, int, int]:
+        g = self.geometry
+        return g.k, g.c // g.groups, g.r, g.s
+
+    @property
+    def output_size(self) -> tuple[int, int, int, int]:
+        g = self.geometry
+        return g.n, g.k, g.p, g.q
+
+    @property
+    def operations(self) -> int:
+        """Multiplications and additions, of products with padding too."""
+        g = self.geometry
+        return 2 * g.n * g.p * g.q * g.k * (g.c // g.groups) * g.r * g.s
+
+    @property
+    def bytes(self) -> int:
+        """Input, filter and output, each once."""
+        return DTYPES[self.dtype][0].itemsize * sum(
+            map(math.prod, (self.input_size, self.weight_size, self.output_size))
+        )
+
+
+class Floor(NamedTuple):
+    """What a GPU cannot be faster than: its rates (FLOP/s, bytes/s) and the seconds they make."""
+
+    rate: float
+    bandwidth: float
+    arithmetic: float
+    memory: float
+
+    @property
+    def seconds(self) -> float:
+        return max(self.arithmetic, self.memory)
+
+
+def host_module() -> Any:
+    """The native module that every installation has: selection is a function on the host."""
+    return load("interpreter").module
+
+
+def floor(problem: Problem, machine: Any) -> Floor:
+    """The floor on a machine of csrc/common/machine.h, at the shares of the data sheet's rates that an H200 reached."""
+    module = host_module()
+    peak = {
+        "fp64": machine.fma64, "fp32": machine.fma32, "tf32": machine.tensor_tf32,
+        "fp16": machine.tensor16, "bf16": machine.tensor16,
+    }[problem.dtype]  # fmt: skip
+    rate, bandwidth = module.reached_of_peak * peak, module.reached_of_memory * machine.memory
+    return Floor(rate, bandwidth, problem.operations / rate, problem.bytes / bandwidth)
+
+
+def triton_problem(problem: Problem, name: str, arch: int) -> Any:
+    """As the launcher in triton_kernels/conv2d.py asks."""
+    from .triton_kernels import conv2d, conv2d_select
+
+    g = conv2d._plain(problem.geometry)
+    g = g if problem.direction == "backward_weight" else g._replace(n=1)
+    return conv2d_select.Problem(problem.direction, problem.dtype, problem.layout, g, name, arch)  # type: ignore[arg-type]

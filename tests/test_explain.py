@@ -1,0 +1,127 @@
+"""`cnnkernels explain`: sizes, work, floor, candidates, choice and reasons of several problems."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from cnnkernels import cli, explain, tuned
+from cnnkernels.geometry import Layout
+from cnnkernels.problem import Problem, floor
+from cnnkernels.testing.cases import Conv2dCase
+
+CASE = Conv2dCase("", 32, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1))
+
+
+def explained(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert cli.main(["explain", "conv2d", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_documented_call(capsys: pytest.CaptureFixture[str]) -> None:
+    text = explained(
+        capsys, "--input", "32,64,56,56", "--weight", "64,64,3,3", "--padding", "1", "--dtype", "bf16", "--gpu", "h200"
+    )
+    assert "conv2d forward, bf16, nhwc, on h200 (compute capability 9.0, 132 SMs)" in text
+    assert "output [32, 64, 56, 56]" in text
+    assert "7.40 GFLOP on 25.8 MB" in text  # 2 32 56 56 64 64 9; 2 (32 56 56 (64 + 64) + 64 64 9)
+    assert "floor 9.4 us: arithmetic 9.4 us at 791.2 TFLOP/s, memory 6.0 us at 4.32 TB/s" in text
+    (chosen,) = [line for line in text.splitlines() if line.startswith("  * wgmma")]
+    assert "cuda: " + chosen.split()[1] in text and "the least time by the model" in text
+    assert "implicit GEMM 0: 100352 x 64 outputs, depth 576, groups 1 (wgmma goes before it)" in text
+    assert "not fma 128x128, fma 64x64, fma 128x32: fma is for float64 and exact float32" in text
+    assert text.count("triton: dot ") == 1 and text.count("  * dot ") == 1
+
+
+def test_phases_loaders_and_another_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    text = explained(
+        capsys, "--input", "8,3,224,224", "--weight", "64,3,7,7", "--padding", "3", "--stride", "2", "--layout", "nchw",
+        "--direction", "backward_input", "--gpu", "a100", "--backend", "cuda", "--dtype", "fp32",
+    )  # fmt: skip
+    assert "stride (2, 2), padding before (3, 3)" in text
+    assert "not wgmma: wgmma and TMA's im2col are of compute capability 9.0 alone" in text
+    assert "in 4 launches" in text and "implicit GEMM 2: as 1" in text
+    assert "A is loaded one element at a time; not along depth: no 16 bytes run along the reduction" in text
+    assert "not mma 128x128, mma 64x64, mma 128x32: mma is for float16, bfloat16 and tf32" in text
+    assert "triton" not in text
+
+
+def test_why_hoppers_kernel_does_not_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    text = explained(capsys, "--input", "8,3,32,32", "--weight", "64,3,3,3", "--gpu", "h200", "--backend", "cuda")
+    assert "not wgmma: a group's 3 input and 64 output channels are not both multiples of 16 bytes" in text
+
+
+def test_a_depthwise_convolution_says_who_serves_it(capsys: pytest.CaptureFixture[str]) -> None:
+    text = explained(capsys, "--input", "8,96,56,56", "--weight", "96,1,7,7", "--padding", "3", "--groups", "96")
+    assert "depthwise_conv2d's kernels, they go before what follows" in text
+    assert "triton: elementwise" in text and "too narrow for a matrix product" in text
+
+
+def test_several_directions(capsys: pytest.CaptureFixture[str]) -> None:
+    directions = [argument for name in tuned.DIRECTIONS for argument in ("--direction", name)]
+    text = explained(capsys, "--input", "2,8,9,9", "--weight", "8,8,3,3", "--stride", "2,1", *directions)
+    for name in tuned.DIRECTIONS:
+        assert text.count(f"conv2d {name}, bf16") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input", "2,8,9", "--weight", "8,8,3,3"], "must be 4 numbers, but got 2,8,9"),
+        (["--input", "2,8,9,9", "--weight", "8,4,3,3"], r"expected input\[2, 8, 9, 9\] to have 4 channels"),
+        (["--input", "2,8,2,9", "--weight", "8,8,3,3"], "Kernel size can't be greater than actual input size"),
+        (["--input", "2,8,9,9", "--weight", "8,8,3,3", "--gpu", "v100"], "no GPU is called 'v100' here, only a100"),
+        (["--input", "2,8,9,9", "--weight", "8,8,3,3", "--dtype", "int8"], "invalid choice: 'int8'"),
+        (["--weight", "8,8,3,3"], "required: --input"),
+    ],
+)
+def test_wrong_arguments(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["explain", "conv2d", *arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+
+
+@pytest.mark.parametrize("dtype", tuned.DTYPES)
+def test_the_floor_is_the_longer_of_arithmetic_and_memory(dtype: str) -> None:
+    problem = Problem("forward", dtype, Layout.NHWC, CASE.geometry)
+    gpu = explain.machine("h200")
+    found = floor(problem, gpu)
+    size = {"fp64": 8, "fp32": 4, "tf32": 4}.get(dtype, 2)
+    rate = {"fp64": 34e12, "fp32": 67e12, "tf32": 495e12}.get(dtype, 989e12)
+    assert found.arithmetic == pytest.approx(2 * 32 * 56 * 56 * 64 * 64 * 9 / (0.8 * rate))
+    assert found.memory == pytest.approx(size * (2 * 32 * 56 * 56 * 64 + 64 * 64 * 9) / (0.9 * 4.8e12))
+    assert found.seconds == max(found.arithmetic, found.memory)
+
+
+def test_a_tuned_plan_is_shown_as_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem("forward", "bf16", Layout.NHWC, CASE.geometry)
+    key = tuned.key(*problem)
+    plans = {
+        "cuda": {key: {"engine": "mma", "tile": [128, 32], "a": "along_depth", "b": "along_depth", "splits": 1}},
+        "triton": {key: {"block": [32, 32, 32], "warps": 1, "stages": 2}},
+    }
+    monkeypatch.setattr(tuned, "gpus", lambda: ("NVIDIA A100-SXM4-80GB",))
+    monkeypatch.setattr(tuned, "plans", lambda gpu, backend: plans[backend] if "A100" in gpu else {})
+    text = "\n".join(explain.explain(problem, explain.machine("a100")))
+    assert "cuda: mma 128x32, A along depth, B along depth, splits 1, measured to be the fastest" in text
+    assert "triton: dot 32x32x32, 1 warps, 2 stages, measured to be the fastest" in text
+    other = "\n".join(explain.explain(problem, explain.machine("rtx3090")))
+    assert "measured" not in other
+
+
+def test_the_paper_check_in_the_docs_is_todays() -> None:
+    """What `python docs/figures/conv2d_paper_check.py` would write stands there; nothing in it is measured."""
+    root = Path(__file__).parent.parent
+    spec = importlib.util.spec_from_file_location("paper_check", root / "docs/figures/conv2d_paper_check.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    table = script.table()
+    assert script.BEGIN + table + script.END in (root / "docs/conv2d.md").read_text()
+    assert len(table.splitlines()) == 2 + 10
+    assert all(line.endswith("|  |  |") for line in table.splitlines()[2:])
