@@ -9,5 +9,8 @@ machine     which GPU, what versions, and its measured ceilings
 measure     one case: verify, memory, reproducibility, time
 results     JSON lines that a later run continues, and the comparison with an earlier run
 summary     means, the worst shapes and remarks, in lines of text
+report      CSV, pictures (plots) and one HTML page (report.html) of a result file
+performance docs/performance.md, made of all results
+networks    ResNet-50, MobileNetV2, ConvNeXt-T and U-Net in plain torch; network_bench trains and runs them
 run         the command: which cases, in what order, until the time is up
 """

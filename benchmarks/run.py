@@ -19,9 +19,11 @@ from typing import NoReturn
 from cnnkernels.geometry import Layout
 
 from . import cases as all_cases
+from . import network_bench, performance, report
 from .cases import Case
 from .machine import RESULTS, Machine, ceilings, session, this_machine
 from .measure import Bench, DeviceLost
+from .networks import NETWORKS
 from .providers import PROVIDERS, QUICK_PROVIDERS, Provider
 from .results import LOST, OK, Record, Results, regressions
 from .summary import OURS, Row, faults, one_line, remarks, summary
@@ -61,9 +63,12 @@ def chosen_providers(options: argparse.Namespace) -> list[Provider]:
 
 def default_output(machine: Machine, options: argparse.Namespace) -> Path:
     """One file a GPU; what is no measurement of a GPU goes where nobody takes it for one."""
-    folder = Path(os.environ.get("OUT") or RESULTS)
     name = "tiny" if options.tiny else machine.slug + ("-quick" if options.quick else "")
-    return folder / f"{name}.jsonl"
+    return _folder() / f"{name}.jsonl"
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("OUT") or RESULTS)
 
 
 class Watch:
@@ -165,8 +170,64 @@ def _types(cases: Iterable[Case]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(case.dtype for case in cases))
 
 
+def render(output: Path | None) -> int:
+    """CSV, pictures and page of one result file, or of all of them and then docs/performance.md."""
+    files = [output] if output is not None else performance.result_files()
+    for path in files:
+        if not path.is_file() or not (results := Results(path)).sessions:
+            print(f"cnnkernels bench: {path} holds no results", file=sys.stderr)
+            return 2
+        for written in report.write(results):
+            print(f"wrote {written}")
+    if output is None:
+        performance.DOCUMENT.write_text(performance.page(files))
+        print(f"wrote {performance.DOCUMENT}")
+    return 0
+
+
+def start(options: argparse.Namespace, machine: Machine, output: Path, types: Sequence[str]) -> tuple[Bench, Results]:
+    """The ceilings of the machine, and a session in the result file."""
+    ceiling = ceilings(machine, tuple(types))
+    print(f"{machine.name}: {ceiling}", flush=True)
+    results = Results(output)
+    patience = ONCE if options.tiny else QUICK if options.quick else Patience()
+    number = results.begin(session(machine, ceiling))
+    return Bench(machine, ceiling, patience, number, say), results
+
+
+def run_networks(options: argparse.Namespace, machine: Machine) -> int:
+    """Whole networks instead of their layers."""
+    names = options.network or list(NETWORKS)
+    if unknown := [name for name in names if name not in NETWORKS]:
+        print(f"cnnkernels bench: --whole has {', '.join(NETWORKS)}, not {', '.join(unknown)}", file=sys.stderr)
+        return 2
+    output = options.output or _folder() / f"{machine.slug}-networks.jsonl"
+    dtypes = options.dtype or ["bf16"]
+    bench, results = start(options, machine, output, dtypes)
+    deadline = time.time() + (options.seconds or float("inf"))
+    measured, cut = network_bench.run_all(names, dtypes, bench, results, lambda: time.time() >= deadline)
+    networks = [extra for extra in results.extras if extra["kind"] == "network"]
+    lines = ["whole networks, times as fast as PyTorch's own layers, eager:", *network_bench.table_of(networks)]
+    lines += [f"{one.status.upper()} {' '.join(one.name)}: {one.reason}" for one in measured if one.status != OK]
+    lines += [f"  cut: {what}" for what in cut]
+    print("\n".join(["", *lines, f"results: {output}"]), flush=True)
+    return int(any(one.status != OK for one in measured))
+
+
 def run(options: argparse.Namespace) -> int:
     """Measures, prints the summary, compares; the exit code says whether all is well."""
+    if options.report:
+        return render(options.output)
+    machine = this_machine()
+    if machine.device != "cuda" and not (options.tiny or options.list):
+        print(
+            "cnnkernels bench: needs a CUDA device. Without one: --tiny runs every case on a handful of elements, "
+            "--host measures what a CPU can tell, --list names the cases",
+            file=sys.stderr,
+        )
+        return 2
+    if options.whole:
+        return run_networks(options, machine)
     selected = select(options)
     if not selected:
         print("cnnkernels bench: no case passes these filters", file=sys.stderr)
@@ -174,26 +235,17 @@ def run(options: argparse.Namespace) -> int:
     if options.list:
         print("\n".join(case.key for case in selected))
         return 0
-    machine = this_machine()
-    if machine.device != "cuda" and not options.tiny:
-        print(
-            "cnnkernels bench: needs a CUDA device. Without one: --tiny runs every case on a handful of elements, "
-            "--host measures what a CPU can tell, --list names the cases",
-            file=sys.stderr,
-        )
-        return 2
+    return run_cases(options, machine, selected)
+
+
+def run_cases(options: argparse.Namespace, machine: Machine, selected: Sequence[Case]) -> int:
     output = options.output or default_output(machine, options)
     if options.tiny and options.output is None and output.exists():
         output.unlink()  # no measurement, nothing to go on with
     seconds = options.seconds or (QUICK_SECONDS if options.quick else float("inf"))
     deadline = float(os.environ.pop(DEADLINE, time.time() + seconds))
-    ceiling = ceilings(machine, _types(selected))
-    print(f"{machine.name}: {ceiling}", flush=True)
-    results = Results(output)
-    now = session(machine, ceiling)
-    done = results.done(now)
-    patience = ONCE if options.tiny else QUICK if options.quick else Patience()
-    bench = Bench(machine, ceiling, patience, results.begin(now))
+    bench, results = start(options, machine, output, _types(selected))
+    done = results.done(results.sessions[-1])
     cut = measure_all(selected, chosen_providers(options), bench, results, done, deadline)
     keys = {case.key for case in selected}
     records = [record for record in results.records.values() if record.key in keys]
@@ -203,5 +255,6 @@ def run(options: argparse.Namespace) -> int:
         more, worse = against(options.against, results, keys, options.tolerance)
         lines += more
         failed = failed or worse
-    print("\n".join(["", *lines, f"results: {output}"]), flush=True)
+    written = [] if options.tiny else report.write(results)
+    print("\n".join(["", *lines, *(f"wrote {path}" for path in written), f"results: {output}"]), flush=True)
     return int(failed)

@@ -29,12 +29,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--batch", action="append", type=int, metavar="N", help="(default: 32, 256 and 1)")
     what.add_argument("--layout", action="append", choices=("nhwc", "nchw"))
     what.add_argument("--provider", action="append", choices=PROVIDERS, help="only this one (default: all that can)")
+    what.add_argument("--whole", action="store_true", help="whole networks, trained and run, instead of their layers")
     what.add_argument("--list", action="store_true", help="name the cases, measure nothing")
     what.add_argument("--tiny", action="store_true", help="every kind of case in small: whether all run, on a CPU too")
     how = parser.add_argument_group("how")
     how.add_argument("--seconds", type=float, metavar="S", help="begin no case after this time; a later run goes on")
     how.add_argument("--output", type=Path, metavar="FILE", help="result file to append to or to go on with")
     how.add_argument("--against", type=Path, metavar="FILE", help="name what is slower than in an earlier result file")
+    how.add_argument(
+        "--report",
+        action="store_true",
+        help="measure nothing: tables and pictures of --output, or of all results with docs/performance.md",
+    )
     how.add_argument("--tolerance", type=float, default=0.05, help="what counts as slower (default: %(default)s)")
 
 

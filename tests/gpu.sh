@@ -6,7 +6,8 @@
 #   conformance  each PTX primitive on its own
 #   gpu          the other tests that only a GPU can run
 #   tests        all tests that run anywhere: here their kernels run on the GPU
-#   quick        `cnnkernels bench --quick`, its tables and plots      full      everything, as far as the time reaches
+#   quick        `cnnkernels bench --quick`, its tables and plots
+#   networks     `cnnkernels bench --whole`, and                full: every case; both as far as the time reaches
 # A stage that fails does not keep the next from its turn (but nothing runs without a build), and none takes more than
 # its share of LIMIT seconds. gpu.log and the results go to $OUT, or to benchmarks/results. What matters is printed last.
 # Where there is no GPU, CNNKERNELS_INTERPRET=1 runs the stages in the interpreters, to try this script.
@@ -24,7 +25,7 @@ export OUT PYTHONPATH=$TREE PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 CNNKERNELS_BUILD
 LOGS=$(mktemp -d)
 trap 'rm -rf "$LOGS"' EXIT
 
-declare -A SHARE=([build]=240 [conformance]=60 [gpu]=120 [tests]=200 [quick]=240 [full]=$LIMIT)
+declare -A SHARE=([build]=240 [conformance]=60 [gpu]=120 [tests]=200 [quick]=240 [networks]=$LIMIT [full]=$LIMIT)
 for stage in $STAGES; do
   [ -n "${SHARE[$stage]:-}" ] || { echo "gpu.sh: no stage $stage: there are ${!SHARE[*]}" >&2; exit 2; }
 done
@@ -48,6 +49,7 @@ gpu() { pytest -m gpu --ignore-glob='tests/test_ptx_*.py'; }
 # shellcheck disable=SC2046
 tests() { pytest $(workers) -m 'not gpu'; }
 quick() { if [ "$interpreting" = 0 ]; then bench --quick; else bench --tiny --op max_pool2d; fi; }
+networks() { bench --whole; }
 full() { bench; }
 
 summary=()
@@ -77,7 +79,7 @@ done
   for stage in $STAGES; do
     [ -f "$LOGS/$stage" ] || continue
     case $stage in
-      quick | full) sed -n '/^times as fast/,$p' "$LOGS/$stage" | cut -c 1-220 | head -n 60 ;;
+      quick | networks | full) sed -n '/times as fast as/,$p' "$LOGS/$stage" | cut -c 1-220 | head -n 60 ;;
       *) grep -E '^(FAILED|ERROR)|error:' "$LOGS/$stage" | cut -c 1-200 | head -n 15 ;;
     esac
   done
