@@ -40,11 +40,16 @@ Gemm backward_weight_gemm(const Problem& problem, const void* grad_output, const
 }
 
 std::size_t backward_weight_workspace(const Problem& problem, const Plan* asked) {
+  const auto bytes = [&](int splits) {
+    const std::int64_t all = splits == 1 ? 0 : splits * weights(problem);
+    return static_cast<std::size_t>(all * element_of(problem).accumulator_bytes());
+  };
   const auto hopper = hopper::plan_for(Direction::backward_weight, problem, asked);
+  if (hopper && asked != nullptr && asked->binding) return bytes(hopper->splits);
+  // Tensors that turn out not to be aligned go to the other engine, whose parts may be more.
   const Gemm gemm = backward_weight_gemm(problem, nullptr, nullptr, nullptr);
-  const Plan plan = hopper ? *hopper : decide(Direction::backward_weight, problem, gemm, asked);
-  if (plan.splits == 1) return 0;
-  return static_cast<std::size_t>(plan.splits * weights(problem) * element_of(problem).accumulator_bytes());
+  const int splits = decide(Direction::backward_weight, problem, gemm, asked).splits;
+  return bytes(hopper ? std::max(splits, hopper->splits) : splits);
 }
 
 void backward_weight(const Problem& problem, const void* grad_output, const void* input, void* grad_weight,

@@ -39,7 +39,7 @@ Explanation explain(Direction direction, const Problem& problem, const Machine& 
   }
   all.why_not_wgmma = hopper::why_not(direction, problem, machine).value_or("");
   if (!all.why_not_wgmma.empty()) return all;
-  all.wgmma = hopper::candidates(direction, problem, machine, splits);
+  all.wgmma = hopper::candidates(direction, problem, machine);
   if (tuned != nullptr && tuned->engine == Engine::wgmma) {
     all.wgmma.push_back({*tuned, nullptr, hopper::cost(*tuned, direction, problem, machine)});
     all.tuned = true;

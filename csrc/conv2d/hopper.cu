@@ -30,8 +30,7 @@ std::optional<Plan> plan_for(Direction direction, const Problem& problem, const 
     if (asked != nullptr && asked->engine != Engine::wgmma) return std::nullopt;
     if (why_not(direction, problem, machine) || unaligned(pointers)) return std::nullopt;
     if (asked != nullptr) return *asked;
-    const std::vector<Candidate> all =
-        candidates(direction, problem, machine, splits_for(direction, problem));
+    const std::vector<Candidate> all = candidates(direction, problem, machine);
     return all[cheapest(all)].plan;
   }
   if (asked->engine != Engine::wgmma) return std::nullopt;

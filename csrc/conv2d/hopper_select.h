@@ -28,9 +28,10 @@ struct Product {
 
 inline std::vector<Product> products(Direction direction, const Problem& problem, int splits) {
   const Conv2dGeometry& g = problem.geometry;
-  const std::int64_t elements = kRowBytes / Element{problem.dtype, problem.tf32}.bytes();
+  const std::int64_t bytes = Element{problem.dtype, problem.tf32}.bytes(), elements = kRowBytes / bytes;
   const std::int64_t c = g.c / g.groups, k = g.k / g.groups, pixels = g.n * g.p * g.q;
-  if (direction == Direction::forward) return {{pixels, k, g.r * g.s * ceil_div(c, elements)}};
+  const int span = span_of(direction, problem);
+  if (direction == Direction::forward) return {{pixels, k, stages_of(g.r * g.s, c * bytes, span)}};
   if (direction == Direction::backward_weight)
     return {{k, g.r * g.s * ceil_div(c, elements) * elements, ceil_div(ceil_div(pixels, elements), splits)}};
   std::vector<Product> found;
@@ -38,7 +39,7 @@ inline std::vector<Product> products(Direction direction, const Problem& problem
     const PhaseAxis h = phase_axis(a, g.h, g.r, g.stride_h, g.pad_h, g.dilation_h);
     for (std::int64_t b = 0; b < std::min(g.stride_w, g.w); ++b) {
       const PhaseAxis w = phase_axis(b, g.w, g.s, g.stride_w, g.pad_w, g.dilation_w);
-      found.push_back({g.n * h.pixels * w.pixels, c, h.taps * w.taps * ceil_div(k, elements)});
+      found.push_back({g.n * h.pixels * w.pixels, c, stages_of(h.taps * w.taps, k * bytes, span)});
     }
   }
   return found;
@@ -91,15 +92,34 @@ inline Cost cost(const Plan& plan, Direction direction, const Problem& problem, 
   return c;
 }
 
-inline std::vector<Candidate> candidates(Direction direction, const Problem& problem, const Machine& machine,
-                                         int splits) {
+// Parts of backward_weight's sum with which its tiles fill the GPU's processors that often, less than once
+// over: long enough to be worth a block, partial sums within the workspace limit.
+inline int splits_for(const Problem& problem, const Tile& tile, int waves) {
+  constexpr std::int64_t kShortestPart = 8;  // in stages
+  const Product p = products(Direction::backward_weight, problem, 1).front();
+  const std::int64_t groups = problem.geometry.groups;
+  const std::int64_t tiles = ceil_div(p.rows, tile.rows) * ceil_div(p.columns, tile.columns) * groups;
+  const std::int64_t affordable =
+      kWorkspaceLimit / (p.rows * p.columns * groups * std::int64_t(sizeof(float)));
+  const std::int64_t splits = std::min({waves * kProcessors / tiles, p.stages / kShortestPart, affordable});
+  return static_cast<int>(std::max<std::int64_t>(splits, 1));
+}
+
+// The bits of backward_weight depend on its parts. So they are chosen as an H200 would, by every Hopper.
+inline std::vector<Candidate> candidates(Direction direction, const Problem& problem,
+                                         const Machine& machine) {
+  const bool parts = direction == Direction::backward_weight;
+  static const Machine& judge_of_parts = machine_named("h200");
+  const Machine& judge = parts ? judge_of_parts : machine;
+  constexpr int kMostWaves = 4;
   std::vector<Candidate> found;
-  for (int tile = 0; tile < kHopperTileCount; ++tile) {
-    Plan plan;
-    plan.engine = Engine::wgmma;
-    plan.tile = tile;
-    plan.splits = splits;
-    found.push_back({plan, nullptr, cost(plan, direction, problem, machine)});
+  Plan plan;
+  plan.engine = Engine::wgmma;
+  for (plan.tile = 0; plan.tile < kHopperTileCount; ++plan.tile) {
+    for (int waves = 1, before = 0; waves <= (parts ? kMostWaves : 1); ++waves, before = plan.splits) {
+      plan.splits = parts ? splits_for(problem, tile_of(plan), waves) : 1;
+      if (plan.splits != before) found.push_back({plan, nullptr, cost(plan, direction, problem, judge)});
+    }
   }
   return found;
 }
