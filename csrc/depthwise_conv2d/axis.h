@@ -39,6 +39,7 @@ struct Axis {
 
 template <int kStride>
 struct Forward {
+  static constexpr bool kSparse = kStride > 1;
   static constexpr CNN_HOST_DEVICE int window(int strip, int chunk) { return (strip - 1) * kStride + chunk; }
   static constexpr CNN_HOST_DEVICE bool meet(int o, int t, int i, int) { return i == o * kStride + t; }
   static CNN_DEVICE bool can_start(Index) { return true; }
@@ -50,6 +51,7 @@ struct Forward {
 // The gradient of a stride of 2: half of the taps reach a result. Strips start where o + pad is even and
 // chunks at even taps, so which half is known at compile time.
 struct BackwardByTwo {
+  static constexpr bool kSparse = false;
   static constexpr CNN_HOST_DEVICE int lead(int chunk) {
     return chunk / 2;
   }  // elements before the one that tap 0 of result 0 meets
@@ -66,6 +68,17 @@ struct BackwardByTwo {
 };
 
 // Any stride and dilation, forward or backward: taps one at a time.
-struct Anyhow {};
+struct Anyhow {
+  static constexpr bool kSparse = false;
+};
+
+// Results of a strip: more of them share what is read, as long as sums and elements fit into registers. A
+// `sparse` walk reads more than one element for each.
+constexpr CNN_HOST_DEVICE int strip_of(int vector, int chunk, bool sparse) {
+  return (chunk > 0 && sparse) || (vector == 8 && chunk <= 3) ? 4 : 8;
+}
+inline int strip_of(int vector, int chunk, const Axis& axis) {
+  return strip_of(vector, chunk, !axis.transposed && axis.stride > 1);
+}
 
 }  // namespace cnnkernels::depthwise_conv2d

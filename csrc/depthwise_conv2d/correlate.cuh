@@ -22,7 +22,7 @@ struct Site {
 };
 
 // Neighbouring threads stand at neighbouring memory: lanes (of NHWC), then columns, then rows, then images.
-template <int V>
+template <int V, int kStrip>
 CNN_DEVICE Site site_of(const Correlation& c, Index block, Index thread) {
   const Tiling& t = c.tiling;
   const Index lane = split(thread, t.lanes);
@@ -87,7 +87,7 @@ CNN_DEVICE void stage(const Correlation& c, const T* __restrict__ filter, Accumu
 }
 
 // A thread's kStrip x V sums.
-template <class T, int V>
+template <class T, int V, int kStrip>
 struct Strip {
   using Wide = Vector<Accumulator<T>, V>;
   Wide sum[kStrip];
@@ -99,14 +99,14 @@ struct Strip {
 };
 
 // kChunk taps beside each other: each element of the window is read and widened once and serves all of them.
-template <int kChunk, class Walk, class T, int V>
-CNN_DEVICE void add_chunk(Strip<T, V>& strip, const Axis& axis, const T* __restrict__ line, std::int64_t step,
-                          Index first, const Accumulator<T>* weights, Index slots) {
+template <int kChunk, class Walk, class T, int V, int kStrip>
+CNN_DEVICE void add_chunk(Strip<T, V, kStrip>& strip, const Axis& axis, const T* __restrict__ line,
+                          std::int64_t step, Index first, const Accumulator<T>* weights, Index slots) {
   constexpr int kWindow = Walk::window(kStrip, kChunk);
   Vector<T, V> window[kWindow];
 #pragma unroll
   for (int i = 0; i < kWindow; ++i) window[i] = element<V>(axis, line, step, first + i);
-  typename Strip<T, V>::Wide weight[kChunk];
+  typename Strip<T, V, kStrip>::Wide weight[kChunk];
 #pragma unroll
   for (int t = 0; t < kChunk; ++t) weight[t] = load<V>(weights + t * slots);
 #pragma unroll
@@ -121,9 +121,9 @@ CNN_DEVICE void add_chunk(Strip<T, V>& strip, const Axis& axis, const T* __restr
   }
 }
 
-template <class T, int V>
-CNN_DEVICE void add_tap(Strip<T, V>& strip, const Axis& axis, const T* __restrict__ line, std::int64_t step,
-                        Index a, Index tap, const Accumulator<T>* weights) {
+template <class T, int V, int kStrip>
+CNN_DEVICE void add_tap(Strip<T, V, kStrip>& strip, const Axis& axis, const T* __restrict__ line,
+                        std::int64_t step, Index a, Index tap, const Accumulator<T>* weights) {
   const auto weight = load<V>(weights);
   Vector<T, V> x[kStrip];
 #pragma unroll
@@ -133,16 +133,17 @@ CNN_DEVICE void add_tap(Strip<T, V>& strip, const Axis& axis, const T* __restric
 }
 
 template <class T, int V, int kChunk, class Walk>
-CNN_KERNEL(kThreads, 1)
+CNN_KERNEL(kThreads, kChunk <= 3 && !Walk::kSparse ? 2 : 1)
 correlate_kernel(const Correlation c, const T* __restrict__ source, const T* __restrict__ filter,
                  const T* __restrict__ bias, T* __restrict__ result) {
   using A = Accumulator<T>;
+  constexpr int kStrip = strip_of(V, kChunk, Walk::kSparse);
   CNN_DYNAMIC_SHARED(shared);
   A* const weights = reinterpret_cast<A*>(shared);
   const Index slots = extent(c.batch.slots), taps = extent(c.batch.taps);
-  const Site site = site_of<V>(c, static_cast<Index>(blockIdx.x), static_cast<Index>(threadIdx.x));
+  const Site site = site_of<V, kStrip>(c, static_cast<Index>(blockIdx.x), static_cast<Index>(threadIdx.x));
 
-  Strip<T, V> strip;
+  Strip<T, V, kStrip> strip;
 #pragma unroll
   for (int v = 0; v < V; ++v) {
     const A start = bias != nullptr && site.active ? widen(bias[site.channel + v]) : A(0);
@@ -194,17 +195,22 @@ correlate_kernel(const Correlation c, const T* __restrict__ source, const T* __r
   }
 }
 
+// The kernels that select.h's chunk_exists promises.
 template <class T, int V, int kChunk>
 auto kernel_for(const Axis& a) {
-  if (a.transposed) return &correlate_kernel<T, V, kChunk, BackwardByTwo>;
-  return a.stride == 1 ? &correlate_kernel<T, V, kChunk, Forward<1>>
-                       : &correlate_kernel<T, V, kChunk, Forward<2>>;
+  if constexpr (kChunk < 7) {
+    if (a.transposed) return &correlate_kernel<T, V, kChunk, BackwardByTwo>;
+    if (a.stride == 2) return &correlate_kernel<T, V, kChunk, Forward<2>>;
+  }
+  return &correlate_kernel<T, V, kChunk, Forward<1>>;
 }
 
 template <class T, int V>
 auto kernel_for(const Axis& a, int chunk) {
-  if constexpr (sizeof(T) < sizeof(double)) {
+  if constexpr (sizeof(T) <= 4) {
     if (chunk == 5) return kernel_for<T, V, 5>(a);
+  }
+  if constexpr (sizeof(T) == 2) {
     if (chunk == 7) return kernel_for<T, V, 7>(a);
   }
   return chunk == 3 ? kernel_for<T, V, 3>(a) : &correlate_kernel<T, V, 0, Anyhow>;
@@ -226,7 +232,8 @@ void launch_correlation(const Correlation& correlation, const Plan& plan, const 
   const std::int64_t channels = c.channels.divisor;
   const std::int64_t images = c.channels_last ? c.images : c.images * channels;
   t.lane_blocks = c.channels_last ? blocks(channels, plan.lanes * plan.vector) : FastDivide(1);
-  t.strip_blocks = blocks(ceil_div(c.a.result_size - t.first_result, kStrip), plan.strips);
+  t.strip_blocks =
+      blocks(ceil_div(c.a.result_size - t.first_result, strip_of(plan.vector, plan.chunk, c.a)), plan.strips);
   t.line_blocks = blocks(c.b.result_size, plan.lines);
   const double count = double(t.lane_blocks.divisor) * t.strip_blocks.divisor * t.line_blocks.divisor *
                        double(ceil_div(images, plan.images));

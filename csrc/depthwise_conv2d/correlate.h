@@ -12,8 +12,6 @@
 
 namespace cnnkernels::depthwise_conv2d {
 
-inline constexpr int kStrip = 8;  // results of a thread along a
-
 // How results are spread over threads. FastDivide holds an extent that something is divided by.
 struct Tiling {
   FastDivide lanes, strips, lines;                    // threads of a block; images are the rest

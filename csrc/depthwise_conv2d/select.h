@@ -32,29 +32,35 @@ inline bool can_vectorize(const Problem& problem) {
          g.c % (kVectorBytes / element_bytes(problem.dtype)) == 0;
 }
 
-// fp64 has the narrowest chunk alone: it is bound by arithmetic whatever is read twice.
-inline bool chunk_exists(int chunk, DType dtype) {
-  return chunk == 3 || ((chunk == 5 || chunk == 7) && dtype != DType::float64);
+// Kernels are compiled for the shapes in use: 7 taps at once for 16-bit types and a stride of 1, 5 for all
+// but fp64, which is bound by arithmetic whatever is read twice.
+inline bool chunk_exists(int chunk, const Axis& a, DType dtype) {
+  const int bytes = element_bytes(dtype);
+  return chunk == 3 || (chunk == 5 && bytes <= 4) || (chunk == 7 && bytes == 2 && a.stride == 1);
 }
 
 // Are a strip's reads known at compile time? backward_weight reads as forward does.
-inline bool can_chunk(const Axis& a, int chunk) {
-  return chunk <= a.taps && a.dilation == 1 && (a.transposed ? a.stride == 2 : a.stride <= 2);
+inline bool can_chunk(int chunk, const Axis& a, DType dtype) {
+  return chunk_exists(chunk, a, dtype) && chunk <= a.taps && a.dilation == 1 &&
+         (a.transposed ? a.stride == 2 : a.stride <= 2);
 }
 
-// The chunk with which a line of taps reads least, 0 where none can serve.
-inline int chunk_for(const Axis& a, DType dtype) {
-  int best = 0, least = a.taps * kStrip;
+// The elements that a strip reads for one line of taps, by the kernel with a chunk.
+inline int reads_of(const Axis& a, int vector, int chunk) {
+  const int strip = strip_of(vector, chunk, a);
+  if (chunk == 0) return a.taps * strip;
+  const int window = a.transposed ? BackwardByTwo::window(strip, chunk) : (strip - 1) * a.stride + chunk;
+  const int whole = a.transposed ? 1 : a.taps / chunk;
+  return whole * window + (a.taps - whole * chunk) * strip;
+}
+
+// The chunk with which a result's line of taps reads least, 0 where none can serve.
+inline int chunk_for(const Axis& a, int vector, DType dtype) {
+  int best = 0;
   for (const int chunk : kChunks) {
-    if (!chunk_exists(chunk, dtype) || !can_chunk(a, chunk)) continue;
-    const int window = a.transposed ? BackwardByTwo::window(kStrip, chunk)
-                                    : (kStrip - 1) * a.stride + chunk;  // Forward<stride>::window
-    const int whole = a.transposed ? 1 : a.taps / chunk;
-    const int reads = whole * window + (a.taps - whole * chunk) * kStrip;
-    if (reads < least) {
-      least = reads;
+    if (can_chunk(chunk, a, dtype) && reads_of(a, vector, chunk) * strip_of(vector, best, a) <
+                                          reads_of(a, vector, best) * strip_of(vector, chunk, a))
       best = chunk;
-    }
   }
   return best;
 }
@@ -71,7 +77,8 @@ inline void choose_block(Plan& plan, const Problem& problem, const Correlation& 
   const bool nhwc = problem.layout == Layout::nhwc;
   const std::int64_t lanes = nhwc ? ceil_div(channels, plan.vector) : 1;
   const std::int64_t images = nhwc ? problem.geometry.n : problem.geometry.n * channels;
-  const std::int64_t strips = ceil_div(c.a.result_size + 1, kStrip), lines = c.b.result_size;
+  const std::int64_t strips = ceil_div(c.a.result_size + 1, strip_of(plan.vector, plan.chunk, c.a)),
+                     lines = c.b.result_size;
   const double threads = double(lanes) * double(images) * double(strips) * double(lines);
   std::int64_t room = threads >= double(kWantedBlocks * kThreads) ? kThreads
                       : threads >= kWantedBlocks * 128.0          ? 128
@@ -125,7 +132,7 @@ inline void choose_splits(Plan& plan, const Problem& problem, const WeightGradie
 inline int weight_chunk_for(const Axis& a, DType dtype) {
   int best = 0;
   for (const int chunk : kChunks) {
-    if (!chunk_exists(chunk, dtype) || !can_chunk(a, chunk)) continue;
+    if (!can_chunk(chunk, a, dtype)) continue;
     if (best == 0 || ceil_div(a.taps, chunk) < ceil_div(a.taps, best)) best = chunk;
   }
   return best;
@@ -140,7 +147,7 @@ inline Plan select(Direction direction, const Problem& problem, bool may_vectori
     choose_splits(plan, problem, w);
   } else {
     const Correlation c = correlation_of(direction, problem, plan.vector);
-    plan.chunk = chunk_for(c.a, problem.dtype);
+    plan.chunk = chunk_for(c.a, plan.vector, problem.dtype);
     choose_block(plan, problem, c);
   }
   return plan;
@@ -159,10 +166,8 @@ inline void validate(Direction direction, const Plan& plan, const Problem& probl
   const bool correlates = direction != Direction::backward_weight;
   const Axis a = correlates ? correlation_of(direction, problem, plan.vector).a
                             : weight_gradient(problem, plan.vector > 1).a;
-  if (plan.chunk != 0) {
-    if (!chunk_exists(plan.chunk, problem.dtype)) refuse("there is no such chunk for this type");
-    if (!can_chunk(a, plan.chunk)) refuse("a chunk needs as many taps, dilation 1 and a stride of 1 or 2");
-  }
+  if (plan.chunk != 0 && !can_chunk(plan.chunk, a, problem.dtype))
+    refuse("a chunk needs as many taps, dilation 1, a stride of 1 or 2, and a kernel for the type");
   const int extents[] = {plan.lanes, plan.strips,  plan.lines, plan.images,
                          plan.tiles, plan.workers, plan.splits};
   for (const int extent : extents)

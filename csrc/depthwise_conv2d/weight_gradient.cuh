@@ -158,16 +158,21 @@ weight_gradient_kernel(const WeightGradient g, const T* __restrict__ grad_output
   }
 }
 
+// The kernels that select.h's chunk_exists promises.
 template <class T, int V, int kChunk>
 auto weight_gradient_kernel_for(const Axis& a) {
-  return a.stride == 1 ? &weight_gradient_kernel<T, V, kChunk, Forward<1>>
-                       : &weight_gradient_kernel<T, V, kChunk, Forward<2>>;
+  if constexpr (kChunk < 7) {
+    if (a.stride == 2) return &weight_gradient_kernel<T, V, kChunk, Forward<2>>;
+  }
+  return &weight_gradient_kernel<T, V, kChunk, Forward<1>>;
 }
 
 template <class T, int V>
 auto weight_gradient_kernel_for(const Axis& a, int chunk) {
-  if constexpr (sizeof(T) < sizeof(double)) {
+  if constexpr (sizeof(T) <= 4) {
     if (chunk == 5) return weight_gradient_kernel_for<T, V, 5>(a);
+  }
+  if constexpr (sizeof(T) == 2) {
     if (chunk == 7) return weight_gradient_kernel_for<T, V, 7>(a);
   }
   return chunk == 3 ? weight_gradient_kernel_for<T, V, 3>(a) : &weight_gradient_kernel<T, V, 0, Anyhow>;

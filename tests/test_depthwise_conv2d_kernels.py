@@ -1,0 +1,361 @@
+"""depthwise_conv2d's CUDA kernels, configuration by configuration: every access, chunk, block and type must give the
+exact result on small integers, the same bits whatever the order of threads, and touch no byte beside its tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import functools
+import itertools
+import math
+import weakref
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from conftest import DEVICE, HAS_GPU
+from conv2d_helpers import (
+    DIRECTIONS,
+    ELEMENTS,
+    Place,
+    convolve,
+    floats,
+    from_memory,
+    in_memory,
+    integers,
+    result_shape,
+)
+from native_tests import aligned_copy
+from torch import Tensor
+
+from cnnkernels import native
+from cnnkernels.geometry import Layout
+from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.depthwise_cases import DEPTHWISE_CONV2D, depthwise
+from cnnkernels.testing.numerics import assert_within, rounding_bound
+
+NCHW, NHWC = Layout.NCHW, Layout.NHWC
+TYPES = {name: ELEMENTS[name][:2] for name in ("fp64", "fp32", "fp16", "bf16")}
+VECTOR = {"fp64": 2, "fp32": 4, "fp16": 8, "bf16": 8}
+
+layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
+elements = pytest.mark.parametrize("element", list(TYPES))
+directions = pytest.mark.parametrize("direction", DIRECTIONS)
+
+
+def aligned(flat: Tensor) -> Tensor:
+    """Memory as PyTorch's allocator for GPUs gives it."""
+    raw = flat.contiguous().view(torch.uint8)
+    return aligned_copy(raw).view(flat.dtype)
+
+
+class Machine:
+    """The native module's launchers, on the interpreter or a GPU."""
+
+    def __init__(self, module: ModuleType, device: str) -> None:
+        self.module = module
+        self.device = device
+
+    def geometry(self, case: Conv2dCase) -> Any:
+        return self.module.Conv2dGeometry(*case.geometry)
+
+    def plan(self, direction: str, case: Conv2dCase, layout: Layout, element: str, **changes: int) -> Any:
+        """What the selection would do, but for some changes."""
+        which = getattr(self.module.DepthwiseConv2dDirection, direction)
+        plan = self.module.depthwise_conv2d_plan(which, TYPES[element][1], int(layout), self.geometry(case))
+        for name, value in changes.items():
+            setattr(plan, name, value)
+        return plan
+
+    def run(
+        self,
+        direction: str,
+        case: Conv2dCase,
+        layout: Layout,
+        element: str,
+        operands: tuple[Tensor, Tensor],
+        plan: Any = None,
+        bias: Tensor | None = None,
+        place: Place = aligned,
+    ) -> Tensor:
+        """The result on the CPU. `place` decides where operands, bias, result and workspace lie."""
+        torch_dtype, dtype = TYPES[element]
+        geometry, m = self.geometry(case), self.module
+        first, second = (place(in_memory(t.to(torch_dtype), layout).to(self.device)) for t in operands)
+        shape = result_shape(direction, case)
+        result = place(torch.full((math.prod(shape),), float("nan"), dtype=torch_dtype, device=self.device))
+        pointers = [first.data_ptr(), second.data_ptr()]
+        rest = (dtype, int(layout), geometry, 0, plan)
+        if direction == "forward":
+            b = None if bias is None else place(bias.to(torch_dtype).to(self.device))
+            m.depthwise_conv2d_forward(*pointers, 0 if b is None else b.data_ptr(), result.data_ptr(), *rest)
+        elif direction == "backward_input":
+            m.depthwise_conv2d_backward_input(*pointers, result.data_ptr(), *rest)
+        else:
+            size = m.depthwise_conv2d_backward_weight_workspace(dtype, int(layout), geometry, plan)
+            workspace = aligned(torch.full((size,), 255, dtype=torch.uint8, device=self.device))
+            m.depthwise_conv2d_backward_weight(*pointers, result.data_ptr(), workspace.data_ptr(), *rest)
+        return from_memory(result.cpu(), shape, layout)
+
+
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    return Machine(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
+
+
+@pytest.fixture
+def schedules(machine: Machine) -> Iterator[list[dict[str, Any]]]:
+    """Orders of threads to run under; a GPU has its own."""
+    if HAS_GPU:
+        yield [{}]
+        return
+    before = machine.module.schedule()
+    yield [
+        {"order": "reversed", "seed": 0, "delivery": "late"},
+        {"order": "random", "seed": 1, "delivery": "random"},
+        {"order": "random", "seed": 2, "delivery": "late"},
+    ]
+    machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
+
+
+@functools.cache
+def right(direction: str, case: Conv2dCase) -> Tensor:
+    return integers(case).expected(direction, case)
+
+
+def check(machine: Machine, direction: str, case: Conv2dCase, layout: Layout, element: str, plan: Any, **how) -> None:
+    data = integers(case)
+    bias = data.b if direction == "forward" else None
+    expected = right(direction, case) + (0 if bias is None else bias.view(-1, 1, 1))
+    result = machine.run(direction, case, layout, element, data.operands(direction), plan, bias, **how)
+    assert torch.equal(result, expected.to(result.dtype)), plan
+
+
+# Every kernel compiled: a stride for each walk, a filter for each chunk.
+WALKS = [
+    *[(stride, chunk) for stride in (1, 2) for chunk in (0, 3, 5)],
+    (1, 7),
+    (3, 0),
+]
+
+
+@directions
+@elements
+@pytest.mark.parametrize("vector", [True, False], ids=["vector", "scalar"])
+@pytest.mark.parametrize(("stride", "chunk"), WALKS)
+def test_every_kernel(machine: Machine, direction: str, element: str, vector: bool, stride: int, chunk: int) -> None:
+    case = depthwise("", 1, 8, (9, 8), (7, 7), (stride, stride), (3, 2))
+    plan = machine.plan(direction, case, NHWC, element, chunk=chunk, vector=VECTOR[element] if vector else 1)
+    plan.lanes = max(1, plan.lanes // 8)
+    if (element == "fp64" and chunk == 5) or (element in ("fp64", "fp32") and chunk == 7):
+        with pytest.raises(ValueError, match="a kernel for the type"):
+            check(machine, direction, case, NHWC, element, plan)
+        return
+    check(machine, direction, case, NHWC, element, plan)
+
+
+# lanes, strips, lines, images
+BLOCKS = [(1, 1, 1, 1), (3, 2, 1, 2), (2, 1, 5, 1), (1, 3, 2, 4), (2, 2, 4, 3)]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+@pytest.mark.parametrize("vector", [8, 1])
+@layouts
+@pytest.mark.parametrize("direction", ["forward", "backward_input"])
+def test_every_block(machine: Machine, direction: str, layout: Layout, vector: int, block: tuple[int, ...]) -> None:
+    """Extents that do not divide the result's, in every dimension of a block."""
+    if layout is NCHW:
+        if vector == 8:
+            with pytest.raises(ValueError, match="16 bytes of channels"):
+                case = depthwise("", 1, 8, (4, 4), (3, 3))
+                check(machine, direction, case, layout, "bf16", machine.plan(direction, case, layout, "bf16", vector=8))
+            return
+        block = (1, *block[1:])
+    case = depthwise("", 3, 24, (11, 10), (3, 3), (1, 1), (1, 1))
+    lanes, strips, lines, images = block
+    changes = {"vector": vector, "lanes": lanes, "strips": strips, "lines": lines, "images": images}
+    check(machine, direction, case, layout, "bf16", machine.plan(direction, case, layout, "bf16", **changes))
+
+
+# lanes, tiles, workers, splits
+SHARES = [(1, 1, 1, 1), (2, 3, 5, 1), (3, 2, 7, 4), (1, 2, 64, 50)]
+
+
+@pytest.mark.parametrize("share", SHARES, ids=str)
+@pytest.mark.parametrize("vector", [4, 1])
+@layouts
+def test_every_share_of_the_weights_sum(machine: Machine, layout: Layout, vector: int, share: tuple[int, ...]) -> None:
+    """Also more splits than there are positions: the surplus adds zeros."""
+    if layout is NCHW:
+        vector = 1
+    case = depthwise("", 2, 12, (7, 9), (4, 5), (1, 1), (1, 2))
+    lanes, tiles, workers, splits = share
+    changes = {"vector": vector, "lanes": lanes, "tiles": tiles, "workers": workers, "splits": splits, "chunk": 3}
+    plan = machine.plan("backward_weight", case, layout, "fp32", **changes)
+    check(machine, "backward_weight", case, layout, "fp32", plan)
+
+
+def test_filters_beyond_shared_memory(machine: Machine) -> None:
+    """Taken in batches of lines, and of taps where a line alone is too long."""
+    tall, wide = depthwise("", 1, 8, (40, 3), (97, 9), padding=(48, 4)), depthwise("", 1, 8, (1, 900), (1, 890))
+    for case in (tall, wide):
+        check(machine, "forward", case, NHWC, "fp16", machine.plan("forward", case, NHWC, "fp16"))
+
+
+@directions
+@layouts
+@pytest.mark.parametrize("element", ["fp32", "bf16"])
+def test_every_schedule(
+    machine: Machine, schedules: list[dict[str, Any]], direction: str, layout: Layout, element: str
+) -> None:
+    """A missing barrier shows as poison or as wrong numbers in one of these orders, and the bits never change."""
+    case = depthwise("", 1, 16, (9, 11), (5, 3), (1, 1), (2, 1))
+    data = floats(case, TYPES[element][0])
+    plan = machine.plan(direction, case, layout, element)
+    if direction == "backward_weight":
+        plan.splits = 3
+    results = []
+    for schedule in schedules:
+        if schedule:
+            machine.module.set_schedule(**schedule)
+        check(machine, direction, case, layout, element, plan)
+        results.append(machine.run(direction, case, layout, element, data.operands(direction), plan))
+    assert all(torch.equal(results[0], result) for result in results)
+
+
+@layouts
+@pytest.mark.parametrize("direction", ["forward", "backward_input"])
+@pytest.mark.parametrize("element", ["fp32", "bf16"])
+def test_a_sample_does_not_depend_on_its_batch(machine: Machine, direction: str, layout: Layout, element: str) -> None:
+    case = depthwise("", 17, 8, (8, 9), (3, 3), (2, 1), (1, 1))
+    data = floats(case, TYPES[element][0])
+    first, second = data.operands(direction)
+    together = machine.run(direction, case, layout, element, (first, second))
+    for sample in (0, 16):
+        alone = dataclasses.replace(case, n=1)
+        single = machine.run(direction, alone, layout, element, (first[sample : sample + 1], second))
+        assert torch.equal(single[0], together[sample])
+
+
+def test_the_plan_does_not_depend_on_the_batch_where_bits_do(machine: Machine) -> None:
+    """The order of a result's sum follows from the access and the chunk."""
+    for case, layout, element in itertools.product(DEPTHWISE_CONV2D, Layout, TYPES):
+        for direction in ("forward", "backward_input"):
+            plans = [machine.plan(direction, dataclasses.replace(case, n=n), layout, element) for n in (1, 3, 64, 1000)]
+            assert len({(plan.vector, plan.chunk) for plan in plans}) == 1
+
+
+ROUNDING = [
+    depthwise("", 3, 16, (12, 11), (3, 3), padding=(1, 1)),
+    depthwise("", 1, 3, (13, 12), (9, 8), (2, 1), (4, 4), multiplier=2),
+    depthwise("", 4, 8, (7, 7), (7, 7), padding=(3, 3)),
+]
+
+
+@elements
+@layouts
+@directions
+@pytest.mark.parametrize("case", ROUNDING, ids=range(len(ROUNDING)))
+def test_rounding(machine: Machine, direction: str, layout: Layout, element: str, case: Conv2dCase) -> None:
+    """At most twice the error of PyTorch's own operator in the same type, plus what the reduction's length allows:
+    16-bit types are summed in fp32."""
+    torch_dtype, _ = TYPES[element]
+    data = floats(case, torch_dtype)
+    operands = data.operands(direction)
+    reference = data.expected(direction, case)
+    theirs = convolve(direction, case, *(t.to(torch_dtype) for t in operands))
+    magnitude = convolve(direction, case, *(t.abs() for t in operands))
+    g = case.geometry
+    reduction = {
+        "forward": g.r * g.s,
+        "backward_input": g.k // g.c * g.r * g.s,
+        "backward_weight": g.n * g.p * g.q,
+    }[direction]
+    result = machine.run(direction, case, layout, element, operands)
+    bound = rounding_bound(reference, theirs, reduction, magnitude, torch_dtype)
+    assert_within(result, reference, bound, f"{direction} {element}")
+
+
+@pytest.mark.parametrize(("element", "ulp"), [("fp16", 2.0**-10), ("bf16", 2.0**-7)])
+@layouts
+def test_bias_is_added_before_the_only_rounding(machine: Machine, element: str, ulp: float, layout: Layout) -> None:
+    """1 + ulp/2 is a tie that would round to 1; a bias of ulp/8 decides it only if it is added in fp32."""
+    case = depthwise("", 1, 1, (1, 2), (1, 2))
+    x, w = torch.ones(case.input_shape), torch.tensor([1.0, ulp / 2]).view(case.weight_shape)
+    y = machine.run("forward", case, layout, element, (x, w), bias=torch.tensor([ulp / 8]))
+    assert y.item() == 1 + ulp
+
+
+@directions
+@layouts
+def test_infinity_reaches_what_it_should(machine: Machine, direction: str, layout: Layout) -> None:
+    """A result is finite where no tap meets the infinity: nothing is multiplied by a zero that stands for nothing."""
+    case = depthwise("", 1, 8, (9, 10), (4, 3))
+    data = floats(case, torch.float32)
+    first, second = (t.clone() for t in data.operands(direction))
+    (second if direction == "backward_weight" else first)[0, :, -1, -1] = math.inf
+    expected = convolve(direction, case, first, second)
+    result = machine.run(direction, case, layout, "fp32", (first, second))
+    assert torch.equal(result.isfinite(), expected.isfinite())
+    assert 0 < expected.isfinite().sum() < expected.numel()
+
+
+class Guarded:
+    """Tensors that end, or begin, where the next byte may not be touched."""
+
+    def __init__(self, machine: Machine, after: bool) -> None:
+        self.module, self.after = machine.module, after
+
+    def __call__(self, flat: Tensor) -> Tensor:
+        size = flat.numel() * flat.element_size()
+        address = self.module.guarded_alloc(size, self.after)
+        memory = (ctypes.c_uint8 * size).from_address(address)
+        weakref.finalize(memory, self.module.guarded_free, address)
+        tensor = torch.frombuffer(memory, dtype=flat.dtype)
+        tensor.copy_(flat)
+        return tensor
+
+
+GUARDED = [case for case in DEPTHWISE_CONV2D if case.c * case.h * case.w < 600][::3]
+
+
+@pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
+@pytest.mark.parametrize("case", GUARDED, ids=str)
+@layouts
+def test_nothing_outside_the_tensors_is_touched(machine: Machine, case: Conv2dCase, layout: Layout) -> None:
+    for after, direction in itertools.product((True, False), DIRECTIONS):
+        check(machine, direction, case, layout, "bf16", None, place=Guarded(machine, after))
+
+
+@elements
+@layouts
+@directions
+def test_unaligned_pointers(machine: Machine, direction: str, layout: Layout, element: str) -> None:
+    """A view that begins one element into its memory is read element by element."""
+
+    def shifted(flat: Tensor) -> Tensor:
+        return aligned(torch.cat([flat[:1], flat]))[1:]
+
+    check(
+        machine, direction, depthwise("", 2, 16, (6, 7), (3, 3), padding=(1, 1)), layout, element, None, place=shifted
+    )
+
+
+def test_a_plan_that_cannot_serve_is_refused_with_the_reason(machine: Machine) -> None:
+    case = depthwise("", 1, 8, (6, 6), (3, 3), dilation=(1, 2))
+    data = integers(case)
+
+    def run(message: str, **changes: int) -> None:
+        with pytest.raises(ValueError, match=message):
+            plan = machine.plan("forward", case, NHWC, "fp32", **changes)
+            machine.run("forward", case, NHWC, "fp32", data.operands("forward"), plan)
+
+    run("vector is 1 or 16 bytes", vector=8)
+    run("dilation 1", chunk=3)
+    run("at least 1", lanes=0)
+    run("at most 256 threads", lines=300)
+    with pytest.raises(ValueError, match="lanes must be 1"):
+        plan = machine.plan("forward", case, NCHW, "fp32", lanes=2)
+        machine.run("forward", case, NCHW, "fp32", data.operands("forward"), plan)
