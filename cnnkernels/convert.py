@@ -11,7 +11,7 @@ import torch
 from torch.nn.modules import conv, pooling
 from torch.nn.utils import parametrize
 
-from . import nn
+from . import fusion, nn
 from .backends import use_backend
 
 _COUNTERPARTS: dict[type[torch.nn.Module], type[nn._Layer]] = {
@@ -50,20 +50,29 @@ class Layer:
 
 @dataclass(frozen=True)
 class Replacement:
-    """What `replace_layers` did: the model to use, and every layer it swapped or kept."""
+    """What `replace_layers` did: the model to use, and every layer it swapped or kept; with `fuse=True` also every
+    chain it fused and every depthwise convolution it did not."""
 
     model: torch.nn.Module
     swapped: tuple[Layer, ...]
     kept: tuple[Layer, ...]
+    fused: tuple[Layer, ...] = ()
+    unfused: tuple[Layer, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"swapped {len(self.swapped)}, kept {len(self.kept)}"]
+        if self.fused or self.unfused:
+            lines[0] += f", fused {len(self.fused)}, not fused {len(self.unfused)}"
+        lines += [f"  fused   {layer}" for layer in self.fused]
+        lines += [f"  unfused {layer}" for layer in self.unfused]
         lines += [f"  swapped {layer}" for layer in self.swapped]
         lines += [f"  kept    {layer}" for layer in self.kept]
         return "\n".join(lines)
 
 
-def replace_layers(model: torch.nn.Module, backend: str | None = None, inplace: bool = False) -> Replacement:
+def replace_layers(
+    model: torch.nn.Module, backend: str | None = None, inplace: bool = False, fuse: bool = False
+) -> Replacement:
     """Swaps every layer of `model` that has a counterpart in `cnnkernels.nn`, the root itself included.
 
     Parameters, buffers, hooks, parametrizations, training mode, attributes and `state_dict` keys stay what they are.
@@ -75,6 +84,11 @@ def replace_layers(model: torch.nn.Module, backend: str | None = None, inplace: 
             "reference" or "auto"; None leaves them to the backend in force when they run.
         inplace: False leaves `model` as it is and returns a copy of its modules around the very same parameters and
             buffers: training or loading one is training or loading both. True turns the layers of `model` itself.
+        fuse: for inference, makes one layer of each chain depthwise -> [batch norm] -> [activation] -> 1x1 [-> batch
+            norm] [-> activation] that the model's code is seen to run (by torch.fx, on a copy, whole or block by
+            block). Batch norms are folded into copies of the filters; the chain's other modules become Identity, so
+            `state_dict` changes there. A chain in training mode, with hooks, shared modules or parameters, or with
+            another reader of what lies between, is left alone, and the report says why.
 
     Returns:
         A `Replacement`: the model, the layers swapped, and those of the field kept, each with its reason: no
@@ -90,14 +104,18 @@ def replace_layers(model: torch.nn.Module, backend: str | None = None, inplace: 
         use_backend(backend)  # raises for what is no backend
     if not inplace:
         model = _copy_sharing_tensors(model)
+    findings = fusion.fuse(model, _copy_sharing_tensors(model)) if fuse else []
+    reported = {part for f in findings if not f.reason for part in model.get_submodule(f.names[0]).modules()}
     names: dict[torch.nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name or "(the model)")
     swapped, kept = [], []
     for module, where in names.items():
         before = f"{type(module).__name__}({module.extra_repr()})"
-        if isinstance(module, nn._Layer):
-            reason: str | None = "already of cnnkernels.nn"
+        if module in reported:
+            reason: str | None = ""
+        elif isinstance(module, nn._Layer):
+            reason = "already of cnnkernels.nn"
         else:
             reason = _why_kept(module)
         if reason is None:
@@ -107,7 +125,15 @@ def replace_layers(model: torch.nn.Module, backend: str | None = None, inplace: 
             kept.append(Layer(tuple(where), before, reason))
         if backend is not None and isinstance(module, nn._Layer):
             module.backend = backend
-    return Replacement(model, tuple(swapped), tuple(kept))
+    fused = tuple(_line(model, f) for f in findings if not f.reason)
+    unfused = tuple(_line(model, f) for f in findings if f.reason)
+    return Replacement(model, tuple(swapped), tuple(kept), fused, unfused)
+
+
+def _line(model: torch.nn.Module, finding: fusion.Finding) -> Layer:
+    module = model.get_submodule(finding.names[0])
+    name = " + ".join(finding.names) or "(the model)"
+    return Layer((name,), f"{type(module).__name__}({module.extra_repr()})", finding.reason)
 
 
 def _copy_sharing_tensors(model: torch.nn.Module) -> torch.nn.Module:

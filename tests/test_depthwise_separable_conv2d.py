@@ -48,9 +48,7 @@ def call(backend: str, **options: Any) -> Callable[..., Tensor]:
 
 @formats
 @pytest.mark.parametrize("save", [False, True], ids=["", "save"])
-@pytest.mark.parametrize(
-    ("first", "second"), zip(ACTIVATIONS, [*ACTIVATIONS[3:], *ACTIVATIONS[:3]], strict=True), ids=str
-)
+@pytest.mark.parametrize(("first", "second"), list(zip(ACTIVATIONS, [*ACTIVATIONS[3:], *ACTIVATIONS[:3]], strict=True)))
 def test_first_and_second_derivative(device, first: str, second: str, save: bool, memory_format) -> None:
     options = {"depthwise_activation": first, "pointwise_activation": second, "save_intermediate": save}
     tensors, f = leaves(device, memory_format), call("cuda", **options)

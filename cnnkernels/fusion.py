@@ -1,0 +1,322 @@
+"""Finds depthwise -> [batch norm] -> [activation] -> 1x1 [-> batch norm] [-> activation] in a model and fuses it.
+
+A chain counts only if the model's own code is seen to run it: torch.fx traces the model, or, where its code cannot be
+traced as a whole, its blocks one by one. Of a chain found, the first module becomes one fused layer and the others
+become Identity, so that the model's code stays what it is. Batch norm in eval is an affine map of each channel,
+
+    gamma (x - mean) / sqrt(var + eps) + beta = scale x + shift,
+
+which the filter and bias before it take in: w' = scale w, b' = scale b + shift, computed in fp64 and rounded once.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from . import nn
+
+_ACTIVATIONS: dict[type[torch.nn.Module], str] = {
+    torch.nn.ReLU: "relu",
+    torch.nn.ReLU6: "relu6",
+    torch.nn.LeakyReLU: "leaky_relu",
+    torch.nn.SiLU: "silu",
+    torch.nn.GELU: "gelu",
+    torch.nn.Hardswish: "hardswish",
+}
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+class FusedForInference(nn.DepthwiseSeparableConv2d):
+    """A chain of layers of a model in eval, batch norms folded into its filters."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training:
+            raise RuntimeError(
+                "this layer was fused for inference, its batch norms are folded: call eval(), "
+                "or convert the model without fuse=True to train it"
+            )
+        return super().forward(input)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A depthwise convolution in a model: the names of the chain's modules, and why it was left alone."""
+
+    names: tuple[str, ...]
+    reason: str = ""
+
+
+class _Tracer(fx.Tracer):
+    """Takes whole every module that a chain may be made of, ours and subclasses too."""
+
+    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
+        known = torch.nn.Conv2d, torch.nn.BatchNorm2d, nn._Layer, *_ACTIVATIONS
+        return isinstance(m, known) or super().is_leaf_module(m, module_qualified_name)
+
+
+def fuse(model: torch.nn.Module, replica: torch.nn.Module) -> list[Finding]:
+    """Fuses what it can in `model` itself and tells of every depthwise convolution in it.
+
+    `replica` is a copy of its modules: tracing runs their code on stand-ins for tensors, which code may keep.
+    """
+    names: dict[torch.nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(module, []).append(name)
+    owners = Counter(id(t) for module in names for t in module._parameters.values() if t is not None)
+    done = {part for module in names if isinstance(module, nn.DepthwiseSeparableConv2d) for part in module.children()}
+    findings: list[Finding] = []
+    traced: set[str] = set()
+    for prefix, graph in _graphs(replica, ""):
+        for finding in _fuse_graph(model.get_submodule(prefix.rstrip(".")), graph, prefix, names, owners):
+            findings.append(finding)
+            traced.update(finding.names)
+    for module, where in names.items():
+        if _is_depthwise(module) and module not in done and not traced & set(where):
+            findings.append(Finding((where[0],), "the code that runs it could not be traced"))
+    return findings
+
+
+def _graphs(module: torch.nn.Module, prefix: str) -> Iterator[tuple[str, fx.Graph]]:
+    """The module's graph, or where it has none those of its parts."""
+    with contextlib.suppress(Exception):  # whatever the model's code does with what is not a tensor
+        yield prefix, _Tracer().trace(module)
+        return
+    for name, child in module.named_children():
+        if type(child) is not torch.nn.Sequential or _only_calls(type(module), name):
+            yield from _graphs(child, f"{prefix}{name}.")
+
+
+def _only_calls(cls: type, attribute: str) -> bool:
+    """Whether a class's code does nothing with self.<attribute> but call it: it might look into a Sequential."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    except (OSError, TypeError, SyntaxError):
+        return False
+    uses, calls = 0, 0
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == attribute and isinstance(node.ctx, ast.Load):
+            uses += 1
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == attribute:
+            calls += 1
+    return uses == calls > 0
+
+
+def _is_depthwise(module: torch.nn.Module) -> bool:
+    return (
+        isinstance(module, torch.nn.Conv2d)
+        and not isinstance(module, torch.nn.LazyConv2d)
+        and module.groups == module.in_channels > 1
+    )
+
+
+def _own_arithmetic(module: torch.nn.Module, *bases: type[torch.nn.Module]) -> bool:
+    """Whether a module computes something else than the one of `bases` that it is."""
+    base = next(base for base in bases if isinstance(module, base))
+    names = "__call__", "forward", "_conv_forward"
+    return any(getattr(type(module), n, None) is not getattr(base, n, None) or n in vars(module) for n in names)
+
+
+def _fuse_graph(
+    root: torch.nn.Module,
+    graph: fx.Graph,
+    prefix: str,
+    names: dict[torch.nn.Module, list[str]],
+    owners: Counter[int],
+) -> Iterator[Finding]:
+    calls = Counter(root.get_submodule(str(n.target)) for n in graph.nodes if n.op == "call_module")
+    heads = {str(n.target): n for n in graph.nodes if n.op == "call_module"}  # one line for one run twice
+    for target, node in heads.items():
+        if not _is_depthwise(root.get_submodule(target)):
+            continue
+        chain = _Chain(root, node)
+        where = tuple(prefix + str(n.target) for n in chain.nodes)
+        reason = chain.reason or _why_not(chain.modules, calls, names, owners) or _watched(root, chain)
+        if reason:
+            yield Finding(where[:1], reason)
+            continue
+        fused = _fused(chain)
+        for i, link in enumerate(chain.nodes):
+            root.set_submodule(str(link.target), torch.nn.Identity() if i else fused)
+        yield Finding(where)
+
+
+class _Chain:
+    """The longest chain from a depthwise convolution on, each link the only one that reads the link before."""
+
+    def __init__(self, root: torch.nn.Module, first: fx.Node) -> None:
+        self.root = root
+        self.nodes = [first]
+        self.reason = ""
+        self.norms: list[torch.nn.BatchNorm2d | None] = [None, None]
+        self.activations = ["none", "none"]
+        self.slopes: list[float] = []
+        self.depthwise: Any = root.get_submodule(str(first.target))
+        self.norms[0] = self._norm()
+        self._activation(0)
+        pointwise = self._next()
+        if not isinstance(pointwise, torch.nn.Conv2d) or _is_depthwise(pointwise):
+            self.reason = f"{self._follower()} follows, not a 1x1 convolution"
+            return
+        if pointwise.kernel_size != (1, 1) or pointwise.stride != (1, 1) or pointwise.groups != 1:
+            self.reason = f"Conv2d({pointwise.extra_repr()}) follows, not a 1x1 convolution of stride 1"
+            return
+        if any(pointwise._reversed_padding_repeated_twice):
+            self.reason = "the 1x1 convolution that follows has padding"
+            return
+        self.pointwise: Any = pointwise
+        self._take()
+        self.norms[1] = self._norm()
+        self._activation(1)
+
+    @property
+    def modules(self) -> list[torch.nn.Module]:
+        return [self.root.get_submodule(str(node.target)) for node in self.nodes]
+
+    def _reader(self) -> fx.Node | None:
+        """The one node that reads the last link, if there is one and it reads nothing else."""
+        readers = list(self.nodes[-1].users)
+        if len(readers) != 1 or readers[0].op != "call_module":
+            return None
+        return readers[0] if readers[0].args == (self.nodes[-1],) and not readers[0].kwargs else None
+
+    def _next(self) -> torch.nn.Module | None:
+        reader = self._reader()
+        return None if reader is None else self.root.get_submodule(str(reader.target))
+
+    def _take(self) -> None:
+        reader = self._reader()
+        assert reader is not None
+        self.nodes.append(reader)
+
+    def _follower(self) -> str:
+        readers = list(self.nodes[-1].users)
+        if len(readers) != 1:
+            return "nothing" if not readers else f"more than one reader ({', '.join(map(str, readers))})"
+        module = self._next()
+        if module is not None:
+            return type(module).__name__
+        target = readers[0].target
+        return "the output" if readers[0].op == "output" else getattr(target, "__name__", str(target))
+
+    def _norm(self) -> torch.nn.BatchNorm2d | None:
+        module = self._next()
+        if not isinstance(module, torch.nn.BatchNorm2d) or module.running_mean is None:
+            return None
+        self._take()
+        return module
+
+    def _activation(self, which: int) -> None:
+        module = self._next()
+        name = next((name for cls, name in _ACTIVATIONS.items() if isinstance(module, cls)), None)
+        if name is None or (name == "gelu" and module.approximate != "none"):  # type: ignore[union-attr]
+            return
+        if name == "leaky_relu":
+            slope = float(module.negative_slope)  # type: ignore[union-attr, arg-type]
+            if self.slopes and self.slopes != [slope]:
+                return
+            self.slopes = [slope]
+        self.activations[which] = name
+        self._take()
+
+
+def _why_not(
+    modules: list[torch.nn.Module],
+    calls: Counter[torch.nn.Module],
+    names: dict[torch.nn.Module, list[str]],
+    owners: Counter[int],
+) -> str:
+    """The reason to leave a chain alone, "" where there is none."""
+    first = modules[0].weight
+    for module in modules:
+        what = f"its {type(module).__name__}" if module is not modules[0] else "it"
+        if module.training:
+            return f"{what} is in training mode: fusing is for inference"
+        if any(getattr(module, hooks, None) for hooks in _HOOKS):
+            return f"{what} has hooks, which would see another tensor"
+        if calls[module] != 1 or len(names[module]) != 1:
+            return f"{what} is used more than once"
+        if _own_arithmetic(module, torch.nn.Conv2d, torch.nn.BatchNorm2d, *_ACTIVATIONS):
+            return f"{type(module).__qualname__} has arithmetic of its own"
+        if torch.nn.utils.parametrize.is_parametrized(module):
+            return f"{what} is parametrized"
+        for name, tensor in module._parameters.items():
+            if tensor is None:
+                continue
+            if owners[id(tensor)] != 1:
+                return f"{what} shares its {name} with another layer"
+            alike = tensor.dtype is first.dtype and tensor.device == first.device
+            if not alike and not isinstance(module, torch.nn.BatchNorm2d):
+                return f"{what} has {tensor.dtype} on {tensor.device}, beside {first.dtype} on {first.device}"
+        if isinstance(module, torch.nn.Conv2d) and module.padding_mode != "zeros":
+            return f"{what} has padding_mode {module.padding_mode!r}"
+    if first.dtype not in _DTYPES:
+        return f"its weight is {first.dtype}"
+    return ""
+
+
+def _watched(root: torch.nn.Module, chain: _Chain) -> str:
+    """Containers that end or begin inside the chain pass on what fusing takes away."""
+    paths = [str(node.target).split(".") for node in chain.nodes]
+    around: list[set[str]] = [{".".join(path[:i]) for i in range(1, len(path))} for path in paths]
+    for name in sorted(around[0].union(*around[1:]) - around[0].intersection(*around[1:])):
+        container = root.get_submodule(name)
+        if any(getattr(container, hooks, None) for hooks in _HOOKS):
+            return f"{type(container).__name__} {name}, which holds a part of the chain, has hooks"
+    return ""
+
+
+def _folded(conv: torch.nn.Conv2d, norm: torch.nn.BatchNorm2d | None) -> tuple[Any, Any]:
+    """The parameters of the convolution with the batch norm after it; the very same ones where there is none."""
+    if norm is None:
+        return conv.weight, conv.bias
+    assert norm.running_mean is not None and norm.running_var is not None
+    with torch.no_grad():
+        scale = (norm.running_var.double() + norm.eps).rsqrt()
+        if norm.weight is not None:
+            scale = scale * norm.weight.double()
+        bias = -norm.running_mean.double() if conv.bias is None else conv.bias.double() - norm.running_mean.double()
+        shift = bias * scale
+        if norm.bias is not None:
+            shift = shift + norm.bias.double()
+        weight = conv.weight.double() * scale[:, None, None, None]
+        like = conv.weight
+    return (
+        torch.nn.Parameter(weight.to(like.dtype), requires_grad=False),
+        torch.nn.Parameter(shift.to(like.dtype), requires_grad=False),
+    )
+
+
+def _fused(chain: _Chain) -> FusedForInference:
+    first, second = chain.depthwise, chain.pointwise
+    layer = FusedForInference(
+        first.in_channels,
+        second.out_channels,
+        first.kernel_size,
+        first.stride,
+        first.padding,
+        first.dilation,
+        channel_multiplier=first.out_channels // first.in_channels,
+        depthwise_activation=chain.activations[0],
+        pointwise_activation=chain.activations[1],
+        negative_slope=chain.slopes[0] if chain.slopes else 0.01,
+        device="meta",
+    )
+    for conv, source, norm in ((layer.depthwise, first, chain.norms[0]), (layer.pointwise, second, chain.norms[1])):
+        conv.weight, conv.bias = _folded(source, norm)
+    return layer.eval()
