@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := setup.py $(shell find csrc -type f)
 TEST_SOURCES := $(shell find tests/csrc -type f 2>/dev/null)
 WORKERS ?= 2
-STAGES ?= build conformance gpu tests quick
+STAGES ?= build conformance gpu quick tests
 
 help:
 	@echo "make demo      train on handwritten digits with every backend beside torch.nn, write demo.png"

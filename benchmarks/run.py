@@ -104,6 +104,7 @@ def measure_all(
 ) -> list[Case]:
     """Measures what is not done; returns the cases for which there was no time."""
     cut = []
+    timed = bench.patience is not ONCE  # else times mean nothing
     limit = LONGEST_CASE[any(provider.name == "compile" for provider in providers)]
     for number, case in enumerate(cases, 1):
         left = [provider for provider in providers if (case.key, provider.name) not in done]
@@ -130,7 +131,8 @@ def measure_all(
             tell(f"the GPU is lost ({error}): starting again")
             restart(deadline)
         if found:
-            tell(f"[{number}/{len(cases)}] {one_line(Row(found))}")
+            line = one_line(Row(found)) if timed else f"{case.key}: {' '.join(found)} are right"
+            tell(f"[{number}/{len(cases)}] {line}")
     return cut
 
 
@@ -188,7 +190,7 @@ def render(output: Path | None) -> int:
 def start(options: argparse.Namespace, machine: Machine, output: Path, types: Sequence[str]) -> tuple[Bench, Results]:
     """The ceilings of the machine, and a session in the result file."""
     ceiling = ceilings(machine, tuple(types))
-    print(f"{machine.name}: {ceiling}", flush=True)
+    say(f"{machine.name}, in small" if options.tiny else f"{machine.name}: {ceiling}")
     results = Results(output)
     patience = ONCE if options.tiny else QUICK if options.quick else Patience()
     number = results.begin(session(machine, ceiling))

@@ -15,7 +15,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
-STAGES=${STAGES:-build conformance gpu tests quick}
+STAGES=${STAGES:-build conformance gpu quick tests}
 LIMIT=${LIMIT:-540}
 OUT=${OUT:-benchmarks/results}
 mkdir -p "$OUT"
@@ -25,7 +25,7 @@ export OUT PYTHONPATH=$TREE PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 CNNKERNELS_BUILD
 LOGS=$(mktemp -d)
 trap 'rm -rf "$LOGS"' EXIT
 
-declare -A SHARE=([build]=240 [conformance]=60 [gpu]=120 [tests]=200 [quick]=240 [networks]=$LIMIT [full]=$LIMIT)
+declare -A SHARE=([build]=360 [conformance]=60 [gpu]=120 [tests]=200 [quick]=240 [networks]=$LIMIT [full]=$LIMIT)
 for stage in $STAGES; do
   [ -n "${SHARE[$stage]:-}" ] || { echo "gpu.sh: no stage $stage: there are ${!SHARE[*]}" >&2; exit 2; }
 done

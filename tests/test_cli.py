@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -14,6 +15,11 @@ from cnnkernels import backends, check, cli, demo
 from cnnkernels.native import NativeKernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# A machine that only runs kernels may have no more than PyTorch.
+needs_demo = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("sklearn", "matplotlib", "rich")),
+    reason="the demo needs scikit-learn, matplotlib and rich: `pip install cnnkernels[demo]`",
+)
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -140,6 +146,7 @@ def test_check_says_nan_is_wrong() -> None:
     assert check.measure("k", "fp32", truth, truth).ratio == 0
 
 
+@needs_demo
 @pytest.mark.skipif(DEVICE == "cuda", reason="on a GPU no backend refuses")
 def test_a_backend_that_cannot_run_is_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -152,6 +159,7 @@ def test_a_backend_that_cannot_run_is_exit_code_2(
     assert err.count("cannot run here: it is away") == 2 and "no backend has kernels here" in err
 
 
+@needs_demo
 def test_demo_writes_its_picture_and_fails_below_95_percent(tmp_path: Path) -> None:
     """One epoch is too little to learn the digits, but enough to compare with torch.nn."""
     picture = tmp_path / "demo.png"
@@ -161,6 +169,7 @@ def test_demo_writes_its_picture_and_fails_below_95_percent(tmp_path: Path) -> N
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@needs_demo
 @pytest.mark.parametrize("size", [1e-9, float("nan")])
 def test_demo_fails_where_a_backend_strays(
     plant, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: float
@@ -175,6 +184,7 @@ def test_demo_fails_where_a_backend_strays(
     assert "strays" in capsys.readouterr().out
 
 
+@needs_demo
 @pytest.mark.gpu
 def test_check_and_demo_on_the_gpu(tmp_path: Path) -> None:
     result = command("check")
