@@ -24,7 +24,7 @@ demo: $(VENV)/.built
 	$(BIN)/cnnkernels demo
 
 test: $(VENV)/.built-tests
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 build: $(VENV)/.built
 

@@ -149,7 +149,7 @@ def test_max_unpool2d_second_derivative_adds_where_indices_repeat(kernel_backend
 
 
 def asked(recorded, names: Callable[[Tensor, Tensor, Tensor], list[Tensor]]) -> list[str]:
-    x, w, b = (torch.zeros(shape) for shape in ((1, 1, 3, 3), (1, 1, 2, 2), (1,)))
+    x, w, b = (torch.zeros(shape) for shape in ((1, 2, 3, 3), (3, 2, 2, 2), (3,)))
     for tensor in names(x, w, b):
         tensor.requires_grad_()
     with use_backend("cuda"):

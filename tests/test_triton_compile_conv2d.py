@@ -21,21 +21,21 @@ from cnnkernels.testing.triton_aot import (
     conv2d_candidates,
 )
 
+pytestmark = pytest.mark.xdist_group("compiled conv2d")  # one worker compiles for all
+
 TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 
 
 def covering_calls() -> list[Call]:
-    found = []
+    """Each operator in each dtype on one architecture, in bf16 on all; each size and configuration in bf16 once."""
+    found = [Call("conv2d_backward_bias", WHOLE, "bf16", layout, 90) for layout in Layout]
     for i, op in enumerate(CONV2D_PRODUCTS):
-        # each configuration for one architecture, another one for each operator
         for j, dtype in enumerate(triton_aot.DTYPES):
-            arch = ARCHITECTURES[(i + j) % 3]
-            found += conv2d_candidates(op, WHOLE, dtype, Layout.NHWC, arch)
-            found.append(Call(f"conv2d_{op}", WHOLE, dtype, Layout.NCHW, arch))
+            found.append(Call(f"conv2d_{op}", WHOLE, dtype, Layout.NHWC, ARCHITECTURES[(i + j) % 3]))
         found += [Call(f"conv2d_{op}", WHOLE, "bf16", Layout.NHWC, arch) for arch in ARCHITECTURES]
-        found += conv2d_candidates(op, ODD, "bf16", Layout.NHWC, ARCHITECTURES[i])
-        found += [Call(f"conv2d_{op}", case, "bf16", layout, 90) for case in OTHER_CONV2D for layout in Layout]
-    found += [Call("conv2d_backward_bias", WHOLE, "bf16", layout, 90) for layout in Layout]
+        found += conv2d_candidates(op, WHOLE, "bf16", Layout.NHWC, ARCHITECTURES[i])
+        for j, case in enumerate((ODD, *OTHER_CONV2D)):
+            found.append(Call(f"conv2d_{op}", case, "bf16", list(Layout)[(i + j) % 2], ARCHITECTURES[j % 3]))
     return found
 
 

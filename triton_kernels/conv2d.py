@@ -61,7 +61,7 @@ def _constants(g: Conv2dGeometry, c: Configuration, layout: Layout, tf32: bool, 
 
 
 def _within_reach(g: Conv2dGeometry, *images: Tensor) -> Iterator[tuple[Any, ...]]:
-    """The geometry and the tensors of a batch in slices that 32-bit offsets reach; a larger image is a slice of its own.
+    """The geometry and the tensors of a batch in slices that 32-bit offsets reach; a larger image is one alone.
 
     64-bit offsets take twice the registers, and what tiles a sample is cut into may not depend on the batch.
     """

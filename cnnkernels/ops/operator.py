@@ -72,9 +72,9 @@ class Operator:
         self.name = name
         self.run = run
         self.op = getattr(torch.ops.cnnkernels, name).default
-        self.differentiable = backward is not None
-        if backward is not None:
-            assert setup_context is not None and jvp is not None
+        self.differentiable = False
+        if setup_context is not None and backward is not None and jvp is not None:
+            self.differentiable = True
             torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=LIBRARY)
             self._eager = _eager_function(name, run, setup_context, backward)
             self._transformed = _transformed_function(name, self.op, setup_context, backward, jvp, vmap)
