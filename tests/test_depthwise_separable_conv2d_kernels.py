@@ -68,9 +68,9 @@ class Machine:
     def __init__(self) -> None:
         self.module = native.load("cuda" if HAS_GPU else "interpreter").module
 
-    def plan(self, tile: int, reader: str, patch_columns: int = 8) -> Any:
+    def plan(self, tile: int, reader: str, patch_columns: int = 8, keeps: bool = False) -> Any:
         plan = self.module.DepthwiseSeparablePlan()
-        plan.tile, plan.patch_columns = tile, patch_columns
+        plan.tile, plan.patch_columns, plan.keeps = tile, patch_columns, keeps
         plan.reader = getattr(self.module.DepthwiseSeparableReader, reader)
         return plan
 
@@ -159,7 +159,9 @@ def test_every_configuration(machine: Machine, element: str, tile: int, reader: 
     tensors = operands(LARGE)
     y, z = reference(LARGE, ("relu6", "relu"), *tensors)
     for layout in Layout if reader == "elements" else [NHWC]:
-        plan = machine.plan(tile, reader, 4 << READERS.index(reader) * 2)
+        # a block for each tile of filters, or one that keeps the intermediate for all of them
+        keeps = (tile + READERS.index(reader) + layout) % 2 == 0
+        plan = machine.plan(tile, reader, 4 << READERS.index(reader) * 2, keeps)
         ours = machine.run(LARGE, layout, element, tensors, plan, ("relu6", "relu"))
         assert torch.equal(ours[0], y.to(ours[0].dtype))
         assert torch.equal(ours[1], z.to(ours[1].dtype))
@@ -181,6 +183,8 @@ def test_what_does_not_exist_is_refused_with_the_reason(machine: Machine) -> Non
     for case, layout, reader in [(SMALL, NCHW, "vectors"), (odd, NHWC, "vectors"), (strided, NHWC, "rows_of_three")]:
         with pytest.raises(ValueError, match=not_made_for):
             run(case, layout, "bf16", 0, reader)
+    with pytest.raises(ValueError, match="shared memory does not hold the intermediate of so many channels"):
+        run(pair_case(1, 1280, 2, 2, 200), NHWC, "bf16", 2, "vectors", 8, True)
     with pytest.raises(ValueError, match="no such tile"):
         run(SMALL, NHWC, "bf16", 3, "vectors")
     for columns in (0, 2, 24, 128):
@@ -198,6 +202,18 @@ def test_every_schedule(scheduled: Machine, element: str, reader: str) -> None:
     y, _ = reference(case, ("relu", "relu"), *tensors)
     ours, _ = scheduled.run(case, NHWC, element, tensors, scheduled.plan(0, reader), ("relu", "relu"))
     assert torch.equal(ours, y.to(ours.dtype))
+
+
+@schedules
+@pytest.mark.parametrize("element", ["tf32", "fp16"])
+def test_every_schedule_of_a_kept_intermediate(scheduled: Machine, element: str) -> None:
+    """Its stages are read again by every tile of filters, and the output's way out lies beside them."""
+    case = pair_case(1, 72, 3, 5, 80, **SAME)
+    tensors = operands(case)
+    y, z = reference(case, ("relu", "relu"), *tensors)
+    plan = scheduled.plan(0, "rows_of_three", keeps=True)
+    ours = scheduled.run(case, NHWC, element, tensors, plan, ("relu", "relu"))
+    assert torch.equal(ours[0], y.to(ours[0].dtype)) and torch.equal(ours[1], z.to(ours[1].dtype))
 
 
 @schedules
@@ -229,7 +245,7 @@ def test_bits_do_not_depend_on_the_plan(machine: Machine, element: str) -> None:
     expected = machine.run(case, NCHW, element, tensors, activations=("silu", "gelu"))
     assert torch.equal(machine.intermediate(case, NCHW, element, tensors), expected[1])
     for tile, reader in [(tile, reader) for e, tile, reader in CONFIGURATIONS if e == element]:
-        plan = machine.plan(tile, reader, 16)
+        plan = machine.plan(tile, reader, 16, keeps=reader == "vectors")
         y, z = machine.run(case, NHWC, element, tensors, plan, ("silu", "gelu"))
         assert torch.equal(y, expected[0]) and torch.equal(z, expected[1])
         assert torch.equal(machine.intermediate(case, NHWC, element, tensors, plan), z)
@@ -343,18 +359,20 @@ def test_offsets_beyond_32_bits(machine: Machine, layout: Layout, taps: int) -> 
 
 
 def test_selection(machine: Machine) -> None:
-    """What is selected for well-known pairs, in bf16 at batch 64."""
+    """What is selected on an H200 for well-known pairs, in bf16 at batch 64."""
 
     def plan(c: int, size: int, filters: int, stride: int = 1, layout: Layout = NHWC, n: int = 64) -> Any:
         case = pair_case(n, c, size, size, filters, stride=(stride, stride), **SAME)
         geometry = machine.module.Conv2dGeometry(*case.geometry)
-        return machine.module.depthwise_separable_conv2d_plan(3, int(layout), False, geometry, filters)
+        h200 = machine.module.machine_named("h200")
+        return machine.module.depthwise_separable_conv2d_plan(3, int(layout), False, geometry, filters, h200)
 
     assert plan(32, 112, 16).tile_shape == (64, 32)
     assert plan(144, 56, 24).reader.name == "rows_of_three"
     assert plan(144, 56, 32, 2).reader.name == "vectors"
-    assert plan(576, 14, 96).tile_shape == (128, 96)
-    assert plan(960, 7, 320).tile_shape[1] >= 96
+    assert plan(576, 14, 96).tile_shape == (128, 96) and not plan(576, 14, 96).keeps
+    assert plan(512, 14, 512).keeps  # rather one block an SM than the intermediate made four times
     assert plan(960, 7, 160, n=1).tile_shape == (64, 32)  # one image: rather the same work twice than idle SMs
+    assert not plan(960, 7, 160, n=1).keeps
     assert plan(144, 56, 24, layout=NCHW).reader.name == "elements"
     assert plan(144, 56, 24, layout=NCHW).patch_columns >= 16

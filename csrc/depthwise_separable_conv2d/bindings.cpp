@@ -1,6 +1,7 @@
 // depthwise_separable_conv2d's Python face: pointers as integers, the geometry, an optional plan.
 #include <pybind11/pybind11.h>
 
+#include "../common/machine.h"
 #include "depthwise_separable_conv2d.h"
 
 namespace py = pybind11;
@@ -25,6 +26,7 @@ void bind_plan(py::module_& m) {
       .def(py::init<>())
       .def_readwrite("tile", &Plan::tile)
       .def_readwrite("reader", &Plan::reader)
+      .def_readwrite("keeps", &Plan::keeps)
       .def_readwrite("patch_columns", &Plan::patch_columns)
       .def_property_readonly(
           "tile_shape",
@@ -82,11 +84,15 @@ void bind_depthwise_separable_conv2d(py::module_& m) {
 
   m.def(
       "depthwise_separable_conv2d_plan",
-      [](int dtype, int layout, bool tf32, const Conv2dGeometry& geometry, std::int64_t filters) {
-        return plan_for({geometry, filters, static_cast<Layout>(layout), static_cast<DType>(dtype), tf32});
+      [](int dtype, int layout, bool tf32, const Conv2dGeometry& geometry, std::int64_t filters,
+         const Machine* machine) {
+        const Problem problem{geometry, filters, static_cast<Layout>(layout), static_cast<DType>(dtype),
+                              tf32};
+        return plan_for(problem, machine != nullptr ? *machine : this_machine());
       },
-      "What the selection would do.", py::arg("dtype"), py::arg("layout"), py::arg("tf32"),
-      py::arg("geometry"), py::arg("filters"));
+      "What the selection would do on a GPU, or on the one at hand.", py::arg("dtype"), py::arg("layout"),
+      py::arg("tf32"), py::arg("geometry"), py::arg("filters"),
+      py::arg("machine") = static_cast<const Machine*>(nullptr));
 }
 
 }  // namespace cnnkernels

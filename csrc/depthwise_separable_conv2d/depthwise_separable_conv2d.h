@@ -15,7 +15,8 @@
 
 namespace cnnkernels {
 enum class DType : int;  // common/types.h
-}
+struct Machine;          // common/machine.h
+}  // namespace cnnkernels
 
 namespace cnnkernels::depthwise_separable_conv2d {
 
@@ -47,7 +48,7 @@ void forward(const Problem& problem, const Tensors& tensors, std::uintptr_t stre
 void intermediate(const Problem& problem, const Tensors& tensors, std::uintptr_t stream,
                   const Plan* plan = nullptr);
 
-// What select.h would do for tensors aligned to 16 bytes.
-Plan plan_for(const Problem& problem);
+// What select.h would do on a GPU for tensors aligned to 16 bytes.
+Plan plan_for(const Problem& problem, const Machine& machine);
 
 }  // namespace cnnkernels::depthwise_separable_conv2d

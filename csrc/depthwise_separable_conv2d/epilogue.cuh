@@ -3,8 +3,6 @@
 // tile passes through shared memory so that the stores run along whichever axis is contiguous.
 #pragma once
 
-#include <algorithm>
-
 #include "depthwise.cuh"
 
 namespace cnnkernels::depthwise_separable_conv2d {
@@ -13,13 +11,8 @@ namespace cnnkernels::depthwise_separable_conv2d {
 template <class T>
 inline constexpr int kPadding = kChunkBytes / static_cast<int>(sizeof(T));
 
-// The offset of each pixel, then the tile.
-template <class T, int Rows, int Columns>
-inline constexpr int kStagingBytes =
-    Rows * static_cast<int>(sizeof(std::int64_t)) +
-    (Rows * Columns + std::max(Rows, Columns) * kPadding<T>)*static_cast<int>(sizeof(T));
-
-// `staging` is shared memory that every thread of the block has finished with.
+// `staging` is shared memory that every thread of the block has finished with: it takes the offset of each
+// pixel, then the tile (pair.h counts the bytes).
 template <class T, int Rows, int Columns, int Threads, class Engine>
 CNN_DEVICE void store_tile(const Pair& pair, const Engine& engine, std::uint32_t patch, int first_filter,
                            unsigned char* staging) {

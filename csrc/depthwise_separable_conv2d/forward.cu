@@ -4,7 +4,7 @@
 namespace cnnkernels::depthwise_separable_conv2d {
 
 void forward(const Problem& problem, const Tensors& tensors, std::uintptr_t stream, const Plan* asked) {
-  const Plan plan = decide(problem, tensors, asked);
+  const Plan plan = decide(problem, tensors, this_machine(), asked);
   const int rows = kTiles[plan.tile].rows;
   const Pair pair = make_pair(problem, tensors, plan, rows);
   const std::int64_t patches = patches_of(problem.geometry, rows, plan.patch_columns);
@@ -24,6 +24,6 @@ void forward(const Problem& problem, const Tensors& tensors, std::uintptr_t stre
   }
 }
 
-Plan plan_for(const Problem& problem) { return select(problem, Tensors{}); }
+Plan plan_for(const Problem& problem, const Machine& machine) { return select(problem, Tensors{}, machine); }
 
 }  // namespace cnnkernels::depthwise_separable_conv2d

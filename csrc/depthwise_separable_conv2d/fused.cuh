@@ -24,11 +24,9 @@ struct Config {
       typename std::conditional_t<kTensorCores, std::type_identity<MmaEngine<In, T, kRows, kColumns>>,
                                   std::type_identity<FmaEngine<T, kRows, kColumns>>>::type;
   static constexpr int kThreads = Depthwise::kThreads;
-  static constexpr int kBlocks = kThreads == 128 ? 2 : 1;  // an SM should hold: bounds the registers
-  // The intermediate, two stages of filters, depthwise weights. The epilogue takes the same memory.
-  static constexpr int kFilters = kRows * kRowBytes;
-  static constexpr int kWeights = kFilters + 2 * kColumns * kRowBytes;
-  static constexpr int kSharedBytes = std::max(kWeights + Weights::kBytes, kStagingBytes<T, kRows, kColumns>);
+  static constexpr int kBlocks = kThreads == 128 ? 2 : 1;    // an SM should hold: bounds the registers
+  static constexpr int kWeights = 2 * kColumns * kRowBytes;  // where the depthwise weights lie
+  static constexpr int kPixels = working_bytes(kRows, kColumns, sizeof(T), sizeof(Accumulator<T>));
 };
 
 // Brings the filters of a stage: rows of kRowBytes from `channel` on, zeros beyond the last channel or
@@ -76,63 +74,83 @@ depthwise_separable(const __grid_constant__ Pair pair) {
   using A = Accumulator<T>;
   constexpr int kChannels = C::Tile::kDepth;
   CNN_DYNAMIC_SHARED(memory);
-  T* pixels = reinterpret_cast<T*>(memory);
-  T* filters = reinterpret_cast<T*>(memory + C::kFilters);
+  T* filters = reinterpret_cast<T*>(memory);
   A* weights = reinterpret_cast<A*>(memory + C::kWeights);
+  T* pixels = reinterpret_cast<T*>(memory + C::kPixels);
   const auto filters_of = [&](int stage) { return filters + stage % 2 * (C::kColumns * kChannels); };
+  const auto pixels_of = [&](int stage) {
+    return pixels + (pair.keeps ? stage : 0) * (C::kRows * kChannels);
+  };
 
   std::uint32_t column_tile;
   const std::uint32_t patch = pair.column_tiles.divmod(blockIdx.x, column_tile);
-  const int first_filter = static_cast<int>(column_tile) * C::kColumns;
-  const bool save = pair.at.intermediate != nullptr && column_tile == 0;
-
+  const int begin = static_cast<int>(column_tile) * C::kColumns;
+  const int end = pair.keeps ? pair.filters : begin + 1;
+  const bool save = pair.at.intermediate != nullptr && begin == 0;
   typename C::Depthwise depthwise(pair, patch);
-  typename C::Weights next;
-  typename C::Engine engine;
-  start_filters<T, C::kColumns, C::kThreads>(pair, filters_of(0), first_filter, 0);
-  cp_async_commit();
-  next.load(pair, 0, 0);
-  next.store(pair, weights, 0, 0);
+
 #pragma unroll 1
-  for (int stage = 0, channel = 0; channel < pair.channels; ++stage, channel += kChannels) {
-    __syncthreads();  // the stage's depthwise weights are there, and the last stage's pixels are done with
-    A sums[kStrip][C::Tile::kChunk];
-    depthwise.sum(sums, weights, channel);
-    depthwise.finish(sums, channel, [&](int row, int chunk, const auto& z) {
-      if (save) depthwise.save(row, channel, z);
-      store(pixels + C::Tile::chunk(row, chunk), z);
-    });
-    if (pair.first != Activation::none) {
-#pragma unroll 1  // through shared memory, where a loop can index it: an activation is much code
-      for (int i = 0; i < kStrip; ++i)
-        activate_chunk(pair.first, pair.slope,
-                       pixels + C::Tile::chunk(depthwise.row_of(i), depthwise.chunk()));
+  for (int first_filter = begin; first_filter < end; first_filter += C::kColumns) {
+    const bool makes = first_filter == begin;  // later column tiles find the pixels made
+    typename C::Weights next;
+    typename C::Engine engine;
+    start_filters<T, C::kColumns, C::kThreads>(pair, filters_of(0), first_filter, 0);
+    cp_async_commit();
+    if (makes) {
+      next.load(pair, 0, 0);
+      next.store(pair, weights, 0, 0);
     }
-    cp_async_wait<0>();
-    __syncthreads();  // so are everyone's pixels and filters; the weights and the other filters are done with
-    const int ahead = channel + kChannels;
-    if (ahead < pair.channels) {
-      start_filters<T, C::kColumns, C::kThreads>(pair, filters_of(stage + 1), first_filter, ahead);
-      cp_async_commit();
-      next.load(pair, ahead, 0);
+#pragma unroll 1
+    for (int stage = 0, channel = 0; channel < pair.channels; ++stage, channel += kChannels) {
+      __syncthreads();  // the stage's depthwise weights are there, and the last stage's pixels are done with
+      if (makes) {
+        A sums[kStrip][C::Tile::kChunk];
+        depthwise.sum(sums, weights, channel);
+        T* made = pixels_of(stage);
+        depthwise.finish(sums, channel, [&](int row, int chunk, const auto& z) {
+          store(made + C::Tile::chunk(row, chunk), z);
+        });
+        if (save || pair.first != Activation::none) {
+#pragma unroll 1  // in shared memory, where a loop can index it: this is much code
+          for (int i = 0; i < kStrip; ++i) {
+            const int row = depthwise.row_of(i);
+            T* chunk = made + C::Tile::chunk(row, depthwise.chunk());
+            if (save) depthwise.save(row, channel, load<C::Tile::kChunk>(chunk));
+            if (pair.first != Activation::none) activate_chunk(pair.first, pair.slope, chunk);
+          }
+        }
+      }
+      cp_async_wait<0>();
+      __syncthreads();  // so are everyone's pixels and filters; the weights and other filters are done with
+      const int ahead = channel + kChannels;
+      if (ahead < pair.channels) {
+        start_filters<T, C::kColumns, C::kThreads>(pair, filters_of(stage + 1), first_filter, ahead);
+        cp_async_commit();
+        if (makes) next.load(pair, ahead, 0);
+      }
+      engine.multiply(pixels_of(stage), filters_of(stage));
+      if (makes && ahead < pair.channels)
+        next.store(pair, weights, ahead, 0);  // the loads had time to arrive
     }
-    engine.multiply(pixels, filters_of(stage));
-    if (ahead < pair.channels) next.store(pair, weights, ahead, 0);  // the loads had time to arrive
+    __syncthreads();  // all but the pixels becomes the epilogue's
+    store_tile<T, C::kRows, C::kColumns, C::kThreads>(pair, engine, patch, first_filter, memory);
+    if (pair.keeps) __syncthreads();  // and is the filters' again
   }
-  __syncthreads();  // the memory becomes the epilogue's
-  store_tile<T, C::kRows, C::kColumns, C::kThreads>(pair, engine, patch, first_filter, memory);
 }
 
 template <class C>
 void launch_config(Pair pair, std::int64_t patches, std::uintptr_t stream) {
-  const std::int64_t column_tiles = (pair.filters + C::kColumns - 1) / C::kColumns;
+  constexpr int kDepth = C::Tile::kDepth;
+  const std::int64_t column_tiles = pair.keeps ? 1 : (pair.filters + C::kColumns - 1) / C::kColumns;
+  const int stages = pair.keeps ? (pair.channels + kDepth - 1) / kDepth : 1;
+  const std::size_t shared =
+      shared_bytes(C::kRows, C::kColumns, sizeof(typename C::T), sizeof(Accumulator<typename C::T>), stages);
   if (patches * column_tiles >= std::int64_t(1) << 31)
     throw std::invalid_argument("depthwise_separable_conv2d: more than 2^31 tiles of output");
   pair.column_tiles = FastDivide(column_tiles);
-  launch(
-      depthwise_separable<C>,
-      Launch{dim3(static_cast<unsigned>(patches * column_tiles)), dim3(C::kThreads), C::kSharedBytes, stream},
-      pair);
+  launch(depthwise_separable<C>,
+         Launch{dim3(static_cast<unsigned>(patches * column_tiles)), dim3(C::kThreads), shared, stream},
+         pair);
 }
 
 // Turns a plan's numbers into template parameters.

@@ -27,6 +27,7 @@ inline Pair make_pair(const Problem& problem, const Tensors& tensors, const Plan
   pair.stride_h = narrow(g.stride_h), pair.stride_w = narrow(g.stride_w);
   pair.pad_h = narrow(g.pad_h), pair.pad_w = narrow(g.pad_w);
   pair.dilation_h = narrow(g.dilation_h), pair.dilation_w = narrow(g.dilation_w);
+  pair.keeps = plan.keeps;
   pair.patch_rows = rows / plan.patch_columns, pair.patch_columns = plan.patch_columns;
   pair.group_taps = narrow(std::min<std::int64_t>(g.r * g.s, kTaps));
   pair.patches_across = FastDivide(ceil_div(g.q, plan.patch_columns));

@@ -4,6 +4,7 @@
 // A tile's pixels are a patch of this tall picture: neighbours in both directions, whose windows overlap.
 #pragma once
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "../common/activation.h"
@@ -18,6 +19,19 @@ inline constexpr int kChunks = kRowBytes / kChunkBytes;
 inline constexpr int kStrip = 4;                      // pixels a thread makes at a time
 inline constexpr int kTaps = 49;                      // whose weights shared memory holds at a time
 inline constexpr std::int32_t kOutside = -(1 << 30);  // a row outside every image
+
+// What a block keeps in shared memory: two stages of filters and the depthwise weights, or in their place the
+// tile of y on its way out; then the pixels of so many stages.
+constexpr int working_bytes(int rows, int columns, int element, int accumulator) {
+  const int stages = 2 * columns * kRowBytes + kTaps * (kRowBytes / element) * accumulator;
+  const int staging =
+      rows * 8 + (rows * columns + std::max(rows, columns) * (kChunkBytes / element)) * element;
+  return std::max(stages, staging);
+}
+constexpr int shared_bytes(int rows, int columns, int element, int accumulator, std::int64_t kept_stages) {
+  return working_bytes(rows, columns, element, accumulator) +
+         static_cast<int>(kept_stages) * rows * kRowBytes;
+}
 
 // Elements from one index to the next of each axis.
 struct Strides {
@@ -36,6 +50,7 @@ struct Pair {
   std::int32_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
   std::int32_t patch_rows, patch_columns;
   std::int32_t group_taps;  // min(R S, kTaps)
+  bool keeps;               // the intermediate of all channels stays for all of a block's column tiles
   FastDivide column_tiles, patches_across, by_p, by_s, by_group_taps, by_patch_columns, multiplier;
   Activation first, second;
   double slope;

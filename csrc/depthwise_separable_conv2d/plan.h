@@ -25,6 +25,7 @@ enum class Reader {
 struct Plan {
   int tile = 0;  // index into kTiles
   Reader reader = Reader::elements;
+  bool keeps = false;  // a block makes every output channel of its pixels, and keeps their whole intermediate
   int patch_columns = 8;  // a tile's pixels form a patch this wide; a power of two from 4 to the tile's rows
 };
 
@@ -34,7 +35,8 @@ inline std::string describe(const Plan& plan) {
                        : plan.reader == Reader::vectors     ? "vectors"
                                                             : "elements";
   return std::to_string(tile.rows) + "x" + std::to_string(tile.columns) + ", " + reader + ", patches of " +
-         std::to_string(tile.rows / plan.patch_columns) + "x" + std::to_string(plan.patch_columns);
+         std::to_string(tile.rows / plan.patch_columns) + "x" + std::to_string(plan.patch_columns) +
+         (plan.keeps ? ", keeps the intermediate" : "");
 }
 
 }  // namespace cnnkernels::depthwise_separable_conv2d

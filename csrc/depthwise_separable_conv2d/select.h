@@ -1,9 +1,10 @@
-// Which tile, reader and patch serve a problem: a pure function of it, on the host, the same on every GPU.
+// Which tile, reader and patch serve a problem: a pure function of it and of the GPU, on the host.
 // None of them changes a bit of the result: each sum's order is the taps', and then the channels'.
 #pragma once
 
 #include <algorithm>
 
+#include "../common/machine.h"
 #include "../common/types.h"
 #include "launchers.h"
 
@@ -73,44 +74,59 @@ inline int patch_columns_for(const Problem& problem, Reader reader, int rows) {
   return best;
 }
 
-// Clocks of the busiest SM. A block makes the intermediate of its pixels for its own channels of the output
-// alone: blocks beside each other make it again. That costs taps multiply-adds a pixel and channel, on CUDA
-// cores, against as many products as the tile is wide, on tensor cores, and fewer bytes of filters a block.
-inline int tile_for(const Problem& problem, const Plan& plan) {
-  constexpr double kProcessors = 132, kBytesAClock = 32;
+// Does the intermediate of a tile's pixels fit shared memory for all channels at once?
+inline bool can_keep(int tile, const Problem& problem, const Machine& machine) {
+  const int bytes = bytes_of(problem.dtype);
+  const std::int64_t stages = ceil_div(problem.geometry.k, kRowBytes / bytes);
+  const Tile& shape = kTiles[tile];
+  constexpr std::int64_t kReserved = 1024, kMost = 1 << 20;  // the driver's share; so that bytes stay small
+  return stages < kMost / kRowBytes / shape.rows &&
+         shared_bytes(shape.rows, shape.columns, bytes, bytes == 8 ? 8 : 4, stages) <=
+             machine.shared_bytes - kReserved;
+}
+
+// Clocks of the busiest SM. Where a block makes one tile of its pixels' output channels, blocks beside each
+// other make the same intermediate again: taps multiply-adds a pixel and channel on CUDA cores, against as
+// many products as the tile is wide on tensor cores. A block that keeps the intermediate makes it once, but
+// there are fewer of them, and each has an SM for itself.
+inline double clocks(const Problem& problem, const Plan& plan, const Machine& machine) {
+  constexpr double kBytesAClock = 32, kAlone = 1.2;
+  constexpr double kShareOfTile[kTileCount] = {0.6, 0.9, 1};  // narrow tiles read shared memory more often
   const Conv2dGeometry& g = problem.geometry;
+  const Tile& tile = kTiles[plan.tile];
   const int bytes = bytes_of(problem.dtype);
   const double products_a_clock = !on_tensor_cores(problem) ? (bytes == 8 ? 48 : 96)
                                   : bytes == 4              ? 600
-                                                            : 1200;
-  const double taps_a_clock = bytes == 8 ? 32 : plan.reader == Reader::elements ? 32 : 64;
-  int best = 0;
+                                                            : 1200 * kShareOfTile[plan.tile];
+  const double taps_a_clock = bytes == 8 || plan.reader == Reader::elements ? 32 : 64;
+  const double column_tiles = static_cast<double>(ceil_div(problem.filters, tile.columns));
+  const double made = tile.rows * static_cast<double>(g.r * g.s) / taps_a_clock;
+  const double multiplied = tile.columns * (tile.rows / products_a_clock + bytes / kBytesAClock);
+  const double patches = static_cast<double>(patches_of(g, tile.rows, plan.patch_columns));
+  const double blocks = plan.keeps ? patches : patches * column_tiles;
+  const double block = plan.keeps ? kAlone * (made + multiplied * column_tiles) : made + multiplied;
+  return std::max(1.0, blocks / machine.processors) * block * static_cast<double>(g.k);
+}
+
+inline Plan select(const Problem& problem, const Tensors& at, const Machine& machine) {
+  Plan best;
   double least = 1e300;
-  for (int i = 0; i < kTileCount; ++i) {
-    if (!has_kernel(i, plan.reader, problem)) continue;
-    const Tile& tile = kTiles[i];
-    const int columns = patch_columns_for(problem, plan.reader, tile.rows);
-    const double blocks =
-        static_cast<double>(patches_of(g, tile.rows, columns) * ceil_div(problem.filters, tile.columns));
-    const double channels = static_cast<double>(g.k);
-    const double clocks =
-        channels * (tile.rows * static_cast<double>(g.r * g.s) / taps_a_clock +
-                    tile.rows * tile.columns / products_a_clock + tile.columns * bytes / kBytesAClock);
-    const double cost = std::max(1.0, blocks / kProcessors) * clocks;
-    if (cost < least) {
-      least = cost;
-      best = i;
+  const Reader reader = reader_for(problem, at);
+  for (int tile = 0; tile < kTileCount; ++tile) {
+    if (!has_kernel(tile, reader, problem)) continue;
+    Plan plan{tile, reader};
+    plan.patch_columns = patch_columns_for(problem, reader, kTiles[tile].rows);
+    for (const bool keeps : {false, true}) {
+      plan.keeps = keeps;
+      if (keeps && (problem.filters <= kTiles[tile].columns || !can_keep(tile, problem, machine))) continue;
+      const double cost = clocks(problem, plan, machine);
+      if (cost < least) {
+        least = cost;
+        best = plan;
+      }
     }
   }
   return best;
-}
-
-inline Plan select(const Problem& problem, const Tensors& at) {
-  Plan plan;
-  plan.reader = reader_for(problem, at);
-  plan.tile = tile_for(problem, plan);
-  plan.patch_columns = patch_columns_for(problem, plan.reader, kTiles[plan.tile].rows);
-  return plan;
 }
 
 inline void refuse(const Plan& plan, const char* why) {
@@ -119,7 +135,7 @@ inline void refuse(const Plan& plan, const char* why) {
 }
 
 // A plan that came from outside is refused, with the reason, where it cannot serve.
-inline void validate(const Plan& plan, const Problem& problem, const Tensors& at) {
+inline void validate(const Plan& plan, const Problem& problem, const Tensors& at, const Machine& machine) {
   if (plan.tile < 0 || plan.tile >= kTileCount)
     throw std::invalid_argument("depthwise_separable_conv2d: no such tile");
   const bool power_of_two = plan.patch_columns > 0 && (plan.patch_columns & (plan.patch_columns - 1)) == 0;
@@ -129,12 +145,14 @@ inline void validate(const Plan& plan, const Problem& problem, const Tensors& at
         "got " +
         std::to_string(plan.patch_columns));
   if (!has_kernel(plan.tile, plan.reader, problem)) refuse(plan, "this element type has no such kernel");
+  if (plan.keeps && !can_keep(plan.tile, problem, machine))
+    refuse(plan, "shared memory does not hold the intermediate of so many channels");
   if (!can_read(plan.reader, problem, at)) refuse(plan, "the input is not made for that reader");
 }
 
-inline Plan decide(const Problem& problem, const Tensors& at, const Plan* asked) {
-  if (asked == nullptr) return select(problem, at);
-  validate(*asked, problem, at);
+inline Plan decide(const Problem& problem, const Tensors& at, const Machine& machine, const Plan* asked) {
+  if (asked == nullptr) return select(problem, at, machine);
+  validate(*asked, problem, at, machine);
   return *asked;
 }
 
