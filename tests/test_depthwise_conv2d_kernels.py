@@ -143,17 +143,54 @@ WALKS = [
 
 @directions
 @elements
-@pytest.mark.parametrize("vector", [True, False], ids=["vector", "scalar"])
+@pytest.mark.parametrize("access", ["vector", "scalar", "slab"])
 @pytest.mark.parametrize(("stride", "chunk"), WALKS)
-def test_every_kernel(machine: Machine, direction: str, element: str, vector: bool, stride: int, chunk: int) -> None:
+def test_every_kernel(machine: Machine, direction: str, element: str, access: str, stride: int, chunk: int) -> None:
+    if access == "slab" and direction == "backward_weight":
+        return  # its scalar kernel serves both layouts
+    layout = NCHW if access == "slab" else NHWC
     case = depthwise("", 1, 8, (9, 8), (7, 7), (stride, stride), (3, 2))
-    plan = machine.plan(direction, case, NHWC, element, chunk=chunk, vector=VECTOR[element] if vector else 1)
-    plan.lanes = max(1, plan.lanes // 8)
-    if (element == "fp64" and chunk == 5) or (element in ("fp64", "fp32") and chunk == 7):
+    plan = machine.plan(direction, case, layout, element, chunk=chunk)
+    if access == "scalar":
+        plan.vector, plan.lanes = 1, 2
+    assert plan.slab == (access == "slab")
+    widest = {"fp64": 3, "fp32": 5}.get(element, 7)
+    if access == "scalar" and direction != "backward_weight":
+        widest = 3
+    if chunk > widest:
         with pytest.raises(ValueError, match="a kernel for the type"):
-            check(machine, direction, case, NHWC, element, plan)
+            check(machine, direction, case, layout, element, plan)
         return
-    check(machine, direction, case, NHWC, element, plan)
+    check(machine, direction, case, layout, element, plan)
+
+
+# strips, images, workers
+SLABS = [(2, 1, 32), (1, 1, 96), (2, 5, 64), (2, 16, 256)]
+
+
+@pytest.mark.parametrize("slab", SLABS, ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("direction", ["forward", "backward_input"])
+def test_every_slab(machine: Machine, direction: str, stride: int, slab: tuple[int, ...]) -> None:
+    """Rows of 7 and 13 elements, so that pieces begin and end at any place of a vector."""
+    strips, images, workers = slab
+    case = depthwise("", 3, 5, (13, 13), (5, 3), (stride, stride), (2, 1))
+    plan = machine.plan(direction, case, NCHW, "bf16", strips=strips, images=images, workers=workers)
+    check(machine, direction, case, NCHW, "bf16", plan)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("direction", ["forward", "backward_input"])
+@layouts
+def test_bits_do_not_depend_on_the_plan(machine: Machine, direction: str, layout: Layout, stride: int) -> None:
+    """Taps are added in one order, whatever the chunk and the block, through shared memory or not."""
+    case = depthwise("", 2, 8, (12, 11), (7, 7), (stride, stride), (3, 3))
+    data = floats(case, torch.float32)
+    chosen = machine.plan(direction, case, layout, "fp32")
+    plans = [chosen, *(machine.plan(direction, case, layout, "fp32", chunk=chunk) for chunk in (0, 3, 5))]
+    plans.append(machine.plan(direction, case, layout, "fp32", slab=False, chunk=3, strips=1, lines=3, images=2))
+    results = [machine.run(direction, case, layout, "fp32", data.operands(direction), plan) for plan in plans]
+    assert all(torch.equal(result, results[0]) for result in results)
 
 
 # lanes, strips, lines, images
@@ -167,15 +204,10 @@ BLOCKS = [(1, 1, 1, 1), (3, 2, 1, 2), (2, 1, 5, 1), (1, 3, 2, 4), (2, 2, 4, 3)]
 def test_every_block(machine: Machine, direction: str, layout: Layout, vector: int, block: tuple[int, ...]) -> None:
     """Extents that do not divide the result's, in every dimension of a block."""
     if layout is NCHW:
-        if vector == 8:
-            with pytest.raises(ValueError, match="16 bytes of channels"):
-                case = depthwise("", 1, 8, (4, 4), (3, 3))
-                check(machine, direction, case, layout, "bf16", machine.plan(direction, case, layout, "bf16", vector=8))
-            return
-        block = (1, *block[1:])
+        vector, block = 1, (1, *block[1:])
     case = depthwise("", 3, 24, (11, 10), (3, 3), (1, 1), (1, 1))
     lanes, strips, lines, images = block
-    changes = {"vector": vector, "lanes": lanes, "strips": strips, "lines": lines, "images": images}
+    changes = {"vector": vector, "lanes": lanes, "strips": strips, "lines": lines, "images": images, "slab": False}
     check(machine, direction, case, layout, "bf16", machine.plan(direction, case, layout, "bf16", **changes))
 
 
@@ -248,7 +280,7 @@ def test_the_plan_does_not_depend_on_the_batch_where_bits_do(machine: Machine) -
 
 
 ROUNDING = [
-    depthwise("", 3, 16, (12, 11), (3, 3), padding=(1, 1)),
+    depthwise("", 2, 8, (12, 11), (3, 3), padding=(1, 1)),
     depthwise("", 1, 3, (13, 12), (9, 8), (2, 1), (4, 4), multiplier=2),
     depthwise("", 4, 8, (7, 7), (7, 7), padding=(3, 3)),
 ]
@@ -356,6 +388,13 @@ def test_a_plan_that_cannot_serve_is_refused_with_the_reason(machine: Machine) -
     run("dilation 1", chunk=3)
     run("at least 1", lanes=0)
     run("at most 256 threads", lines=300)
-    with pytest.raises(ValueError, match="lanes must be 1"):
-        plan = machine.plan("forward", case, NCHW, "fp32", lanes=2)
-        machine.run("forward", case, NCHW, "fp32", data.operands("forward"), plan)
+
+    def run_planes(message: str, **changes: int) -> None:
+        with pytest.raises(ValueError, match=message):
+            plan = machine.plan("forward", case, NCHW, "fp32", **changes)
+            machine.run("forward", case, NCHW, "fp32", data.operands("forward"), plan)
+
+    run_planes("16 bytes of channels", vector=4)
+    run_planes("lanes must be 1", lanes=2, slab=False)
+    run_planes("48 KB at most", images=4000)
+    run_planes("at most 256 threads", workers=512)

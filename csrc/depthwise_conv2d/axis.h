@@ -29,6 +29,23 @@ struct Axis {
     }
     return inside(i) ? i : -1;
   }
+  // Bounds of what any tap of result o reads; they may lie outside the source.
+  CNN_HOST_DEVICE Index lowest(Index o) const {
+    if (!transposed) return o * stride - pad;
+    const Index reach = o + pad - (taps - 1) * dilation;
+    return reach < 0 ? 0 : static_cast<Index>(by_stride.quotient(static_cast<std::uint32_t>(reach)));
+  }
+  CNN_HOST_DEVICE Index highest(Index o) const {
+    if (!transposed) return o * stride - pad + (taps - 1) * dilation;
+    return static_cast<Index>(by_stride.quotient(static_cast<std::uint32_t>(o + pad)));
+  }
+  // The axis over elements [first, first + size) of the source alone.
+  CNN_DEVICE Axis cut(Index first, Index size) const {
+    Axis axis = *this;
+    axis.source_size = size;
+    axis.pad += transposed ? -first * stride : first;
+    return axis;
+  }
   CNN_DEVICE bool inside(Index i) const {
     return static_cast<std::uint32_t>(i) < static_cast<std::uint32_t>(source_size);
   }
@@ -42,6 +59,9 @@ struct Forward {
   static constexpr bool kSparse = kStride > 1;
   static constexpr CNN_HOST_DEVICE int window(int strip, int chunk) { return (strip - 1) * kStride + chunk; }
   static constexpr CNN_HOST_DEVICE bool meet(int o, int t, int i, int) { return i == o * kStride + t; }
+  // Which element is met as number `turn`: taps ascend, so that a result's order of summation is the same by
+  // any chunk.
+  static constexpr CNN_HOST_DEVICE int turn(int turn, int) { return turn; }
   static CNN_DEVICE bool can_start(Index) { return true; }
   static CNN_DEVICE Index first(const Axis& axis, Index o, Index t, int) {
     return o * kStride - axis.pad + t;
@@ -61,6 +81,7 @@ struct BackwardByTwo {
   static constexpr CNN_HOST_DEVICE bool meet(int o, int t, int i, int chunk) {
     return 2 * (i - lead(chunk)) == o - t;
   }
+  static constexpr CNN_HOST_DEVICE int turn(int turn, int window) { return window - 1 - turn; }
   static CNN_DEVICE bool can_start(Index t) { return t % 2 == 0; }
   static CNN_DEVICE Index first(const Axis& axis, Index o, Index t, int chunk) {
     return (o + axis.pad - t) / 2 - lead(chunk);

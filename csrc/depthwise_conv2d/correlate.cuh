@@ -4,14 +4,14 @@
 // between them from the L1 cache, where the first of them brought it.
 #pragma once
 
+#include <type_traits>
+
 #include "../common/launch.h"
 #include "../common/types.h"
 #include "correlate.h"
 #include "read.cuh"
 
 namespace cnnkernels::depthwise_conv2d {
-
-inline constexpr int kBatchBytes = 24 * 1024;  // of shared memory for the filters
 
 // A thread's place among the results.
 struct Site {
@@ -99,9 +99,9 @@ struct Strip {
 };
 
 // kChunk taps beside each other: each element of the window is read and widened once and serves all of them.
-template <int kChunk, class Walk, class T, int V, int kStrip>
-CNN_DEVICE void add_chunk(Strip<T, V, kStrip>& strip, const Axis& axis, const T* __restrict__ line,
-                          std::int64_t step, Index first, const Accumulator<T>* weights, Index slots) {
+template <int kChunk, class Walk, class T, int V, int kStrip, class Step>
+CNN_DEVICE void add_chunk(Strip<T, V, kStrip>& strip, const Axis& axis, const T* __restrict__ line, Step step,
+                          Index first, const Accumulator<T>* weights, Index slots) {
   constexpr int kWindow = Walk::window(kStrip, kChunk);
   Vector<T, V> window[kWindow];
 #pragma unroll
@@ -110,7 +110,8 @@ CNN_DEVICE void add_chunk(Strip<T, V, kStrip>& strip, const Axis& axis, const T*
 #pragma unroll
   for (int t = 0; t < kChunk; ++t) weight[t] = load<V>(weights + t * slots);
 #pragma unroll
-  for (int i = 0; i < kWindow; ++i) {
+  for (int turn = 0; turn < kWindow; ++turn) {
+    const int i = Walk::turn(turn, kWindow);
     const auto x = widened(window[i]);
 #pragma unroll
     for (int o = 0; o < kStrip; ++o) {
@@ -121,9 +122,9 @@ CNN_DEVICE void add_chunk(Strip<T, V, kStrip>& strip, const Axis& axis, const T*
   }
 }
 
-template <class T, int V, int kStrip>
-CNN_DEVICE void add_tap(Strip<T, V, kStrip>& strip, const Axis& axis, const T* __restrict__ line,
-                        std::int64_t step, Index a, Index tap, const Accumulator<T>* weights) {
+template <class T, int V, int kStrip, class Step>
+CNN_DEVICE void add_tap(Strip<T, V, kStrip>& strip, const Axis& axis, const T* __restrict__ line, Step step,
+                        Index a, Index tap, const Accumulator<T>* weights) {
   const auto weight = load<V>(weights);
   Vector<T, V> x[kStrip];
 #pragma unroll
@@ -195,25 +196,30 @@ correlate_kernel(const Correlation c, const T* __restrict__ source, const T* __r
   }
 }
 
-// The kernels that select.h's chunk_exists promises.
-template <class T, int V, int kChunk>
-auto kernel_for(const Axis& a) {
-  if constexpr (kChunk < 7) {
-    if (a.transposed) return &correlate_kernel<T, V, kChunk, BackwardByTwo>;
-    if (a.stride == 2) return &correlate_kernel<T, V, kChunk, Forward<2>>;
+// Calls of(chunk, walk), which names a kernel: those that select.h's chunk_exists promises.
+template <class T, int kWidest, class Of>
+auto kernel_for(const Axis& a, int chunk, Of&& of) {
+  const auto with = [&](auto taps) {
+    if constexpr (constexpr int kTaps = decltype(taps)::value; kTaps < 7) {
+      if (a.transposed) return of(taps, BackwardByTwo{});
+      if (a.stride == 2) return of(taps, Forward<2>{});
+    }
+    return of(taps, Forward<1>{});
+  };
+  if constexpr (sizeof(T) <= 4 && kWidest >= 5) {
+    if (chunk == 5) return with(std::integral_constant<int, 5>{});
   }
-  return &correlate_kernel<T, V, kChunk, Forward<1>>;
+  if constexpr (sizeof(T) == 2 && kWidest >= 7) {
+    if (chunk == 7) return with(std::integral_constant<int, 7>{});
+  }
+  return chunk == 3 ? with(std::integral_constant<int, 3>{}) : of(std::integral_constant<int, 0>{}, Anyhow{});
 }
 
 template <class T, int V>
-auto kernel_for(const Axis& a, int chunk) {
-  if constexpr (sizeof(T) <= 4) {
-    if (chunk == 5) return kernel_for<T, V, 5>(a);
-  }
-  if constexpr (sizeof(T) == 2) {
-    if (chunk == 7) return kernel_for<T, V, 7>(a);
-  }
-  return chunk == 3 ? kernel_for<T, V, 3>(a) : &correlate_kernel<T, V, 0, Anyhow>;
+auto correlate_kernel_for(const Axis& a, int chunk) {
+  return kernel_for<T, (V > 1 ? 7 : 3)>(a, chunk, [](auto taps, auto walk) {
+    return &correlate_kernel<T, V, decltype(taps)::value, decltype(walk)>;
+  });
 }
 
 template <class T>
@@ -224,7 +230,7 @@ void launch_correlation(const Correlation& correlation, const Plan& plan, const 
   const auto threads = [](int count) { return FastDivide(count); };
   const auto blocks = [](std::int64_t count, int each) { return FastDivide(ceil_div(count, each)); };
   Tiling& t = c.tiling;
-  t.first_result = c.a.transposed && plan.chunk > 0 ? -(c.a.pad % 2) : 0;
+  t.first_result = first_result(c.a, plan);
   t.lanes = threads(plan.lanes);
   t.strips = threads(plan.strips);
   t.lines = threads(plan.lines);
@@ -232,8 +238,7 @@ void launch_correlation(const Correlation& correlation, const Plan& plan, const 
   const std::int64_t channels = c.channels.divisor;
   const std::int64_t images = c.channels_last ? c.images : c.images * channels;
   t.lane_blocks = c.channels_last ? blocks(channels, plan.lanes * plan.vector) : FastDivide(1);
-  t.strip_blocks =
-      blocks(ceil_div(c.a.result_size - t.first_result, strip_of(plan.vector, plan.chunk, c.a)), plan.strips);
+  t.strip_blocks = blocks(strips_along(c.a, plan), plan.strips);
   t.line_blocks = blocks(c.b.result_size, plan.lines);
   const double count = double(t.lane_blocks.divisor) * t.strip_blocks.divisor * t.line_blocks.divisor *
                        double(ceil_div(images, plan.images));
@@ -250,8 +255,9 @@ void launch_correlation(const Correlation& correlation, const Plan& plan, const 
   const Launch how{dim3(static_cast<unsigned>(count)),
                    dim3(static_cast<unsigned>(plan.lanes * plan.strips * plan.lines * plan.images)),
                    sizeof(Accumulator<T>) * c.batch.lines * taps * slots, stream};
-  launch(plan.vector == 1 ? kernel_for<T, 1>(c.a, plan.chunk) : kernel_for<T, V>(c.a, plan.chunk), how, c,
-         static_cast<const T*>(pointers.source), static_cast<const T*>(pointers.filter),
+  launch(plan.vector == 1 ? correlate_kernel_for<T, 1>(c.a, plan.chunk)
+                          : correlate_kernel_for<T, V>(c.a, plan.chunk),
+         how, c, static_cast<const T*>(pointers.source), static_cast<const T*>(pointers.filter),
          static_cast<const T*>(pointers.bias), static_cast<T*>(pointers.result));
 }
 

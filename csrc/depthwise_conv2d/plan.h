@@ -13,22 +13,25 @@ inline constexpr int kThreads = 256;  // of the largest block
 // A thread makes strips of results. With `vector` channels at once a strip runs along a row and its lines are
 // rows; with a single channel it runs down a column and its lines are columns, so that neighbouring threads
 // stand at neighbouring columns. forward and backward_input have a block of lanes x strips x lines x images
-// threads, backward_weight one of lanes x tiles x workers.
+// threads, or with `slab` one of `workers` threads for strips x images and all the columns; backward_weight
+// has one of lanes x tiles x workers.
 struct Plan {
-  int vector = 1;  // channels in one access: 16 bytes of them, or 1
-  int chunk = 0;   // taps along a strip that share what was read: 3, 5, 7, or 0 for one tap at a time
-  int lanes = 1;   // vectors of channels
+  int vector = 1;     // channels in one access: 16 bytes of them, or 1
+  int chunk = 0;      // taps along a strip that share what was read: 3, 5, 7, or 0 for one tap at a time
+  bool slab = false;  // whole rows of NCHW through shared memory
+  int lanes = 1;      // vectors of channels
   int strips = 1, lines = 1, images = 1;
   int tiles = 1;    // tiles of the filter's taps
-  int workers = 1;  // threads that share a tile's sum
+  int workers = 1;  // threads that share a slab, or a tile's sum
   int splits = 1;   // parts of backward_weight's sum made by different blocks
 };
 
 inline std::string describe(const Plan& plan) {
   const auto text = [](const char* name, int value) { return std::string(name) + std::to_string(value); };
-  return text("vector ", plan.vector) + text(", chunk ", plan.chunk) + text(", lanes ", plan.lanes) +
-         text(", strips ", plan.strips) + text(", lines ", plan.lines) + text(", images ", plan.images) +
-         text(", tiles ", plan.tiles) + text(", workers ", plan.workers) + text(", splits ", plan.splits);
+  return text("vector ", plan.vector) + (plan.slab ? ", slab" : "") + text(", chunk ", plan.chunk) +
+         text(", lanes ", plan.lanes) + text(", strips ", plan.strips) + text(", lines ", plan.lines) +
+         text(", images ", plan.images) + text(", tiles ", plan.tiles) + text(", workers ", plan.workers) +
+         text(", splits ", plan.splits);
 }
 
 }  // namespace cnnkernels::depthwise_conv2d

@@ -12,7 +12,6 @@
 
 namespace cnnkernels::depthwise_conv2d {
 
-inline constexpr int kVectorBytes = 16;
 inline constexpr int kChunks[] = {3, 5, 7};
 inline constexpr std::int64_t kWantedBlocks = 264;  // two for each SM of about one GPU of the H200's size
 inline constexpr std::int64_t kWorkspaceLimit = std::int64_t(256) << 20;
@@ -33,15 +32,21 @@ inline bool can_vectorize(const Problem& problem) {
 }
 
 // Kernels are compiled for the shapes in use: 7 taps at once for 16-bit types and a stride of 1, 5 for all
-// but fp64, which is bound by arithmetic whatever is read twice.
-inline bool chunk_exists(int chunk, const Axis& a, DType dtype) {
+// but fp64, which is bound by arithmetic whatever is read twice. A kind of kernels goes to `widest`.
+inline bool chunk_exists(int chunk, const Axis& a, DType dtype, int widest) {
   const int bytes = element_bytes(dtype);
-  return chunk == 3 || (chunk == 5 && bytes <= 4) || (chunk == 7 && bytes == 2 && a.stride == 1);
+  return chunk <= widest &&
+         (chunk == 3 || (chunk == 5 && bytes <= 4) || (chunk == 7 && bytes == 2 && a.stride == 1));
+}
+
+// Single elements of global memory have the narrowest chunk alone: they are the way of few shapes.
+inline int widest_chunk(Direction direction, const Plan& plan) {
+  return direction == Direction::backward_weight || plan.vector > 1 || plan.slab ? 7 : 3;
 }
 
 // Are a strip's reads known at compile time? backward_weight reads as forward does.
-inline bool can_chunk(int chunk, const Axis& a, DType dtype) {
-  return chunk_exists(chunk, a, dtype) && chunk <= a.taps && a.dilation == 1 &&
+inline bool can_chunk(int chunk, const Axis& a, DType dtype, int widest) {
+  return chunk_exists(chunk, a, dtype, widest) && chunk <= a.taps && a.dilation == 1 &&
          (a.transposed ? a.stride == 2 : a.stride <= 2);
 }
 
@@ -55,11 +60,11 @@ inline int reads_of(const Axis& a, int vector, int chunk) {
 }
 
 // The chunk with which a result's line of taps reads least, 0 where none can serve.
-inline int chunk_for(const Axis& a, int vector, DType dtype) {
+inline int chunk_for(const Axis& a, int vector, DType dtype, int widest) {
   int best = 0;
   for (const int chunk : kChunks) {
-    if (can_chunk(chunk, a, dtype) && reads_of(a, vector, chunk) * strip_of(vector, best, a) <
-                                          reads_of(a, vector, best) * strip_of(vector, chunk, a))
+    if (can_chunk(chunk, a, dtype, widest) && reads_of(a, vector, chunk) * strip_of(vector, best, a) <
+                                                  reads_of(a, vector, best) * strip_of(vector, chunk, a))
       best = chunk;
   }
   return best;
@@ -77,8 +82,7 @@ inline void choose_block(Plan& plan, const Problem& problem, const Correlation& 
   const bool nhwc = problem.layout == Layout::nhwc;
   const std::int64_t lanes = nhwc ? ceil_div(channels, plan.vector) : 1;
   const std::int64_t images = nhwc ? problem.geometry.n : problem.geometry.n * channels;
-  const std::int64_t strips = ceil_div(c.a.result_size + 1, strip_of(plan.vector, plan.chunk, c.a)),
-                     lines = c.b.result_size;
+  const std::int64_t strips = strips_along(c.a, plan), lines = c.b.result_size;
   const double threads = double(lanes) * double(images) * double(strips) * double(lines);
   std::int64_t room = threads >= double(kWantedBlocks * kThreads) ? kThreads
                       : threads >= kWantedBlocks * 128.0          ? 128
@@ -98,6 +102,32 @@ inline void choose_block(Plan& plan, const Problem& problem, const Correlation& 
     plan.strips = take(strips, kThreads);
   }
   plan.images = take(images, kThreads);
+}
+
+// NCHW goes through shared memory in slabs where each channel has one filter and a strip of rows fits.
+inline bool can_slab(const Problem& problem, const Correlation& c, const Plan& plan) {
+  return problem.layout == Layout::nchw && problem.geometry.k == problem.geometry.c &&
+         std::int64_t(plan.images) * c.a.taps * c.b.taps * 8 <= kBatchBytes &&
+         slab_memory(c, plan, element_bytes(problem.dtype)).bytes <= kSlabBytes;
+}
+
+// Whole planes while they are small, else whole rows of one: two items for each thread where that fills a
+// GPU.
+inline void choose_slab(Plan& plan, const Problem& problem, const Correlation& c) {
+  Plan slab;
+  slab.slab = true;
+  slab.chunk = chunk_for(c.a, 1, problem.dtype, 7);
+  const std::int64_t planes = problem.geometry.n * problem.geometry.k, strips = strips_along(c.a, slab);
+  const std::int64_t items = strips * c.b.result_size;  // of a plane
+  const std::int64_t wanted = std::clamp<std::int64_t>(planes * items / kWantedBlocks, 64, 2 * kThreads);
+  slab.images = items <= wanted ? share(planes, wanted / items) : 1;
+  slab.strips = items <= wanted ? static_cast<int>(strips) : share(strips, wanted / c.b.result_size);
+  while (slab.images > 1 && !can_slab(problem, c, slab)) slab.images = (slab.images + 1) / 2;
+  while (slab.strips > 1 && !can_slab(problem, c, slab)) slab.strips = (slab.strips + 1) / 2;
+  if (!can_slab(problem, c, slab)) return;
+  const std::int64_t threads = ceil_div(std::int64_t(slab.strips) * slab.images * c.b.result_size, 2);
+  slab.workers = static_cast<int>(std::min<std::int64_t>(ceil_div(threads, 32) * 32, kThreads));
+  plan = slab;
 }
 
 // `along_row` of the views and axes follows from the access.
@@ -132,7 +162,7 @@ inline void choose_splits(Plan& plan, const Problem& problem, const WeightGradie
 inline int weight_chunk_for(const Axis& a, DType dtype) {
   int best = 0;
   for (const int chunk : kChunks) {
-    if (!can_chunk(chunk, a, dtype)) continue;
+    if (!can_chunk(chunk, a, dtype, 7)) continue;
     if (best == 0 || ceil_div(a.taps, chunk) < ceil_div(a.taps, best)) best = chunk;
   }
   return best;
@@ -147,8 +177,9 @@ inline Plan select(Direction direction, const Problem& problem, bool may_vectori
     choose_splits(plan, problem, w);
   } else {
     const Correlation c = correlation_of(direction, problem, plan.vector);
-    plan.chunk = chunk_for(c.a, plan.vector, problem.dtype);
+    plan.chunk = chunk_for(c.a, plan.vector, problem.dtype, widest_chunk(direction, plan));
     choose_block(plan, problem, c);
+    if (may_vectorize) choose_slab(plan, problem, c);
   }
   return plan;
 }
@@ -166,15 +197,23 @@ inline void validate(Direction direction, const Plan& plan, const Problem& probl
   const bool correlates = direction != Direction::backward_weight;
   const Axis a = correlates ? correlation_of(direction, problem, plan.vector).a
                             : weight_gradient(problem, plan.vector > 1).a;
-  if (plan.chunk != 0 && !can_chunk(plan.chunk, a, problem.dtype))
+  if (plan.chunk != 0 && !can_chunk(plan.chunk, a, problem.dtype, widest_chunk(direction, plan)))
     refuse("a chunk needs as many taps, dilation 1, a stride of 1 or 2, and a kernel for the type");
   const int extents[] = {plan.lanes, plan.strips,  plan.lines, plan.images,
                          plan.tiles, plan.workers, plan.splits};
   for (const int extent : extents)
     if (extent < 1 || extent > (1 << 20)) refuse("its extents must be at least 1");
-  const std::int64_t threads = correlates ? std::int64_t(plan.lanes) * plan.strips * plan.lines * plan.images
-                                          : std::int64_t(plan.lanes) * plan.tiles * plan.workers;
+  const std::int64_t threads = plan.slab ? plan.workers
+                               : correlates
+                                   ? std::int64_t(plan.lanes) * plan.strips * plan.lines * plan.images
+                                   : std::int64_t(plan.lanes) * plan.tiles * plan.workers;
   if (threads > kThreads) refuse("a block has at most 256 threads");
+  if (plan.slab) {
+    if (!correlates || !may_vectorize) refuse("a slab is copied 16 bytes at a time, forward or to the input");
+    const Correlation c = correlation_of(direction, problem, plan.vector);
+    if (!can_slab(problem, c, plan)) refuse("a slab is NCHW's, of one filter a channel, and 48 KB at most");
+    if (plan.images > 1 && plan.strips < strips_along(c.a, plan)) refuse("only whole planes lie together");
+  }
   if (problem.layout == Layout::nchw && correlates && plan.lanes != 1)
     refuse("planes are images: lanes must be 1");
 }
@@ -192,7 +231,9 @@ inline void correlate(Direction direction, const Problem& problem, const Correla
   const Plan plan = decide(direction, problem, may_vectorize, asked);
   const Correlation correlation = correlation_of(direction, problem, plan.vector);
   dispatch_floating(problem.dtype, [&](auto zero) {
-    launch_correlation<decltype(zero)>(correlation, plan, pointers, stream);
+    using T = decltype(zero);
+    plan.slab ? launch_slab<T>(correlation, plan, pointers, stream)
+              : launch_correlation<T>(correlation, plan, pointers, stream);
   });
 }
 
