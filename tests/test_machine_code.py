@@ -37,6 +37,8 @@ pytestmark = [
     pytest.mark.skipif(cuobjdump() is None, reason="needs cuobjdump, of the CUDA toolkit or of triton's wheel"),
 ]
 
+HOPPER = "conv2d/hopper_bfloat16.cu"  # of csrc; all others are of tests/csrc
+
 # Instructions that must be in the machine code of a file, by architecture.
 EXPECTED = {
     ("conformance_register.cu", "80"): [
@@ -70,16 +72,22 @@ EXPECTED = {
         "UTMALDG.4D.IM2COL", "UTMALDG.3D", "HGMMA.64x64x16.F32.BF16", "STSM.16.M88.4", "UTMASTG.2D",
         "SYNCS.PHASECHK.TRANS64.TRYWAIT",
     ],
+    (HOPPER, "90a"): [
+        "UTMALDG.4D.IM2COL", "UTMALDG.4D", "UTMALDG.3D", "UTMALDG.2D", "UTMASTG.3D", "UTMASTG.5D", "STSM.16.M88.4",
+        *[f"HGMMA.64x{n}x16.F32.BF16" for n in (64, 128, 256)], "USETMAXREG.DEALLOC.CTAPOOL",
+        "USETMAXREG.TRY_ALLOC.CTAPOOL", "SYNCS.PHASECHK.TRANS64.TRYWAIT", "STG.E.128",
+    ],
 }  # fmt: skip
 
 
 @cache
 def compiled(source: str, arch: str, directory: Path) -> tuple[str, str]:
-    """What ptxas said of a file of tests/csrc, and its machine code."""
-    target = directory / f"{source}.{arch}.cubin"
+    """What ptxas said of a file, and its machine code."""
+    target = directory / f"{Path(source).name}.{arch}.cubin"
+    file = f"csrc/{source}" if source == HOPPER else f"tests/csrc/{source}"
     done = subprocess.run(
         [nvcc(), "-std=c++20", "-O3", "-Icsrc", "-Itests/csrc", f"-gencode=arch=compute_{arch},code=sm_{arch}",
-         "-Xptxas", "-v", "-cubin", f"tests/csrc/{source}", "-o", str(target)],
+         "-Xptxas", "-v", "-cubin", file, "-o", str(target)],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -107,3 +115,17 @@ def test_majors_reach_the_instruction(directory: Path) -> None:
     products = re.findall(r"HGMMA\.64x64x16\.F32\.BF16 ([^;]*)", sass)
     majors = {("tnspA" in product, "tnspB" in product) for product in products}
     assert majors == {(False, False), (True, False), (False, True), (True, True)}
+
+
+def test_hopper_multiplies_in_one_loop(directory: Path) -> None:
+    """A stage is four steps of wgmma, twice where a consumer has 128 rows: the compiler made no second copy of it."""
+    sass = compiled(HOPPER, "90a", directory)[1]
+    kernels = re.findall(r"Function : (\S*convolution\S*)(.*?)(?=Function : |\Z)", sass, re.DOTALL)
+    assert len(kernels) == 7 * (3 + 3 + 1)  # tiles times spans of forward, backward_input and backward_weight
+    for name, code in kernels:
+        tile = re.search(r"DirectionE\dELi(\d)E", name)
+        assert tile is not None
+        steps = re.findall(r"HGMMA\.64x(\d+)x16", code)
+        assert len(steps) == (8 if tile[1] in "13" else 4), name
+        assert len(set(steps)) == 1
+        assert code.count("WARPGROUP.ARRIVE") == 1, name

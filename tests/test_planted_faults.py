@@ -21,7 +21,7 @@ SHAPES = [
 RING_FAULTS = [
     "none", "no_barrier_after_init", "no_init_fence", "no_full_wait", "no_empty_wait", "too_few_bytes",
     "too_many_bytes", "wrong_full_phase", "release_before_wait", "no_wgmma_fence", "read_before_wait",
-    "one_arrival_too_many", "swizzle_mismatch", "no_barrier_before_store", "no_store_wait",
+    "one_arrival_too_many", "swizzle_mismatch", "no_barrier_before_store", "no_store_wait", "no_proxy_fence",
 ]  # fmt: skip
 PIPELINE_FAULTS = ["none", "no_wait", "weak_wait", "no_barrier", "no_swizzle", "misaligned_row"]
 ORDERED_LATE, EARLY = ("ordered", "late"), ("ordered", "early")
@@ -97,6 +97,7 @@ def outcome(fault: str, order: str, delivery: str, seed: int = 0) -> str:
         ("one_arrival_too_many", [ORDERED_LATE, RANDOM, EARLY], "arrival"),
         ("swizzle_mismatch", [ORDERED_LATE, RANDOM, EARLY], "wrong values"),
         ("no_store_wait", [ORDERED_LATE, RANDOM_LATE], "bulk_wait_read"),
+        ("no_proxy_fence", [ORDERED_LATE, RANDOM, EARLY], "wrote without a fence_proxy_async"),
     ],
 )
 def test_ring_faults_are_caught(fault, schedules, message):
@@ -108,7 +109,10 @@ def test_ring_faults_are_caught(fault, schedules, message):
 
 @pytest.mark.parametrize(
     ("fault", "delivery", "message"),
-    [("no_barrier_after_init", "late", "before mbarrier_init"), ("no_barrier_before_store", "early", "wrong values")],
+    [
+        ("no_barrier_after_init", "late", "before mbarrier_init"),
+        ("no_barrier_before_store", "early", "without a fence"),
+    ],
 )
 def test_a_missing_barrier_is_caught_in_random_order(fault, delivery, message):
     found = [outcome(fault, "random", delivery, seed) for seed in range(10)]

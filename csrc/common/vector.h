@@ -31,6 +31,7 @@ Vector<T, N> load(const T* from CNN_SITE) {
 template <int N, class T>
 void store(T* to, const Vector<T, N>& value CNN_SITE) {
   check_aligned<Vector<T, N>>(to, "a vector store", site);
+  interpreter::generic_write(to, sizeof(value));
   *reinterpret_cast<Vector<T, N>*>(to) = value;
 }
 

@@ -54,6 +54,13 @@ void* shared_pointer(std::uint32_t address);
 void check_shared(const void* pointer, std::size_t bytes, std::size_t alignment, const char* what, Site site);
 void poison(void* pointer, std::size_t bytes);  // fills with the NaN pattern
 
+// Plain stores to shared memory that asynchronous units may read only after a fence of the thread that made
+// them: generic_write notes one (and nothing of other memory), fence_generic_writes is the calling thread's
+// fence, check_fenced faults where a unit would read one that has none. Known are stmatrix and vector stores.
+void generic_write(const void* pointer, std::size_t bytes);
+void fence_generic_writes();
+void check_fenced(const void* pointer, std::size_t bytes, const char* what, Site site);
+
 // Asynchronous work, per block. `action` runs at a moment the delivery policy chooses: at once (early), at a
 // random later scheduling tick (random), or only when nothing else can run or finish() forces it (late).
 enum class Delivery { early, late, random };

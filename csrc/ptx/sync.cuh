@@ -31,7 +31,9 @@ CNN_DEVICE void named_barrier_arrive(unsigned id, unsigned threads CNN_SITE) {
 // Orders the calling thread's plain accesses to shared memory (cp.async's, once waited for, among them)
 // before later ones by TMA and wgmma. Each writer calls it, then a barrier follows. Needs sm_90.
 CNN_DEVICE void fence_proxy_async() {
-#if !defined(CNN_INTERPRETER)
+#if defined(CNN_INTERPRETER)
+  interpreter::fence_generic_writes();
+#else
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
 }

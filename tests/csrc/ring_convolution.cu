@@ -32,6 +32,7 @@ enum class Fault : int {
   swizzle_mismatch,
   no_barrier_before_store,
   no_store_wait,
+  no_proxy_fence,
   count
 };
 
@@ -121,7 +122,7 @@ CNN_DEVICE void store(unsigned char* tile, const TensorMap& output, const float 
     }
     stmatrix_x4(tile + swizzled(row * 128 + (2 * j + lane / 16) * 16, Swizzle::span128), pairs);
   }
-  fence_proxy_async();
+  if constexpr (F != Fault::no_proxy_fence) fence_proxy_async();
   if constexpr (F != Fault::no_barrier_before_store) named_barrier_sync(1, kConsumers);
   if (threadIdx.x == 0) {
     tma_store(output, tile, {int(blockIdx.y) * kFilters, int(blockIdx.x) * kPixels});

@@ -79,10 +79,12 @@ void meet(void* const lanes[32]) {
 void move(Move& mine, const char* what, interpreter::Site site) {
   if (int(interpreter::lane_id()) < kRows * mine.count) {
     interpreter::check_shared(mine.row, kRowBytes, kRowBytes, what, site);
-    if (mine.store)
+    if (mine.store) {
       interpreter::touch_write(mine.row, kRowBytes);
-    else
+      interpreter::generic_write(mine.row, kRowBytes);
+    } else {
       interpreter::touch_read(mine.row, kRowBytes);
+    }
   }
   interpreter::warp_meet(0xffffffffu, &mine, [](void* const* lanes) { meet(lanes); }, what, site);
 }

@@ -250,6 +250,7 @@ void tma_store_tile(const TensorMap& map, const void* shared, const int* corner,
   const int row_bytes = box.box[0] * element_bytes(box.element), bytes = copied_bytes(box);
   const Tile tile = check_tile(shared, bytes, row_bytes, box.swizzle, "tma_store's tile", site);
   interpreter::touch_read(shared, bytes);
+  interpreter::check_fenced(shared, bytes, "tma_store", site);
   const Coordinates<5> to(corner, rank);
   const auto store = std::make_shared<Store>();
   interpreter::thread_state<BulkGroups>().open.push_back(store);

@@ -78,6 +78,7 @@ Descriptor decode(std::uint64_t bits, Site site) {
 const void* chunk_at(std::uint32_t address, const Descriptor& from, Site site) {
   const void* chunk = interpreter::shared_pointer(swizzled(address & kAddressMask, from.swizzle));
   interpreter::check_shared(chunk, kChunk, kChunk, "wgmma's operand", site);
+  interpreter::check_fenced(chunk, kChunk, "wgmma", site);
   return chunk;
 }
 
