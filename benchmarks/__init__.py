@@ -12,5 +12,7 @@ summary     means, the worst shapes and remarks, in lines of text
 report      CSV, pictures (plots) and one HTML page (report.html) of a result file
 performance docs/performance.md, made of all results
 networks    ResNet-50, MobileNetV2, ConvNeXt-T and U-Net in plain torch; network_bench trains and runs them
+host        what can be known without a GPU: host time a call, imports, interpreters, the build
+suite       the small suite, for pytest-benchmark
 run         the command: which cases, in what order, until the time is up
 """

@@ -19,7 +19,7 @@ from typing import NoReturn
 from cnnkernels.geometry import Layout
 
 from . import cases as all_cases
-from . import network_bench, performance, report
+from . import host, network_bench, performance, report
 from .cases import Case
 from .machine import RESULTS, Machine, ceilings, session, this_machine
 from .measure import Bench, DeviceLost
@@ -220,6 +220,8 @@ def run(options: argparse.Namespace) -> int:
     """Measures, prints the summary, compares; the exit code says whether all is well."""
     if options.report:
         return render(options.output)
+    if options.host:
+        return host.run(options)
     machine = this_machine()
     if machine.device != "cuda" and not (options.tiny or options.list):
         print(

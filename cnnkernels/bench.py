@@ -30,6 +30,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--layout", action="append", choices=("nhwc", "nchw"))
     what.add_argument("--provider", action="append", choices=PROVIDERS, help="only this one (default: all that can)")
     what.add_argument("--whole", action="store_true", help="whole networks, trained and run, instead of their layers")
+    what.add_argument(
+        "--host", action="store_true", help="what needs no GPU: host time a call, import, interpreters, build"
+    )
+    what.add_argument("--clean", action="store_true", help="with --host: also a clean build and all tests (minutes)")
     what.add_argument("--list", action="store_true", help="name the cases, measure nothing")
     what.add_argument("--tiny", action="store_true", help="every kind of case in small: whether all run, on a CPU too")
     how = parser.add_argument_group("how")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from bench_helpers import CEILINGS, SMALL, bench, conv_case, one_thread, pool_case  # noqa: F401
 
-from benchmarks import cases, families
+from benchmarks import cases, families, suite
 from benchmarks.cases import Case
 from benchmarks.families import FAMILIES, GemmCase, SeparableCase
 from benchmarks.providers import PROVIDERS
@@ -144,3 +144,27 @@ def test_every_benchmark_runs_in_small() -> None:
             assert record.status is not OK or (record.median or 0) > 0
             right[record.provider] += record.status == OK
     assert right["cuda"] > 80 and right["triton"] > 5 and right["cudnn"] > 150, right
+
+
+class NoBenchmark:
+    """pytest-benchmark's fixture, as far as the suite uses it."""
+
+    def __init__(self) -> None:
+        self.group = ""
+        self.extra_info: dict[str, object] = {}
+
+    def pedantic(self, function, rounds: int, warmup_rounds: int) -> object:
+        return function()
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="in small only without a GPU")
+def test_the_small_suite_runs() -> None:
+    some = suite.suite()
+    assert {case.family for case in some} == set(FAMILIES)
+    pooling = next(case for case in some if case.family == "max_pool2d")
+    fixture = NoBenchmark()
+    suite.test_speed(pooling, "cuda", fixture)
+    assert fixture.group == pooling.key and fixture.extra_info["launches"] == 1
+    with pytest.raises(pytest.skip.Exception):
+        suite.test_speed(pooling, "int_mm", NoBenchmark())
