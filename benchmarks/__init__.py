@@ -7,6 +7,7 @@ verify      a provider's numbers against fp64, before it is timed
 timing      medians of interleaved, cold-cache launches
 machine     which GPU, what versions, and its measured ceilings
 measure     one case: verify, memory, reproducibility, time
+prewarm     compiles Triton's kernels on all cores, before a quick run
 results     JSON lines that a later run continues, and the comparison with an earlier run
 summary     means, the worst shapes and remarks, in lines of text
 report      CSV, pictures (plots) and one HTML page (report.html) of a result file

@@ -150,13 +150,23 @@ class Compiled(Eager):
     """torch.compile with everything it can tune; CUDA graphs are the timer's."""
 
     MODE = "max-autotune-no-cudagraphs"
+    MOST_KEPT = 2  # a case, and its part that is verified
 
     def __init__(self, name: str) -> None:
         super().__init__(name, cudnn=True)
+        self.kept: dict[str, Callable[..., Tensor]] = {}
 
     def forward(self, case: Case) -> Callable[..., Tensor]:
-        torch._dynamo.reset()  # it gives up on a function that it has compiled for many shapes
-        return torch.compile(super().forward(case), mode=self.MODE, dynamic=False)
+        """Compiled once a case, for all its sets of inputs."""
+        if case.key not in self.kept:
+            import torch._functorch.config
+
+            torch._functorch.config.donated_buffer = False  # a backward pass must be able to run again
+            if len(self.kept) == self.MOST_KEPT:
+                self.kept.clear()
+                torch._dynamo.reset()  # it gives up on a function that it has compiled for many shapes
+            self.kept[case.key] = torch.compile(super().forward(case), mode=self.MODE, dynamic=False)
+        return self.kept[case.key]
 
 
 class IntMM(Provider):

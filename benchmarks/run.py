@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import os
 import sys
 import threading
@@ -19,7 +20,7 @@ from typing import NoReturn
 from cnnkernels.geometry import Layout
 
 from . import cases as all_cases
-from . import host, network_bench, performance, report
+from . import host, network_bench, performance, prewarm, report
 from .cases import Case
 from .machine import RESULTS, Machine, ceilings, session, this_machine
 from .measure import Bench, DeviceLost
@@ -247,10 +248,17 @@ def run_cases(options: argparse.Namespace, machine: Machine, selected: Sequence[
     if options.tiny and options.output is None and output.exists():
         output.unlink()  # no measurement, nothing to go on with
     seconds = options.seconds or (QUICK_SECONDS if options.quick else float("inf"))
+    first = DEADLINE not in os.environ
     deadline = float(os.environ.pop(DEADLINE, time.time() + seconds))
+    providers = chosen_providers(options)
+    if first and options.quick and not options.tiny and PROVIDERS["triton"] in providers:
+        say(f"compiled Triton's kernels in {prewarm.prewarm(selected):.0f} s")
     bench, results = start(options, machine, output, _types(selected))
     done = results.done(results.sessions[-1])
-    cut = measure_all(selected, chosen_providers(options), bench, results, done, deadline)
+    if machine.device == "cuda":
+        gc.collect()
+        gc.freeze()  # each capture of a graph collects garbage: not what is there to stay
+    cut = measure_all(selected, providers, bench, results, done, deadline)
     keys = {case.key for case in selected}
     records = [record for record in results.records.values() if record.key in keys]
     lines = [*(tiny_summary(records) if options.tiny else summary(records)), *cut_lines(cut)]

@@ -23,6 +23,7 @@ Work = Callable[[], object]
 
 COLD_CACHES = 3  # times the L2
 MOST_SETS = 2048
+SHORTEST_CHAIN = 1e3  # µs, a hundred times what starts a chain
 LONGEST_CHAIN = 50e3  # µs; a slower launch needs no company to be timed well
 
 
@@ -133,18 +134,21 @@ class HostChain:
 class GpuChain:
     """Launches on a GPU: a replayed graph, or one by one where they cannot be captured.
 
-    All happens on one stream, as a gradient runs on the stream that its forward pass ran on.
+    The sets are gone through as often as it takes to outweigh what an event and the start of a graph cost. All happens
+    on one stream, as a gradient runs on the stream that its forward pass ran on.
     """
 
     def __init__(self, make: Callable[[int], Work], sets: int, stream: torch.cuda.Stream) -> None:
         self.stream = stream
-        self.outputs: list[object] = []  # kept, so that each launch writes memory of its own
+        torch.cuda.synchronize()  # what made the inputs ran on another stream
         with torch.cuda.stream(stream):
             first = make(0)
             once = self._warm_up(first)
-            self.launches = max(1, min(sets, int(LONGEST_CHAIN / once)))
-            self.works = [first, *(make(index) for index in range(1, self.launches))]
-            torch.cuda.synchronize()
+            sets = max(1, min(sets, int(LONGEST_CHAIN / once)))
+            self.works = [first, *(make(index) for index in range(1, sets))]
+        self.launches = max(sets, math.ceil(SHORTEST_CHAIN / once))
+        self.outputs: list[object] = [None] * sets  # kept, so that a launch finds no output of its own in the cache
+        torch.cuda.synchronize()
         self.captured = self._capture()
         self.graph = self.captured is not None
 
@@ -157,15 +161,20 @@ class GpuChain:
         work()
         end.record()
         end.synchronize()
-        return max(1e3 * start.elapsed_time(end), 1e-3)
+        return max(1e3 * start.elapsed_time(end), 1.0)
+
+    def _launch(self) -> None:
+        for index in range(self.launches):
+            place = index % len(self.works)
+            self.outputs[place] = self.works[place]()
 
     def _capture(self) -> torch.cuda.CUDAGraph | None:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=self.stream):
-                self.outputs = [work() for work in self.works]
+                self._launch()
         except RuntimeError:
-            self.outputs = []
+            self.outputs = [None] * len(self.works)
             torch.cuda.synchronize()  # raises where the device is lost, and not just the capture
             return None
         return graph
@@ -177,7 +186,7 @@ class GpuChain:
             if self.captured is not None:
                 self.captured.replay()
             else:
-                self.outputs = [work() for work in self.works]
+                self._launch()
             end.record()
             end.synchronize()
         return 1e3 * start.elapsed_time(end) / self.launches
