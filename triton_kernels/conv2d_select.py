@@ -37,7 +37,7 @@ START_COST = 2**21
 MOST_LOADS = 32
 # The same where addresses have 64 bits: a thread's registers for sums (fewer without tensor cores, where operands lie
 # in registers too), and for sums and addresses.
-MOST_WIDE_SUMS = {"fp64": 16, "fp32": 16, "tf32": 64, "fp16": 64, "bf16": 64}
+MOST_WIDE_SUMS = {"fp64": 16, "fp32": 16, "tf32": 32, "fp16": 64, "bf16": 64}
 MOST_WIDE = 96
 # The partial sums of a weight gradient.
 WORKSPACE_BYTES = 256 * 2**20
