@@ -111,7 +111,7 @@ def depthwise_conv2d_backward_weight(
         c, p = chosen
         bands, steps = -(-g.r // c.band), -(-p.steps // c.splits)
         parts = partials(grad_weight, c.splits)
-        backward_weight_kernel[(bands * p.tiles * c.splits,)](
+        backward_weight_kernel[(bands * p.tiles, c.splits)](
             grad_output, input, parts, g.n, g.c // p.unit, g.h, g.w // p.columns.chunk,
             g.k // p.unit, g.p, g.q // p.store, steps, grad_weight.numel(),
             R=g.r, GRAD_COLUMNS=Axis(c.patch[1], 1, 1, 0, 1, False, p.store),

@@ -74,10 +74,8 @@ def backward_weight_kernel(
     # Bands run first: they share dy and most of the image.
     pid = tl.program_id(0)
     first = pid % BANDS * BAND
-    pid = pid // BANDS
-    tiles = tl.cdiv(K, FILTERS)
-    split = pid // tiles
-    filter = indices(pid % tiles, FILTERS, WIDE)
+    filter = indices(pid // BANDS, FILTERS, WIDE)
+    split = tl.program_id(1)
     k = along(filter, 1 - AXIS)
     rows, columns = tl.cdiv(P, TP), tl.cdiv(Q, TQ)
     patches = rows * columns

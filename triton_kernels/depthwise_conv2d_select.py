@@ -26,6 +26,8 @@ Op = Literal["forward", "backward_input", "backward_weight"]
 TABLE: dict[str, Any] = json.loads(Path(__file__).with_name("depthwise_conv2d.json").read_text())
 # A thread's registers, of 255, that sums, filters and loads may take: the rest are addresses and masks.
 REGISTERS = 236
+# What a loop over rows takes besides.
+LOOP_REGISTERS = 16
 # Outputs of a lane. A gradient's patch has a row and a column for each phase of the strides.
 LARGEST_PATCH = 32
 # Products of a lane that are written out one by one: above, compiling takes longer than a model's first batch should.
@@ -137,7 +139,8 @@ def _work(problem: Problem, c: Configuration, p: Plan) -> Work:
         (len(p.rows.read) * chunks, p.rows.taps * p.columns.taps) if c.unrolled else (chunks, p.columns.taps)
     )
     turns = 1 if c.unrolled else p.rows.products
-    return Work(turns * loads, turns * filters, products, outputs * words + filters * filter_words + loads * held)
+    registers = outputs * words + filters * filter_words + loads * held + (0 if c.unrolled else LOOP_REGISTERS)
+    return Work(turns * loads, turns * filters, products, registers)
 
 
 def _lanes_of_a_thread(c: Configuration) -> int:

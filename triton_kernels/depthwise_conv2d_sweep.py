@@ -50,6 +50,86 @@ def add_row(totals, FIRST: tl.constexpr, columns, at_filter, c_exists, AXIS: tl.
 
 
 @triton.jit
+def add_taps(
+    totals,
+    image,
+    at_filter,
+    n,
+    h,
+    w,
+    c,
+    exists,
+    filter_exists,
+    C,
+    H,
+    W,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    UNROLLED: tl.constexpr,
+    NHWC: tl.constexpr,
+):
+    """Adds the products of a channel's image with one filter to the totals of patches that read from (h, w) on."""
+    S: tl.constexpr = COLUMNS.taps
+    TP: tl.constexpr = ROWS.patch
+    TQ: tl.constexpr = COLUMNS.patch
+    if UNROLLED:
+        for a in tl.static_range(reads(ROWS)):
+            columns = read_row(image, n, h + read_at(ROWS, a), w, c, exists, H, W, C, COLUMNS, NHWC)
+            for o in tl.static_range(TP):
+                if tap_of(ROWS, o, a) >= 0:
+                    at_row = at_filter + tap_of(ROWS, o, a) * S
+                    totals = add_row(totals, o * TQ, columns, at_row, filter_exists, COLUMNS)
+    else:
+        for o in tl.static_range(TP):
+            if meetings(ROWS, o) > 0:
+                for t in range(meetings(ROWS, o)):
+                    row = h + first_read(ROWS, o) + t * next_read(ROWS)
+                    columns = read_row(image, n, row, w, c, exists, H, W, C, COLUMNS, NHWC)
+                    at_row = at_filter + (first_tap(ROWS, o) + t * next_tap(ROWS)) * S
+                    totals = add_row(totals, o * TQ, columns, at_row, filter_exists, COLUMNS)
+    return totals
+
+
+@triton.jit
+def add_bias(totals, bias, c, c_exists):
+    if bias is not None:
+        b = tl.load(bias + c, mask=c_exists, other=0.0).to(totals[0].dtype)
+        for o in tl.static_range(len(totals)):
+            totals = replaced(totals, o, totals[o] + b)
+    return totals
+
+
+@triton.jit
+def write_patch(
+    written,
+    totals,
+    n,
+    row,
+    column,
+    c,
+    exists,
+    C,
+    H,
+    W,
+    TP: tl.constexpr,
+    TQ: tl.constexpr,
+    STORE: tl.constexpr,
+    NHWC: tl.constexpr,
+):
+    """Rounds the totals of patches that start at (row, column) and stores them, STORE columns at once."""
+    for o in tl.static_range(TP):
+        for q in tl.static_range(0, TQ, STORE):
+            inside = exists & (row + o < H) & (column + q < W)
+            at = written + image_offset(n, row + o, column + q, c, H, W, C, NHWC)
+            if STORE == 1:
+                tl.store(at, narrow(totals[o * TQ + q], written.dtype.element_ty), mask=inside)
+            else:
+                at = at[:, :, None] + tl.arange(0, STORE)[None, None, :]
+                y = narrow(packed(totals, o * TQ + q, 1, STORE), written.dtype.element_ty)
+                tl.store(at, y, mask=inside[:, :, None])
+
+
+@triton.jit
 def sweep_kernel(
     image,
     weight,
@@ -81,8 +161,7 @@ def sweep_kernel(
     """
     C_IN, C, W_IN, W = C_IN * UNIT, C * UNIT, W_IN * COLUMNS.chunk, W * STORE
     BACKWARD: tl.constexpr = ROWS.backward
-    S: tl.constexpr = COLUMNS.taps
-    TAPS: tl.constexpr = ROWS.taps * S
+    TAPS: tl.constexpr = ROWS.taps * COLUMNS.taps
     TP: tl.constexpr = ROWS.patch
     TQ: tl.constexpr = COLUMNS.patch
     n, i, j, c, exists = lanes(N, C, tl.cdiv(H, TP), tl.cdiv(W, TQ), NHWC, A, B, WIDE)
@@ -91,36 +170,9 @@ def sweep_kernel(
     for m in range(MULTIPLIER if BACKWARD else 1):
         filter = c * MULTIPLIER + m if BACKWARD else c
         source = filter if BACKWARD else c // MULTIPLIER
-        at_filter = weight + filter * TAPS
-        if UNROLLED:
-            for a in tl.static_range(reads(ROWS)):
-                row = h + read_at(ROWS, a)
-                columns = read_row(image, n, row, w, source, exists, H_IN, W_IN, C_IN, COLUMNS, NHWC)
-                for o in tl.static_range(TP):
-                    if tap_of(ROWS, o, a) >= 0:
-                        at_row = at_filter + tap_of(ROWS, o, a) * S
-                        totals = add_row(totals, o * TQ, columns, at_row, c < C, COLUMNS)
-        else:
-            for o in tl.static_range(TP):
-                if meetings(ROWS, o) > 0:
-                    for t in range(meetings(ROWS, o)):
-                        row = h + first_read(ROWS, o) + t * next_read(ROWS)
-                        columns = read_row(image, n, row, w, source, exists, H_IN, W_IN, C_IN, COLUMNS, NHWC)
-                        at_row = at_filter + (first_tap(ROWS, o) + t * next_tap(ROWS)) * S
-                        totals = add_row(totals, o * TQ, columns, at_row, c < C, COLUMNS)
-
-    if bias is not None:
-        b = tl.load(bias + c, mask=c < C, other=0.0).to(totals[0].dtype)
-        for o in tl.static_range(TP * TQ):
-            totals = replaced(totals, o, totals[o] + b)
-    for o in tl.static_range(TP):
-        for q in tl.static_range(0, TQ, STORE):
-            row, column = i * TP + o, j * TQ + q
-            inside = exists & (row < H) & (column < W)
-            at = written + image_offset(n, row, column, c, H, W, C, NHWC)
-            if STORE == 1:
-                tl.store(at, narrow(totals[o * TQ + q], written.dtype.element_ty), mask=inside)
-            else:
-                at = at[:, :, None] + tl.arange(0, STORE)[None, None, :]
-                y = narrow(packed(totals, o * TQ + q, 1, STORE), written.dtype.element_ty)
-                tl.store(at, y, mask=inside[:, :, None])
+        totals = add_taps(
+            totals, image, weight + filter * TAPS, n, h, w, source, exists, c < C, C_IN, H_IN, W_IN,
+            ROWS, COLUMNS, UNROLLED, NHWC,
+        )  # fmt: skip
+    totals = add_bias(totals, bias, c, c < C)
+    write_patch(written, totals, n, i * TP, j * TQ, c, exists, C, H, W, TP, TQ, STORE, NHWC)
