@@ -11,6 +11,10 @@ from .depthwise_conv2d import (
     depthwise_conv2d_backward_weight,
     depthwise_conv2d_forward,
 )
+from .depthwise_separable_conv2d import (
+    depthwise_separable_conv2d_forward,
+    depthwise_separable_conv2d_intermediate,
+)
 from .max_pool2d import (
     max_pool2d_backward,
     max_pool2d_forward,
@@ -27,6 +31,8 @@ __all__ = [
     "depthwise_conv2d_backward_input",
     "depthwise_conv2d_backward_weight",
     "depthwise_conv2d_forward",
+    "depthwise_separable_conv2d_forward",
+    "depthwise_separable_conv2d_intermediate",
     "max_pool2d_backward",
     "max_pool2d_forward",
     "max_pool2d_gather",

@@ -14,6 +14,10 @@ from torch import Tensor
 # What 32-bit arithmetic may meet, with room for a tile's overhang.
 LARGEST_INDEX = 2**31 - 2**16
 
+# The most registers of a thread. A kernel that is not told of them may spill a few bytes: ptxas wants to fit one more
+# program on a processor.
+MOST_REGISTERS = 255
+
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 

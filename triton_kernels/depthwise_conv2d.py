@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cnnkernels.geometry import Conv2dGeometry, Layout
 
-from .common import LARGEST_INDEX, on, target
+from .common import LARGEST_INDEX, MOST_REGISTERS, on, target
 from .conv2d import conv2d_backward_input, conv2d_backward_weight, conv2d_forward
 from .depthwise_conv2d_backward_weight import backward_weight_kernel
 from .depthwise_conv2d_patch import Axis
@@ -114,7 +114,7 @@ def depthwise_conv2d_backward_weight(
         backward_weight_kernel[(bands * p.tiles, c.splits)](
             grad_output, input, parts, g.n, g.c // p.unit, g.h, g.w // p.columns.chunk,
             g.k // p.unit, g.p, g.q // p.store, steps, grad_weight.numel(),
-            R=g.r, GRAD_COLUMNS=Axis(c.patch[1], 1, 1, 0, 1, False, p.store),
+            R=g.r, GRAD_COLUMNS=Axis(c.patch[1], 1, 1, 0, 1, False, p.store), maxnreg=MOST_REGISTERS,
             **_constants(g, c, p, layout, grad_output, input),
         )  # fmt: skip
         sum_partials(parts, grad_weight, c.splits)

@@ -26,8 +26,8 @@ Op = Literal["forward", "backward_input", "backward_weight"]
 TABLE: dict[str, Any] = json.loads(Path(__file__).with_name("depthwise_conv2d.json").read_text())
 # A thread's registers, of 255, that sums, filters and loads may take: the rest are addresses and masks.
 REGISTERS = 236
-# What a loop over rows takes besides.
-LOOP_REGISTERS = 16
+# What a loop takes besides.
+LOOP_REGISTERS = 24
 # Outputs of a lane. A gradient's patch has a row and a column for each phase of the strides.
 LARGEST_PATCH = 32
 # Products of a lane that are written out one by one: above, compiling takes longer than a model's first batch should.
@@ -134,7 +134,7 @@ def _work(problem: Problem, c: Configuration, p: Plan) -> Work:
     if problem.op == "backward_weight":
         loads, grads = len(p.rows.read) * chunks, outputs * math.ceil(vector * problem.size / 4)
         sums = c.band * p.columns.taps * words
-        return Work(loads + math.ceil(outputs / p.store), 0, products, sums + loads * held + grads)
+        return Work(loads + math.ceil(outputs / p.store), 0, products, sums + loads * held + grads + LOOP_REGISTERS)
     loads, filters = (
         (len(p.rows.read) * chunks, p.rows.taps * p.columns.taps) if c.unrolled else (chunks, p.columns.taps)
     )

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import Layout, argmax_dtype
-from .cases import MAX_POOL2D, Conv2dCase, Pool2dCase
+from .cases import MAX_POOL2D, Conv2dCase, DepthwiseSeparableCase, Pool2dCase
 
 ARCHITECTURES = (80, 90, 100)
 DTYPES = {
@@ -144,7 +144,7 @@ class Call(NamedTuple):
     selection."""
 
     op: str
-    case: Conv2dCase | Pool2dCase
+    case: Conv2dCase | Pool2dCase | DepthwiseSeparableCase
     dtype: str
     layout: Layout
     arch: int
@@ -153,7 +153,8 @@ class Call(NamedTuple):
     @property
     def specialization(self) -> str:
         tile = f" {self.configuration}" if self.configuration else ""
-        return f"{self.dtype} {self.layout.name.lower()} {self.case.reason}{tile}"
+        reason = getattr(self.case, "depthwise", self.case).reason
+        return f"{self.dtype} {self.layout.name.lower()} {reason}{tile}"
 
     def __call__(self) -> None:
         import cnnkernels.triton_kernels as kernels
@@ -165,6 +166,13 @@ class Call(NamedTuple):
             return torch.empty(shape, dtype=dtype, device="meta").to(memory_format=self.layout.memory_format)
 
         case, layout = self.case, self.layout
+        if isinstance(case, DepthwiseSeparableCase):
+            biases = (torch.empty(size, dtype=dtype, device="meta") for size in (case.depthwise.k, case.filters))
+            tensors = map(tensor, (case.input_shape, case.depthwise_shape, case.pointwise_shape))
+            written = tensor(case.output_shape), None
+            flags = tf32, "relu6", "none", 0.0, self.configuration
+            function(*tensors, *biases, *written, case.geometry, layout, *flags)
+            return
         if isinstance(case, Conv2dCase):
             x, w, y = tensor(case.input_shape), tensor(case.weight_shape), tensor(case.output_shape)
             b = torch.empty(case.k, dtype=dtype, device="meta")
@@ -222,6 +230,13 @@ OTHER_DEPTHWISE = (
     Conv2dCase("depthwise 5x5", 32, 240, 28, 28, 240, 5, 5, padding=(2, 2, 2, 2), groups=240),
     Conv2dCase("depthwise 31x31", 32, 128, 56, 56, 128, 31, 31, padding=(15, 15, 15, 15), groups=128),
 )
+# MobileNetV2's depthwise and the 1x1 after it.
+SEPARABLE = DepthwiseSeparableCase(DEPTHWISE_3X3, 24)
+OTHER_SEPARABLE = (
+    DepthwiseSeparableCase(Conv2dCase("fused 3x3 of 7x7", 32, 960, 7, 7, 960, 3, 3, (1, 1), (1,) * 4, groups=960), 320),
+    DepthwiseSeparableCase(OTHER_DEPTHWISE[0], 24),
+    DepthwiseSeparableCase(DEPTHWISE_7X7, 384),
+)
 ODD_DEPTHWISE = Conv2dCase("odd channels", 32, 35, 7, 7, 70, 3, 3, padding=(1, 1, 1, 1), groups=35)
 
 
@@ -241,6 +256,11 @@ def depthwise_conv2d_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
     return [Call(f"depthwise_conv2d_{op}", case, dtype, layout, arch) for op in CONV2D_PRODUCTS for case in cases]
 
 
+def depthwise_separable_conv2d_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
+    cases = (SEPARABLE, *OTHER_SEPARABLE) if dtype in ("fp32", "bf16") else (SEPARABLE,)
+    return [Call("depthwise_separable_conv2d_forward", case, dtype, layout, arch) for case in cases]
+
+
 def calls() -> list[Call]:
     """Every kernel of every operator in every dtype and layout: each configuration on a usual size and on odd channels,
     and what selection takes at the sizes that lead down another path."""
@@ -253,6 +273,7 @@ def calls() -> list[Call]:
                         found += conv2d_candidates(op, case, dtype, layout, arch)
                     if dtype in ("fp32", "bf16"):
                         found += [Call(f"conv2d_{op}", case, dtype, layout, arch) for case in OTHER_CONV2D]
+                found += depthwise_separable_conv2d_calls(layout, dtype, arch)
                 if dtype != "tf32":
                     found.append(Call("conv2d_backward_bias", WHOLE, dtype, layout, arch))
                     found += [Call(op, case, dtype, layout, arch) for op in MAX_POOL2D_OPS for case in MAX_POOL2D[1:3]]
