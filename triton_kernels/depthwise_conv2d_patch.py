@@ -12,6 +12,7 @@ compiled: padding, strides and dilations are constants.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -51,16 +52,16 @@ class Axis:
         reached = [(place + self.pad - r * self.dilation, r) for r in reversed(range(self.taps))]
         return tuple((x // self.stride, r) for x, r in reached if x % self.stride == 0)
 
-    @property
+    @functools.cached_property
     def read(self) -> tuple[int, ...]:
         """Everything that the patch reads, ascending."""
         return tuple(sorted({x for place in range(self.patch) for x, _ in self.meets(place)}))
 
-    @property
+    @functools.cached_property
     def chunks(self) -> tuple[int, ...]:
         return tuple(sorted({x // self.chunk for x in self.read}))
 
-    @property
+    @functools.cached_property
     def products(self) -> int:
         return sum(len(self.meets(place)) for place in range(self.patch))
 

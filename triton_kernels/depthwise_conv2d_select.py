@@ -86,6 +86,7 @@ def _wide(size: int, columns: int, patch: int) -> int:
     return math.gcd(columns, patch, 16 // size)
 
 
+@functools.lru_cache(maxsize=4096)
 def plan(problem: Problem, c: Configuration) -> Plan:
     g, nhwc = problem.geometry, problem.layout is Layout.NHWC
     backward = problem.op == "backward_input"

@@ -1,0 +1,37 @@
+"""The fused pair's Triton kernel compiles for GPUs that are not here: no spill, tensor cores, wide accesses.
+
+`make audit` compiles every type and more layers.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("triton")
+
+from cnnkernels.geometry import Layout
+from cnnkernels.testing.triton_aot import ARCHITECTURES, SEPARABLE, Call, Compiled, compile_all
+
+TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
+
+
+@pytest.fixture(scope="module")
+def kernels() -> list[Compiled]:
+    op = "depthwise_separable_conv2d_forward"
+    calls = [Call(op, SEPARABLE, "bf16", Layout.NHWC, arch) for arch in ARCHITECTURES]
+    return list(compile_all([*calls, Call(op, SEPARABLE, "bf16", Layout.NCHW, 90)]))
+
+
+def test_it_compiles_without_a_spill(kernels: list[Compiled]) -> None:
+    assert {(k.name, k.arch) for k in kernels} == {("fused_kernel", arch) for arch in ARCHITECTURES}
+    assert len(kernels) == 4
+    assert not [(k.arch, k.specialization) for k in kernels if k.spill_bytes]
+
+
+def test_the_1x1_runs_on_tensor_cores_and_stores_are_wide(kernels: list[Compiled]) -> None:
+    for kernel in kernels:
+        what = f"{kernel.arch} {kernel.specialization}"
+        # In NCHW a product's rows are filters, here 32: too few for a wgmma.
+        assert kernel.count("HMMA" if "nchw" in what else TENSOR_CORES[kernel.arch]) > 0, what
+        assert kernel.count(r"LDG\.E[.A-Z]*\.(?:64|128)") > 0, what
+        assert kernel.count(r"STG\.E[.A-Z]*\.(?:64|128)") > 0 == kernel.count(r"STG\.E[.A-Z]*U?16"), what
