@@ -19,7 +19,14 @@ from torch import Tensor
 
 from . import backends
 from .geometry import Layout, argmax_dtype
-from .testing.cases import CONV2D, MAX_POOL2D, Conv2dCase, Pool2dCase
+from .testing.cases import (
+    CONV2D,
+    DEPTHWISE_SEPARABLE_CONV2D,
+    MAX_POOL2D,
+    Conv2dCase,
+    DepthwiseSeparableCase,
+    Pool2dCase,
+)
 from .testing.numerics import rounding_bound
 
 # Name, type, whether the products may be rounded to TF32.
@@ -64,10 +71,10 @@ class Row:
     def __str__(self) -> str:
         kernel, kind, error, allowed = self.worst
         verdict = "ok" if self.right else "WRONG"
-        return f"{self.backend:<8}{kernel:<24}{kind:<6}{self.results:>7}{error:>12.2e}{allowed:>12.2e}  {verdict}"
+        return f"{self.backend:<8}{kernel:<42}{kind:<6}{self.results:>7}{error:>12.2e}{allowed:>12.2e}  {verdict}"
 
 
-HEADER = f"{'backend':<8}{'kernel':<24}{'type':<6}{'results':>7}{'max error':>12}{'allowed':>12}"
+HEADER = f"{'backend':<8}{'kernel':<42}{'type':<6}{'results':>7}{'max error':>12}{'allowed':>12}"
 
 
 class Target(NamedTuple):
@@ -167,6 +174,43 @@ def conv2d_measurements(
                 yield backend, measure(name, kind, result, expected[name].truth, bound)
 
 
+def _pair(case: DepthwiseSeparableCase, *tensors: Tensor) -> dict[str, Tensor]:
+    """PyTorch's two layers, the first followed by a relu."""
+    x, first, second, first_bias, second_bias = tensors
+    c = case.depthwise
+    top, bottom, left, right = c.padding
+    z = F.conv2d(F.pad(x, (left, right, top, bottom)), first, first_bias, c.stride, 0, c.dilation, c.groups)
+    y = F.conv2d(z.relu(), second, second_bias)
+    return {"depthwise_separable_conv2d_forward": y, "depthwise_separable_conv2d_intermediate": z}
+
+
+def depthwise_separable_measurements(
+    targets: dict[str, Target], case: DepthwiseSeparableCase, kind: str, dtype: torch.dtype, tf32: bool
+) -> Iterator[tuple[str, Measurement]]:
+    """The fused pair and its intermediate alone, in both layouts."""
+    g = case.geometry
+    shapes = (case.input_shape, case.depthwise_shape, case.pointwise_shape, (g.k,), (case.filters,))
+    operands = [_random(shape, seed, dtype) for seed, shape in enumerate(shapes)]
+    truth = _pair(case, *(t.double() for t in operands))
+    theirs = _pair(case, *operands)
+    magnitude = _pair(case, *(t.double().abs() for t in operands))
+    taps = g.r * g.s + 1
+    expected = [
+        Expected(truth[name], theirs[name], magnitude[name], reduction)
+        for name, reduction in zip(truth, (taps + g.k + 1, taps), strict=True)
+    ]
+    for backend, target in targets.items():
+        for layout in Layout:
+            placed = [target.place(t, layout) if t.dim() == 4 else t.to(target.device) for t in operands]
+            y = target.empty(case.output_shape, dtype, layout)
+            z = target.empty(case.intermediate_shape, dtype, layout)
+            target.kernels.depthwise_separable_conv2d_forward(*placed, y, None, g, layout, tf32, "relu", "none", 0.0)
+            target.kernels.depthwise_separable_conv2d_intermediate(*placed[:2], placed[3], z, g, layout)
+            for name, result, right in zip(truth, (y, z), expected, strict=True):
+                exact = "intermediate" in name  # its products are never rounded to TF32
+                yield backend, measure(name, kind, result, right.truth, right.bound(dtype, tf32 and not exact))
+
+
 def _pool(case: Pool2dCase, x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """PyTorch's maxima, their places and the gradient they route."""
     x = x.detach().requires_grad_()
@@ -223,6 +267,9 @@ def measurements(targets: dict[str, Target]) -> Iterator[tuple[str, Measurement]
     for conv_case in CONV2D:
         for kind, dtype, tf32 in _CONV_TYPES:
             yield from conv2d_measurements(targets, conv_case, kind, dtype, tf32)
+    for pair_case in DEPTHWISE_SEPARABLE_CONV2D:
+        for kind, dtype, tf32 in _CONV_TYPES:
+            yield from depthwise_separable_measurements(targets, pair_case, kind, dtype, tf32)
     for pool_case in MAX_POOL2D:
         for kind, dtype in _POOL_TYPES:
             yield from max_pool2d_measurements(targets, pool_case, kind, dtype)
