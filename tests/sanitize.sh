@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 # Small shapes that take every kernel's way; "several tiles" under ThreadSanitizer takes minutes.
 SMALL="cuda and (fp32-nhwc or fp16-nhwc or fp32-nchw) and not several and not long and not depthwise"
 TESTS=(tests/test_conv2d_exact.py tests/test_max_pool2d_exact.py)
+PAIRS="(fp32-nhwc or fp16-nhwc or fp32-nchw) and not several and not more-taps"
 
 for sanitizer in ${1:-thread address}; do
   echo "== $sanitizer"
@@ -27,6 +28,7 @@ for sanitizer in ${1:-thread address}; do
   under python tests/sanitized.py "$sanitizer" "$logs/report"
   rm -f "$logs"/report.*
   under python -m pytest -q -x -p no:cacheprovider "${TESTS[@]}" -k "$SMALL"
+  under python -m pytest -q -x -p no:cacheprovider tests/test_depthwise_separable_conv2d_exact.py -k "$PAIRS"
   if compgen -G "$logs/report.*" > /dev/null; then
     cat "$logs"/report.*
     echo "$sanitizer: reports in the kernels' tests"

@@ -1,0 +1,105 @@
+"""Writes the tables of docs/depthwise_separable_conv2d.md: what each pair of MobileNet moves, its floor, its tiles.
+
+python docs/figures/depthwise_separable_conv2d_paper_check.py
+
+Nothing is launched. The measured columns are for whoever has that GPU; they are never computed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from cnnkernels import explain
+from cnnkernels.geometry import Conv2dGeometry, Layout
+from cnnkernels.native import dtype_code
+from cnnkernels.ops.checks import conv2d_geometry
+from cnnkernels.problem import host_module
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "depthwise_separable_conv2d.md"
+BEGIN, END = "<!-- made by docs/figures/depthwise_separable_conv2d_paper_check.py -->\n", "<!-- end -->\n"
+GPU, BATCH, BYTES = "h200", 64, 2  # bf16
+HEAD = (
+    "| pair | two layers, MB | fused, MB | less by | pointwise, GFLOP | floor, us | tile | patch | depthwise made "
+    "| input read from L2 | measured, us | of the floor |\n" + "| --- " * 12 + "|\n"
+)
+
+
+class Pair(NamedTuple):
+    network: str
+    geometry: Conv2dGeometry
+    filters: int
+
+    @property
+    def elements(self) -> tuple[int, int, int, int]:
+        """Of input, intermediate, output and both filters."""
+        g = self.geometry
+        pixels = g.n * g.p * g.q
+        return g.n * g.c * g.h * g.w, pixels * g.k, pixels * self.filters, g.k * (g.r * g.s + self.filters)
+
+    @property
+    def products(self) -> tuple[int, int]:
+        """Multiply-adds of the depthwise and of the pointwise half."""
+        g = self.geometry
+        return g.n * g.p * g.q * g.k * g.r * g.s, g.n * g.p * g.q * g.k * self.filters
+
+
+def pair(network: str, layer: dict[str, Any], filters: int) -> Pair:
+    c = layer["C"]
+    sides = [pad for pad in layer["padding"] for _ in range(2)]
+    size = (BATCH, c, layer["H"], layer["W"])
+    geometry = conv2d_geometry(size, (c, 1, *layer["kernel"]), layer["stride"], sides, layer["dilation"], c)
+    return Pair(network, geometry, filters)
+
+
+def pairs() -> list[Pair]:
+    """MobileNetV1's pairs; MobileNetV2's depthwise layers, each with the projections that read what it makes."""
+    networks = json.loads((ROOT / "benchmarks" / "workloads.json").read_text())["networks"]
+    found = [pair("v1", layer, layer["K"]) for layer in networks["mobilenet_v1"]["layers"] if "groups" not in layer]
+    convolutions = [layer for layer in networks["mobilenet_v2"]["layers"] if layer["op"] == "conv2d"]
+    for layer in convolutions:
+        if layer["groups"] != layer["C"]:
+            continue
+        made = layer["H"] // layer["stride"][0]
+        for after in convolutions:
+            projects = after["kernel"] == [1, 1] and after["K"] < after["C"]
+            if projects and after["C"] == layer["K"] and after["H"] == made:
+                found.append(pair("v2", layer, after["K"]))
+    return found
+
+
+def row(p: Pair) -> str:
+    module, gpu, g = host_module(), explain.machine(GPU), p.geometry
+    plan = module.depthwise_separable_conv2d_plan(
+        dtype_code(torch.bfloat16), int(Layout.NHWC), False, module.Conv2dGeometry(*g), p.filters, gpu
+    )
+    x, z, y, w = (BYTES * count for count in p.elements)
+    two, one = x + 2 * z + y + w, x + y + w
+    taps, products = p.products
+    peak, memory = module.reached_of_peak, module.reached_of_memory * gpu.memory
+    floor = max(one / memory, 2 * products / (peak * gpu.tensor16), 2 * taps / (peak * gpu.fma32))
+    rows, columns = plan.tile_shape
+    wide = plan.patch_columns
+    high = rows // wide
+    halo = ((high - 1) * g.stride_h + g.r) * ((wide - 1) * g.stride_w + g.s) / (rows * g.stride_h * g.stride_w)
+    times = 1 if plan.keeps else -(-p.filters // columns)
+    stride = f", stride {g.stride_h}" if g.stride_h > 1 else ""
+    return (
+        f"| {p.network} {g.c} to {p.filters} at {g.h}{stride} | {two / 1e6:.0f} | {one / 1e6:.0f} | {two / one:.1f}x "
+        f"| {2 * products / 1e9:.1f} | {1e6 * floor:.1f} | {rows}x{columns}{', kept' if plan.keeps else ''} | {high}x{wide} | {times}x "
+        f"| {times * halo:.1f}x |  |  |\n"
+    )
+
+
+def main() -> None:
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(before + BEGIN + HEAD + "".join(map(row, pairs())) + END + after)
+
+
+if __name__ == "__main__":
+    main()
