@@ -27,6 +27,7 @@ from .testing.cases import (
     DepthwiseSeparableCase,
     Pool2dCase,
 )
+from .testing.depthwise_cases import DEPTHWISE_CONV2D
 from .testing.numerics import rounding_bound
 
 # Name, type, whether the products may be rounded to TF32.
@@ -131,18 +132,19 @@ def _convolve(case: Conv2dCase, x: Tensor, w: Tensor, b: Tensor, dy: Tensor) -> 
     y = F.conv2d(padded, w, b, stride=case.stride, dilation=case.dilation, groups=case.groups)
     dx, dw, db = torch.autograd.grad(y, (x, w, b), dy)
     return {
-        "conv2d_forward": y.detach(),
-        "conv2d_backward_input": dx,
-        "conv2d_backward_weight": dw,
-        "conv2d_backward_bias": db,
+        "forward": y.detach(),
+        "backward_input": dx,
+        "backward_weight": dw,
+        "backward_bias": db,
     }
 
 
 def conv2d_measurements(
-    targets: dict[str, Target], case: Conv2dCase, kind: str, dtype: torch.dtype, tf32: bool
+    targets: dict[str, Target], case: Conv2dCase, kind: str, dtype: torch.dtype, tf32: bool, op: str = "conv2d"
 ) -> Iterator[tuple[str, Measurement]]:
-    """Every conv2d kernel of every target on one case in one type, in both layouts."""
+    """Every kernel of conv2d, or of depthwise_conv2d, of every target on one case in one type, in both layouts."""
     g = case.geometry
+    rounding = (tf32,) if op == "conv2d" else ()
     shapes = (case.input_shape, case.weight_shape, (case.k,), case.output_shape)
     operands = [_random(shape, seed, dtype) for seed, shape in enumerate(shapes)]
     truth = _convolve(case, *(t.double() for t in operands))
@@ -150,10 +152,10 @@ def conv2d_measurements(
     magnitude = _convolve(case, *(t.double().abs() for t in operands))
     taps = g.r * g.s
     reduction = {
-        "conv2d_forward": g.c // g.groups * taps + 1,
-        "conv2d_backward_input": g.k // g.groups * taps,
-        "conv2d_backward_weight": g.n * g.p * g.q,
-        "conv2d_backward_bias": g.n * g.p * g.q,
+        "forward": g.c // g.groups * taps + 1,
+        "backward_input": g.k // g.groups * taps,
+        "backward_weight": g.n * g.p * g.q,
+        "backward_bias": g.n * g.p * g.q,
     }
     expected = {name: Expected(truth[name], theirs[name], magnitude[name], reduction[name]) for name in truth}
     for backend, target in targets.items():
@@ -162,16 +164,16 @@ def conv2d_measurements(
             x, w, b, dy = (target.place(t, layout) if t.dim() == 4 else t.to(target.device) for t in operands)
             y, dx, dw = (target.empty(t.shape, dtype, layout) for t in (dy, x, w))
             db = torch.full_like(b, math.nan)
-            kernels.conv2d_forward(x, w, b, y, g, layout, tf32)
-            kernels.conv2d_backward_input(dy, w, dx, g, layout, tf32)
-            kernels.conv2d_backward_weight(dy, x, dw, g, layout, tf32)
-            results = {"conv2d_forward": y, "conv2d_backward_input": dx, "conv2d_backward_weight": dw}
-            if not tf32:
+            getattr(kernels, f"{op}_forward")(x, w, b, y, g, layout, *rounding)
+            getattr(kernels, f"{op}_backward_input")(dy, w, dx, g, layout, *rounding)
+            getattr(kernels, f"{op}_backward_weight")(dy, x, dw, g, layout, *rounding)
+            results = {"forward": y, "backward_input": dx, "backward_weight": dw}
+            if op == "conv2d" and not tf32:  # a depthwise convolution's bias has the same kernel
                 kernels.conv2d_backward_bias(dy, db, g, layout)
-                results["conv2d_backward_bias"] = db
+                results["backward_bias"] = db
             for name, result in results.items():
                 bound = expected[name].bound(dtype, tf32)
-                yield backend, measure(name, kind, result, expected[name].truth, bound)
+                yield backend, measure(f"{op}_{name}", kind, result, expected[name].truth, bound)
 
 
 def _pair(case: DepthwiseSeparableCase, *tensors: Tensor) -> dict[str, Tensor]:
@@ -267,6 +269,9 @@ def measurements(targets: dict[str, Target]) -> Iterator[tuple[str, Measurement]
     for conv_case in CONV2D:
         for kind, dtype, tf32 in _CONV_TYPES:
             yield from conv2d_measurements(targets, conv_case, kind, dtype, tf32)
+    for depthwise_case in DEPTHWISE_CONV2D[1::3]:  # a sample: the tests take them all
+        for kind, dtype in _POOL_TYPES:
+            yield from conv2d_measurements(targets, depthwise_case, kind, dtype, False, "depthwise_conv2d")
     for pair_case in DEPTHWISE_SEPARABLE_CONV2D:
         for kind, dtype, tf32 in _CONV_TYPES:
             yield from depthwise_separable_measurements(targets, pair_case, kind, dtype, tf32)

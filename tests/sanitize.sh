@@ -6,8 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Small shapes that take every kernel's way; "several tiles" under ThreadSanitizer takes minutes.
-SMALL="cuda and (fp32-nhwc or fp16-nhwc or fp32-nchw) and not several and not long and not depthwise"
-TESTS=(tests/test_conv2d_exact.py tests/test_max_pool2d_exact.py)
+SMALL="cuda and (fp32-nhwc or fp16-nhwc or fp32-nchw) and not several and not long and not depthwise
+  or cuda and (mobilenet or multiplier or whole-vectors)"
+TESTS=(tests/test_conv2d_exact.py tests/test_depthwise_conv2d_exact.py tests/test_max_pool2d_exact.py)
 PAIRS="(fp32-nhwc or fp16-nhwc or fp32-nchw) and not several and not more-taps"
 
 for sanitizer in ${1:-thread address}; do

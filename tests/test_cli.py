@@ -71,6 +71,7 @@ def test_info() -> None:
 
 @pytest.fixture
 def few_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "DEPTHWISE_CONV2D", check.DEPTHWISE_CONV2D[7:9])
     monkeypatch.setattr(check, "CONV2D", check.CONV2D[7:8])
     monkeypatch.setattr(check, "DEPTHWISE_SEPARABLE_CONV2D", check.DEPTHWISE_SEPARABLE_CONV2D[1:2])
     monkeypatch.setattr(check, "MAX_POOL2D", check.MAX_POOL2D[3:4])
@@ -115,8 +116,9 @@ def plant(monkeypatch: pytest.MonkeyPatch):
 def test_check_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.run(["cuda"], DEVICE) == 0
     out = capsys.readouterr().out
-    # four conv2d kernels in five types but no tf32 bias, two of the fused pair in five, six of pooling in four
-    assert "53 of 53 right" in out and "WRONG" not in out
+    # four conv2d kernels in five types but no tf32 bias, three of depthwise_conv2d in four, two of the fused pair in
+    # five, six of pooling in four
+    assert "65 of 65 right" in out and "WRONG" not in out
 
 
 @pytest.mark.usefixtures("few_cases")
@@ -127,6 +129,9 @@ def test_check_passes(capsys: pytest.CaptureFixture[str]) -> None:
         ("conv2d_backward_input", 2),
         ("conv2d_backward_weight", 2),
         ("conv2d_backward_bias", 1),
+        ("depthwise_conv2d_forward", 3),
+        ("depthwise_conv2d_backward_input", 2),
+        ("depthwise_conv2d_backward_weight", 2),
         ("depthwise_separable_conv2d_forward", 5),
         ("depthwise_separable_conv2d_intermediate", 3),
         ("max_pool2d_forward", 1),

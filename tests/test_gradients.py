@@ -20,6 +20,7 @@ CONV2D = {
     "dilated": ((1, 2, 5, 4), (1, 2, 2, 2), {"dilation": (3, 2), "padding": (1, 0)}, NCHW),
     "groups": ((1, 4, 2, 3), (2, 2, 2, 2), {"groups": 2, "padding": 1, "stride": 2}, NHWC),
     "depthwise": ((1, 3, 3, 3), (3, 1, 2, 2), {"groups": 3}, NCHW),
+    "depthwise strided": ((1, 2, 4, 3), (4, 1, 3, 2), {"groups": 2, "stride": (2, 1), "padding": 1}, NHWC),
     "same": ((1, 1, 3, 4), (2, 1, 2, 4), {"padding": "same"}, NCHW),
     "unbatched": ((2, 3, 3), (1, 2, 2, 2), {}, NCHW),
 }
