@@ -8,6 +8,7 @@ from typing import Any
 
 from .families import FAMILIES
 from .machine import RESULTS, ROOT
+from .network_bench import table_of
 from .results import Results
 from .summary import faults, means, rows, worst_lines
 
@@ -27,6 +28,10 @@ HOW = """
     cnnkernels bench --op conv2d --network resnet50 --dtype bf16
     cnnkernels bench --against FILE       # names what became slower, and fails
     cnnkernels bench --report             # makes this page
+"""
+TIMES = """
+Times as fast as others, geometric means; above 1 ours are faster. `torch` is PyTorch as a user gets it, with cuDNN and
+`benchmark=True`; `peers` is the quickest of all that PyTorch offers:
 """
 NOTHING = """
 ## Nothing has been measured on a GPU yet
@@ -58,14 +63,11 @@ def _section(results: Results) -> list[str]:
     gpu = results.sessions[-1]["gpu"]
     parts = [f"\n## {gpu}: {len(found)} cases ({results.path.name})\n"]
     parts += [f"- {_session(about)}" for about in results.sessions]
-    parts += ["\nTimes as fast as others, geometric means; above 1 ours are faster:\n", _block(means(found))]
-    parts += ["", _block(worst_lines(found))]
+    parts += [TIMES, _block(means(found)), "", _block(worst_lines(found))]
     wrong = [f"{record.provider}: {record.key}: {record.status}: {record.reason}" for record in faults(records)]
     parts += ["\nNot as it should be:\n", _block(wrong)] if wrong else ["\nEverybody's numbers were right."]
     networks = [extra for extra in results.extras if extra["kind"] == "network"]
     if networks:
-        from .network_bench import table_of
-
         parts += ["\nWhole networks:\n", _block(table_of(networks))]
     measured = {row.any.family for row in found if row.ours is not None}
     missing = [family for family in FAMILIES if family not in measured]

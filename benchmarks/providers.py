@@ -126,7 +126,7 @@ class Ours(Provider):
 
 
 class Eager(Provider):
-    """PyTorch's own operator: by cuDNN, as a user gets it, or with cuDNN switched off."""
+    """PyTorch's own operator as a user gets it, which is cuDNN's where cuDNN has one, or with cuDNN switched off."""
 
     def __init__(self, name: str, cudnn: bool) -> None:
         super().__init__(name)
@@ -209,7 +209,7 @@ PROVIDERS: dict[str, Provider] = {
     for provider in (
         Ours("cuda"),
         Ours("triton"),
-        Eager("cudnn", cudnn=True),
+        Eager("torch", cudnn=True),
         Eager("aten", cudnn=False),
         Compiled("compile"),
         IntMM("int_mm"),

@@ -93,7 +93,7 @@ def one_line(row: Row) -> str:
     return f"{row.key}: floor {row.any.floor:.1f} us: {times}"
 
 
-PAIRS = tuple((ours, theirs) for ours in (*OURS, "ours") for theirs in ("cudnn", "peers"))
+PAIRS = tuple((ours, theirs) for ours in (*OURS, "ours") for theirs in ("torch", "peers"))
 
 
 def means(found: Sequence[Row]) -> list[str]:
@@ -166,5 +166,5 @@ def remarks(records: Sequence[Record]) -> list[str]:
 def summary(records: Sequence[Record]) -> list[str]:
     """The end of a run: means, the worst, remarks."""
     found = rows(records)
-    head = "times as fast as others, geometric means (above 1: ours are faster)"
+    head = "times as fast as others, geometric means (above 1: ours are faster; torch: as a user gets it, with cuDNN)"
     return [head, *means(found), *worst_lines(found), *remarks(records)]

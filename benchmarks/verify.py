@@ -104,7 +104,7 @@ class Reference:
 
     def _theirs(self) -> tuple[Tensor, ...]:
         """PyTorch's result in the case's type; where that is wrong or missing, the truth, rounded."""
-        eager = Eager("cudnn", cudnn=True)
+        eager = Eager("torch", cudnn=True)
         rounded = tuple(tensor.to(self.case.output_dtype) for tensor in self.truth)
         if self.case.dtype == "int8":
             return rounded

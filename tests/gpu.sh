@@ -58,7 +58,7 @@ for stage in $STAGES; do
   printf '\n== %s\n' "$stage"
   started=$SECONDS
   seconds=$((LIMIT - started < SHARE[$stage] ? LIMIT - started : SHARE[$stage]))
-  if [ "$seconds" -lt 10 ]; then
+  if [ "$seconds" -lt "${LEAST:-10}" ]; then
     echo "no time left of the $LIMIT seconds"
     status=124
   else

@@ -37,8 +37,8 @@ def test_wrong_numbers_are_seen_and_hide_nobody(case: Case, ours: bool) -> None:
     def slightly(y: Tensor) -> Tensor:
         return y * 1.1
 
-    found = list(bench().measure(case, [Planted("wrong", slightly, ours), PROVIDERS["cudnn"]]))
-    assert {record.provider: record.status for record in found} == {"wrong": WRONG, "cudnn": OK}
+    found = list(bench().measure(case, [Planted("wrong", slightly, ours), PROVIDERS["torch"]]))
+    assert {record.provider: record.status for record in found} == {"wrong": WRONG, "torch": OK}
     wrong, right = found
     assert wrong.median is None and "error" in wrong.reason
     assert right.median is not None and right.reproducible
@@ -93,7 +93,7 @@ def test_a_large_case_is_verified_on_samples(monkeypatch: pytest.MonkeyPatch) ->
         assert reference.count == 2
         x = reference.inputs[0]
         assert torch.equal(reference.sampled[0], x[[0, -1]])
-        assert reference.judge(PROVIDERS["cudnn"]).right
+        assert reference.judge(PROVIDERS["torch"]).right
 
     def last(y: Tensor) -> Tensor:
         return torch.cat([y[:-1], y[-1:] + 1])
@@ -109,8 +109,8 @@ def test_a_wrong_pytorch_does_not_excuse_us(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         Planted, "forward", lambda self, case: lambda x, w: case.operator.torch(case.problem, x, w) * 1.1
     )
-    found = by_status(case, Planted("ours", lambda y: y), Eager("cudnn", True))
-    assert found == {"ours": WRONG, "cudnn": WRONG}
+    found = by_status(case, Planted("ours", lambda y: y), Eager("torch", True))
+    assert found == {"ours": WRONG, "torch": WRONG}
 
 
 def test_a_result_that_changes_is_no_reproducible_one() -> None:
@@ -128,8 +128,8 @@ class Broken(Eager):
 
 def test_an_exception_is_a_result() -> None:
     told: list[str] = []
-    found = list(bench(told.append).measure(conv_case(), [Broken("cuda", True), PROVIDERS["cudnn"]]))
-    assert [(r.provider, r.status) for r in found] == [("cuda", FAILED), ("cudnn", OK)]
+    found = list(bench(told.append).measure(conv_case(), [Broken("cuda", True), PROVIDERS["torch"]]))
+    assert [(r.provider, r.status) for r in found] == [("cuda", FAILED), ("torch", OK)]
     assert found[0].reason == "ValueError: no such"
     assert faults(found) == [found[0]]
     assert faults([replace(found[0], provider="aten")]) == []  # a peer that cannot is no fault of ours

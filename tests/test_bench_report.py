@@ -20,7 +20,7 @@ from benchmarks.summary import OURS
 
 SESSION = {"gpu": "Made Up <GPU>", "torch": "2.11", "commit": "abc123", "date": "2026-01-02", "sources": "s"}
 SESSION |= {"clocks": {"clocks.sm": "1980", "driver_version": "580.1"}, "ceilings": asdict(CEILINGS)}
-TIMES = {"cuda": 20.0, "triton": 30.0, "cudnn": 25.0, "aten": 100.0}
+TIMES = {"cuda": 20.0, "triton": 30.0, "torch": 25.0, "aten": 100.0}
 
 
 def at_batch(case: Case, n: int) -> list[Record]:
@@ -55,7 +55,7 @@ def test_csv(results: Results) -> None:
     assert float(first["GB/s"]) == pytest.approx(case.bytes / 20e-6 / 1e9)
     floor = CEILINGS.floor(case.flops, case.bytes, "bf16")
     assert float(first["of floor"]) == pytest.approx(floor / 20)
-    assert (float(first["x cudnn"]), float(first["x aten"]), first["x compile"]) == (1.25, 5.0, "")
+    assert (float(first["x torch"]), float(first["x aten"]), first["x compile"]) == (1.25, 5.0, "")
     assert {row["reproducible"] for row in rows if row["by"] == "aten"} == {"no"}
     assert (first["gpu"], first["driver"], first["sm_clock"], first["commit"]) == (
         "Made Up <GPU>",
@@ -100,7 +100,7 @@ def test_the_page_has_every_result_and_loads_nothing(results: Results) -> None:
     assert len([row for row in page.rows if row[0] in ("forward", "backward_weight")]) == 3 * 2 * 4
     head = page.rows[0]
     row = next(row for row in page.rows if "cuda" in row)
-    assert (row[head.index("us")], row[head.index("x cudnn")], row[head.index("reproducible")]) == (
+    assert (row[head.index("us")], row[head.index("x torch")], row[head.index("reproducible")]) == (
         "20.0",
         "1.25",
         "yes",

@@ -40,7 +40,7 @@ def write(path: Path, *records: Record, session: dict[str, str] = SESSION) -> Re
 
 def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "new" / "r.jsonl"
-    first, second = record(CASES[0], "cuda", 3.0), record(CASES[0], "cudnn", 4.0, reproducible=False)
+    first, second = record(CASES[0], "cuda", 3.0), record(CASES[0], "torch", 4.0, reproducible=False)
     write(path, first, second)
     again = Results(path)
     assert again.sessions == [SESSION]
@@ -65,7 +65,7 @@ def test_a_line_that_was_cut_is_no_harm_but_a_broken_one_is_told(tmp_path: Path)
 def test_what_is_done(tmp_path: Path) -> None:
     some = [record(CASES[0], "cuda", 1.0)]
     some += [replace(record(CASES[0], name, None), status=status) for name, status in (
-        ("triton", WRONG), ("cudnn", FAILED), ("aten", MISSING), ("compile", LOST),
+        ("triton", WRONG), ("torch", FAILED), ("aten", MISSING), ("compile", LOST),
     )]  # fmt: skip
     results = write(tmp_path / "r.jsonl", *some)
     assert {provider for _, provider in results.done(SESSION)} == {"cuda", "triton", "compile"}
@@ -82,7 +82,7 @@ def measured_by(results: Results, seconds: float, cases=CASES) -> tuple[list[str
     before = set(results.records)
     done = results.done(SESSION)
     instrument = replace(bench(), session=results.begin(dict(SESSION)))
-    providers = [PROVIDERS["cudnn"]]
+    providers = [PROVIDERS["torch"]]
     cut = run.measure_all(
         cases,
         providers,
@@ -94,7 +94,7 @@ def measured_by(results: Results, seconds: float, cases=CASES) -> tuple[list[str
         lambda deadline: None,
         lambda: next(ticks),
     )
-    return [key for key, _ in results.records if (key, "cudnn") not in before], [case.key for case in cut]
+    return [key for key, _ in results.records if (key, "torch") not in before], [case.key for case in cut]
 
 
 def test_a_cut_run_says_what_is_left_and_the_next_one_does_it(tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_a_cut_run_says_what_is_left_and_the_next_one_does_it(tmp_path: Path) ->
 
 def test_other_sources_are_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    write(path, record(CASES[0], "cudnn", 1.0), session=SESSION | {"sources": "older"})
+    write(path, record(CASES[0], "torch", 1.0), session=SESSION | {"sources": "older"})
     measured_by(Results(path), 99)
-    assert Results(path).records[CASES[0].key, "cudnn"].median != 1.0
+    assert Results(path).records[CASES[0].key, "torch"].median != 1.0
 
 
 class Restarted(Exception):
@@ -134,13 +134,13 @@ def test_a_lost_gpu_restarts_the_run_which_passes_by_what_lost_it(tmp_path: Path
             raise DeviceLost("illegal access")
 
     losing = Losing(CPU, CEILINGS, instrument.patience, 0, instrument.tell)
-    providers = [PROVIDERS["cuda"], PROVIDERS["cudnn"]]
+    providers = [PROVIDERS["cuda"], PROVIDERS["torch"]]
     with pytest.raises(Restarted):
         run.measure_all(CASES, providers, losing, results, set(), 1e12, lambda line: None, restart)
     assert results.done(SESSION) == {(CASES[0].key, "cuda")}
     # the run that was started again
     run.measure_all(CASES[:1], providers, instrument, results, results.done(SESSION), 1e12, lambda line: None, restart)
-    assert {name: r.status for (_, name), r in results.records.items()} == {"cuda": LOST, "cudnn": OK}
+    assert {name: r.status for (_, name), r in results.records.items()} == {"cuda": LOST, "torch": OK}
 
 
 def test_a_kernel_that_never_ends_is_noted_and_the_run_started_again(
@@ -168,14 +168,14 @@ def test_regressions_are_named_worst_first(tmp_path: Path) -> None:
         record(CASES[1], "cuda", 10.0),
         record(CASES[2], "cuda", 10.0),
         record(CASES[2], "triton", 10.0),
-        record(CASES[0], "cudnn", 10.0),
+        record(CASES[0], "torch", 10.0),
     )
     after = [
         record(CASES[0], "cuda", 11.0),
         record(CASES[1], "cuda", 20.0),
         record(CASES[2], "cuda", 10.3),  # within the tolerance
         record(CASES[2], "triton", 12.0, p20=10.0),  # within its own scatter
-        record(CASES[0], "cudnn", 90.0),  # not ours
+        record(CASES[0], "torch", 90.0),  # not ours
     ]
     slower, broken = regressions(before, after, OURS, 0.05)
     assert [(change.after.key, round(change.ratio, 2)) for change in slower] == [
@@ -214,15 +214,15 @@ def test_speed_beside_the_best_peer() -> None:
     some = [
         record(CASES[0], "cuda", 10.0),
         record(CASES[0], "triton", 20.0),
-        record(CASES[0], "cudnn", 30.0),
+        record(CASES[0], "torch", 30.0),
         record(CASES[0], "aten", 5.0),
         record(CASES[1], "cuda", 10.0),
-        record(CASES[1], "cudnn", 10.0),
+        record(CASES[1], "torch", 10.0),
     ]
     first, second = rows(some)
     assert first.speed("ours", "peers") == 0.5
-    assert first.speed("triton", "cudnn") == 1.5
-    assert second.speed("triton", "cudnn") is None
+    assert first.speed("triton", "torch") == 1.5
+    assert second.speed("triton", "torch") is None
     assert worst([second, first], lambda row: row.speed("ours", "peers"), 1) == [first]
     assert geometric_mean([2.0, 0.5]) == pytest.approx(1.0)
     text = "\n".join(summary(some))
@@ -268,20 +268,20 @@ def cnnkernels(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess
 
 def test_the_command_measures_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "--tiny", "--op", "max_pool2d", "--network", "resnet50", "--dtype", "fp32"]
-    arguments += ["--output", str(tmp_path / "r.jsonl"), "--provider", "cuda", "--provider", "cudnn"]
+    arguments += ["--output", str(tmp_path / "r.jsonl"), "--provider", "cuda", "--provider", "torch"]
     assert cli.main(arguments) == 0
     said = capsys.readouterr().out
     assert "6 results are right; in small no time means anything" in said
-    assert {r.provider for r in Results(tmp_path / "r.jsonl").records.values()} == {"cuda", "cudnn"}
+    assert {r.provider for r in Results(tmp_path / "r.jsonl").records.values()} == {"cuda", "torch"}
 
 
 def test_wrong_numbers_are_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setitem(PROVIDERS, "cudnn", Planted("cudnn", lambda y: y + 1, ours=False))
+    monkeypatch.setitem(PROVIDERS, "torch", Planted("torch", lambda y: y + 1, ours=False))
     some = parsed("--tiny", "--op", "max_pool2d", "--network", "resnet50", "--output", str(tmp_path / "r.jsonl"))
-    some.provider = ["cuda", "cudnn"]
+    some.provider = ["cuda", "torch"]
     assert run.run(some) == 1
     said = capsys.readouterr().out
-    assert "WRONG cudnn: max_pool2d forward" in said and "results are right" in said
+    assert "WRONG torch: max_pool2d forward" in said and "results are right" in said
 
 
 def test_list_and_filters(capsys: pytest.CaptureFixture[str]) -> None:
@@ -312,7 +312,6 @@ def test_from_another_folder(tmp_path: Path) -> None:
         assert done.stdout.splitlines()[0] == "int8_gemm forward int8 m4096 n4096 k4096"
     else:
         assert done.returncode == 2 and "source checkout" in done.stderr
-    assert cnnkernels("--list", "--quick").returncode == 0
 
 
 def test_against_a_missing_file_is_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,9 +90,9 @@ def test_nothing_runs_without_a_build(fake: Path) -> None:
 
 def test_a_stage_that_does_not_end_is_stopped(fake: Path) -> None:
     fake.write_text(PYTHON.replace('echo "3 passed in 1s"', "exec sleep 60"))
-    status, said, _ = gpu_sh(fake, "gpu quick", LIMIT="12", CNNKERNELS_INTERPRET="1")
+    status, said, _ = gpu_sh(fake, "gpu quick", LIMIT="2", LEAST="1", CNNKERNELS_INTERPRET="1")
     assert status == 1
-    assert "stopped: its time was up" in said and "no time left of the 12 seconds" in said
+    assert "stopped: its time was up" in said and "no time left of the 2 seconds" in said
 
 
 @pytest.mark.parametrize(
