@@ -128,6 +128,8 @@ def measure_all(
                     results.add(record)
                     if record.median is not None:
                         found[record.provider] = record
+        except KeyboardInterrupt:  # enough is enough: what there is deserves its summary
+            return [*cut, *cases[number - 1 :]]
         except DeviceLost as error:
             tell(f"the GPU is lost ({error}): starting again")
             restart(deadline)

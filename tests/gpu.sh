@@ -39,7 +39,7 @@ fi
 limited() { timeout --signal=INT --kill-after=15 "$seconds" "$@"; }
 pytest() { limited "$PYTHON" -m pytest -q -p no:cacheprovider "$@"; }
 workers() { "$PYTHON" -c 'import xdist' 2>/dev/null && echo "-n ${WORKERS:-$(($(nproc) / 2))}"; }
-bench() { limited "$PYTHON" -m cnnkernels bench --seconds $((seconds > 40 ? seconds - 15 : 25)) "$@"; }
+bench() { limited "$PYTHON" -m cnnkernels bench --seconds $((seconds > 60 ? seconds - 30 : 30)) "$@"; }
 
 build() {
   limited "$PYTHON" setup.py --quiet build --build-lib "$TREE" && "$PYTHON" -m cnnkernels info && echo "built $TREE"

@@ -109,6 +109,20 @@ def test_a_cut_run_says_what_is_left_and_the_next_one_does_it(tmp_path: Path) ->
     assert run.cut_lines([]) == []
 
 
+def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
+    def impatient(y):
+        if len(results.records) == 1:
+            raise KeyboardInterrupt
+        return y
+
+    results = Results(tmp_path / "r.jsonl")
+    results.begin(dict(SESSION))
+    planted = [Planted("torch", impatient, ours=False)]
+    cut = run.measure_all(CASES, planted, bench(), results, set(), 1e12, lambda line: None, lambda deadline: None)
+    assert [case.key for case in cut] == [case.key for case in CASES[1:]]
+    assert [record.key for record in results.records.values()] == [CASES[0].key]
+
+
 def test_other_sources_are_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     write(path, record(CASES[0], "torch", 1.0), session=SESSION | {"sources": "older"})

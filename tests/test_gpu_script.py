@@ -60,7 +60,7 @@ def test_every_stage_runs_and_the_summary_is_last(fake: Path) -> None:
         "-m gpu tests/test_ptx_",
         "-m gpu --ignore",
         "not gpu",
-        "bench --seconds 225 --quick",
+        "bench --seconds 210 --quick",
     )
     asked = [next(number for number, call in enumerate(calls) if word in call) for word in words]
     assert asked == sorted(asked)
