@@ -93,8 +93,9 @@ inline void choose_block(Plan& plan, const Problem& problem, const Correlation& 
     return taken;
   };
   if (plan.vector > 1) {
-    plan.lanes = take(lanes, 8);  // 128 bytes of a pixel: a line of the L1 cache
-    plan.strips = take(strips, 2);
+    const int strip = strip_of(plan.vector, plan.chunk, c.a);
+    plan.lanes = take(lanes, strip);  // 64 or 128 bytes of a pixel: whole sectors, and room for pixels beside
+    plan.strips = take(strips, 16 / strip);
     plan.lines = take(lines, kThreads);
   } else {
     plan.lanes = take(lanes, 32);
