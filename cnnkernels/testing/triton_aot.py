@@ -230,6 +230,9 @@ OTHER_DEPTHWISE = (
     Conv2dCase("depthwise 5x5", 32, 240, 28, 28, 240, 5, 5, padding=(2, 2, 2, 2), groups=240),
     Conv2dCase("depthwise 31x31", 32, 128, 56, 56, 128, 31, 31, padding=(15, 15, 15, 15), groups=128),
 )
+DEPTHWISE_WIDE = Conv2dCase(
+    "depthwise beyond 2^31 elements", 8192, 144, 56, 56, 144, 3, 3, (1, 1), (1,) * 4, groups=144
+)
 # MobileNetV2's depthwise and the 1x1 after it.
 SEPARABLE = DepthwiseSeparableCase(DEPTHWISE_3X3, 24)
 OTHER_SEPARABLE = (
@@ -252,7 +255,7 @@ def depthwise_conv2d_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
     """What selection takes for layers of each kernel size."""
     cases: tuple[Conv2dCase, ...] = (DEPTHWISE_3X3, DEPTHWISE_7X7)
     if dtype == "bf16":
-        cases += (*OTHER_DEPTHWISE, ODD_DEPTHWISE)
+        cases += (*OTHER_DEPTHWISE, DEPTHWISE_WIDE, ODD_DEPTHWISE)
     return [Call(f"depthwise_conv2d_{op}", case, dtype, layout, arch) for op in CONV2D_PRODUCTS for case in cases]
 
 
