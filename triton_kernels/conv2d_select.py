@@ -35,6 +35,8 @@ LOAD_COST = 64
 START_COST = 2**21
 # Loads of a thread in one step, as many as ptxas was seen to compile without spilling their addresses.
 MOST_LOADS = 32
+# The same of sums and loads together, where each load brings one element of tf32.
+MOST_TF32 = 80
 # The same where addresses have 64 bits: a thread's registers for sums (fewer without tensor cores, where operands lie
 # in registers too), and for sums and addresses.
 MOST_WIDE_SUMS = {"fp64": 16, "fp32": 16, "tf32": 32, "fp16": 64, "bf16": 64}
@@ -192,10 +194,10 @@ def _feasible(problem: Problem, c: Configuration) -> bool:
     elements = c.block_k * (c.block_m + c.block_n)
     fits = c.stages * elements * size <= machine(problem.arch)["shared_bytes"]
     loads = elements // (threads * _load_width(problem, size))
+    sums = max(1, size // 4) * c.block_m * c.block_n // threads
     if is_wide(problem.geometry):
-        sums = max(1, size // 4) * c.block_m * c.block_n // threads
         return fits and sums <= MOST_WIDE_SUMS[problem.dtype] and sums + 2 * loads <= MOST_WIDE
-    return fits and loads <= MOST_LOADS
+    return fits and loads <= MOST_LOADS and (problem.dtype != "tf32" or sums + loads <= MOST_TF32)
 
 
 def considered(problem: Problem) -> list[tuple[Configuration, bool]]:
