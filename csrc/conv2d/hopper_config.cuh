@@ -2,7 +2,8 @@
 // its tiles.
 //
 //   warps 0-3, 4-7   two consumers, warpgroups that multiply and store: each half of a tile's rows (of its
-//                    columns where it has but 64 rows)
+//                    columns where it has but 64 rows); or each every second tile, so that one multiplies
+//                    while the other stores (ping-pong)
 //   warp 8           the producer: one lane starts TMA's copies. Warps 9-11 only give their registers away.
 #pragma once
 
@@ -36,7 +37,9 @@ struct Config {
   using Arguments = hopper::Arguments<kDirection == Direction::backward_input ? kMostPhases : 1>;
 
   static constexpr int kRows = kHopperTiles[kTile].rows, kColumns = kHopperTiles[kTile].columns;
-  static constexpr int kDown = kRows >= 2 * kBlock ? kConsumers : 1, kAcross = kConsumers / kDown;
+  static constexpr bool kPingPong = kHopperTiles[kTile].ping_pong;
+  static constexpr int kSharers = kPingPong ? 1 : kConsumers;  // of a tile
+  static constexpr int kDown = kRows >= 2 * kBlock ? kSharers : 1, kAcross = kSharers / kDown;
   // A consumer's sums: kM times 64 rows, by kN columns.
   static constexpr int kM = kRows / kDown / kBlock, kN = kColumns / kAcross;
   using Sums = float[kM][kN / 2];
@@ -74,6 +77,11 @@ struct Turn {
       stage = 0;
       parity ^= 1;
     }
+  }
+  CNN_DEVICE void skip(int stages) {
+    const int to = stage + stages;
+    stage = to % kStages;
+    parity ^= static_cast<unsigned>(to / kStages) & 1;
   }
 };
 

@@ -23,16 +23,42 @@ CNN_DEVICE void produce(const typename C::Arguments& a, unsigned char* stages, R
   }
 }
 
+// Consumers that take every second tile multiply in turn: the ring has the stages of one tile behind those of
+// the other's. A consumer has the next turn when the other's sums are done; it is told by a barrier of both.
+template <class C>
+class Alternation {
+ public:
+  CNN_DEVICE explicit Alternation(int consumer) : consumer_(consumer) {
+    if (C::kPingPong && consumer == 1) named_barrier_arrive(kFirstBarrier, kConsumers * kWarpgroup);
+  }
+  CNN_DEVICE bool mine(int tile) const { return !C::kPingPong || tile / gridDim.x % 2 == consumer_; }
+  CNN_DEVICE void begin() const {
+    if (C::kPingPong) named_barrier_sync(kFirstBarrier + consumer_, kConsumers * kWarpgroup);
+  }
+  CNN_DEVICE void end(bool last) const {
+    if (C::kPingPong && !last) named_barrier_arrive(kFirstBarrier + 1 - consumer_, kConsumers * kWarpgroup);
+  }
+
+ private:
+  static constexpr int kFirstBarrier = 1 + kConsumers;  // behind those of the stores
+  const unsigned consumer_;
+};
+
 template <class C>
 CNN_DEVICE void consume(const typename C::Arguments& a, unsigned char* stages, Ring<C::kStages>& ring,
                         int consumer) {
   Turn<C::kStages> turn;
+  const Alternation<C> alternation(consumer);
   Store<C> store(a, stages + C::kStages * C::kStageBytes, consumer);
   const auto release = [&](int stage) {
     if (threadIdx.x % 32 == 0) mbarrier_arrive(&ring.empty[stage]);
   };
   for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x) {
     const Job job = job_of<C>(a, tile);
+    if (!alternation.mine(tile)) {
+      turn.skip(job.steps);
+      continue;
+    }
     typename C::Sums sums;  // zeros, and so the result of a phase without taps
 #pragma unroll
     for (int m = 0; m < C::kM; ++m) {
@@ -40,6 +66,7 @@ CNN_DEVICE void consume(const typename C::Arguments& a, unsigned char* stages, R
       for (int v = 0; v < C::kN / 2; ++v) sums[m][v] = 0;
     }
     int before = 0;  // the stage of the step before
+    alternation.begin();
 #pragma unroll 1
     for (int step = 0; step < job.steps; ++step, turn.next()) {
       mbarrier_wait(&ring.full[turn.stage], turn.parity);
@@ -52,6 +79,7 @@ CNN_DEVICE void consume(const typename C::Arguments& a, unsigned char* stages, R
     }
     wgmma_wait<0>(sums);
     if (job.steps > 0) release(before);
+    alternation.end(tile + int(gridDim.x) >= a.tiles);
     store.tile(job, sums);
   }
   store.finish();
@@ -67,7 +95,7 @@ convolution(const __grid_constant__ typename C::Arguments a) {
   if (threadIdx.x == 0) {
     for (int s = 0; s < C::kStages; ++s) {
       mbarrier_init(&ring.full[s], 1);
-      mbarrier_init(&ring.empty[s], kConsumers * kWarpgroup / 32);  // each consuming warp
+      mbarrier_init(&ring.empty[s], C::kSharers * kWarpgroup / 32);  // each consuming warp
     }
     mbarrier_init_fence();
   }

@@ -7,11 +7,11 @@ namespace cnnkernels::conv2d::hopper {
 
 template <class C>
 CNN_DEVICE int first_row_of(int consumer) {
-  return C::kDown == kConsumers ? consumer * C::kM * kBlock : 0;
+  return C::kDown > 1 ? consumer * C::kM * kBlock : 0;
 }
 template <class C>
 CNN_DEVICE int first_column_of(int consumer) {
-  return C::kAcross == kConsumers ? consumer * C::kN : 0;
+  return C::kAcross > 1 ? consumer * C::kN : 0;
 }
 
 // The operand from its row (or column) `first`, a multiple of 64, on: one run of the reduction of all of the

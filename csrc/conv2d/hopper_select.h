@@ -46,7 +46,7 @@ inline std::vector<Product> products(Direction direction, const Problem& problem
 }
 
 // As conv2d::cost: a block's stages run one behind the other from the first tile to the last, so the pipeline
-// fills once; sums are written while nothing is multiplied.
+// fills once. Sums are written while nothing is multiplied, but for the last ones if tiles alternate.
 inline Cost cost(const Plan& plan, Direction direction, const Problem& problem, const Machine& machine) {
   const Conv2dGeometry& g = problem.geometry;
   const Element element{problem.dtype, problem.tf32};
@@ -87,8 +87,9 @@ inline Cost cost(const Plan& plan, Direction direction, const Problem& problem, 
   const double w = static_cast<double>(g.k) * (g.c / g.groups) * g.r * g.s;
   const double outputs = direction == Direction::forward ? y : direction == Direction::backward_input ? x : w;
   c.memory = memory_seconds(x + y + w - outputs, outputs, element, plan.splits, machine);
-  c.seconds = std::max(std::max(c.arithmetic, c.operands) + c.filling + c.writing, c.memory) + kLaunch +
-              adding_seconds(outputs, element, plan.splits, machine);
+  const double multiplying = std::max(c.arithmetic, c.operands) + c.filling;
+  const double both = tile.ping_pong ? std::max(multiplying + store, c.writing) : multiplying + c.writing;
+  c.seconds = std::max(both, c.memory) + kLaunch + adding_seconds(outputs, element, plan.splits, machine);
   return c;
 }
 
