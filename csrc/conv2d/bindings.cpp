@@ -21,6 +21,12 @@ T* pointer(std::uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
+// Rows and columns; and a 2 where two tiles alternate, so that no two tiles of an engine have one name.
+py::tuple shape_of(const conv2d::Tile& tile) {
+  if (tile.ping_pong) return py::make_tuple(tile.rows, tile.columns, 2);
+  return py::make_tuple(tile.rows, tile.columns);
+}
+
 void bind_plan(py::module_& m) {
   py::enum_<conv2d::Loader>(m, "Conv2dLoader", py::module_local())
       .value("along_depth", conv2d::Loader::along_depth)
@@ -44,17 +50,13 @@ void bind_plan(py::module_& m) {
       .def_readwrite("blocks", &Plan::blocks)
       .def_readwrite("binding", &Plan::binding)
       .def("__eq__", &Plan::operator==)
-      .def_property_readonly("tile_shape",
-                             [](const Plan& plan) {
-                               const conv2d::Tile& tile = conv2d::tile_of(plan);
-                               return std::pair(tile.rows, tile.columns);
-                             })
+      .def_property_readonly("tile_shape", [](const Plan& plan) { return shape_of(conv2d::tile_of(plan)); })
       .def("__repr__", &conv2d::describe);
   m.attr("conv2d_tiles") = conv2d::kTileCount;
   m.attr("conv2d_hopper_tiles") = conv2d::kHopperTileCount;
   const auto shapes = [](const auto& tiles) {
-    std::vector<std::pair<int, int>> found;
-    for (const conv2d::Tile& tile : tiles) found.emplace_back(tile.rows, tile.columns);
+    py::list found;
+    for (const conv2d::Tile& tile : tiles) found.append(shape_of(tile));
     return found;
   };
   py::dict by_engine;
