@@ -92,7 +92,9 @@ def ratios(records: Sequence[Record]) -> Any:
             mean = geometric_mean(values)
             axis.barh(y, mean - 1, left=1, height=0.85 * height, color=COLOURS[name], alpha=0.35)
             axis.scatter(values, [y] * len(values), s=9, color=COLOURS[name], alpha=0.8, linewidths=0)
-            axis.annotate(f"{mean:.2f}", (max(values), y), (6, 0), textcoords="offset points", va="center", fontsize=8)
+            axis.annotate(
+                f"{mean:.2f}", (max(*values, 1), y), (6, 0), textcoords="offset points", va="center", fontsize=8
+            )
     axis.axvline(1, color=INK, linewidth=1)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")

@@ -6,15 +6,18 @@ import base64
 import contextlib
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from bench_helpers import conv_case, pool_case
+from bench_helpers import CEILINGS, Planted, conv_case, one_thread, pool_case  # noqa: F401
 
 from benchmarks import measure, prewarm, timing
+from benchmarks.cases import Case
+from benchmarks.machine import Machine
+from benchmarks.results import OK, WRONG
 from benchmarks.timing import GpuChain, extra_memory
 
 
@@ -131,6 +134,52 @@ def test_a_device_that_is_lost_in_a_capture_is_no_missing_graph(gpu: FakeGpu, mo
     monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         GpuChain(gpu.work, 2, None)  # type: ignore[arg-type]
+
+
+class SeemsCuda(str):
+    """A device of tensors that stay on the CPU, where everything else is done as for a GPU."""
+
+    def __eq__(self, other: object) -> bool:
+        return other == "cuda" or str.__eq__(self, other)  # type: ignore[arg-type]
+
+    __hash__ = str.__hash__
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    "case", [conv_case("training"), conv_case("backward_weight"), pool_case()], ids=lambda c: c.key
+)
+def test_a_case_from_end_to_end(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, case: Case) -> None:
+    """All that a GPU's run does beside the kernels: graphs, memory, what is emptied after a case."""
+    emptied: list[bool] = []
+    for name, value in (
+        ("Stream", lambda: None),
+        ("reset_peak_memory_stats", lambda: None),
+        ("memory_allocated", lambda: 0),
+        ("max_memory_allocated", lambda: 1 << 20),
+        ("empty_cache", lambda: emptied.append(True)),
+    ):
+        monkeypatch.setattr(torch.cuda, name, value)
+    fake = Machine("fake", SeemsCuda("cpu"), l2_bytes=int(case.bytes), memory_bytes=1 << 34)
+
+    class Passing(Planted):
+        def setup(self, case: Case, inputs: Sequence[torch.Tensor]) -> Callable[[], tuple[torch.Tensor, ...]]:
+            run = super().setup(case, inputs)
+
+            def call() -> tuple[torch.Tensor, ...]:
+                gpu.work(0)()
+                return run()
+
+            return call
+
+    bench = measure.Bench(fake, CEILINGS, timing.QUICK, tell=lambda line: None)
+    wrong = Planted("wrong", lambda y: y * 1.1)
+    found = {r.provider: r for r in bench.measure(case, [Passing("cuda", lambda y: y), wrong])}
+    right = found["cuda"]
+    assert (right.status, right.graph, right.launches, right.reproducible) == (OK, True, 10, True)
+    assert right.median == pytest.approx(100.5) and right.on_gpu and 0 < (right.extra_bytes or 0) < 1 << 20
+    assert found["wrong"].status == WRONG and found["wrong"].median is None
+    assert emptied
 
 
 def test_memory_beside_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
