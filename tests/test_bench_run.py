@@ -204,6 +204,10 @@ def test_what_was_right_and_is_not_is_a_regression(tmp_path: Path) -> None:
     before = write(tmp_path / "before.jsonl", record(CASES[0], "cuda", 10.0))
     wrong = replace(record(CASES[0], "cuda", None), status=WRONG, reason="error 1")
     assert regressions(before, [wrong], OURS, 0.05) == ([], [wrong])
+    results = write(tmp_path / "now.jsonl", wrong, record(CASES[1], "cuda", 10.0))
+    write(before.path, record(CASES[1], "cuda", 10.0))  # and one that is as it was
+    lines, failed = run.against(before.path, results, {case.key for case in CASES}, 0.05)
+    assert failed and any(f"REGRESSION wrong: cuda {CASES[0].key}: error 1" in line for line in lines)
 
 
 @pytest.mark.parametrize(("now", "worse"), [(10.2, False), (10.8, True)])
