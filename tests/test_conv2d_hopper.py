@@ -38,6 +38,7 @@ CASES = [
     Conv2dCase("20 phases in two launches", 1, 64, 14, 13, 72, 3, 3, (5, 4), (2, 2, 2, 2), (2, 1)),
     Conv2dCase("stride above kernel", 1, 8, 10, 11, 8, 2, 2, (4, 3)),
     Conv2dCase("uneven everything", 2, 24, 11, 8, 40, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1)),
+    Conv2dCase("uneven strides over several tiles", 2, 16, 13, 25, 16, 2, 3, (1, 2)),
     Conv2dCase("padding above the kernel", 1, 8, 4, 3, 8, 3, 2, padding=(5, 4, 3, 6)),
     Conv2dCase("1x1 with padding is no plain matrix", 1, 8, 4, 3, 8, 1, 1, padding=(1, 1, 1, 1)),
     Conv2dCase("dilation of the width", 1, 16, 6, 12, 16, 3, 3, padding=(1, 1, 3, 3), dilation=(1, 3)),
