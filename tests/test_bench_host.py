@@ -46,6 +46,16 @@ def test_no_kernel_runs_where_kernels_are_left_out(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(layer(x), nn.functional.conv2d(x, layer.weight, layer.bias))  # kernels are back
 
 
+def test_an_idle_module_sizes_workspaces_and_runs_nothing() -> None:
+    def kernel(*arguments: object) -> None:
+        raise AssertionError("a kernel ran")
+
+    module = SimpleNamespace(conv2d_forward=kernel, conv2d_backward_weight_workspace=lambda size: size, Geometry=int)
+    idle = host._Idle(module)
+    assert idle.conv2d_forward(1, 2) is None
+    assert idle.conv2d_backward_weight_workspace(7) == 7 and idle.Geometry is int
+
+
 def test_medians_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(host.time, "process_time", lambda: now[0])
