@@ -49,7 +49,9 @@ def exists(element: str, tile: int, reader: str) -> bool:
         return tile == 0 and reader != "rows_of_three"
     if element == "fp32":
         return tile < 2
-    return tile != 1 or (element != "tf32" and reader != "elements")
+    if element == "tf32":
+        return tile in (0, 1 if reader == "elements" else 2)
+    return tile != 1 or reader != "elements"
 
 
 CONFIGURATIONS = [

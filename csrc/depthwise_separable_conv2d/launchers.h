@@ -10,11 +10,13 @@ struct tf32;  // ptx/mma.cuh
 namespace depthwise_separable_conv2d {
 
 // Which kernels there are. Exact types have no registers for the sums of the widest tiles, fp64 is here to be
-// right, and what reads element by element, or multiplies in tf32, makes do with a narrow and a wide tile.
+// right, and what reads element by element, or multiplies in tf32, makes do with a narrow and a wide tile: in
+// tf32 both together leave no registers for the widest.
 constexpr bool kernel_exists(bool tensor_cores, int bytes, int tile, Reader reader) {
   if (bytes == 8) return tile == 0 && reader != Reader::rows_of_three;
   if (!tensor_cores) return tile < 2;
-  return tile != 1 || (bytes == 2 && reader != Reader::elements);
+  if (bytes == 4) return tile == 0 || tile == (reader == Reader::elements ? 1 : 2);
+  return tile != 1 || reader != Reader::elements;
 }
 
 // In is double, float, tf32, float16 or bfloat16.
