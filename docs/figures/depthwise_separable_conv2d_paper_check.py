@@ -87,10 +87,11 @@ def row(p: Pair) -> str:
     high = rows // wide
     halo = ((high - 1) * g.stride_h + g.r) * ((wide - 1) * g.stride_w + g.s) / (rows * g.stride_h * g.stride_w)
     times = 1 if plan.keeps else -(-p.filters // columns)
+    tile = f"{rows}x{columns}" + (", kept" if plan.keeps else "")
     stride = f", stride {g.stride_h}" if g.stride_h > 1 else ""
     return (
         f"| {p.network} {g.c} to {p.filters} at {g.h}{stride} | {two / 1e6:.0f} | {one / 1e6:.0f} | {two / one:.1f}x "
-        f"| {2 * products / 1e9:.1f} | {1e6 * floor:.1f} | {rows}x{columns}{', kept' if plan.keeps else ''} | {high}x{wide} | {times}x "
+        f"| {2 * products / 1e9:.1f} | {1e6 * floor:.1f} | {tile} | {high}x{wide} | {times}x "
         f"| {times * halo:.1f}x |  |  |\n"
     )
 
