@@ -53,10 +53,10 @@ inline std::int64_t strips_along(const Axis& a, const Plan& plan) {
   return ceil_div(a.result_size - first_result(a, plan), strip_of(plan.vector, plan.chunk, a));
 }
 
-// Shared memory of a slab (slab.cuh): filters, what is read, what comes out.
+// Shared memory of a slab (slab.cuh): filters, what is read, a row of zeros, what comes out. In bytes.
 struct SlabMemory {
   std::int64_t bytes;
-  Index source_at, result_at;
+  Index source_at, zeros_at, result_at;
 };
 
 inline SlabMemory slab_memory(const Correlation& c, const Plan& plan, int element_bytes) {
@@ -72,9 +72,11 @@ inline SlabMemory slab_memory(const Correlation& c, const Plan& plan, int elemen
   const std::int64_t filters = std::int64_t(plan.images) * c.a.taps * c.b.taps * (element_bytes == 8 ? 8 : 4);
   SlabMemory memory;
   const std::int64_t source_at = vectors(filters);
-  const std::int64_t result_at = source_at + vectors(source * element_bytes) + kVectorBytes;
+  const std::int64_t zeros_at = source_at + vectors(source * element_bytes) + kVectorBytes;
+  const std::int64_t result_at = zeros_at + vectors(c.b.source_size * element_bytes);
   memory.bytes = result_at + vectors(out * element_bytes) + kVectorBytes;
   memory.source_at = static_cast<Index>(source_at);
+  memory.zeros_at = static_cast<Index>(zeros_at);
   memory.result_at = static_cast<Index>(result_at);
   return memory;
 }

@@ -10,9 +10,9 @@
 namespace cnnkernels::depthwise_conv2d {
 
 struct Slab {
-  Index planes;                // N K
-  FastDivide width;            // of the result
-  Index source_at, result_at;  // bytes into shared memory, behind the filters
+  Index planes;      // N K
+  FastDivide width;  // of the result
+  SlabMemory memory;
 };
 
 // Elements [begin, begin + count) of a tensor; the first of them lies at `head` in shared memory, so that
@@ -42,32 +42,84 @@ CNN_DEVICE void copy_in(T* shared, const T* tensor, const Piece& piece, std::int
   }
 }
 
-// Copies exactly a piece.
+// Copies exactly a piece: whole words, a warp's beside each other, then what stands before and behind them.
 template <class T>
 CNN_DEVICE void copy_out(T* tensor, const T* shared, const Piece& piece) {
-  constexpr int V = kVectorBytes / sizeof(T);
-  const std::int64_t first = piece.begin - piece.head;
-  const Index end = piece.head + piece.count;
-  for (Index i = static_cast<Index>(threadIdx.x) * V; i < end; i += static_cast<Index>(blockDim.x) * V) {
-    if (i >= piece.head && i + V <= end) {
-      store(tensor + first + i, load<V>(shared + i));
-    } else {
-      for (Index j = i < piece.head ? piece.head : i; j < i + V && j < end; ++j)
-        tensor[first + j] = shared[j];
+  constexpr int V = sizeof(T) == 2 ? 2 : 1;
+  T* const first = tensor + (piece.begin - piece.head);
+  const Index thread = static_cast<Index>(threadIdx.x), end = piece.head + piece.count;
+  const Index from = (piece.head + V - 1) / V * V, to = end / V * V;
+  for (Index i = from + thread * V; i < to; i += static_cast<Index>(blockDim.x) * V)
+    store(first + i, load<V>(shared + i));
+  for (Index i = piece.head + thread; i < min(from, end); i += static_cast<Index>(blockDim.x))
+    first[i] = shared[i];
+  for (Index i = max(to, from) + thread; i < end; i += static_cast<Index>(blockDim.x)) first[i] = shared[i];
+}
+
+// Any filter: each tap of a column finds its elements for itself.
+template <int kChunk, class Walk, class T, int kStrip>
+CNN_DEVICE void add_columns(Strip<T, 1, kStrip>& strip, const Axis& a, const Axis& b, const T* source,
+                            Index first, Index column, const Accumulator<T>* weights, Index slots) {
+#pragma unroll 1
+  for (Index s = 0; s < b.taps; ++s) {
+    const Index i = b.source(column, s);
+    if (i < 0) continue;
+    const Accumulator<T>* const row = weights + s * a.taps * slots;
+    Index t = 0;
+    if constexpr (kChunk > 0) {
+#pragma unroll 1
+      for (; t + kChunk <= a.taps && Walk::can_start(t); t += kChunk) {
+        add_chunk<kChunk, Walk>(strip, a, source + i, b.source_size, Walk::first(a, first, t, kChunk),
+                                row + t * slots, slots);
+      }
+    }
+#pragma unroll 1
+    for (; t < a.taps; ++t) add_tap(strip, a, source + i, b.source_size, first, t, row + t * slots);
+  }
+}
+
+// A filter of kChunk x kChunk taps. The rows of the window are found once, for all of its columns; those
+// outside are a row of zeros. `weights` are [column][row] of the filter, `slots` apart.
+template <int kChunk, class Walk, class T, int kStrip>
+CNN_DEVICE void add_square(Strip<T, 1, kStrip>& strip, const Axis& a, const Axis& b, const T* source,
+                           Index zeros, Index first, Index column, const Accumulator<T>* weights,
+                           Index slots) {
+  constexpr int kWindow = Walk::window(kStrip, kChunk);
+  const Index top = Walk::first(a, first, 0, kChunk), left = column * b.stride - b.pad;
+  const T* row[kWindow];
+#pragma unroll
+  for (int i = 0; i < kWindow; ++i)
+    row[i] = source + (a.inside(top + i) ? (top + i) * b.source_size : zeros) + left;
+#pragma unroll
+  for (int s = 0; s < kChunk; ++s) {
+    if (!b.inside(left + s)) continue;
+    Accumulator<T> weight[kChunk];
+#pragma unroll
+    for (int t = 0; t < kChunk; ++t) weight[t] = weights[(s * kChunk + t) * slots];
+#pragma unroll
+    for (int turn = 0; turn < kWindow; ++turn) {
+      const int i = Walk::turn(turn, kWindow);
+      const auto x = widen(row[i][s]);
+#pragma unroll
+      for (int o = 0; o < kStrip; ++o) {
+#pragma unroll
+        for (int t = 0; t < kChunk; ++t)
+          if (Walk::meet(o, t, i, kChunk)) strip.sum[o][0] = multiply_add(x, weight[t], strip.sum[o][0]);
+      }
     }
   }
 }
 
 template <class T, int kChunk, class Walk>
-CNN_KERNEL(kThreads, 3)
+CNN_KERNEL(kThreads, 2)
 slab_kernel(const Correlation c, const Slab s, const T* __restrict__ source, const T* __restrict__ filter,
             const T* __restrict__ bias, T* __restrict__ result) {
   using A = Accumulator<T>;
   constexpr int kStrip = strip_of(1, kChunk, Walk::kSparse);
   CNN_DYNAMIC_SHARED(shared);
   A* const weights = reinterpret_cast<A*>(shared);
-  T* const from = reinterpret_cast<T*>(shared + s.source_at);
-  T* const to = reinterpret_cast<T*>(shared + s.result_at);
+  T* const from = reinterpret_cast<T*>(shared + s.memory.source_at);
+  T* const to = reinterpret_cast<T*>(shared + s.memory.result_at);
 
   Index plane_block = static_cast<Index>(blockIdx.x);
   const Index first_strip = split(plane_block, c.tiling.strip_blocks) * extent(c.tiling.strips);
@@ -89,11 +141,18 @@ slab_kernel(const Correlation c, const Slab s, const T* __restrict__ source, con
       piece<T>(first_plane * c.source.channel + std::int64_t(low) * c.b.source_size, planes * source_plane);
   const Piece out =
       piece<T>(first_plane * c.result.channel + std::int64_t(row_begin) * width, planes * result_plane);
+  for (Index i = static_cast<Index>(threadIdx.x); i < c.b.source_size; i += static_cast<Index>(blockDim.x))
+    reinterpret_cast<T*>(shared + s.memory.zeros_at)[i] = T{};
   copy_in(from, source, in, std::int64_t(s.planes) * c.source.channel);
   cp_async_commit();
   stage<1>(c, filter, weights, 0, 0, 0);
   cp_async_wait<0>();
   __syncthreads();
+
+  // Where the row of zeros starts, from the first element of the slab.
+  const Index zeros = (s.memory.zeros_at - s.memory.source_at) / static_cast<Index>(sizeof(T)) - in.head;
+  const bool square =
+      kChunk > 0 && c.a.taps == kChunk && c.b.taps == kChunk && c.b.dilation == 1 && !c.b.transposed;
 
   const Index items = planes * extent(c.tiling.strips) * width;
   for (Index item = static_cast<Index>(threadIdx.x); item < items; item += static_cast<Index>(blockDim.x)) {
@@ -108,22 +167,14 @@ slab_kernel(const Correlation c, const Slab s, const T* __restrict__ source, con
     const A start = bias != nullptr ? widen(bias[channel]) : A(0);
 #pragma unroll
     for (int o = 0; o < kStrip; ++o) strip.sum[o][0] = start;
-#pragma unroll 1
-    for (Index b = 0; b < c.b.taps; ++b) {
-      const Index i = c.b.source(column, b);
-      if (i < 0) continue;
-      const T* const line = from + in.head + plane * source_plane + i;
-      const A* const row = weights + b * c.a.taps * c.tiling.images + plane;
-      Index t = 0;
+    const T* const here = from + in.head + plane * source_plane;
+    if (square) {
       if constexpr (kChunk > 0) {
-#pragma unroll 1
-        for (; t + kChunk <= c.a.taps && Walk::can_start(t); t += kChunk) {
-          add_chunk<kChunk, Walk>(strip, a, line, c.b.source_size, Walk::first(a, first, t, kChunk),
-                                  row + t * c.tiling.images, c.tiling.images);
-        }
+        add_square<kChunk, Walk>(strip, a, c.b, here, zeros - plane * source_plane, first, column,
+                                 weights + plane, c.tiling.images);
       }
-#pragma unroll 1
-      for (; t < c.a.taps; ++t) add_tap(strip, a, line, c.b.source_size, first, t, row + t * c.tiling.images);
+    } else {
+      add_columns<kChunk, Walk>(strip, a, c.b, here, first, column, weights + plane, c.tiling.images);
     }
 #pragma unroll
     for (int o = 0; o < kStrip; ++o) {
@@ -147,8 +198,7 @@ void launch_slab(Correlation c, const Plan& plan, const CorrelationPointers& poi
   t.images = plan.images;
   t.strip_blocks = FastDivide(ceil_div(strips, plan.strips));
   c.batch = {c.b.taps, FastDivide(c.a.taps), FastDivide(plan.images)};
-  const Slab slab{static_cast<Index>(planes), FastDivide(c.b.result_size), memory.source_at,
-                  memory.result_at};
+  const Slab slab{static_cast<Index>(planes), FastDivide(c.b.result_size), memory};
   const double blocks = double(t.strip_blocks.divisor) * double(ceil_div(planes, plan.images));
   if (blocks >= 0x1p31 || planes + plan.images >= INT32_MAX)
     throw std::invalid_argument("depthwise_conv2d: more than 2^31 blocks or planes");
