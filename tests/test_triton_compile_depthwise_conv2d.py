@@ -1,5 +1,5 @@
 """depthwise_conv2d's Triton kernels compile for GPUs that are not here: no spill, 16-byte accesses, no detour of the
-image through shared memory. `make audit` compiles every type and layer."""
+image through shared memory. `make audit` compiles every type, layer and architecture."""
 
 from __future__ import annotations
 
@@ -8,23 +8,20 @@ import pytest
 pytest.importorskip("triton")
 
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.triton_aot import ARCHITECTURES, DEPTHWISE_3X3, Call, Compiled, compile_all
+from cnnkernels.testing.triton_aot import DEPTHWISE_3X3, Call, Compiled, compile_all
 
 WIDE = {"sweep_kernel", "backward_weight_kernel"}
 
 
 @pytest.fixture(scope="module")
 def kernels() -> list[Compiled]:
-    """The commonest layer in its commonest type, each kernel in each layout, and one for each architecture."""
+    """The commonest layer in its commonest type, each kernel in each layout."""
     ops = ("depthwise_conv2d_forward", "depthwise_conv2d_backward_weight")
-    calls = [Call(op, DEPTHWISE_3X3, "bf16", layout, 90) for op in ops for layout in Layout]
-    calls += [Call(ops[0], DEPTHWISE_3X3, "bf16", Layout.NHWC, arch) for arch in ARCHITECTURES]
-    return list(compile_all(calls))
+    return list(compile_all(Call(op, DEPTHWISE_3X3, "bf16", layout, 90) for op in ops for layout in Layout))
 
 
 def test_every_kernel_compiles_without_a_spill(kernels: list[Compiled]) -> None:
     assert {k.name for k in kernels} == WIDE | {"sum_partials_kernel"}
-    assert {k.arch for k in kernels} == set(ARCHITECTURES)
     assert not [(k.name, k.specialization) for k in kernels if k.spill_bytes]
 
 

@@ -216,12 +216,12 @@ def lanes(N, C, rows, columns, NHWC: tl.constexpr, A: tl.constexpr, B: tl.conste
 def read_row(image, n, h, w, c, exists, H, W, C, AXIS: tl.constexpr, NHWC: tl.constexpr):
     """The columns of AXIS's chunks in the row h from the column w on, a tuple of tiles; zeros outside of the image."""
     CHUNK: tl.constexpr = AXIS.chunk
-    row_exists = exists & (h >= 0) & (h < H)
+    row_exists = exists & ((h >= 0) & (h < H))
     at_row = image + image_offset(n, h, w, c, H, W, C, NHWC)
     columns = ()
     for i in tl.static_range(chunks(AXIS)):
         column = w + chunk_at(AXIS, i)
-        inside = row_exists & (column >= 0) & (column < W)
+        inside = row_exists & ((column >= 0) & (column < W))
         at = at_row + chunk_at(AXIS, i) * (C if NHWC else 1)
         if CHUNK == 1:
             columns += (tl.load(at, mask=inside, other=0.0),)
