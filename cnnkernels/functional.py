@@ -16,11 +16,13 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from .activation import NEGATIVE_SLOPE, checked_activation
 from .backends import serving
+from .epilogue import Epilogue
 from .ops import conv2d as _conv2d
 from .ops import depthwise_separable_conv2d as _depthwise_separable
 from .ops import max_pool2d as _max_pool2d
 from .ops import max_unpool2d as _max_unpool2d
 from .ops.checks import check_depthwise_separable_tensors
+from .ops.conv2d_epilogue import check_epilogue, epilogue_conv2d
 
 __all__ = [
     "conv2d",
@@ -74,10 +76,16 @@ def conv2d(
     padding: Ints | str = 0,
     dilation: Ints = 1,
     groups: int = 1,
+    *,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    negative_slope: float = NEGATIVE_SLOPE,
 ) -> Tensor:
-    """Two-dimensional convolution (cross-correlation), as `torch.nn.functional.conv2d`.
+    """Two-dimensional convolution (cross-correlation), as `torch.nn.functional.conv2d`, with what follows it.
 
-        output[n,k,p,q] = bias[k] + sum over c,r,s of
+        output[n,k,p,q] = activation(scale[k] (sum + bias[k]) + shift[k] + residual[n,k,p,q]),   sum = sum over c,r,s of
             input[n, c, p stride - padding + r dilation, q stride - padding + s dilation] weight[k,c,r,s]
 
     Args:
@@ -90,22 +98,42 @@ def conv2d(
         padding: an int or a pair of zeros on both sides, "valid" (none), or "same" (output as large as input; the
             odd one of an uneven total goes after the last row or column; stride 1 only).
         groups: splits channels into that many independent convolutions.
+        activation: None, "relu", "relu6", "leaky_relu", "silu", "gelu" (the exact one) or "hardswish".
+        residual: of output's size, added before the activation; of any strides, best of output's.
+        scale, shift: [K], a batch norm that was folded, say. They and residual are of input's dtype and device. All of
+            it is computed in the sums' precision and rounded once, by the kernels themselves (of a depthwise
+            convolution by PyTorch, in a second pass).
+        negative_slope: leaky_relu's factor below zero.
 
     Returns:
         [N, K, P, Q] or [K, P, Q] with P = floor((H + 2 padding - dilation (R - 1) - 1) / stride) + 1; channels_last
         where input or weight is, else contiguous. Gradients of input and weight have their strides.
 
     Raises:
-        TypeError, RuntimeError: where `torch.nn.functional.conv2d` raises them.
+        TypeError, RuntimeError: where `torch.nn.functional.conv2d` raises them, and for a residual, scale or shift of
+            another size, dtype or device.
+        ValueError: no activation is called so.
         NotImplementedError: a dtype that the kernels asked for do not take.
         ImportError, RuntimeError: kernels asked for by name that are not built or can not run here.
     """
-    if has_torch_function_variadic(input, weight, bias):
-        given = (input, weight, bias)
+    if has_torch_function_variadic(input, weight, bias, residual, scale, shift):
+        given = (input, weight, bias, residual, scale, shift)
+        fused = {"activation": activation, "residual": residual, "scale": scale, "shift": shift}
+        fused = {name: value for name, value in fused.items() if value is not None}
+        if negative_slope != NEGATIVE_SLOPE:
+            fused["negative_slope"] = negative_slope
         return handle_torch_function(
-            conv2d, given, input, weight, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups
-        )
-    return _convolve("conv2d", input, weight, bias, stride, padding, dilation, groups)
+            conv2d, given, input, weight, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            **fused,
+        )  # fmt: skip
+    epilogue = None
+    if activation is not None or residual is not None or scale is not None or shift is not None:
+        name, slope = checked_activation("conv2d", activation, negative_slope)
+        for argument, tensor in (("residual", residual), ("scale", scale), ("shift", shift)):
+            if tensor is not None:
+                _check_is_tensor("conv2d", argument, tensor)
+        epilogue = Epilogue(scale, shift, residual, name, slope)
+    return _convolve("conv2d", input, weight, bias, stride, padding, dilation, groups, epilogue)
 
 
 def depthwise_conv2d(
@@ -157,6 +185,7 @@ def _convolve(
     padding: str | Ints,
     dilation: Ints,
     groups: int,
+    epilogue: Epilogue | None = None,
 ) -> Tensor:
     """conv2d, under the name that its errors give it."""
     _check_is_tensor(op, "input", input)
@@ -167,9 +196,15 @@ def _convolve(
     device = input.device
     if _under_autocast(device):
         input, weight, bias = _conv2d.cast_for_autocast(device.type, input, weight, bias)
+        if epilogue is not None:
+            epilogue = Epilogue(*_conv2d.cast_for_autocast(device.type, *epilogue[:3]), *epilogue[3:])
     backend = serving(op, device, input.dtype)
     if backend == "reference" or input.numel() == 0:
-        return _reference.conv2d(*given, stride, padding, dilation, groups)  # casts for itself
+        output = _reference.conv2d(*given, stride, padding, dilation, groups)  # casts for itself
+        if epilogue is None:
+            return output
+        check_epilogue(op, output, epilogue, output.shape)
+        return epilogue.apply(output)
     _check_conv2d_tensors(op, input, weight, bias)
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise TypeError(f"{op}(): argument 'groups' must be int, but got groups={groups!r}")
@@ -181,6 +216,8 @@ def _convolve(
         rows, columns = _pair(op, "padding", padding)
         sides = rows, rows, columns, columns
     parameters = strides, sides, dilations, groups, backend
+    if epilogue is not None:
+        return epilogue_conv2d(op, input, weight, bias, epilogue, parameters)
     if input.dim() == 4:
         return _conv2d.conv2d_forward(input, weight, bias, *parameters)
     return _conv2d.conv2d_forward(input.unsqueeze(0), weight, bias, *parameters).squeeze(0)

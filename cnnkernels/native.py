@@ -19,6 +19,7 @@ from torch import Tensor
 
 from . import tuned
 from .activation import ACTIVATIONS
+from .epilogue import Epilogue
 from .geometry import Conv2dGeometry, Layout, Pool2dGeometry
 
 # The values of csrc/common/types.h.
@@ -38,6 +39,16 @@ _DTYPES = {
 _DTYPE_NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 BUILD_HINT = "build the extensions with `make build` in a checkout or `pip install .`"
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _epilogue_arguments(epilogue: Epilogue) -> tuple[Any, ...]:
+    """scale, shift, residual, activation, slope as the native module takes them."""
+    tensors = epilogue.scale, epilogue.shift, epilogue.residual
+    return *map(_address, tensors), epilogue.code, epilogue.negative_slope
 
 
 def dtype_code(dtype: torch.dtype) -> int:
@@ -104,6 +115,7 @@ class NativeKernels:
         layout: Layout,
         tf32: bool,
         plan: Any = None,
+        epilogue: Epilogue | None = None,
     ) -> None:
         device, stream = self._on(input)
         plan = plan or self._preferred("forward", input, geometry, layout, tf32)
@@ -111,7 +123,7 @@ class NativeKernels:
             self.module.conv2d_forward(
                 input.data_ptr(),
                 weight.data_ptr(),
-                0 if bias is None else bias.data_ptr(),
+                _address(bias),
                 output.data_ptr(),
                 _DTYPES[input.dtype],
                 int(layout),
@@ -119,6 +131,7 @@ class NativeKernels:
                 self._geometry(geometry),
                 stream,
                 plan,
+                *(() if epilogue is None else _epilogue_arguments(epilogue)),
             )
 
     def conv2d_backward_input(

@@ -140,6 +140,12 @@ def operator_calls(memory_format: torch.memory_format, device: str, backend: str
         "depthwise_separable_conv2d_forward": (x, first, second, *biases, True, *pair, "silu", "relu", 0.1, backend),
         "depthwise_separable_conv2d_intermediate": (x, first, biases[0], *pair, backend),
         "conv2d_forward": (x, w, torch.randn(6, device=device, requires_grad=True), *conv),
+        "conv2d_epilogue_forward": (
+            *(x, w),
+            *(torch.randn(6, device=device, requires_grad=True) for _ in range(3)),
+            *(y, "silu", 0.1),
+            *conv,
+        ),
         "conv2d_backward_input": (y, w, x.shape, x.stride(), *conv),
         "conv2d_backward_weight": (y, x, w.shape, w.stride(), *conv),
         "conv2d_backward_bias": (y, backend),

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cnnkernels.epilogue import Epilogue
 from cnnkernels.geometry import Conv2dGeometry, Layout
 
 from .common import LARGEST_INDEX, on, target
@@ -92,23 +93,28 @@ def conv2d_forward(
     layout: Layout,
     tf32: bool,
     configuration: Configuration | None = None,
+    epilogue: Epilogue | None = None,
 ) -> None:
     """Writes output [N, K, P, Q]; the configuration is chosen unless given."""
+    scale, shift, residual, activation, slope = epilogue or Epilogue()
+    images = (input, output) if residual is None else (input, output, residual)
     with on(input):
         c = configuration or choose(problem_of("forward", input, _plain(geometry), layout, tf32))
-        for g, x, y in _within_reach(_plain(geometry), input, output):
+        for g, x, y, *more in _within_reach(_plain(geometry), *images):
             constants = _constants(g, c, layout, tf32, x, weight, y)
+            constants |= {"ACTIVATION": activation, "SLOPE": slope if activation == "leaky_relu" else 0.0}
+            finish = (bias, scale, shift, *(more or [None]))
             tiles_m = math.ceil(g.n * g.p * g.q / c.block_m)
             if c.direct:
                 programs = tiles_m * math.ceil(g.k / c.block_n)
                 direct_forward_kernel[(programs,)](
-                    x, weight, bias, y, *_sizes(g, 1), g.c // g.groups, g.k // g.groups, **constants
+                    x, weight, *finish, y, *_sizes(g, 1), g.c // g.groups, g.k // g.groups, **constants
                 )
                 continue
             unit, filters = constants["UNIT"], g.k // g.groups
             programs = tiles_m * math.ceil(filters / c.block_n) * g.groups
             forward_kernel[(programs,)](
-                x, weight, bias, y, *_sizes(g, unit), g.c // g.groups // unit, filters // unit,
+                x, weight, *finish, y, *_sizes(g, unit), g.c // g.groups // unit, filters // unit,
                 FLAT=c.flat, **constants,
             )  # fmt: skip
 

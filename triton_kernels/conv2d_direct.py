@@ -10,6 +10,7 @@ import triton.language as tl
 
 from .common import accumulator, along, indices, narrow
 from .conv2d_backward_input import phase_taps
+from .conv2d_epilogue import finish
 from .conv2d_tiles import filter_offset, image_offset, inside, pixel_axis, site
 
 
@@ -18,6 +19,9 @@ def direct_forward_kernel(
     input,
     weight,
     bias,
+    scale,
+    shift,
+    residual,
     output,
     N,
     C,
@@ -38,6 +42,8 @@ def direct_forward_kernel(
     S: tl.constexpr,
     NHWC: tl.constexpr,
     WIDE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    SLOPE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
@@ -63,10 +69,10 @@ def direct_forward_kernel(
             x = tl.load(input + image_offset(n, h, w, first + c, H, W, C, NHWC), mask=exists, other=0.0)
             f = tl.load(weight + filter_offset(k, c, tap, channels, TAPS, NHWC), mask=k_exists, other=0.0)
             total += x.to(total.dtype) * f.to(total.dtype)
-    if bias is not None:
-        total += tl.load(bias + k, mask=k_exists, other=0.0).to(total.dtype)
-    at_output = output + image_offset(n, p, q, k, P, Q, K, NHWC)
-    tl.store(at_output, narrow(total, output.dtype.element_ty), mask=m_exists & k_exists)
+    at_output = image_offset(n, p, q, k, P, Q, K, NHWC)
+    exists = m_exists & k_exists
+    total = finish(total, bias, scale, shift, residual, k, at_output, k_exists, exists, ACTIVATION, SLOPE)
+    tl.store(output + at_output, narrow(total, output.dtype.element_ty), mask=exists)
 
 
 @triton.jit

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from .common import accumulator, along, indices, narrow
+from .conv2d_epilogue import finish
 from .conv2d_tiles import filter_offset, flat_place, image_offset, inside, pixel_axis, product, site
 
 
@@ -19,6 +20,9 @@ def forward_kernel(
     input,
     weight,
     bias,
+    scale,
+    shift,
+    residual,
     output,
     N,
     C,
@@ -42,6 +46,8 @@ def forward_kernel(
     NHWC: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    SLOPE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -92,7 +98,7 @@ def forward_kernel(
         f = tl.load(at_weight + along(filter_offset(0, c, tap, channels, TAPS, NHWC), A), mask=exists, other=0.0)
         total = product(x, f, total, NHWC, PRECISION)
 
-    if bias is not None:
-        total += tl.load(bias + k, mask=k_exists, other=0.0).to(total.dtype)
-    at_output = output + image_offset(n, p, q, k, P, Q, K, NHWC)
-    tl.store(at_output, narrow(total, output.dtype.element_ty), mask=m_exists & k_exists)
+    at_output = image_offset(n, p, q, k, P, Q, K, NHWC)
+    exists = m_exists & k_exists
+    total = finish(total, bias, scale, shift, residual, k, at_output, k_exists, exists, ACTIVATION, SLOPE)
+    tl.store(output + at_output, narrow(total, output.dtype.element_ty), mask=exists)

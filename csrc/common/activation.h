@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "device.h"
 
@@ -62,6 +63,28 @@ CNN_DEVICE T activate_derivative(Activation which, T x, T slope) {
       return x <= T(-3) ? T(0) : x < T(3) ? x / T(3) + T(0.5) : T(1);
   }
   return T(1);
+}
+
+// Calls body with the activation as a compile-time constant, not at all for none: the switch then stands
+// outside of body's loops.
+template <class Body>
+CNN_DEVICE void with_activation(Activation which, Body&& body) {
+  switch (which) {
+    case Activation::none:
+      return;
+    case Activation::relu:
+      return body(std::integral_constant<Activation, Activation::relu>{});
+    case Activation::relu6:
+      return body(std::integral_constant<Activation, Activation::relu6>{});
+    case Activation::leaky_relu:
+      return body(std::integral_constant<Activation, Activation::leaky_relu>{});
+    case Activation::silu:
+      return body(std::integral_constant<Activation, Activation::silu>{});
+    case Activation::gelu:
+      return body(std::integral_constant<Activation, Activation::gelu>{});
+    case Activation::hardswish:
+      return body(std::integral_constant<Activation, Activation::hardswish>{});
+  }
 }
 
 }  // namespace cnnkernels

@@ -144,12 +144,16 @@ void bind_conv2d(py::module_& m) {
   m.def(
       "conv2d_forward",
       [](std::uintptr_t input, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t output, int dtype,
-         int layout, bool tf32, const Conv2dGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
+         int layout, bool tf32, const Conv2dGeometry& geometry, std::uintptr_t stream, const Plan* plan,
+         std::uintptr_t scale, std::uintptr_t shift, std::uintptr_t residual, int activation, double slope) {
         conv2d::forward(problem(dtype, layout, tf32, geometry), pointer(input), pointer(weight),
-                        pointer(bias), pointer(output), stream, plan);
+                        {pointer(bias), pointer(scale), pointer(shift), pointer(residual),
+                         static_cast<Activation>(activation), slope},
+                        pointer(output), stream, plan);
       },
       py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("output"), py::arg("dtype"),
-      py::arg("layout"), py::arg("tf32"), py::arg("geometry"), py::arg("stream"), plan);
+      py::arg("layout"), py::arg("tf32"), py::arg("geometry"), py::arg("stream"), plan, py::arg("scale") = 0,
+      py::arg("shift") = 0, py::arg("residual") = 0, py::arg("activation") = 0, py::arg("slope") = 0.0);
 
   m.def(
       "conv2d_backward_input",

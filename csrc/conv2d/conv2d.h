@@ -1,12 +1,13 @@
 // conv2d's launchers in plain C++: pointers, sizes and a stream come in; shapes were checked by the caller.
 //
-// y[n, k, p, q] = bias[k] + sum over c, r, s of x[n, c, p stride_h - pad_h + r dilation_h, ...] w[k, c, r,
+// y[n, k, p, q] = sum over c, r, s of x[n, c, p stride_h - pad_h + r dilation_h, ...] w[k, c, r,
 // s], zero where x ends; activations dense in `layout`, filters KRSC beside NHWC and KCRS beside NCHW.
 #pragma once
 
 #include <cstddef>
 
 #include "../common/geometry.h"
+#include "epilogue.h"
 #include "plan.h"
 
 namespace cnnkernels {
@@ -24,8 +25,8 @@ struct Problem {
 
 // `plan` null: select.h decides. A binding plan that cannot serve is refused with std::invalid_argument.
 // Every element of the result is written exactly once and nothing else is.
-void forward(const Problem& problem, const void* input, const void* weight, const void* bias, void* output,
-             std::uintptr_t stream, const Plan* plan = nullptr);
+void forward(const Problem& problem, const void* input, const void* weight, const Epilogue& epilogue,
+             void* output, std::uintptr_t stream, const Plan* plan = nullptr);
 void backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
                     std::uintptr_t stream, const Plan* plan = nullptr);
 void backward_weight(const Problem& problem, const void* grad_output, const void* input, void* grad_weight,

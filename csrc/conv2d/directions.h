@@ -9,7 +9,7 @@
 
 namespace cnnkernels::conv2d {
 
-Gemm forward_gemm(const Problem& problem, const void* input, const void* weight, const void* bias,
+Gemm forward_gemm(const Problem& problem, const void* input, const void* weight, const Epilogue& epilogue,
                   void* output);
 std::vector<Gemm> backward_input_gemms(const Problem& problem, const void* grad_output, const void* weight,
                                        void* grad_input);

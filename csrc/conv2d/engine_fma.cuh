@@ -65,14 +65,14 @@ class FmaEngine {
     }
   }
 
-  // Adds value(column) to every output of a column.
-  template <class Value>
-  CNN_DEVICE void add(Value&& value) {
+  // Makes of every sum of a column what map(column) makes of it.
+  template <class Map>
+  CNN_DEVICE void map_columns(Map&& map) {
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
-      const T more = value(ColumnShare::side(column_of_thread(), j));
+      const auto of_column = map(ColumnShare::side(column_of_thread(), j));
 #pragma unroll
-      for (int i = 0; i < kRows; ++i) sum_[i][j] += more;
+      for (int i = 0; i < kRows; ++i) sum_[i][j] = of_column(sum_[i][j]);
     }
   }
 

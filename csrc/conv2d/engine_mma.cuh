@@ -31,19 +31,19 @@ class MmaEngine {
     }
   }
 
-  // Adds value(column) to every output of a column.
-  template <class Value>
-  CNN_DEVICE void add(Value&& value) {
+  // Makes of every sum of a column what map(column) makes of it.
+  template <class Map>
+  CNN_DEVICE void map_columns(Map&& map) {
     const int column = first_column() + lane() % 4 * 2;
 #pragma unroll
     for (int j = 0; j < kColumnTiles; ++j) {
 #pragma unroll
       for (int v = 0; v < 2; ++v) {
-        const float more = value(column + 8 * j + v);
+        const auto of_column = map(column + 8 * j + v);
 #pragma unroll
         for (int i = 0; i < kRowTiles; ++i) {
-          sum_[i][j][v] += more;
-          sum_[i][j][2 + v] += more;
+          sum_[i][j][v] = of_column(sum_[i][j][v]);
+          sum_[i][j][2 + v] = of_column(sum_[i][j][2 + v]);
         }
       }
     }

@@ -9,7 +9,7 @@ namespace cnnkernels::conv2d {
 std::vector<Gemm> gemms(Direction direction, const Problem& problem) {
   switch (direction) {
     case Direction::forward:
-      return {forward_gemm(problem, nullptr, nullptr, nullptr, nullptr)};
+      return {forward_gemm(problem, nullptr, nullptr, {}, nullptr)};
     case Direction::backward_input:
       return backward_input_gemms(problem, nullptr, nullptr, nullptr);
     case Direction::backward_weight:

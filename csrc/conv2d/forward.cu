@@ -1,4 +1,4 @@
-// y = w * x + b: rows are output pixels, columns output channels, the reduction runs over channels and taps.
+// y = w * x: rows are output pixels, columns output channels, the reduction runs over channels and taps.
 #include "conv2d.h"
 #include "directions.h"
 #include "hopper_launch.h"
@@ -6,7 +6,7 @@
 
 namespace cnnkernels::conv2d {
 
-Gemm forward_gemm(const Problem& problem, const void* input, const void* weight, const void* bias,
+Gemm forward_gemm(const Problem& problem, const void* input, const void* weight, const Epilogue& epilogue,
                   void* output) {
   const Conv2dGeometry& g = problem.geometry;
   const std::int64_t channels = g.c / g.groups, filters = g.k / g.groups;
@@ -21,17 +21,19 @@ Gemm forward_gemm(const Problem& problem, const void* input, const void* weight,
   gemm.b.side = Axis{{filters, w.n}};
   gemm.b.depth = tap_axis(problem.layout, {channels, w.c}, {g.s, w.w}, {g.r, w.h});
   gemm.c = {output, filters * y.c, Axis{{g.q, y.w}, {g.p, y.h}, {g.n, y.n}}, Axis{{filters, y.c}}};
-  gemm.bias = bias;
+  gemm.epilogue = epilogue;
   gemm.groups = g.groups;
   gemm.image_elements = g.n * g.c * g.h * g.w;
   return gemm;
 }
 
-void forward(const Problem& problem, const void* input, const void* weight, const void* bias, void* output,
-             std::uintptr_t stream, const Plan* plan) {
-  if (const auto hopper = hopper::plan_for(Direction::forward, problem, plan, {input, weight, output}))
-    return hopper::forward(problem, *hopper, input, weight, bias, output, stream);
-  const Gemm gemm = forward_gemm(problem, input, weight, bias, output);
+void forward(const Problem& problem, const void* input, const void* weight, const Epilogue& epilogue,
+             void* output, std::uintptr_t stream, const Plan* plan) {
+  const void* residual = epilogue.residual;
+  if (const auto hopper =
+          hopper::plan_for(Direction::forward, problem, plan, {input, weight, output, residual}))
+    return hopper::forward(problem, *hopper, input, weight, epilogue, output, stream);
+  const Gemm gemm = forward_gemm(problem, input, weight, epilogue, output);
   launch_gemm(element_of(problem), gemm, decide(Direction::forward, problem, gemm, plan), nullptr, stream);
 }
 

@@ -44,8 +44,8 @@ std::optional<Plan> plan_for(Direction direction, const Problem& problem, const 
 }
 
 void forward(const Problem& problem, const Plan& plan, const void* input, const void* weight,
-             const void* bias, void* output, std::uintptr_t stream) {
-  const ForwardArguments a = forward_arguments(problem, tile_of(plan), input, weight, bias, output);
+             const Epilogue& epilogue, void* output, std::uintptr_t stream) {
+  const ForwardArguments a = forward_arguments(problem, tile_of(plan), input, weight, epilogue, output);
   switch (problem.dtype) {
     case DType::float16:
       return launch_forward<float16>(a, plan, stream);

@@ -127,7 +127,7 @@ Taps taps_of(const PhaseAxis& axis) {
 }  // namespace
 
 ForwardArguments forward_arguments(const Problem& problem, const Tile& tile, const void* input,
-                                   const void* weight, const void* bias, void* output) {
+                                   const void* weight, const Epilogue& epilogue, void* output) {
   const Conv2dGeometry& g = problem.geometry;
   const std::int64_t e = bytes_of(problem), filters = g.k / g.groups, channels = g.c / g.groups;
   const int span = span_of(Direction::forward, problem), run = static_cast<int>(span / e);
@@ -147,7 +147,9 @@ ForwardArguments forward_arguments(const Problem& problem, const Tile& tile, con
   a.images = static_cast<int>(g.n);
   a.filter_width = static_cast<int>(g.s);
   a.pointwise = pointwise(g);
-  a.bias = bias;
+  a.epilogue = epilogue;
+  a.data = output;
+  a.spread.q = g.k;
   number_tiles(a, tile, g.groups, filters);
   return a;
 }

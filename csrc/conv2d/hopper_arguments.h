@@ -35,7 +35,8 @@ struct Phase {
   std::int64_t first = 0;  // the element of the result at its pixel (0, 0, 0)
 };
 
-// The result where TMA cannot store it, phases of a stride: elements from one pixel to the next.
+// The result where TMA does not store it, phases of a stride and outputs with a residual or an activation:
+// elements from one pixel to the next.
 struct Spread {
   std::int64_t q = 0, p = 0, n = 0;
 };
@@ -66,7 +67,7 @@ struct Arguments {
   bool pointwise = false;  // windows are rows of a matrix
   bool store_by_tma = true;
   Spread spread;
-  const void* bias = nullptr;
+  Epilogue epilogue;     // of the forward
   void* data = nullptr;  // where `spread` counts from
 };
 
@@ -80,7 +81,7 @@ using BackwardInputArguments = Arguments<kMostPhases>;
 using BackwardWeightArguments = Arguments<1>;
 
 ForwardArguments forward_arguments(const Problem& problem, const Tile& tile, const void* input,
-                                   const void* weight, const void* bias, void* output);
+                                   const void* weight, const Epilogue& epilogue, void* output);
 // One a launch.
 std::vector<BackwardInputArguments> backward_input_arguments(const Problem& problem, const Tile& tile,
                                                              const void* grad_output, const void* weight,

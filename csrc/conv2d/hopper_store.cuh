@@ -1,6 +1,6 @@
-// Where a consumer's sums go: bias added in fp32, one rounding, and by way of shared memory to the result, a
-// block of 64 rows by 128 bytes at a time. TMA stores a block while the next is written; meanwhile the
-// producer fills the ring for the next tile.
+// Where a consumer's sums go: what the epilogue makes of them in fp32, one rounding, and by way of shared
+// memory to the result, a block of 64 rows by 128 bytes at a time. TMA stores a block while the next is
+// written; meanwhile the producer fills the ring for the next tile.
 #pragma once
 
 #include <cstring>
@@ -8,6 +8,7 @@
 #include "../common/vector.h"
 #include "../ptx/ldmatrix.cuh"
 #include "../ptx/tma.cuh"
+#include "epilogue.cuh"
 #include "hopper_multiply.cuh"
 
 namespace cnnkernels::conv2d::hopper {
@@ -59,9 +60,13 @@ class Store {
   CNN_DEVICE Store(const typename C::Arguments& a, unsigned char* staging, int consumer)
       : a_(a), staging_(staging + consumer * kStagingBlocks * kBlockBytes), consumer_(consumer) {}
 
-  CNN_DEVICE void tile(const Job& job, const typename C::Sums& sums) {
+  CNN_DEVICE void tile(const Job& job, typename C::Sums& sums) {
     if constexpr (C::kWeight) {
       if (a_.in_parts) return blocks<float>(job, sums);
+    }
+    if constexpr (C::kDirection == Direction::forward) {
+      if (scales()) scale(job, sums);
+      if (by_output(a_.epilogue)) return finished_blocks(job, sums);
     }
     blocks<typename C::T>(job, sums);
   }
@@ -118,13 +123,82 @@ class Store {
   CNN_DEVICE Vector<float, 2> bias(const Job& job, int column) const {
     Vector<float, 2> more{};
     if constexpr (C::kDirection == Direction::forward) {
-      if (a_.bias == nullptr) return more;
-      const auto* all = static_cast<const typename C::T*>(a_.bias) + job.group * a_.columns;
-      const int mine = column + static_cast<int>(threadIdx.x) % 4 * 2;
-#pragma unroll
-      for (int i = 0; i < 2; ++i) more[i] = mine + i < a_.columns ? widen(all[mine + i]) : 0;
+      if (!scales()) more = numbers(job, a_.epilogue.bias, column, 0);
     }
     return more;
+  }
+
+  // One number a filter, of the two columns of bias(); `otherwise` where there is none.
+  CNN_DEVICE Vector<float, 2> numbers(const Job& job, const void* all, int column, float otherwise) const {
+    Vector<float, 2> found{otherwise, otherwise};
+    if (all == nullptr) return found;
+    const auto* of_group = static_cast<const typename C::T*>(all) + job.group * a_.columns;
+    const int mine = column + static_cast<int>(threadIdx.x) % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+      if (mine + i < a_.columns) found[i] = widen(of_group[mine + i]);
+    return found;
+  }
+
+  CNN_DEVICE bool scales() const { return a_.epilogue.scale != nullptr || a_.epilogue.shift != nullptr; }
+
+  // scale (sum + bias) + shift, in registers; nothing is added to it later.
+  CNN_DEVICE void scale(const Job& job, typename C::Sums& sums) const {
+    const int first = job.first_column + first_column_of<C>(consumer_);
+#pragma unroll
+    for (int j = 0; j < C::kN / 8; ++j) {
+      const auto bias = numbers(job, a_.epilogue.bias, first + 8 * j, 0);
+      const auto scale = numbers(job, a_.epilogue.scale, first + 8 * j, 1);
+      const auto shift = numbers(job, a_.epilogue.shift, first + 8 * j, 0);
+#pragma unroll
+      for (int m = 0; m < C::kM; ++m) {
+#pragma unroll
+        for (int v = 0; v < 4; ++v)
+          sums[m][4 * j + v] = multiply_add(scale[v % 2], sums[m][4 * j + v] + bias[v % 2], shift[v % 2]);
+      }
+    }
+  }
+
+  // With a residual or an activation: sums go to shared memory in fp32, and each thread makes 16 bytes of
+  // outputs of them at a time, in a loop of few instructions (what is done to registers is written out for
+  // each).
+  CNN_DEVICE void finished_blocks(const Job& job, const typename C::Sums& sums) const {
+    using T = typename C::T;
+    constexpr int kWidth = kRowBytes / sizeof(float), kAcross = C::kN / kWidth;
+    constexpr int kValues = 16 / sizeof(T), kChunks = kWidth / kValues;
+    const int thread = static_cast<int>(threadIdx.x) % kWarpgroup, chunk = thread % kChunks;
+    const std::int64_t first = job.group * a_.columns + chunk * kValues;
+    const Finish<T> finish{static_cast<const T*>(a_.epilogue.residual), a_.epilogue.activation,
+                           static_cast<float>(a_.epilogue.slope)};
+#pragma unroll 1
+    for (int which = 0; which < C::kM * kAcross; ++which) {
+      const int row = job.first_row + first_row_of<C>(consumer_) + which / kAcross * kBlock;
+      const int column = job.first_column + first_column_of<C>(consumer_) + which % kAcross * kWidth;
+      if (outside(job, row, column)) continue;
+      sync();  // everyone is done with the block before
+#pragma unroll
+      for (int block = 0; block < C::kM * kAcross; ++block) {
+        if (block == which)
+          write_block<float>(staging_, &sums[block / kAcross][block % kAcross * kWidth / 2],
+                             [&](int group) { return bias(job, column + 8 * group); });
+      }
+      sync();
+      if (column + chunk * kValues >= a_.columns) continue;
+      const int pixels = a_.phase[0].pixels;
+#pragma unroll 1
+      for (int i = thread / kChunks; i < kBlock && row + i < pixels; i += kWarpgroup / kChunks) {
+        Vector<float, kValues> run;
+#pragma unroll
+        for (int v = 0; v < kValues; v += 4) {
+          const int byte = i * kRowBytes + (chunk * kValues + v) * static_cast<int>(sizeof(float));
+          const auto four = load<4>(reinterpret_cast<const float*>(staging_ + swizzled(byte, kSwizzle)));
+#pragma unroll
+          for (int k = 0; k < 4; ++k) run[v + k] = four[k];
+        }
+        const std::int64_t offset = (row + i) * a_.spread.q + first + column;
+        store(static_cast<T*>(a_.data) + offset, finish(run, offset));
+      }
+    }
   }
 
   CNN_DEVICE void start(const Job& job, const unsigned char* block, int row, int column) const {

@@ -107,21 +107,27 @@ implicit_gemm(const __grid_constant__ Gemm gemm, const Schedule schedule, const 
   }
   __syncthreads();  // the ring becomes the epilogue's; the last wait left only empty groups
 
-  if (gemm.bias != nullptr) {
-    const T* bias = static_cast<const T*>(gemm.bias) + group * gemm.c.column.extent + first_column;
-    const std::int64_t columns = gemm.c.column.extent - first_column;
-    engine.add([&](int column) { return column < columns ? widen(bias[column]) : Accumulator<T>(0); });
-  }
-  const auto store_as = [&](auto* data) {
-    using Stored = std::remove_pointer_t<decltype(data)>;
-    store_tile<Stored, C::kRows, C::kColumns, C::kThreads>(engine, gemm.c, data + group * gemm.c.group_stride,
-                                                           how, first_row, first_column, memory);
+  const Epilogue& epilogue = gemm.epilogue;
+  apply_to_columns<T>(engine, epilogue, group * gemm.c.column.extent + first_column,
+                      gemm.c.column.extent - first_column);
+  using Sum = Accumulator<T>;
+  const std::int64_t slice = group * gemm.c.group_stride;
+  T* data = static_cast<T*>(gemm.c.data) + slice;
+  const auto staged = [&]<class Staged>(Staged) {
+    using Tile = StagedTile<Staged, C::kRows, C::kColumns, C::kThreads>;
+    Tile tile(gemm.c, how.along_rows, first_row, first_column, memory);
+    tile.fill(engine);
+    return tile;
   };
+  if (partial == nullptr && !by_output(epilogue)) return staged(T{}).store(data, how.vectors, AsItIs{});
+  const auto tile = staged(Sum{});
   if (partial != nullptr) {
     const std::int64_t outputs = gemm.groups * gemm.c.row.extent * gemm.c.column.extent;
-    store_as(static_cast<Accumulator<T>*>(partial) + split * outputs);
+    tile.store(static_cast<Sum*>(partial) + split * outputs + slice, how.vectors, AsItIs{});
   } else {
-    store_as(static_cast<T*>(gemm.c.data));
+    const T* residual = static_cast<const T*>(epilogue.residual);
+    if (residual != nullptr) residual += slice;
+    tile.store(data, how.vectors, Finish<T>{residual, epilogue.activation, Sum(epilogue.slope)});
   }
 }
 
@@ -151,7 +157,8 @@ void launch_config(const Gemm& gemm, const Plan& plan, void* partial, std::uintp
   how.vectors = along.contiguous(chunk) && across.keeps_alignment(chunk) &&
                 gemm.c.group_stride % chunk == 0 &&
                 (gemm.rows() * gemm.columns() * gemm.groups % chunk == 0 || splits == 1) &&
-                reinterpret_cast<std::uintptr_t>(data) % kChunkBytes == 0;
+                reinterpret_cast<std::uintptr_t>(data) % kChunkBytes == 0 &&
+                reinterpret_cast<std::uintptr_t>(gemm.epilogue.residual) % kChunkBytes == 0;
 
   launch(implicit_gemm<C>,
          Launch{dim3(static_cast<unsigned>(blocks)), dim3(C::kThreads), C::kSharedBytes, stream}, gemm,

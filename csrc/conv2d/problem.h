@@ -16,6 +16,7 @@
 #include "../common/fast_divide.h"
 #include "../common/geometry.h"
 #include "../common/types.h"
+#include "epilogue.h"
 #include "plan.h"
 
 namespace cnnkernels::conv2d {
@@ -158,7 +159,7 @@ struct Output {
 struct Gemm {
   Operand a, b;
   Output c;
-  const void* bias = nullptr;  // one a column, or null
+  Epilogue epilogue;  // its vectors hold one number a column
   std::int64_t groups = 1;
   std::int64_t image_elements = 0;  // of the tensor whose windows A is, for the cost model
 

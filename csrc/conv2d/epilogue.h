@@ -1,0 +1,19 @@
+// What becomes of a sum before it is stored, in this order: activation(scale (sum + bias) + shift +
+// residual).
+#pragma once
+
+namespace cnnkernels {
+enum class Activation : int;  // common/activation.h
+}
+
+namespace cnnkernels::conv2d {
+
+// Null pointers stand for nothing to do. All are in the output's type; the arithmetic is the sums'.
+struct Epilogue {
+  const void *bias = nullptr, *scale = nullptr, *shift = nullptr;  // one a filter
+  const void* residual = nullptr;                                  // one an output, in memory as it is
+  Activation activation = static_cast<Activation>(0);
+  double slope = 0;  // of leaky_relu below zero
+};
+
+}  // namespace cnnkernels::conv2d
