@@ -99,7 +99,8 @@ def conv2d_forward(
     scale, shift, residual, activation, slope = epilogue or Epilogue()
     images = (input, output) if residual is None else (input, output, residual)
     with on(input):
-        c = configuration or choose(problem_of("forward", input, _plain(geometry), layout, tf32))
+        asked = problem_of("forward", input, _plain(geometry), layout, tf32)
+        c = configuration or choose(asked, epilogue is not None)
         for g, x, y, *more in _within_reach(_plain(geometry), *images):
             constants = _constants(g, c, layout, tf32, x, weight, y)
             constants |= {"ACTIVATION": activation, "SLOPE": slope if activation == "leaky_relu" else 0.0}
