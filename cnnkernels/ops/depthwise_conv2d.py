@@ -20,5 +20,5 @@ def is_depthwise(geometry: Conv2dGeometry) -> bool:
 
 def depthwise_kernel(kernels: Any, direction: str, geometry: Conv2dGeometry) -> Callable[..., None] | None:
     """A backend's depthwise kernel for "forward", "backward_input" or "backward_weight"; None where the convolution is
-    not depthwise, or the backend has only conv2d's kernels."""
-    return getattr(kernels, f"depthwise_conv2d_{direction}", None) if is_depthwise(geometry) else None
+    not depthwise."""
+    return getattr(kernels, f"depthwise_conv2d_{direction}") if is_depthwise(geometry) else None
