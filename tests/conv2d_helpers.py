@@ -116,6 +116,14 @@ class Machine:
         which = getattr(self.module.Conv2dDirection, direction)
         return self.module.conv2d_plans(which, dtype, int(layout), tf32, self.geometry(case))
 
+    def tiled_plan(self, direction: str, case: Conv2dCase, layout: Layout, element: str) -> Any:
+        """What selection takes for the engine every GPU has, with the loaders an A100 would use."""
+        _, dtype, tf32 = ELEMENTS[element]
+        which, geometry = getattr(self.module.Conv2dDirection, direction), self.geometry(case)
+        a100 = self.module.machine_named("a100")
+        part = self.module.conv2d_explain(which, dtype, int(layout), tf32, geometry, a100).parts[0]
+        return part.candidates[part.chosen].plan
+
     def geometry(self, case: Conv2dCase) -> Any:
         return self.module.Conv2dGeometry(*case.geometry)
 

@@ -148,7 +148,7 @@ def test_bits_do_not_depend_on_the_plan(machine: Machine, direction: str, layout
         for tile in TILES
         if has_tile(element, tile)
     ]  # fmt: skip
-    chosen = machine.plans(direction, case, layout, element)[0]
+    chosen = machine.tiled_plan(direction, case, layout, element)
     chosen.splits = 1
     vectors = machine.run(direction, case, layout, element, data.operands(direction), chosen)
     assert all(torch.equal(result, vectors) for result in gathered)
@@ -235,7 +235,7 @@ def test_tf32_operands_are_rounded_to_nearest(machine: Machine, layout: Layout, 
     one.x[:, 0], one.w[:, 0], one.dy[:, 0] = tie, tie, tie
     for direction in DIRECTIONS:
         for gathered in (False, True):
-            plan = machine.plans(direction, case, layout, "tf32")[0]
+            plan = machine.tiled_plan(direction, case, layout, "tf32")
             plan.tile = tile
             if gathered:
                 plan.a = plan.b = machine.module.Conv2dLoader.elements
@@ -281,9 +281,11 @@ def test_nothing_outside_the_tensors_is_touched(
 @layouts
 @directions
 def test_unaligned_pointers(machine: Machine, direction: str, layout: Layout, element: str) -> None:
-    """A view that begins one element into its memory is gathered element by element, with the same bits."""
+    """A view that begins one element into its memory is gathered element by element, with the same bits. (Hopper's
+    engine has TMA alone, so there another one serves such a view: the same sums in other steps.)"""
     case = Conv2dCase("", 2, 16, 6, 7, 24, 3, 3, (1, 1), (1, 1, 1, 1))
-    data = floats(case, ELEMENTS[element][0])
+    by_tma = machine.plans(direction, case, layout, element)[0].engine.name == "wgmma"
+    data = integers(case) if by_tma else floats(case, ELEMENTS[element][0])
 
     def shifted(flat: Tensor) -> Tensor:
         memory = flat.new_empty(flat.numel() + 1)
