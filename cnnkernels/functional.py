@@ -7,7 +7,6 @@ stands. Bad input raises PyTorch's type of error, with a message that names the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import index
 from typing import Any
 
 import torch
@@ -15,6 +14,16 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from .activation import NEGATIVE_SLOPE, checked_activation
+from .arguments import (
+    Ints,
+    as_pair,
+    check_conv2d_tensors,
+    check_dimensions,
+    check_is_tensor,
+    named_padding,
+    under_autocast,
+    unpooled_size,
+)
 from .backends import serving
 from .epilogue import Epilogue
 from .ops import conv2d as _conv2d
@@ -33,39 +42,7 @@ __all__ = [
     "max_unpool2d",
 ]
 
-Ints = int | Sequence[int]
 _reference: Any = torch.nn.functional  # its annotations know fewer kinds of sequence than it takes
-
-
-def _int(op: str, name: str, value: Any) -> int:
-    try:
-        if not isinstance(value, bool):
-            return value if isinstance(value, torch.SymInt) else index(value)  # type: ignore[return-value]
-    except TypeError:
-        pass
-    raise TypeError(f"{op}(): argument '{name}' must be int or a tuple of 2 ints, but got {name}={value!r}")
-
-
-def _pair(op: str, name: str, value: Any) -> tuple[int, int]:
-    """An int, or one or two of them, as a pair."""
-    if type(value) is int:
-        return value, value
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        value = (_int(op, name, value),)
-    if len(value) not in (1, 2):
-        raise RuntimeError(
-            f"{op}: expected {name} to be a single integer value or a list of 2 values, but got {name}={list(value)}"
-        )
-    return _int(op, name, value[0]), _int(op, name, value[-1])
-
-
-def _under_autocast(device: torch.device) -> bool:
-    return device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type)
-
-
-def _check_is_tensor(op: str, name: str, value: Any) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{op}(): argument '{name}' must be Tensor, not {type(value).__name__}")
 
 
 def conv2d(
@@ -131,7 +108,7 @@ def conv2d(
         name, slope = checked_activation("conv2d", activation, negative_slope)
         for argument, tensor in (("residual", residual), ("scale", scale), ("shift", shift)):
             if tensor is not None:
-                _check_is_tensor("conv2d", argument, tensor)
+                check_is_tensor("conv2d", argument, tensor)
         epilogue = Epilogue(scale, shift, residual, name, slope)
     return _convolve("conv2d", input, weight, bias, stride, padding, dilation, groups, epilogue)
 
@@ -164,9 +141,9 @@ def depthwise_conv2d(
         return handle_torch_function(
             depthwise_conv2d, given, input, weight, bias=bias, stride=stride, padding=padding, dilation=dilation
         )
-    _check_is_tensor("depthwise_conv2d", "input", input)
-    _check_is_tensor("depthwise_conv2d", "weight", weight)
-    _check_dimensions("depthwise_conv2d", input, weight)
+    check_is_tensor("depthwise_conv2d", "input", input)
+    check_is_tensor("depthwise_conv2d", "weight", weight)
+    check_dimensions("depthwise_conv2d", input, weight)
     channels = int(input.shape[-3])
     if weight.shape[1] != 1 or channels == 0 or weight.shape[0] % channels != 0 or weight.shape[0] == 0:
         raise RuntimeError(
@@ -188,13 +165,13 @@ def _convolve(
     epilogue: Epilogue | None = None,
 ) -> Tensor:
     """conv2d, under the name that its errors give it."""
-    _check_is_tensor(op, "input", input)
-    _check_is_tensor(op, "weight", weight)
+    check_is_tensor(op, "input", input)
+    check_is_tensor(op, "weight", weight)
     if bias is not None:
-        _check_is_tensor(op, "bias", bias)
+        check_is_tensor(op, "bias", bias)
     given = input, weight, bias
     device = input.device
-    if _under_autocast(device):
+    if under_autocast(device):
         input, weight, bias = _conv2d.cast_for_autocast(device.type, input, weight, bias)
         if epilogue is not None:
             epilogue = Epilogue(*_conv2d.cast_for_autocast(device.type, *epilogue[:3]), *epilogue[3:])
@@ -205,15 +182,15 @@ def _convolve(
             return output
         check_epilogue(op, output, epilogue, output.shape)
         return epilogue.apply(output)
-    _check_conv2d_tensors(op, input, weight, bias)
+    check_conv2d_tensors(op, input, weight, bias)
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise TypeError(f"{op}(): argument 'groups' must be int, but got groups={groups!r}")
-    strides = _pair(op, "stride", stride)
-    dilations = _pair(op, "dilation", dilation)
+    strides = as_pair(op, "stride", stride)
+    dilations = as_pair(op, "dilation", dilation)
     if isinstance(padding, str):
-        sides = _named_padding(padding, weight.shape[-2:], strides, dilations)
+        sides = named_padding(padding, weight.shape[-2:], strides, dilations)
     else:
-        rows, columns = _pair(op, "padding", padding)
+        rows, columns = as_pair(op, "padding", padding)
         sides = rows, rows, columns, columns
     parameters = strides, sides, dilations, groups, backend
     if epilogue is not None:
@@ -221,53 +198,6 @@ def _convolve(
     if input.dim() == 4:
         return _conv2d.conv2d_forward(input, weight, bias, *parameters)
     return _conv2d.conv2d_forward(input.unsqueeze(0), weight, bias, *parameters).squeeze(0)
-
-
-def _check_dimensions(op: str, input: Tensor, weight: Tensor) -> None:
-    if input.dim() not in (3, 4):
-        raise RuntimeError(
-            f"Expected 3D (unbatched) or 4D (batched) input to {op}, but got input of size: {list(input.shape)}"
-        )
-    if weight.dim() != 4:
-        raise RuntimeError(f"{op}: weight should have 4 dimensions, but got weight of size {list(weight.shape)}")
-
-
-def _check_conv2d_tensors(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    _check_dimensions(op, input, weight)
-    if weight.dtype != input.dtype:
-        raise RuntimeError(f"Input type ({input.dtype}) and weight type ({weight.dtype}) should be the same")
-    if weight.device != input.device:
-        raise RuntimeError(
-            "Expected all tensors to be on the same device, "
-            f"but got input on {input.device} and weight on {weight.device}"
-        )
-    if bias is None:
-        return
-    if bias.dim() != 1 or bias.shape[0] != weight.shape[0]:
-        raise RuntimeError(
-            f"Given weight of size {list(weight.shape)}, expected bias to be 1-dimensional with {weight.shape[0]} "
-            f"elements, but got bias of size {list(bias.shape)} instead"
-        )
-    if bias.dtype != input.dtype:
-        raise RuntimeError(f"Input type ({input.dtype}) and bias type ({bias.dtype}) should be the same")
-    if bias.device != input.device:
-        raise RuntimeError(
-            f"Expected all tensors to be on the same device, but got input on {input.device} and bias on {bias.device}"
-        )
-
-
-def _named_padding(
-    padding: str, kernel: Sequence[int], stride: tuple[int, int], dilation: tuple[int, int]
-) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of 'same' or 'valid'."""
-    if padding == "valid":
-        return 0, 0, 0, 0
-    if padding != "same":
-        raise RuntimeError(f"Invalid padding string: '{padding}'")
-    if stride != (1, 1):
-        raise RuntimeError(f"padding='same' is not supported for strided convolutions, but got stride={stride}")
-    rows, columns = (d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
-    return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
 
 
 def depthwise_separable_conv2d(
@@ -328,23 +258,23 @@ def depthwise_separable_conv2d(
     names = "input", "depthwise_weight", "pointwise_weight", "depthwise_bias", "pointwise_bias"
     for name, tensor in zip(names, tensors, strict=True):
         if tensor is not None or not name.endswith("bias"):
-            _check_is_tensor(op, name, tensor)
+            check_is_tensor(op, name, tensor)
     if not isinstance(save_intermediate, bool):
         raise TypeError(f"{op}(): argument 'save_intermediate' must be bool, but got {save_intermediate!r}")
     first, slope = checked_activation(op, depthwise_activation, negative_slope, "depthwise_activation")
     second, _ = checked_activation(op, pointwise_activation, negative_slope, "pointwise_activation")
-    if _under_autocast(input.device):
+    if under_autocast(input.device):
         tensors = _conv2d.cast_for_autocast(input.device.type, *tensors)
     input, depthwise_weight = tensors[:2]
     backend = serving(op, input.device, input.dtype)
     check_depthwise_separable_tensors(*tensors)
     if backend == "reference" or input.numel() == 0:
         return _depthwise_separable.reference(*tensors, stride, padding, dilation, (first, second, slope))
-    strides, dilations = _pair(op, "stride", stride), _pair(op, "dilation", dilation)
+    strides, dilations = as_pair(op, "stride", stride), as_pair(op, "dilation", dilation)
     if isinstance(padding, str):
-        sides = _named_padding(padding, depthwise_weight.shape[-2:], strides, dilations)
+        sides = named_padding(padding, depthwise_weight.shape[-2:], strides, dilations)
     else:
-        rows, columns = _pair(op, "padding", padding)
+        rows, columns = as_pair(op, "padding", padding)
         sides = rows, rows, columns, columns
     parameters = save_intermediate, strides, sides, dilations, int(input.shape[-3]), first, second, slope, backend
     if input.dim() == 4:
@@ -394,7 +324,7 @@ def max_pool2d(
             ceil_mode=ceil_mode,
             return_indices=return_indices,
         )
-    _check_is_tensor("max_pool2d", "input", input)
+    check_is_tensor("max_pool2d", "input", input)
     backend = serving("max_pool2d", input.device, input.dtype)
     if backend == "reference" or input.numel() == 0:
         return _reference.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
@@ -404,13 +334,13 @@ def max_pool2d(
         )
     if not isinstance(ceil_mode, bool):
         raise TypeError(f"max_pool2d(): argument 'ceil_mode' must be bool, but got ceil_mode={ceil_mode!r}")
-    window = _pair("max_pool2d", "kernel_size", kernel_size)
+    window = as_pair("max_pool2d", "kernel_size", kernel_size)
     defaulted = stride is None or (isinstance(stride, Sequence) and len(stride) == 0)
     parameters = (
         window,
-        window if defaulted else _pair("max_pool2d", "stride", stride),
-        _pair("max_pool2d", "padding", padding),
-        _pair("max_pool2d", "dilation", dilation),
+        window if defaulted else as_pair("max_pool2d", "stride", stride),
+        as_pair("max_pool2d", "padding", padding),
+        as_pair("max_pool2d", "dilation", dilation),
         ceil_mode,
         backend,
     )
@@ -475,9 +405,9 @@ def max_unpool2d(
             padding=padding,
             output_size=output_size,
         )
-    _check_is_tensor("max_unpool2d", "input", input)
-    _check_is_tensor("max_unpool2d", "indices", indices)
-    if _under_autocast(input.device):
+    check_is_tensor("max_unpool2d", "input", input)
+    check_is_tensor("max_unpool2d", "indices", indices)
+    if under_autocast(input.device):
         input = _max_unpool2d.cast_for_autocast(input)
     backend = serving("max_unpool2d", input.device, input.dtype)
     if backend == "reference" or input.numel() == 0:
@@ -498,44 +428,9 @@ def max_unpool2d(
             "Expected all tensors to be on the same device, "
             f"but got input on {input.device} and indices on {indices.device}"
         )
-    window = _pair("max_unpool2d", "kernel_size", kernel_size)
-    steps = window if stride is None else _pair("max_unpool2d", "stride", stride)
-    size = _unpooled_size(input.shape[-2:], window, steps, _pair("max_unpool2d", "padding", padding), output_size)
+    window = as_pair("max_unpool2d", "kernel_size", kernel_size)
+    steps = window if stride is None else as_pair("max_unpool2d", "stride", stride)
+    size = unpooled_size(input.shape[-2:], window, steps, as_pair("max_unpool2d", "padding", padding), output_size)
     if input.dim() == 4:
         return _max_unpool2d.max_unpool2d_forward(input, indices, size, backend)
     return _max_unpool2d.max_unpool2d_forward(input.unsqueeze(0), indices.unsqueeze(0), size, backend).squeeze(0)
-
-
-def _unpooled_size(
-    input_size: Sequence[int],
-    kernel_size: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    output_size: Sequence[int] | None,
-) -> tuple[int, int]:
-    default = [
-        (size - 1) * step + kernel - 2 * pad
-        for size, kernel, step, pad in zip(input_size, kernel_size, stride, padding, strict=True)
-    ]
-    if output_size is None:
-        size = default
-    else:
-        if len(output_size) not in (2, 4):
-            raise ValueError(
-                "output_size should be a sequence containing 2 or 4 elements, "
-                f"but it has a length of '{len(output_size)}'"
-            )
-        size = [_int("max_unpool2d", "output_size", extent) for extent in output_size[-2:]]
-        for axis in (0, 1):
-            low, high = default[axis] - stride[axis], default[axis] + stride[axis]
-            if not low < size[axis] < high:
-                raise ValueError(
-                    f'invalid output_size "{tuple(output_size)}" (dim {axis} must be between {low} and {high})'
-                )
-    for axis in (0, 1):
-        if size[axis] < 0:
-            raise ValueError(
-                "max_unpooling: output_size must contain non-negative spatial dimensions, "
-                f"but got output_size[{axis}]={size[axis]}"
-            )
-    return size[0], size[1]

@@ -1,0 +1,128 @@
+"""What the functional interface takes, as PyTorch takes it: numbers and pairs of them, tensors that fit each other.
+
+Errors are of PyTorch's types and name the argument and its value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import index
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Ints = int | Sequence[int]
+
+
+def as_int(op: str, name: str, value: Any) -> int:
+    try:
+        if not isinstance(value, bool):
+            return value if isinstance(value, torch.SymInt) else index(value)  # type: ignore[return-value]
+    except TypeError:
+        pass
+    raise TypeError(f"{op}(): argument '{name}' must be int or a tuple of 2 ints, but got {name}={value!r}")
+
+
+def as_pair(op: str, name: str, value: Any) -> tuple[int, int]:
+    """An int, or one or two of them, as a pair."""
+    if type(value) is int:
+        return value, value
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        value = (as_int(op, name, value),)
+    if len(value) not in (1, 2):
+        raise RuntimeError(
+            f"{op}: expected {name} to be a single integer value or a list of 2 values, but got {name}={list(value)}"
+        )
+    return as_int(op, name, value[0]), as_int(op, name, value[-1])
+
+
+def under_autocast(device: torch.device) -> bool:
+    return device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type)
+
+
+def check_is_tensor(op: str, name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}(): argument '{name}' must be Tensor, not {type(value).__name__}")
+
+
+def check_dimensions(op: str, input: Tensor, weight: Tensor) -> None:
+    if input.dim() not in (3, 4):
+        raise RuntimeError(
+            f"Expected 3D (unbatched) or 4D (batched) input to {op}, but got input of size: {list(input.shape)}"
+        )
+    if weight.dim() != 4:
+        raise RuntimeError(f"{op}: weight should have 4 dimensions, but got weight of size {list(weight.shape)}")
+
+
+def check_conv2d_tensors(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    check_dimensions(op, input, weight)
+    if weight.dtype != input.dtype:
+        raise RuntimeError(f"Input type ({input.dtype}) and weight type ({weight.dtype}) should be the same")
+    if weight.device != input.device:
+        raise RuntimeError(
+            "Expected all tensors to be on the same device, "
+            f"but got input on {input.device} and weight on {weight.device}"
+        )
+    if bias is None:
+        return
+    if bias.dim() != 1 or bias.shape[0] != weight.shape[0]:
+        raise RuntimeError(
+            f"Given weight of size {list(weight.shape)}, expected bias to be 1-dimensional with {weight.shape[0]} "
+            f"elements, but got bias of size {list(bias.shape)} instead"
+        )
+    if bias.dtype != input.dtype:
+        raise RuntimeError(f"Input type ({input.dtype}) and bias type ({bias.dtype}) should be the same")
+    if bias.device != input.device:
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but got input on {input.device} and bias on {bias.device}"
+        )
+
+
+def named_padding(
+    padding: str, kernel: Sequence[int], stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) of 'same' or 'valid'."""
+    if padding == "valid":
+        return 0, 0, 0, 0
+    if padding != "same":
+        raise RuntimeError(f"Invalid padding string: '{padding}'")
+    if stride != (1, 1):
+        raise RuntimeError(f"padding='same' is not supported for strided convolutions, but got stride={stride}")
+    rows, columns = (d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
+    return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
+
+
+def unpooled_size(
+    input_size: Sequence[int],
+    kernel_size: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    output_size: Sequence[int] | None,
+) -> tuple[int, int]:
+    default = [
+        (size - 1) * step + kernel - 2 * pad
+        for size, kernel, step, pad in zip(input_size, kernel_size, stride, padding, strict=True)
+    ]
+    if output_size is None:
+        size = default
+    else:
+        if len(output_size) not in (2, 4):
+            raise ValueError(
+                "output_size should be a sequence containing 2 or 4 elements, "
+                f"but it has a length of '{len(output_size)}'"
+            )
+        size = [as_int("max_unpool2d", "output_size", extent) for extent in output_size[-2:]]
+        for axis in (0, 1):
+            low, high = default[axis] - stride[axis], default[axis] + stride[axis]
+            if not low < size[axis] < high:
+                raise ValueError(
+                    f'invalid output_size "{tuple(output_size)}" (dim {axis} must be between {low} and {high})'
+                )
+    for axis in (0, 1):
+        if size[axis] < 0:
+            raise ValueError(
+                "max_unpooling: output_size must contain non-negative spatial dimensions, "
+                f"but got output_size[{axis}]={size[axis]}"
+            )
+    return size[0], size[1]
