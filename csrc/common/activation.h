@@ -7,11 +7,10 @@
 #include <cmath>
 #include <type_traits>
 
+#include "activation_kind.h"
 #include "device.h"
 
 namespace cnnkernels {
-
-enum class Activation : int { none, relu, relu6, leaky_relu, silu, gelu, hardswish };
 
 // T is float or double. slope: leaky_relu's factor below zero; the others take no notice of it.
 template <class T>

@@ -2,9 +2,7 @@
 // residual).
 #pragma once
 
-namespace cnnkernels {
-enum class Activation : int;  // common/activation.h
-}
+#include "../common/activation_kind.h"
 
 namespace cnnkernels::conv2d {
 
@@ -12,7 +10,7 @@ namespace cnnkernels::conv2d {
 struct Epilogue {
   const void *bias = nullptr, *scale = nullptr, *shift = nullptr;  // one a filter
   const void* residual = nullptr;                                  // one an output, in memory as it is
-  Activation activation = static_cast<Activation>(0);
+  Activation activation = Activation::none;
   double slope = 0;  // of leaky_relu below zero
 };
 

@@ -9,7 +9,7 @@
 
 #include <cstddef>
 
-#include "../common/activation.h"
+#include "../common/activation_kind.h"
 #include "../common/geometry.h"
 #include "plan.h"
 
