@@ -23,14 +23,15 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 SANITIZE = os.environ.get("CNNKERNELS_SANITIZE", "")
+CUDA_HOME = os.environ.get("CUDA_HOME", "/usr/local/cuda")
 TESTS = os.environ.get("CNNKERNELS_BUILD_TESTS") == "1"
+ARCHS = os.environ.get("CNNKERNELS_CUDA_ARCHS", "80;90a;90+PTX").split(";")
 
 
 def find_nvcc() -> str | None:
     if os.environ.get("CNNKERNELS_BUILD_CUDA") == "0" or SANITIZE:
         return None
-    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-    return os.environ.get("NVCC") or shutil.which("nvcc") or shutil.which(f"{home}/bin/nvcc")
+    return os.environ.get("NVCC") or shutil.which("nvcc") or shutil.which(f"{CUDA_HOME}/bin/nvcc")
 
 
 def host_flags() -> list[str]:
@@ -44,23 +45,24 @@ def host_flags() -> list[str]:
     return flags
 
 
-def gencode() -> list[str]:
-    flags = []
-    for arch in os.environ.get("CNNKERNELS_CUDA_ARCHS", "80;90a;90+PTX").split(";"):
-        number, _, ptx = arch.partition("+")
-        code = f"compute_{number}" if ptx else f"sm_{number}"
-        flags.append(f"-gencode=arch=compute_{number},code={code}")
-    return flags
+def gencode(source: Path) -> list[str]:
+    """What to compile a source for: only hopper* needs sm_90a, the others get sm_90 from the pass that makes PTX."""
+    flags = {f"sm_{arch}": f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in ARCHS if "+" not in arch}
+    flags |= {arch: f"-gencode=arch=compute_{arch[:-4]},code=compute_{arch[:-4]}" for arch in ARCHS if "+" in arch}
+    if {"sm_90a", "90+PTX"} <= flags.keys() and not (source.name.startswith("hopper") or "tests" in source.parts):
+        del flags["sm_90a"]
+        flags["90+PTX"] = "-gencode=arch=compute_90,code=[sm_90,compute_90]"
+    return list(flags.values())
 
 
 def built_for(cuda: bool) -> str:
     """What `cnnkernels info` says a module was compiled for."""
-    flags = gencode() if cuda else [flag for flag in host_flags() if "-march" in flag]
+    flags = gencode(Path("hopper")) if cuda else [flag for flag in host_flags() if "-march" in flag]
     return ", ".join(flag.rpartition("=")[2] for flag in flags) or os.uname().machine
 
 
 def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
-    """One rule a compiler, one edge a source, one link a module."""
+    """One rule a compiler, one edge a source, one link a module. Operators' bindings are compiled once for both."""
     cxx = os.environ.get("CXX", "c++")
     includes = shlex.join([f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}", "-Icsrc"])
     interpreter = ["-DCNN_INTERPRETER=1", "-Wno-unknown-pragmas", "-fstack-clash-protection"]
@@ -74,15 +76,14 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
         f"host = {shlex.join(host_flags())} {includes}",
         f"interpreter = {shlex.join(interpreter)}",
         f"sanitize = {f'-fsanitize={SANITIZE}' if SANITIZE else ''}",  # kernels, not the machine that runs them
-        "device = -std=c++20 -O3 -lineinfo -Xptxas -v -Xfatbin=-compress-all -Icsrc "
-        + shlex.join(["-Xcompiler", "-fPIC,-fvisibility=hidden", *gencode()]),
+        "device = -std=c++20 -O3 -lineinfo -Xptxas -v -Xfatbin=-compress-all -Xcompiler -fPIC,-fvisibility=hidden",
         "rule host",
         f"  command = {cxx} $host $flags -MD -MF $out.d -x c++ -c $in -o $out",
         *depends,
         "  description = host $in",
         "rule nvcc",
         # what ptxas said (registers, spills, serialised wgmma) stays beside the object: benchmarks/audit.py reads it
-        f"  command = {nvcc} $device -MD -MF $out.d -c $in -o $out > $out.log 2>&1 || (cat $out.log; exit 1)",
+        f"  command = {nvcc} $device $flags -MD -MF $out.d -c $in -o $out > $out.log 2>&1 || (cat $out.log; exit 1)",
         *depends,
         "  description = nvcc $in",
         "rule link",
@@ -92,25 +93,24 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
 
     def module(name: str, sources: list[Path], cuda: bool) -> None:
         objects = []
-        for source in sources:
-            path = source.relative_to(ROOT)
-            device = cuda and source.suffix == ".cu"
-            # bindings name the module, so each module has its own object of them
-            tag = name if source.name == "bindings.cpp" else ("cuda" if cuda else "interpreter")
-            target = str(build / tag / f"{path}.o")
-            objects.append(target)
+        named = [f"-DCNN_MODULE={name}", f'-DCNN_BUILT_FOR="{built_for(cuda)}"']
+        for path in (source.relative_to(ROOT) for source in sources):
+            device = cuda and path.suffix == ".cu"
+            face, bindings = path.parent.name == "csrc" and path.suffix == ".cpp", path.name == "bindings.cpp"
+            tag = name if face else "bindings" if bindings else "cuda" if cuda else "interpreter"
+            objects.append(target := str(build / tag / f"{path}.o"))
             if target in seen:
                 continue
             seen.add(target)
             lines.append(f"build {target}: {'nvcc' if device else 'host'} {path}")
-            if not device:
-                flags = shlex.join([f"-DCNN_MODULE={name}", f'-DCNN_BUILT_FOR="{built_for(cuda)}"'])
-                flags += "" if cuda else " $interpreter" if "interpreter" in path.parts else " $interpreter $sanitize"
-                lines.append(f"  flags = {flags}")
+            flags = shlex.join(["-Icsrc", *gencode(path)] if device else named)
+            if not cuda and tag != "bindings":
+                flags += " $interpreter" + ("" if "interpreter" in path.parts else " $sanitize")
+            lines.append(f"  flags = {flags}")
         lines.append(f"build {out / name}{sysconfig.get_config_var('EXT_SUFFIX')}: link {' '.join(objects)}")
         if cuda:
             libs = Path(shutil.which(nvcc.split()[-1])).resolve().parent.parent / "lib64"
-            lines.append(f"  libs = -L{libs} -L/usr/local/cuda/lib64 -lcudart_static -ldl -lrt")
+            lines.append(f"  libs = -L{libs} -L{CUDA_HOME}/lib64 -lcudart_static -ldl -lrt")
 
     seen: set[str] = set()
     csrc = sorted((ROOT / "csrc").rglob("*.cu")) + sorted((ROOT / "csrc").rglob("*.cpp"))

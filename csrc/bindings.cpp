@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 
 #include "common/geometry.h"
+#include "common/machine.h"
 
 namespace py = pybind11;
 
@@ -44,6 +45,7 @@ PYBIND11_MODULE(CNN_MODULE, m) {
   bind_depthwise_separable_conv2d(m);
   bind_max_pool2d(m);
 #if defined(CNN_INTERPRETER)
+  m.def("stand_for", &stand_for, "Has the interpreter select as that machine would.", py::arg("machine"));
   bind_interpreter(m);
 #endif
 }

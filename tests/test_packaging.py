@@ -98,3 +98,10 @@ def test_import_and_refusal_without(missing: list[str], backend: str, left: str,
 def test_a_clean_clone_names_no_package_index() -> None:
     for name in ("Makefile", "constraints.txt", "pyproject.toml", "setup.py", ".ci/run", ".ci/wheel"):
         assert not re.search(r"index-url|find-links|https?://", (ROOT / name).read_text()), name
+
+
+def test_only_sources_called_hopper_need_its_own_instructions() -> None:
+    """setup.py compiles no others for sm_90a: what stands under CNN_SM90A would be left out of them."""
+    needing = [path for path in (ROOT / "csrc").rglob("*.cu*") if "#if CNN_SM90A" in path.read_text()]
+    kernels = [path.name for path in needing if path.parent.name != "ptx"]
+    assert kernels and all(name.startswith("hopper") for name in kernels)

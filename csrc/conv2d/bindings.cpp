@@ -86,10 +86,6 @@ void bind_selection(py::module_& m) {
         "A GPU by its driver's name, 10 times its compute capability, its SMs.", py::arg("device"),
         py::arg("architecture"), py::arg("processors"));
 
-#if defined(CNN_INTERPRETER)
-  m.def("stand_for", &stand_for, "Has the interpreter select as that machine would.", py::arg("machine"));
-#endif
-
   py::class_<Cost>(m, "Conv2dCost", py::module_local())
       .def_readonly("tiles", &Cost::tiles)
       .def_readonly("waves", &Cost::waves)
