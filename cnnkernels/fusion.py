@@ -200,9 +200,8 @@ class _Chain:
         return None if reader is None else self.root.get_submodule(str(reader.target))
 
     def _take(self) -> None:
-        reader = self._reader()
-        assert reader is not None
-        self.nodes.append(reader)
+        if (reader := self._reader()) is not None:
+            self.nodes.append(reader)
 
     def _follower(self) -> str:
         readers = list(self.nodes[-1].users)
@@ -285,7 +284,8 @@ def _folded(conv: torch.nn.Conv2d, norm: torch.nn.BatchNorm2d | None) -> tuple[A
     """The parameters of the convolution with the batch norm after it; the very same ones where there is none."""
     if norm is None:
         return conv.weight, conv.bias
-    assert norm.running_mean is not None and norm.running_var is not None
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError(f"{norm} keeps no running statistics to fold")
     with torch.no_grad():
         scale = (norm.running_var.double() + norm.eps).rsqrt()
         if norm.weight is not None:

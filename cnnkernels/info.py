@@ -14,7 +14,7 @@ import torch
 from . import __version__, backends
 from .native import BUILD_HINT
 
-OPERATORS = ("conv2d", "max_pool2d", "max_unpool2d")
+OPERATORS = ("conv2d", "depthwise_conv2d", "depthwise_separable_conv2d", "max_pool2d", "max_unpool2d")
 
 
 def _version(package: str) -> str:
