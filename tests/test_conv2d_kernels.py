@@ -3,12 +3,11 @@ exact result on small integers, the same bits whatever the order of threads, and
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import math
 import mmap
-import weakref
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from cnnkernels import native
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import CONV2D, Conv2dCase
+from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
@@ -243,22 +243,6 @@ def test_tf32_operands_are_rounded_to_nearest(machine: Machine, layout: Layout, 
             assert result.max().item() == rounded**2 * (8 if direction == "backward_weight" else 1)
 
 
-class Guarded:
-    """Tensors that end, or begin, where the next byte may not be touched."""
-
-    def __init__(self, machine: Machine, after: bool) -> None:
-        self.module, self.after = machine.module, after
-
-    def __call__(self, flat: Tensor) -> Tensor:
-        size = flat.numel() * flat.element_size()
-        address = self.module.guarded_alloc(size, self.after)
-        memory = (ctypes.c_uint8 * size).from_address(address)
-        weakref.finalize(memory, self.module.guarded_free, address)
-        tensor = torch.frombuffer(memory, dtype=flat.dtype)
-        tensor.copy_(flat)
-        return tensor
-
-
 @pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
 @pytest.mark.parametrize("case", [*CONV2D, LARGE, STEM], ids=str)
 @layouts
@@ -271,7 +255,13 @@ def test_nothing_outside_the_tensors_is_touched(
     for direction in DIRECTIONS:
         bias = data.b if direction == "forward" else None
         result = machine.run(
-            direction, case, layout, element, data.operands(direction), bias=bias, place=Guarded(machine, after)
+            direction,
+            case,
+            layout,
+            element,
+            data.operands(direction),
+            bias=bias,
+            place=partial(guarded, after=after, module=machine.module),
         )
         expected = data.expected(direction, case) + (data.b.view(-1, 1, 1) if direction == "forward" else 0)
         assert torch.equal(result, expected.to(result.dtype))

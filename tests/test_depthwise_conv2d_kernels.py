@@ -3,13 +3,12 @@ exact result on small integers, the same bits whatever the order of threads, and
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import functools
 import itertools
 import math
-import weakref
 from collections.abc import Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -34,6 +33,7 @@ from cnnkernels import native
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import Conv2dCase
 from cnnkernels.testing.depthwise_cases import DEPTHWISE_CONV2D, depthwise
+from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
@@ -334,22 +334,6 @@ def test_infinity_reaches_what_it_should(machine: Machine, direction: str, layou
     assert 0 < expected.isfinite().sum() < expected.numel()
 
 
-class Guarded:
-    """Tensors that end, or begin, where the next byte may not be touched."""
-
-    def __init__(self, machine: Machine, after: bool) -> None:
-        self.module, self.after = machine.module, after
-
-    def __call__(self, flat: Tensor) -> Tensor:
-        size = flat.numel() * flat.element_size()
-        address = self.module.guarded_alloc(size, self.after)
-        memory = (ctypes.c_uint8 * size).from_address(address)
-        weakref.finalize(memory, self.module.guarded_free, address)
-        tensor = torch.frombuffer(memory, dtype=flat.dtype)
-        tensor.copy_(flat)
-        return tensor
-
-
 GUARDED = [case for case in DEPTHWISE_CONV2D if case.c * case.h * case.w < 600][::3]
 
 
@@ -358,7 +342,9 @@ GUARDED = [case for case in DEPTHWISE_CONV2D if case.c * case.h * case.w < 600][
 @layouts
 def test_nothing_outside_the_tensors_is_touched(machine: Machine, case: Conv2dCase, layout: Layout) -> None:
     for after, direction in itertools.product((True, False), DIRECTIONS):
-        check(machine, direction, case, layout, "bf16", None, place=Guarded(machine, after))
+        check(
+            machine, direction, case, layout, "bf16", None, place=partial(guarded, after=after, module=machine.module)
+        )
 
 
 @elements
