@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from torch import Tensor
 from cnnkernels import native
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 
 pytestmark = pytest.mark.skipif(
@@ -225,12 +227,10 @@ def test_runs_of_few_channels(machine: Machine, element: str, channels: int) -> 
 @pytest.mark.parametrize("after", [True, False], ids=["end", "start"])
 @pytest.mark.parametrize("case", CASES[:6], ids=str)
 def test_nothing_outside_the_tensors_is_touched(machine: Machine, case: Conv2dCase, after: bool) -> None:
-    from test_conv2d_kernels import Guarded
-
     data: Data = integers(case)
     for direction in DIRECTIONS:
         chosen = plan(machine, "64x256", 2 if direction == "backward_weight" else 1)
-        place = Guarded(machine, after)
+        place = partial(guarded, after=after, module=machine.module)
         result = machine.run(direction, case, NHWC, "bf16", data.operands(direction), chosen, place=place)
         assert torch.equal(result, data.expected(direction, case).to(result.dtype))
 
