@@ -18,7 +18,7 @@ from pathlib import Path
 
 import ninja
 import pybind11
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
@@ -141,7 +141,7 @@ class NinjaBuild(build_ext):
 
 
 setup(
-    packages=["cnnkernels", "cnnkernels.ops", "cnnkernels.testing", "cnnkernels.triton_kernels"],
+    packages=[*find_packages(include=["cnnkernels", "cnnkernels.*"]), "cnnkernels.triton_kernels"],
     package_dir={"cnnkernels": "cnnkernels", "cnnkernels.triton_kernels": "triton_kernels"},
     package_data={"cnnkernels": ["py.typed"], "cnnkernels.triton_kernels": ["*.json"]},
     ext_modules=[Extension("cnnkernels._interpreter", [])],

@@ -13,8 +13,9 @@ from torch.nn.utils import parametrize
 
 from . import fusion, nn
 from .backends import use_backend
+from .nn.layer import KernelLayer
 
-_COUNTERPARTS: dict[type[torch.nn.Module], type[nn._Layer]] = {
+_COUNTERPARTS: dict[type[torch.nn.Module], type[KernelLayer]] = {
     torch.nn.LazyConv2d: nn.LazyConv2d,  # before Conv2d, its base
     torch.nn.Conv2d: nn.Conv2d,
     torch.nn.MaxPool2d: nn.MaxPool2d,
@@ -114,7 +115,7 @@ def replace_layers(
         before = f"{type(module).__name__}({module.extra_repr()})"
         if module in reported:
             reason: str | None = ""
-        elif isinstance(module, nn._Layer):
+        elif isinstance(module, KernelLayer):
             reason = "already of cnnkernels.nn"
         else:
             reason = _why_kept(module)
@@ -123,7 +124,7 @@ def replace_layers(
             swapped.append(Layer(tuple(where), before))
         elif reason:
             kept.append(Layer(tuple(where), before, reason))
-        if backend is not None and isinstance(module, nn._Layer):
+        if backend is not None and isinstance(module, KernelLayer):
             module.backend = backend
     fused = tuple(_line(model, f) for f in findings if not f.reason)
     unfused = tuple(_line(model, f) for f in findings if f.reason)

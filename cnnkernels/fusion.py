@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, fx
 
 from . import nn
+from .nn.layer import KernelLayer
 
 _ACTIVATIONS: dict[type[torch.nn.Module], str] = {
     torch.nn.ReLU: "relu",
@@ -66,7 +67,7 @@ class _Tracer(fx.Tracer):
     """Takes whole every module that a chain may be made of, ours and subclasses too."""
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
-        known = torch.nn.Conv2d, torch.nn.BatchNorm2d, nn._Layer, *_ACTIVATIONS
+        known = torch.nn.Conv2d, torch.nn.BatchNorm2d, KernelLayer, *_ACTIVATIONS
         return isinstance(m, known) or super().is_leaf_module(m, module_qualified_name)
 
 

@@ -1,0 +1,20 @@
+"""PyTorch's functional signatures over the project's kernels.
+
+Each call asks `cnnkernels.backends` which backend serves it. "reference" is PyTorch's own operator, called as it
+stands. Bad input raises PyTorch's type of error, with a message that names the argument and the value.
+"""
+
+from .conv2d import conv2d
+from .depthwise_conv2d import depthwise_conv2d
+from .depthwise_separable_conv2d import depthwise_separable_conv2d
+from .max_pool2d import max_pool2d, max_pool2d_with_indices
+from .max_unpool2d import max_unpool2d
+
+__all__ = [
+    "conv2d",
+    "depthwise_conv2d",
+    "depthwise_separable_conv2d",
+    "max_pool2d",
+    "max_pool2d_with_indices",
+    "max_unpool2d",
+]

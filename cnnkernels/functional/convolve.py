@@ -1,0 +1,71 @@
+"""conv2d's way from checked arguments to the kernels; depthwise_conv2d takes it too, under its own name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..arguments import (
+    Ints,
+    as_pair,
+    check_conv2d_tensors,
+    check_is_tensor,
+    named_padding,
+    under_autocast,
+)
+from ..backends import serving
+from ..epilogue import Epilogue
+from ..ops import conv2d as _conv2d
+from ..ops.conv2d_epilogue import check_epilogue, epilogue_conv2d
+
+_reference: Any = torch.nn.functional  # its annotations know fewer kinds of sequence than it takes
+
+
+def convolve(
+    op: str,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Ints,
+    padding: str | Ints,
+    dilation: Ints,
+    groups: int,
+    epilogue: Epilogue | None = None,
+) -> Tensor:
+    """conv2d, under the name that its errors give it."""
+    check_is_tensor(op, "input", input)
+    check_is_tensor(op, "weight", weight)
+    if bias is not None:
+        check_is_tensor(op, "bias", bias)
+    given = input, weight, bias
+    device = input.device
+    if under_autocast(device):
+        input, weight, bias = _conv2d.cast_for_autocast(device.type, input, weight, bias)
+        if epilogue is not None:
+            scale, shift, residual = _conv2d.cast_for_autocast(device.type, *epilogue[:3])
+            epilogue = epilogue._replace(scale=scale, shift=shift, residual=residual)
+    backend = serving(op, device, input.dtype)
+    if backend == "reference" or input.numel() == 0:
+        output = _reference.conv2d(*given, stride, padding, dilation, groups)  # casts for itself
+        if epilogue is None:
+            return output
+        check_epilogue(op, output, epilogue, output.shape)
+        return epilogue.apply(output)
+    check_conv2d_tensors(op, input, weight, bias)
+    if isinstance(groups, bool) or not isinstance(groups, int):
+        raise TypeError(f"{op}(): argument 'groups' must be int, but got groups={groups!r}")
+    strides = as_pair(op, "stride", stride)
+    dilations = as_pair(op, "dilation", dilation)
+    if isinstance(padding, str):
+        sides = named_padding(padding, weight.shape[-2:], strides, dilations)
+    else:
+        rows, columns = as_pair(op, "padding", padding)
+        sides = rows, rows, columns, columns
+    parameters = strides, sides, dilations, groups, backend
+    if epilogue is not None:
+        return epilogue_conv2d(op, input, weight, bias, epilogue, parameters)
+    if input.dim() == 4:
+        return _conv2d.conv2d_forward(input, weight, bias, *parameters)
+    return _conv2d.conv2d_forward(input.unsqueeze(0), weight, bias, *parameters).squeeze(0)

@@ -1,0 +1,47 @@
+"""The CUDA kernels as a backend: tensors in, pointers, geometry and a stream down to a native module.
+
+`load("cuda")` serves CUDA tensors with the kernels nvcc compiled, `load("interpreter")` serves CPU tensors with the
+very same sources run by the interpreter.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import sys
+from typing import Literal
+
+from .conv2d import Conv2dKernels
+from .depthwise_conv2d import DepthwiseConv2dKernels
+from .depthwise_separable_conv2d import DepthwiseSeparableConv2dKernels
+from .launching import dtype_code
+from .max_pool2d import MaxPool2dKernels
+from .max_unpool2d import MaxUnpool2dKernels
+
+__all__ = ["BUILD_HINT", "NativeKernels", "dtype_code", "load"]
+
+BUILD_HINT = "build the extensions with `make build` in a checkout or `pip install .`"
+
+
+class NativeKernels(
+    Conv2dKernels, DepthwiseConv2dKernels, DepthwiseSeparableConv2dKernels, MaxPool2dKernels, MaxUnpool2dKernels
+):
+    """One native module's launchers over tensors. Inputs are validated and dense, outputs allocated by the caller."""
+
+
+@functools.cache
+def load(name: Literal["cuda", "interpreter"]) -> NativeKernels:
+    """The kernels of a native module; ImportError names the build command where it was not built.
+
+    CNNKERNELS_NATIVE_DIR names a folder to look in first: that of a build under a sanitizer, say.
+    """
+    if folder := os.environ.get("CNNKERNELS_NATIVE_DIR"):
+        package = sys.modules["cnnkernels"].__path__
+        if folder not in package:
+            package.insert(0, folder)
+    try:
+        module = importlib.import_module(f"cnnkernels._{name}")
+    except ImportError as error:
+        raise ImportError(f"cnnkernels._{name} is not built ({error}): {BUILD_HINT}") from error
+    return NativeKernels(module, "cuda" if name == "cuda" else "cpu")

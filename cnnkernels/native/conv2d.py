@@ -1,0 +1,127 @@
+"""conv2d's kernels over tensors."""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import tuned
+from ..epilogue import Epilogue
+from ..geometry import Conv2dGeometry, Layout
+from .launching import Launching, address, dtype_code
+
+# By which a tuned table calls them.
+_DTYPE_NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+
+def _epilogue_arguments(epilogue: Epilogue) -> tuple[Any, ...]:
+    """scale, shift, residual, activation, slope as the native module takes them."""
+    tensors = epilogue.scale, epilogue.shift, epilogue.residual
+    return *map(address, tensors), epilogue.code, epilogue.negative_slope
+
+
+class Conv2dKernels(Launching):
+    def __init__(self, module: ModuleType, device_type: str) -> None:
+        super().__init__(module, device_type)
+        self._measured = functools.cache(self._measured_plans)
+
+    def plan(self, fields: dict[str, Any], binding: bool = True) -> Any:
+        """A plan of conv2d from a tuned table's fields: engine, tile, a, b, splits.
+
+        Raises:
+            KeyError, ValueError, AttributeError: for an engine, a tile or a loader that there is not.
+        """
+        m = self.module
+        plan = m.Conv2dPlan()
+        plan.tile = m.conv2d_tile_shapes[fields["engine"]].index(tuple(fields["tile"]))
+        plan.engine = getattr(m.Conv2dEngine, fields["engine"])
+        plan.a, plan.b = getattr(m.Conv2dLoader, fields["a"]), getattr(m.Conv2dLoader, fields["b"])
+        plan.splits, plan.binding = fields["splits"], binding
+        return plan
+
+    def _measured_plans(self, device: torch.device) -> dict[tuned.Key, Any]:
+        """The tuned plans of a device. They are preferences: one that cannot serve unaligned tensors gives way."""
+        if device.type != "cuda":
+            return {}
+        found = tuned.plans(torch.cuda.get_device_name(device), "cuda")
+        return {key: self.plan(fields, binding=False) for key, fields in found.items()}
+
+    def _preferred(
+        self, direction: str, tensor: Tensor, geometry: Conv2dGeometry, layout: Layout, tf32: bool
+    ) -> Any | None:
+        """The tuned plan of a problem; None leaves the choice to csrc/conv2d/select.h."""
+        measured = self._measured(tensor.device)
+        if not measured:
+            return None
+        name = "tf32" if tf32 else _DTYPE_NAMES[tensor.dtype]
+        return measured.get(tuned.key(direction, name, layout, geometry))
+
+    def conv2d_forward(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        output: Tensor,
+        geometry: Conv2dGeometry,
+        layout: Layout,
+        tf32: bool,
+        plan: Any = None,
+        epilogue: Epilogue | None = None,
+    ) -> None:
+        plan = plan or self._preferred("forward", input, geometry, layout, tf32)
+        self._launch(
+            "conv2d_forward",
+            (input, weight, bias, output),
+            dtype_code(input.dtype),
+            int(layout),
+            tf32,
+            self._geometry(geometry),
+            last=(plan, *(() if epilogue is None else _epilogue_arguments(epilogue))),
+        )
+
+    def conv2d_backward_input(
+        self,
+        grad_output: Tensor,
+        weight: Tensor,
+        grad_input: Tensor,
+        geometry: Conv2dGeometry,
+        layout: Layout,
+        tf32: bool,
+        plan: Any = None,
+    ) -> None:
+        plan = plan or self._preferred("backward_input", grad_output, geometry, layout, tf32)
+        self._launch(
+            "conv2d_backward_input",
+            (grad_output, weight, grad_input),
+            dtype_code(grad_output.dtype),
+            int(layout),
+            tf32,
+            self._geometry(geometry),
+            last=(plan,),
+        )
+
+    def conv2d_backward_weight(
+        self,
+        grad_output: Tensor,
+        input: Tensor,
+        grad_weight: Tensor,
+        geometry: Conv2dGeometry,
+        layout: Layout,
+        tf32: bool,
+        plan: Any = None,
+    ) -> None:
+        plan = plan or self._preferred("backward_weight", input, geometry, layout, tf32)
+        name, numbers = "conv2d_backward_weight", (dtype_code(input.dtype), int(layout), tf32, self._geometry(geometry))
+        workspace = self._workspace(name, input, *numbers, plan)
+        self._launch(name, (grad_output, input, grad_weight, workspace), *numbers, last=(plan,))
+
+    def conv2d_backward_bias(
+        self, grad_output: Tensor, grad_bias: Tensor, geometry: Conv2dGeometry, layout: Layout
+    ) -> None:
+        name, numbers = "conv2d_backward_bias", (dtype_code(grad_output.dtype), int(layout), self._geometry(geometry))
+        workspace = self._workspace(name, grad_output, *numbers)
+        self._launch(name, (grad_output, grad_bias, workspace), *numbers)

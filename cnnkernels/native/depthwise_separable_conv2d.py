@@ -1,0 +1,60 @@
+"""depthwise_separable_conv2d's kernels over tensors."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..activation import ACTIVATIONS
+from ..geometry import Conv2dGeometry, Layout
+from .launching import Launching, dtype_code
+
+
+class DepthwiseSeparableConv2dKernels(Launching):
+    def depthwise_separable_conv2d_forward(
+        self,
+        input: Tensor,
+        depthwise_weight: Tensor,
+        pointwise_weight: Tensor,
+        depthwise_bias: Tensor | None,
+        pointwise_bias: Tensor | None,
+        output: Tensor,
+        intermediate: Tensor | None,
+        geometry: Conv2dGeometry,
+        layout: Layout,
+        tf32: bool,
+        depthwise_activation: str,
+        pointwise_activation: str,
+        negative_slope: float,
+    ) -> None:
+        """`geometry` is the depthwise convolution's: k = c multiplier, groups = c. The output [N, K, P, Q] has the
+        pointwise filter's K. Where an intermediate is given, it takes the depthwise sums before their activation."""
+        self._launch(
+            "depthwise_separable_conv2d_forward",
+            (input, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, output, intermediate),
+            dtype_code(input.dtype),
+            int(layout),
+            tf32,
+            self._geometry(geometry),
+            output.shape[1],
+            ACTIVATIONS.index(depthwise_activation),
+            ACTIVATIONS.index(pointwise_activation),
+            negative_slope,
+        )
+
+    def depthwise_separable_conv2d_intermediate(
+        self,
+        input: Tensor,
+        depthwise_weight: Tensor,
+        depthwise_bias: Tensor | None,
+        intermediate: Tensor,
+        geometry: Conv2dGeometry,
+        layout: Layout,
+    ) -> None:
+        """What the forward saves, bit for bit: the depthwise sums before their activation."""
+        self._launch(
+            "depthwise_separable_conv2d_intermediate",
+            (input, depthwise_weight, depthwise_bias, intermediate),
+            dtype_code(input.dtype),
+            int(layout),
+            self._geometry(geometry),
+        )

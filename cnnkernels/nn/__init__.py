@@ -1,0 +1,26 @@
+"""Layers: torch.nn's, computed by the project's kernels.
+
+Each class inherits from the layer of the same name in torch.nn and changes its arithmetic alone, so constructors,
+attributes, initialisation, `repr`, `state_dict`, pickling, deepcopy and isinstance checks are PyTorch's own, and
+a checkpoint goes either way.
+
+A layer runs on the backend in force (see `cnnkernels.use_backend`) unless its attribute `backend` pins one:
+
+    layer = cnnkernels.nn.Conv2d(3, 64, 7, stride=2, padding=3)
+    layer.backend = "triton"
+"""
+
+from .conv2d import Conv2d, Conv2dAct, LazyConv2d
+from .depthwise_conv2d import DepthwiseConv2d
+from .depthwise_separable_conv2d import DepthwiseSeparableConv2d
+from .max_pool2d import MaxPool2d, MaxUnpool2d
+
+__all__ = [
+    "Conv2d",
+    "Conv2dAct",
+    "DepthwiseConv2d",
+    "DepthwiseSeparableConv2d",
+    "LazyConv2d",
+    "MaxPool2d",
+    "MaxUnpool2d",
+]

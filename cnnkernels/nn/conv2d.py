@@ -1,0 +1,121 @@
+"""Convolution layers, with and without what follows a convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import functional as F
+from ..activation import NEGATIVE_SLOPE, checked_activation
+from .layer import KernelLayer
+
+
+class Conv2d(KernelLayer, torch.nn.Conv2d):
+    """torch.nn.Conv2d: correlates [N, C, H, W] or [C, H, W] with `out_channels` filters.
+
+    fp64, fp32, fp16 and bf16; any stride, padding (a number, a pair, "same", "valid"), dilation and groups;
+    padding_mode zeros, reflect, replicate or circular. Errors are torch.nn.Conv2d's.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        with self._backend():
+            if self.padding_mode == "zeros":
+                return self._convolve(input, weight, bias, self.padding)
+            # The other modes read values that zeros cannot stand for: the border is made first, by PyTorch.
+            padded = torch.nn.functional.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            return self._convolve(padded, weight, bias, 0)
+
+    def _convolve(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None, padding: str | int | tuple[int, ...]
+    ) -> Tensor:
+        return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+class Conv2dAct(Conv2d):
+    """A Conv2d with what follows it in one store: activation(scale (convolution + bias) + shift + residual).
+
+    Its arguments are Conv2d's and, by name: `activation` (None, "relu", "relu6", "leaky_relu", "silu", "gelu" or
+    "hardswish"), `negative_slope` of leaky_relu, and `affine`, which gives the layer the parameters `scale`
+    [out_channels] (ones) and `shift` [out_channels] (zeros). `Conv2dAct.fold` makes one of a convolution and its batch
+    norm. Called with an input and, if wanted, a residual of the output's size.
+
+    Raises:
+        TypeError, ValueError: for what is no activation.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        activation: str | None = "relu",
+        negative_slope: float = NEGATIVE_SLOPE,
+        affine: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        checked_activation("Conv2dAct", activation, negative_slope)
+        self.activation, self.negative_slope = activation, negative_slope
+        ones = torch.ones(self.out_channels, device=self.weight.device, dtype=self.weight.dtype)
+        self.scale = torch.nn.Parameter(ones) if affine else None
+        self.shift = torch.nn.Parameter(torch.zeros_like(ones)) if affine else None
+
+    @classmethod
+    def fold(
+        cls,
+        conv: torch.nn.Conv2d,
+        batch_norm: torch.nn.BatchNorm2d | None = None,
+        activation: str | None = "relu",
+        negative_slope: float = NEGATIVE_SLOPE,
+    ) -> Conv2dAct:
+        """A layer around conv's own parameters that computes conv, then batch_norm as in evaluation, then activation.
+
+        Raises:
+            ValueError: batch_norm keeps no running statistics, or is of another number of channels.
+        """
+        padding: Any = conv.padding
+        layer = cls(
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, padding, conv.dilation, conv.groups,
+            conv.bias is not None, conv.padding_mode, conv.weight.device, conv.weight.dtype,
+            activation=activation, negative_slope=negative_slope, affine=batch_norm is not None,
+        )  # fmt: skip
+        layer.weight, layer.bias = conv.weight, conv.bias
+        if batch_norm is None or layer.scale is None or layer.shift is None:
+            return layer.train(conv.training)
+        if batch_norm.running_mean is None or batch_norm.running_var is None:
+            raise ValueError("Conv2dAct.fold: expected a batch_norm that keeps running statistics")
+        if batch_norm.num_features != conv.out_channels:
+            raise ValueError(
+                f"Conv2dAct.fold: expected a batch_norm of {conv.out_channels} channels, but got "
+                f"num_features={batch_norm.num_features}"
+            )
+        with torch.no_grad():
+            scale = torch.rsqrt(batch_norm.running_var.double() + batch_norm.eps)
+            if batch_norm.affine:
+                scale = scale * batch_norm.weight.double()
+            shift = -batch_norm.running_mean.double() * scale
+            layer.scale.copy_(scale)
+            layer.shift.copy_(shift + batch_norm.bias.double() if batch_norm.affine else shift)
+        return layer.train(conv.training)
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        padding: Any = self.padding
+        if self.padding_mode != "zeros":
+            input = torch.nn.functional.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = 0
+        with self._backend():
+            return F.conv2d(
+                input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups,
+                activation=self.activation, residual=residual, scale=self.scale, shift=self.shift,
+                negative_slope=self.negative_slope,
+            )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        slope = f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""
+        return f"{super().extra_repr()}, activation={self.activation}{slope}, affine={self.scale is not None}"
+
+
+class LazyConv2d(torch.nn.LazyConv2d, Conv2d):  # type: ignore[misc]
+    """torch.nn.LazyConv2d: a Conv2d that takes `in_channels` from its first input, and becomes one then."""
+
+    cls_to_become = Conv2d  # type: ignore[assignment]

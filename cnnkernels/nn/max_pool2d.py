@@ -1,0 +1,31 @@
+"""Max-pooling layers and their inverse."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import functional as F
+from .layer import KernelLayer
+
+
+class MaxPool2d(KernelLayer, torch.nn.MaxPool2d):
+    """torch.nn.MaxPool2d: the largest element of each window, of [N, C, H, W] or [C, H, W].
+
+    The first of equal maxima wins and NaN beats every number, as in PyTorch; `return_indices=True` also gives
+    the winners' places h * W + w (int64).
+    """
+
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        with self._backend():
+            return F.max_pool2d(
+                input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
+            )
+
+
+class MaxUnpool2d(KernelLayer, torch.nn.MaxUnpool2d):
+    """torch.nn.MaxUnpool2d: each value goes where `indices` says (MaxPool2d returned them), zeros elsewhere."""
+
+    def forward(self, input: Tensor, indices: Tensor, output_size: list[int] | None = None) -> Tensor:
+        with self._backend():
+            return F.max_unpool2d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
