@@ -58,6 +58,18 @@ inline unsigned __umulhi(unsigned a, unsigned b) {
 }
 inline int __mulhi(int a, int b) { return static_cast<int>((static_cast<std::int64_t>(a) * b) >> 32); }
 
+// Bytes of a (numbers 0 to 3) and b (4 to 7), the lowest first, as the four digits of `which` say, its lowest
+// first. (A digit's eighth bit, which would spread a sign, is not for kernels.)
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned which) {
+  const std::uint64_t both = std::uint64_t(b) << 32 | a;
+  unsigned result = 0;
+  for (int i = 0; i < 4; ++i) {
+    const unsigned byte = static_cast<unsigned>(both >> ((which >> (4 * i) & 7) * 8)) & 255;
+    result |= byte << (8 * i);
+  }
+  return result;
+}
+
 // Four products of signed bytes added to c.
 inline int __dp4a(int a, int b, int c) {
   auto sum = static_cast<unsigned>(c);
