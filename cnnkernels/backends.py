@@ -27,6 +27,7 @@ Request = Literal["cuda", "triton", "reference", "auto"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)  # in the order in which auto prefers them
 KERNEL_BACKENDS: tuple[Backend, ...] = BACKENDS[:-1]
 KERNEL_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+INT8_DTYPES = (torch.int8, torch.uint8)
 OLDEST_CAPABILITY = (8, 0)
 
 
@@ -149,6 +150,11 @@ def _missing(backend: str, device: str) -> str | None:
     return _MISSING.get((backend, device), f"there are no kernels for {device} tensors")
 
 
+def kernel_dtypes(op: str) -> tuple[torch.dtype, ...]:
+    """The types of an operator's first operand that the kernels take."""
+    return INT8_DTYPES if op.startswith("int8_") else KERNEL_DTYPES
+
+
 def why_not(backend: Backend, problem: Problem) -> str | None:
     """Why a backend can not serve a problem, None where it can."""
     if backend == "reference":
@@ -156,10 +162,10 @@ def why_not(backend: Backend, problem: Problem) -> str | None:
     missing = _missing(backend, problem.device)
     if missing is not None:
         return missing
-    if problem.dtype not in KERNEL_DTYPES:
-        return (
-            f"the kernels take float64, float32, float16 and bfloat16, not {str(problem.dtype).removeprefix('torch.')}"
-        )
+    dtypes = kernel_dtypes(problem.op)
+    if problem.dtype not in dtypes:
+        *names, last, given = (str(dtype).removeprefix("torch.") for dtype in (*dtypes, problem.dtype))
+        return f"the kernels take {', '.join(names)} and {last}, not {given}"
     if problem.capability is not None and problem.capability < OLDEST_CAPABILITY:
         return "the kernels need compute capability {}.{}, the device has {}.{}".format(
             *OLDEST_CAPABILITY, *problem.capability
@@ -236,7 +242,7 @@ def serving(op: str, device: torch.device, dtype: torch.dtype) -> Backend:
 def _serving(op: str, device: torch.device, dtype: torch.dtype, request: Request) -> Backend:
     decision = decide(_problem(op, device, dtype), request)
     if decision.backend is None:
-        kind = RuntimeError if dtype in KERNEL_DTYPES else NotImplementedError
+        kind = RuntimeError if dtype in kernel_dtypes(op) else NotImplementedError
         raise kind(f"{op}: the {request} backend can not serve this call: {decision.reason}")
     return decision.backend
 

@@ -7,6 +7,8 @@ stands. Bad input raises PyTorch's type of error, with a message that names the 
 from .conv2d import conv2d
 from .depthwise_conv2d import depthwise_conv2d
 from .depthwise_separable_conv2d import depthwise_separable_conv2d
+from .int8_conv2d import int8_conv2d
+from .int8_gemm import int8_gemm, int8_linear, int_mm
 from .max_pool2d import max_pool2d, max_pool2d_with_indices
 from .max_unpool2d import max_unpool2d
 
@@ -14,6 +16,10 @@ __all__ = [
     "conv2d",
     "depthwise_conv2d",
     "depthwise_separable_conv2d",
+    "int8_conv2d",
+    "int8_gemm",
+    "int8_linear",
+    "int_mm",
     "max_pool2d",
     "max_pool2d_with_indices",
     "max_unpool2d",

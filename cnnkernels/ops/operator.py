@@ -34,6 +34,11 @@ def _plain(args: tuple[Any, ...]) -> bool:
     return True
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor's values may be looked at: it is no part of a trace, a batch or another transformation."""
+    return not torch.compiler.is_compiling() and not _functorch_active() and _plain((tensor,))
+
+
 class Operator:
     """One operator `torch.ops.cnnkernels.<name>`, called like a function.
 
