@@ -172,6 +172,15 @@ def checked_epilogue(
     ), out_dtype
 
 
+def checked_input(op: str, input: Tensor, scale: Any, zero_point: Any) -> tuple[float | Tensor, int | Tensor]:
+    """The scale and zero point that a layer's floating input is quantized with, to int8."""
+    where = LAYER.a, input.device
+    return (
+        checked_scales(op, LAYER.scale_a, scale, where, ()),
+        checked_zero_points(op, LAYER.zero_point_a, zero_point, where, (), torch.int8),
+    )
+
+
 def _output_dtype(op: str, given: Given, default: torch.dtype | None) -> torch.dtype:
     dtype = given.out_dtype
     if dtype is None:

@@ -18,12 +18,13 @@ from ..int8_arguments import (
     check_operand,
     check_reduction,
     checked_epilogue,
+    checked_input,
     refuse_gradients,
 )
 from ..ops import int8_conv2d as _int8_conv2d
 from ..ops.checks import conv2d_geometry
 from ..ops.int8_epilogue import flat
-from .int8_input import integers_of
+from .int8_input import quantize_per_tensor
 
 
 def int8_conv2d(
@@ -102,7 +103,7 @@ def int8_conv2d(
         default = input.dtype if input.dtype in FLOATS else torch.float32
         if input_scale is None:
             raise ValueError(f"{op}: an input of {input.dtype} needs input_scale")
-        input = integers_of(op, input, input_scale, input_zero_point)
+        input, _ = quantize_per_tensor(input, *checked_input(op, input, input_scale, input_zero_point))
     check_operand(op, "input", input, INTEGERS, input.dim())
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise TypeError(f"{op}(): argument 'groups' must be int, but got groups={groups!r}")

@@ -21,11 +21,12 @@ from ..int8_arguments import (
     check_operand,
     check_reduction,
     checked_epilogue,
+    checked_input,
     refuse_gradients,
 )
 from ..ops import int8_gemm as _int8_gemm
 from ..ops.int8_epilogue import flat
-from .int8_input import integers_and_scales_of, integers_of
+from .int8_input import quantize_per_tensor, quantize_per_token
 
 
 def int8_gemm(
@@ -232,7 +233,7 @@ def _by_row(numbers: Any, leading: tuple[int, ...]) -> Any:
 def _quantized(op: str, input: Tensor, scale: Any, zero_point: Any) -> tuple[Tensor, Any]:
     """A floating input as integers, and their scales."""
     if scale is not None:
-        return integers_of(op, input, scale, zero_point), scale
+        return quantize_per_tensor(input, *checked_input(op, input, scale, zero_point))
     if isinstance(zero_point, Tensor) or zero_point:
         raise ValueError(f"{op}: input_zero_point={zero_point} needs input_scale: dynamic quantization is symmetric")
-    return integers_and_scales_of(input)
+    return quantize_per_token(input)

@@ -2,7 +2,8 @@
 
 Each class inherits from the layer of the same name in torch.nn and changes its arithmetic alone, so constructors,
 attributes, initialisation, `repr`, `state_dict`, pickling, deepcopy and isinstance checks are PyTorch's own, and
-a checkpoint goes either way.
+a checkpoint goes either way. The INT8 layers and those that torch.nn has not are made of its layers by `from_float`
+or by `fold`.
 
 A layer runs on the backend in force (see `cnnkernels.use_backend`) unless its attribute `backend` pins one:
 
@@ -13,14 +14,24 @@ A layer runs on the backend in force (see `cnnkernels.use_backend`) unless its a
 from .conv2d import Conv2d, Conv2dAct, LazyConv2d
 from .depthwise_conv2d import DepthwiseConv2d
 from .depthwise_separable_conv2d import DepthwiseSeparableConv2d
+from .int8 import Int8Conv2d, Int8Linear
+from .int8_pool2d import Int8AdaptiveAvgPool2d, Int8AvgPool2d, Int8MaxPool2d
 from .max_pool2d import MaxPool2d, MaxUnpool2d
+from .quantize import Dequantize, Quantize
 
 __all__ = [
     "Conv2d",
     "Conv2dAct",
     "DepthwiseConv2d",
     "DepthwiseSeparableConv2d",
+    "Dequantize",
+    "Int8AdaptiveAvgPool2d",
+    "Int8AvgPool2d",
+    "Int8Conv2d",
+    "Int8Linear",
+    "Int8MaxPool2d",
     "LazyConv2d",
     "MaxPool2d",
     "MaxUnpool2d",
+    "Quantize",
 ]

@@ -1,0 +1,85 @@
+"""Pooling of INT8 images, so that a network stays INT8 between its convolutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import functional
+from .layer import KernelLayer
+
+F: Any = functional
+
+
+class Int8MaxPool2d(KernelLayer, torch.nn.MaxPool2d):
+    """torch.nn.MaxPool2d of int8 or uint8 images; scale and zero point stay what they are. No indices."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with self._backend():
+            return F.int8_max_pool2d(
+                input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+            )  # fmt: skip
+
+
+class Int8AvgPool2d(KernelLayer, torch.nn.AvgPool2d):
+    """torch.nn.AvgPool2d of int8 or uint8 images, rounded half to even; scale and zero point stay what they are.
+
+    Its arguments are AvgPool2d's and, by name, `zero_point`: the integer that stands for 0, as padding does. It is kept
+    in the state_dict as its extra state.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+        *,
+        zero_point: int = 0,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+        self.zero_point = zero_point
+
+    def forward(self, input: Tensor) -> Tensor:
+        with self._backend():
+            return F.int8_avg_pool2d(
+                input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
+                self.divisor_override, zero_point=self.zero_point,
+            )  # fmt: skip
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"zero_point": self.zero_point}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.zero_point = state["zero_point"]
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, zero_point={self.zero_point}"
+
+
+class Int8AdaptiveAvgPool2d(KernelLayer, torch.nn.Module):
+    """torch.nn.AdaptiveAvgPool2d with output_size 1 of int8 or uint8 images: the mean of each channel.
+
+    `zero_point` is the integer that stands for 0, and kept in the state_dict as extra state.
+    """
+
+    def __init__(self, zero_point: int = 0) -> None:
+        super().__init__()
+        self.zero_point = zero_point
+
+    def forward(self, input: Tensor) -> Tensor:
+        with self._backend():
+            return F.int8_adaptive_avg_pool2d(input, 1, zero_point=self.zero_point)
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"zero_point": self.zero_point}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.zero_point = state["zero_point"]
+
+    def extra_repr(self) -> str:
+        return ", ".join(filter(None, [f"output_size=1, zero_point={self.zero_point}", super().extra_repr()]))
