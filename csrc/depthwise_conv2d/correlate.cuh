@@ -196,7 +196,7 @@ correlate_kernel(const Correlation c, const T* __restrict__ source, const T* __r
   }
 }
 
-// Calls of(chunk, walk), which names a kernel: those that select.h's chunk_exists promises.
+// Calls of(chunk, walk), which names a kernel: those that select.h's can_chunk promises.
 template <class T, class Of>
 auto kernel_for(const Axis& a, int chunk, Of&& of) {
   const auto with = [&](auto taps) {

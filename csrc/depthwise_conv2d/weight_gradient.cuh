@@ -124,7 +124,7 @@ slab_weight_gradient_kernel(const WeightGradient g, const Boxes s, const T* __re
   write_part<1>(g, share, tile_block, part, tile, reinterpret_cast<Accumulator<T>*>(shared), parts);
 }
 
-// Calls of(chunk, walk), which names a kernel: those that select.h's chunk_exists promises.
+// Calls of(chunk, walk), which names a kernel: those that select.h's can_chunk promises.
 template <class T, class Of>
 auto weight_gradient_kernel_for(const Axis& a, int chunk, Of&& of) {
   const auto with = [&](auto taps) {
