@@ -13,6 +13,7 @@ from .depthwise_conv2d import (
 )
 from .depthwise_separable_conv2d import (
     depthwise_separable_conv2d_forward,
+    depthwise_separable_conv2d_fuses_backward,
     depthwise_separable_conv2d_intermediate,
 )
 from .int8_conv2d import int8_conv2d
@@ -34,6 +35,7 @@ __all__ = [
     "depthwise_conv2d_backward_weight",
     "depthwise_conv2d_forward",
     "depthwise_separable_conv2d_forward",
+    "depthwise_separable_conv2d_fuses_backward",
     "depthwise_separable_conv2d_intermediate",
     "int8_conv2d",
     "int8_gemm",
