@@ -13,11 +13,8 @@ from .depthwise_conv2d import (
 )
 from .depthwise_separable_conv2d import (
     depthwise_separable_conv2d_forward,
-    depthwise_separable_conv2d_fuses_backward,
     depthwise_separable_conv2d_intermediate,
 )
-from .int8_conv2d import int8_conv2d
-from .int8_gemm import int8_gemm
 from .max_pool2d import (
     max_pool2d_backward,
     max_pool2d_forward,
@@ -25,6 +22,7 @@ from .max_pool2d import (
     max_pool2d_indices,
 )
 from .max_unpool2d import max_unpool2d_backward, max_unpool2d_forward
+from .quantize import dequantize, quantize
 
 __all__ = [
     "conv2d_backward_bias",
@@ -35,14 +33,13 @@ __all__ = [
     "depthwise_conv2d_backward_weight",
     "depthwise_conv2d_forward",
     "depthwise_separable_conv2d_forward",
-    "depthwise_separable_conv2d_fuses_backward",
     "depthwise_separable_conv2d_intermediate",
-    "int8_conv2d",
-    "int8_gemm",
+    "dequantize",
     "max_pool2d_backward",
     "max_pool2d_forward",
     "max_pool2d_gather",
     "max_pool2d_indices",
     "max_unpool2d_backward",
     "max_unpool2d_forward",
+    "quantize",
 ]

@@ -11,11 +11,13 @@ from .int8_conv2d import int8_conv2d
 from .int8_gemm import int8_gemm, int8_linear, int_mm
 from .max_pool2d import max_pool2d, max_pool2d_with_indices
 from .max_unpool2d import max_unpool2d
+from .quantize import dequantize, quantize_per_channel, quantize_per_tensor, quantize_per_token
 
 __all__ = [
     "conv2d",
     "depthwise_conv2d",
     "depthwise_separable_conv2d",
+    "dequantize",
     "int8_conv2d",
     "int8_gemm",
     "int8_linear",
@@ -23,4 +25,7 @@ __all__ = [
     "max_pool2d",
     "max_pool2d_with_indices",
     "max_unpool2d",
+    "quantize_per_channel",
+    "quantize_per_tensor",
+    "quantize_per_token",
 ]
