@@ -26,6 +26,7 @@ SANITIZE = os.environ.get("CNNKERNELS_SANITIZE", "")
 CUDA_HOME = os.environ.get("CUDA_HOME", "/usr/local/cuda")
 TESTS = os.environ.get("CNNKERNELS_BUILD_TESTS") == "1"
 ARCHS = os.environ.get("CNNKERNELS_CUDA_ARCHS", "80;90a;90+PTX").split(";")
+NEWER = ("csrc/max_pool2d/forward.cu",)  # look at __CUDA_ARCH__
 
 
 def find_nvcc() -> str | None:
@@ -40,25 +41,26 @@ def host_flags() -> list[str]:
     if sys.platform == "linux":
         flags += ["-fno-gnu-unique"]  # both modules define the same inline statics; they must not be merged
         cpu = Path("/proc/cpuinfo").read_text()
-        if all(f" {feature}" in cpu for feature in ("avx2", "fma", "f16c", "bmi2")):
-            flags.append("-march=x86-64-v3")
+        flags += ["-march=x86-64-v3"] * all(f" {feature}" in cpu for feature in ("avx2", "fma", "f16c", "bmi2"))
     return flags
 
 
 def gencode(source: Path) -> list[str]:
-    """What to compile a source for: only hopper* needs sm_90a, the others get sm_90 from the pass that makes PTX."""
-    flags = {f"sm_{arch}": f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in ARCHS if "+" not in arch}
-    flags |= {arch: f"-gencode=arch=compute_{arch[:-4]},code=compute_{arch[:-4]}" for arch in ARCHS if "+" in arch}
-    if {"sm_90a", "90+PTX"} <= flags.keys() and not (source.name.startswith("hopper") or "tests" in source.parts):
-        del flags["sm_90a"]
-        flags["90+PTX"] = "-gencode=arch=compute_90,code=[sm_90,compute_90]"
-    return list(flags.values())
+    """What to compile a source for: every architecture by itself where it asks for one, else all out of one PTX."""
+    real, virtual = [a for a in ARCHS if "+" not in a], [a.removesuffix("+PTX") for a in ARCHS if "+" in a]
+    if source.name.startswith("hopper") or "tests" in source.parts or str(source) in NEWER:
+        passes = [(a, f"sm_{a}") for a in real] + [(a, f"compute_{a}") for a in virtual]
+    else:
+        real = list(dict.fromkeys(a.rstrip("af") for a in real))
+        oldest = min(real + virtual, key=int)
+        passes = [(oldest, ",".join([f"sm_{a}" for a in real] + [f"compute_{oldest}"] * bool(virtual)))]
+    return [f"-gencode=arch=compute_{arch},code=[{code}]" for arch, code in passes]
 
 
 def built_for(cuda: bool) -> str:
     """What `cnnkernels info` says a module was compiled for."""
     flags = gencode(Path("hopper")) if cuda else [flag for flag in host_flags() if "-march" in flag]
-    return ", ".join(flag.rpartition("=")[2] for flag in flags) or os.uname().machine
+    return ", ".join(flag.rpartition("=")[2].strip("[]") for flag in flags) or os.uname().machine
 
 
 def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:

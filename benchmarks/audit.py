@@ -3,6 +3,10 @@
 For each kernel and architecture: registers, spills, shared memory, how many warps of it an SM can hold, and the
 instructions that matter. A spill, local memory or a serialised wgmma (ptxas C75xx) fails the audit. The CUDA kernels
 are read from the objects and ptxas logs of the build, the Triton ones are compiled here for sm_80, sm_90 and sm_100.
+
+instructions.json holds, for each kernel, the instructions its main loop takes for 1024 multiply-adds (kernels without
+any: for 1024 bytes of global memory). A kernel that takes more than is written there fails the audit; `--accept` writes
+the figures found.
 """
 
 from __future__ import annotations
@@ -14,33 +18,17 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import instruction_table
+from machine_code import GROUPS, Loop, count, main_loop, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 OBJECTS = ROOT / "build" / "native" / "cuda" / "csrc"
 WARPS_PER_SM = 64
 REGISTERS_PER_SM = 65536
-
-# Machine instructions by what they say about a kernel. The first pattern that matches names the group.
-GROUPS = {
-    "GMMA": r"[HIQ]GMMA",
-    "MMA": r"[HID]MMA",
-    "FMA": r"[FD]FMA|HFMA2",
-    "TMA": r"UTMA",
-    "LDGSTS.128": r"LDGSTS.*\.128",
-    "LDGSTS": r"LDGSTS",
-    "LDG.128": r"LDG.*\.128",
-    "LDG": r"LDG",
-    "STG.128": r"STG.*\.128",
-    "STG": r"STG",
-    "LDSM": r"LDSM",
-    "LDS": r"LDS",
-    "STS": r"STS",
-    "local": r"LDL|STL",
-    "BAR": r"BAR\.|SYNCS",
-    "SHFL": r"SHFL",
-}
 
 
 @dataclass
@@ -56,6 +44,12 @@ class Kernel:
     stack_bytes: int = 0
     shared_bytes: int = 0
     instructions: Counter[str] = field(default_factory=Counter)
+    loop: Loop | None = None
+
+    def read(self, sass: str) -> None:
+        """Takes the machine code's figures."""
+        instructions = parse(sass)
+        self.instructions, self.loop = count(instructions), main_loop(instructions)
 
     @property
     def warps(self) -> int:
@@ -73,21 +67,6 @@ class Kernel:
         if self.instructions["local"]:
             return f"{self.instructions['local']} local memory accesses"
         return ""
-
-
-def group(mnemonic: str) -> str | None:
-    return next((name for name, pattern in GROUPS.items() if re.match(pattern, mnemonic)), None)
-
-
-def count_instructions(sass: str) -> Counter[str]:
-    """A kernel's machine instructions by group, and all of them under "all"."""
-    counts: Counter[str] = Counter()
-    for match in re.finditer(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", sass):
-        if match[1] != "NOP":
-            counts["all"] += 1
-            if name := group(match[1]):
-                counts[name] += 1
-    return counts
 
 
 def find_tool(name: str) -> str | None:
@@ -140,7 +119,7 @@ def read_object(path: Path, kernels: dict[tuple[str, str], Kernel], cuobjdump: s
         if match := re.match(r"arch = (\w+)", part):
             arch = match[1]
         elif (match := re.match(r"\s*Function : (\w+)", part)) and (match[1], arch) in kernels:
-            kernels[match[1], arch].instructions = count_instructions(part)
+            kernels[match[1], arch].read(part)
     for part in re.split(r"(?=^\.nv\.info\.)|(?=^arch = )", dump("-elf"), flags=re.MULTILINE):
         if match := re.match(r"arch = (\w+)", part):
             arch = match[1]
@@ -178,30 +157,29 @@ def audit_triton(everything: bool) -> tuple[list[Kernel], list[str]]:
     calls = triton_aot.calls()
     if not everything:  # a minute an architecture and type: the types differ little, so one architecture has them all
         calls = [c for c in calls if "odd channels" not in c.specialization and (c.arch == 90 or c.dtype == "bf16")]
-    return [
-        Kernel(
-            result.family,
-            f"{result.name} {result.specialization}",
-            f"sm_{result.arch}",
-            result.threads,
-            result.registers,
-            result.spill_bytes,
-            0,
-            result.shared_bytes,
-            count_instructions(result.sass),
-        )
-        for result in triton_aot.compile_all(calls)
-    ], []
+    found = []
+    for result in triton_aot.compile_all(calls):
+        kernel = Kernel(result.family, f"{result.name} {result.specialization}", f"sm_{result.arch}", result.threads)
+        kernel.registers, kernel.spill_bytes = result.registers, result.spill_bytes
+        kernel.shared_bytes = result.shared_bytes
+        kernel.read(result.sass)
+        found.append(kernel)
+    return found, []
+
+
+def as_json(kernel: Kernel) -> dict[str, Any]:
+    return vars(kernel) | {"loop": kernel.loop and kernel.loop._asdict()}
 
 
 def print_table(title: str, kernels: list[Kernel]) -> None:
     used = [name for name in GROUPS if any(k.instructions[name] for k in kernels)]
     width = min(96, max(len(k.name) for k in kernels))
-    header = ["arch", "threads", "regs", "warps", "spill", "smem", "all", *used]
+    header = ["arch", "threads", "regs", "warps", "spill", "smem", "all", "loop", "/1024", *used]
     print(f"{title}: {len(kernels)} kernels")
     print(f"{'kernel':<{width}} " + " ".join(f"{name:>{max(6, len(name))}}" for name in header))
     for k in sorted(kernels, key=lambda k: (k.family, k.arch, k.name)):
         numbers = [k.arch, k.threads, k.registers, k.warps, k.spill_bytes, k.shared_bytes, k.instructions["all"]]
+        numbers += [k.loop.instructions["all"], k.loop.per_1024] if k.loop else [".", "."]
         numbers += [k.instructions[name] or "." for name in used]
         cells = " ".join(f"{value!s:>{max(6, len(name))}}" for value, name in zip(numbers, header, strict=True))
         print(f"{k.name[:width]:<{width}} {cells}")
@@ -216,23 +194,33 @@ def main() -> int:
         action="store_true",
         help="every Triton kernel: also odd channels, and every type on every architecture",
     )
+    parser.add_argument("--accept", action="store_true", help="write what main loops take to instructions.json")
     parser.add_argument("--json", type=Path, help="write every kernel's figures to this file")
     options = parser.parse_args()
 
     kernels: list[Kernel] = []
     faults: list[str] = []
+    notes: list[str] = []
     for language in ("cuda", "triton"):
         if options.only in (None, language):
             found, messages = audit_cuda() if language == "cuda" else audit_triton(options.all)
             if found:
                 print_table("CUDA" if language == "cuda" else "Triton", found)
+                if options.accept:
+                    instruction_table.write(language, found)
+                else:
+                    grown, more = instruction_table.compare(language, found)
+                    faults += grown
+                    notes += more
             kernels += found
             faults += messages
             faults += [f"{k.name} ({k.arch}): {k.fault}" for k in found if k.fault]
     if options.json:
-        options.json.write_text(json.dumps([asdict(k) for k in kernels], indent=1) + "\n")
+        options.json.write_text(json.dumps([as_json(k) for k in kernels], indent=1) + "\n")
     if not kernels:
         faults.append("nothing was audited")
+    for line in notes:
+        print(f"note: {line}")
     for line in faults:
         print(f"FAULT {line}")
     print(f"audit: {len(kernels)} kernels, {len(faults)} faults")

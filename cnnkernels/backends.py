@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from .native import BUILD_HINT, load
 
@@ -79,7 +80,7 @@ class use_backend(contextlib.ContextDecorator):
         return use_backend(self.name)  # a decorated function may be running more than once
 
     def __enter__(self) -> use_backend:
-        if torch.compiler.is_compiling():
+        if is_compiling():
             self._outer = _traced.request
         else:
             self._token = _scope.set(self.name)
@@ -89,7 +90,7 @@ class use_backend(contextlib.ContextDecorator):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if torch.compiler.is_compiling():
+        if is_compiling():
             _traced.request = self._outer
         elif self._token is not None:
             _scope.reset(self._token)
@@ -98,7 +99,7 @@ class use_backend(contextlib.ContextDecorator):
 
 def requested() -> Request:
     """The backend asked for here: the innermost `use_backend`, else CNNKERNELS_BACKEND, else "auto"."""
-    return _traced.request if torch.compiler.is_compiling() else _scope.get()
+    return _traced.request if is_compiling() else _scope.get()
 
 
 class Problem(NamedTuple):
@@ -234,7 +235,7 @@ def serving(op: str, device: torch.device, dtype: torch.dtype) -> Backend:
         NotImplementedError: where the kernels asked for do not take the tensor's dtype.
         RuntimeError: where the backend asked for by name can not serve the call for another reason.
     """
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return _serving(op, device, dtype, _traced.request)
     return _remembered_serving(op, device, dtype, _scope.get())
 

@@ -52,7 +52,8 @@ class Layer:
 @dataclass(frozen=True)
 class Replacement:
     """What `replace_layers` did: the model to use, and every layer it swapped or kept; with `fuse=True` also every
-    chain it fused and every depthwise convolution it did not."""
+    chain it fused, and every chain it did not and every depthwise convolution without its 1x1 (which may be fused
+    with what lies between)."""
 
     model: torch.nn.Module
     swapped: tuple[Layer, ...]
@@ -87,9 +88,10 @@ def replace_layers(
             buffers: training or loading one is training or loading both. True turns the layers of `model` itself.
         fuse: for inference, makes one layer of each chain depthwise -> [batch norm] -> [activation] -> 1x1 [-> batch
             norm] [-> activation] that the model's code is seen to run (by torch.fx, on a copy, whole or block by
-            block). Batch norms are folded into copies of the filters; the chain's other modules become Identity, so
-            `state_dict` changes there. A chain in training mode, with hooks, shared modules or parameters, or with
-            another reader of what lies between, is left alone, and the report says why.
+            block), then one of each other convolution with the batch norm and the activation after it. Batch norms
+            are folded into copies of the filters; the chain's other modules become Identity, so `state_dict` changes
+            there. A chain in training mode, with hooks, shared modules or parameters, or with another reader of what
+            lies between, is left alone, and the report says why.
 
     Returns:
         A `Replacement`: the model, the layers swapped, and those of the field kept, each with its reason: no

@@ -1,4 +1,7 @@
-"""Finds depthwise -> [batch norm] -> [activation] -> 1x1 [-> batch norm] [-> activation] in a model and fuses it.
+"""Finds chains of layers in a model and makes one layer of each, for inference:
+
+    depthwise -> [batch norm] -> [activation] -> 1x1 [-> batch norm] [-> activation]       FusedForInference
+    any other convolution -> batch norm and, or, activation                                FusedConv2dForInference
 
 A chain counts only if the model's own code is seen to run it: torch.fx traces the model, or, where its code cannot be
 traced as a whole, its blocks one by one. Of a chain found, the first module becomes one fused layer and the others
@@ -18,12 +21,13 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, fx
 
 from . import nn
+from .activation import NEGATIVE_SLOPE
 from .nn.layer import KernelLayer
 
 _ACTIVATIONS: dict[type[torch.nn.Module], str] = {
@@ -43,21 +47,33 @@ _HOOKS = (
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
+def _refuse_training(layer: torch.nn.Module) -> None:
+    if layer.training:
+        raise RuntimeError(
+            "this layer was fused for inference, its batch norms are folded: call eval(), "
+            "or convert the model without fuse=True to train it"
+        )
+
+
 class FusedForInference(nn.DepthwiseSeparableConv2d):
-    """A chain of layers of a model in eval, batch norms folded into its filters."""
+    """A depthwise convolution and its 1x1 of a model in eval, batch norms folded into their filters."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.training:
-            raise RuntimeError(
-                "this layer was fused for inference, its batch norms are folded: call eval(), "
-                "or convert the model without fuse=True to train it"
-            )
+        _refuse_training(self)
         return super().forward(input)
+
+
+class FusedConv2dForInference(nn.Conv2dAct):
+    """A convolution of a model in eval with its activation, its batch norm folded into the filter."""
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        _refuse_training(self)
+        return super().forward(input, residual)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A depthwise convolution in a model: the names of the chain's modules, and why it was left alone."""
+    """A chain in a model: the names of its modules; or its convolution's alone, and why it was left alone."""
 
     names: tuple[str, ...]
     reason: str = ""
@@ -72,7 +88,7 @@ class _Tracer(fx.Tracer):
 
 
 def fuse(model: torch.nn.Module, replica: torch.nn.Module) -> list[Finding]:
-    """Fuses what it can in `model` itself and tells of every depthwise convolution in it.
+    """Fuses what it can in `model` itself and tells of every chain, and every depthwise convolution not in one.
 
     `replica` is a copy of its modules: tracing runs their code on stand-ins for tensors, which code may keep.
     """
@@ -118,12 +134,12 @@ def _only_calls(cls: type, attribute: str) -> bool:
     return uses == calls > 0
 
 
+def _is_convolution(module: torch.nn.Module) -> TypeGuard[torch.nn.Conv2d]:
+    return isinstance(module, torch.nn.Conv2d) and not isinstance(module, torch.nn.LazyConv2d)
+
+
 def _is_depthwise(module: torch.nn.Module) -> bool:
-    return (
-        isinstance(module, torch.nn.Conv2d)
-        and not isinstance(module, torch.nn.LazyConv2d)
-        and module.groups == module.in_channels > 1
-    )
+    return _is_convolution(module) and module.groups == module.in_channels > 1
 
 
 def _own_arithmetic(module: torch.nn.Module, *bases: type[torch.nn.Module]) -> bool:
@@ -142,48 +158,48 @@ def _fuse_graph(
 ) -> Iterator[Finding]:
     calls = Counter(root.get_submodule(str(n.target)) for n in graph.nodes if n.op == "call_module")
     heads = {str(n.target): n for n in graph.nodes if n.op == "call_module"}  # one line for one run twice
-    for target, node in heads.items():
-        if not _is_depthwise(root.get_submodule(target)):
-            continue
-        chain = _Chain(root, node)
+
+    def fused(chain: _Links) -> Finding:
         where = tuple(prefix + str(n.target) for n in chain.nodes)
         reason = chain.reason or _why_not(chain.modules, calls, names, owners) or _watched(root, chain)
         if reason:
-            yield Finding(where[:1], reason)
-            continue
-        fused = _fused(chain)
+            return Finding(where[:1], reason)
+        layer = chain.fused()
+        if any(not t.is_meta and not t.isfinite().all() for t in layer.parameters()):
+            return Finding(where[:1], f"a folded filter or bias is not finite in {next(layer.parameters()).dtype}")
         for i, link in enumerate(chain.nodes):
-            root.set_submodule(str(link.target), torch.nn.Identity() if i else fused)
-        yield Finding(where)
+            root.set_submodule(str(link.target), torch.nn.Identity() if i else layer)
+        return Finding(where)
+
+    told = set()
+    for target, node in heads.items():
+        if _is_depthwise(root.get_submodule(target)):
+            told.add(target)
+            yield fused(_Chain(root, node))
+    for target, node in heads.items():  # what the pairs have left
+        if not _is_convolution(root.get_submodule(target)):
+            continue
+        chain = _ConvChain(root, node)
+        if len(chain.nodes) > 1:
+            finding = fused(chain)
+            if not finding.reason or target not in told:
+                yield finding
 
 
-class _Chain:
-    """The longest chain from a depthwise convolution on, each link the only one that reads the link before."""
+class _Links:
+    """A chain from a convolution on, each link the only one that reads the link before."""
 
     def __init__(self, root: torch.nn.Module, first: fx.Node) -> None:
         self.root = root
         self.nodes = [first]
         self.reason = ""
-        self.norms: list[torch.nn.BatchNorm2d | None] = [None, None]
-        self.activations = ["none", "none"]
+        self.norms: list[torch.nn.BatchNorm2d | None] = []
+        self.activations: list[str] = []
         self.slopes: list[float] = []
-        self.depthwise: Any = root.get_submodule(str(first.target))
-        self.norms[0] = self._norm()
-        self._activation(0)
-        pointwise = self._next()
-        if not isinstance(pointwise, torch.nn.Conv2d) or _is_depthwise(pointwise):
-            self.reason = f"{self._follower()} follows, not a 1x1 convolution"
-            return
-        if pointwise.kernel_size != (1, 1) or pointwise.stride != (1, 1) or pointwise.groups != 1:
-            self.reason = f"Conv2d({pointwise.extra_repr()}) follows, not a 1x1 convolution of stride 1"
-            return
-        if any(pointwise._reversed_padding_repeated_twice):
-            self.reason = "the 1x1 convolution that follows has padding"
-            return
-        self.pointwise: Any = pointwise
-        self._take()
-        self.norms[1] = self._norm()
-        self._activation(1)
+
+    def fused(self) -> torch.nn.Module:
+        """The layer that does what the chain does."""
+        raise NotImplementedError
 
     @property
     def modules(self) -> list[torch.nn.Module]:
@@ -214,6 +230,10 @@ class _Chain:
         target = readers[0].target
         return "the output" if readers[0].op == "output" else getattr(target, "__name__", str(target))
 
+    def _take_norm_and_activation(self) -> None:
+        self.norms.append(self._norm())
+        self.activations.append(self._activation())
+
     def _norm(self) -> torch.nn.BatchNorm2d | None:
         module = self._next()
         if not isinstance(module, torch.nn.BatchNorm2d) or module.running_mean is None:
@@ -221,18 +241,80 @@ class _Chain:
         self._take()
         return module
 
-    def _activation(self, which: int) -> None:
+    def _activation(self) -> str:
         module = self._next()
         name = next((name for cls, name in _ACTIVATIONS.items() if isinstance(module, cls)), None)
         if name is None or (name == "gelu" and module.approximate != "none"):  # type: ignore[union-attr]
-            return
+            return "none"
         if name == "leaky_relu":
             slope = float(module.negative_slope)  # type: ignore[union-attr, arg-type]
             if self.slopes and self.slopes != [slope]:
-                return
+                return "none"
             self.slopes = [slope]
-        self.activations[which] = name
         self._take()
+        return name
+
+
+class _Chain(_Links):
+    """The longest chain from a depthwise convolution on that the fused pair can be."""
+
+    def __init__(self, root: torch.nn.Module, first: fx.Node) -> None:
+        super().__init__(root, first)
+        self.depthwise: Any = root.get_submodule(str(first.target))
+        self._take_norm_and_activation()
+        pointwise = self._next()
+        if not isinstance(pointwise, torch.nn.Conv2d) or _is_depthwise(pointwise):
+            self.reason = f"{self._follower()} follows, not a 1x1 convolution"
+        elif pointwise.kernel_size != (1, 1) or pointwise.stride != (1, 1) or pointwise.groups != 1:
+            self.reason = f"Conv2d({pointwise.extra_repr()}) follows, not a 1x1 convolution of stride 1"
+        elif any(pointwise._reversed_padding_repeated_twice):
+            self.reason = "the 1x1 convolution that follows has padding"
+        elif self.depthwise.padding_mode != "zeros":
+            self.reason = f"it has padding_mode {self.depthwise.padding_mode!r}"
+        else:
+            self.pointwise: Any = pointwise
+            self._take()
+            self._take_norm_and_activation()
+
+    def fused(self) -> FusedForInference:
+        first, second = self.depthwise, self.pointwise
+        layer = FusedForInference(
+            first.in_channels,
+            second.out_channels,
+            first.kernel_size,
+            first.stride,
+            first.padding,
+            first.dilation,
+            channel_multiplier=first.out_channels // first.in_channels,
+            depthwise_activation=self.activations[0],
+            pointwise_activation=self.activations[1],
+            negative_slope=self.slopes[0] if self.slopes else NEGATIVE_SLOPE,
+            device="meta",
+        )
+        layer.backend = getattr(first, "backend", None)
+        for conv, source, norm in zip((layer.depthwise, layer.pointwise), (first, second), self.norms, strict=True):
+            conv.weight, conv.bias = _folded(source, norm)
+        return layer.eval()
+
+
+class _ConvChain(_Links):
+    """Any convolution, and the batch norm and activation that its own store can do."""
+
+    def __init__(self, root: torch.nn.Module, first: fx.Node) -> None:
+        super().__init__(root, first)
+        self.conv: Any = root.get_submodule(str(first.target))
+        self._take_norm_and_activation()
+
+    def fused(self) -> FusedConv2dForInference:
+        conv = self.conv
+        layer = FusedConv2dForInference(
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
+            conv.groups, padding_mode=conv.padding_mode, device="meta", activation=self.activations[0],
+            negative_slope=self.slopes[0] if self.slopes else NEGATIVE_SLOPE,
+        )  # fmt: skip
+        layer.backend = getattr(conv, "backend", None)
+        layer.weight, layer.bias = _folded(conv, self.norms[0])
+        return layer.eval()
 
 
 def _why_not(
@@ -251,7 +333,7 @@ def _why_not(
             return f"{what} has hooks, which would see another tensor"
         if calls[module] != 1 or len(names[module]) != 1:
             return f"{what} is used more than once"
-        if _own_arithmetic(module, torch.nn.Conv2d, torch.nn.BatchNorm2d, *_ACTIVATIONS):
+        if _own_arithmetic(module, nn.Conv2d, torch.nn.Conv2d, torch.nn.BatchNorm2d, *_ACTIVATIONS):
             return f"{type(module).__qualname__} has arithmetic of its own"
         if torch.nn.utils.parametrize.is_parametrized(module):
             return f"{what} is parametrized"
@@ -263,14 +345,12 @@ def _why_not(
             alike = tensor.dtype is first.dtype and tensor.device == first.device
             if not alike and not isinstance(module, torch.nn.BatchNorm2d):
                 return f"{what} has {tensor.dtype} on {tensor.device}, beside {first.dtype} on {first.device}"
-        if isinstance(module, torch.nn.Conv2d) and module.padding_mode != "zeros":
-            return f"{what} has padding_mode {module.padding_mode!r}"
     if first.dtype not in _DTYPES:
         return f"its weight is {first.dtype}"
     return ""
 
 
-def _watched(root: torch.nn.Module, chain: _Chain) -> str:
+def _watched(root: torch.nn.Module, chain: _Links) -> str:
     """Containers that end or begin inside the chain pass on what fusing takes away."""
     paths = [str(node.target).split(".") for node in chain.nodes]
     around: list[set[str]] = [{".".join(path[:i]) for i in range(1, len(path))} for path in paths]
@@ -301,23 +381,3 @@ def _folded(conv: torch.nn.Conv2d, norm: torch.nn.BatchNorm2d | None) -> tuple[A
         torch.nn.Parameter(weight.to(like.dtype), requires_grad=False),
         torch.nn.Parameter(shift.to(like.dtype), requires_grad=False),
     )
-
-
-def _fused(chain: _Chain) -> FusedForInference:
-    first, second = chain.depthwise, chain.pointwise
-    layer = FusedForInference(
-        first.in_channels,
-        second.out_channels,
-        first.kernel_size,
-        first.stride,
-        first.padding,
-        first.dilation,
-        channel_multiplier=first.out_channels // first.in_channels,
-        depthwise_activation=chain.activations[0],
-        pointwise_activation=chain.activations[1],
-        negative_slope=chain.slopes[0] if chain.slopes else 0.01,
-        device="meta",
-    )
-    for conv, source, norm in ((layer.depthwise, first, chain.norms[0]), (layer.pointwise, second, chain.norms[1])):
-        conv.weight, conv.bias = _folded(source, norm)
-    return layer.eval()

@@ -21,7 +21,7 @@ from .ops.operator import is_plain
 INTEGERS = (torch.int8, torch.uint8)
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 LARGEST = 2**31 - 1
-SMALLEST_FP32, LARGEST_FP32 = 2.0**-149, (2 - 2.0**-23) * 2.0**127
+SMALLEST_SCALE, LARGEST_SCALE = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # float32's normal numbers
 
 Shapes = Sequence[tuple[int, ...]]
 
@@ -129,6 +129,7 @@ def checked_epilogue(
     rows: Shapes,
     columns: Shapes,
     default: torch.dtype | None = None,
+    measured: bool = False,
 ) -> tuple[Int8Epilogue, torch.dtype]:
     """The epilogue as the operators take it, and the output's dtype.
 
@@ -136,6 +137,7 @@ def checked_epilogue(
         size: the output's.
         rows, columns: the sizes that a tensor of numbers for each row or each column may have, besides one element.
         default: the output's dtype where neither out_dtype nor out_scale is given and int32 will not do.
+        measured: scale_a is a quantizer's, not the caller's: of infinities it is infinite, and no error.
     """
     device, g = a.device, given
     where = names.a, device
@@ -156,7 +158,7 @@ def checked_epilogue(
         raise ValueError(f"{op}: out_dtype={out_dtype} needs out_scale")
     residual_scale, residual_zero_point = _residual(op, where, given, size)
     return Int8Epilogue(
-        checked_scales(op, names.scale_a, g.scale_a, where, rows),
+        g.scale_a.reshape(-1) if measured else checked_scales(op, names.scale_a, g.scale_a, where, rows),
         checked_scales(op, names.scale_b, g.scale_b, where, columns),
         checked_zero_points(op, names.zero_point_a, g.zero_point_a, where, rows, a.dtype),
         checked_zero_points(op, names.zero_point_b, g.zero_point_b, where, columns, torch.int8),
@@ -214,9 +216,9 @@ def checked_scales(op: str, name: str, value: Any, where: tuple[str, torch.devic
         vector = _numbers(op, name, value, where, shapes, torch.float32)
         if value.device.type == "cpu" and value.numel() > 0 and is_plain(value):
             low, high = torch.aminmax(value)
-            if not (low >= SMALLEST_FP32 and high <= LARGEST_FP32):  # NaN fails both
-                bad = value[~((value > 0) & (value <= LARGEST_FP32))].flatten()[0].item()
-                raise ValueError(f"{op}: {name} must be positive and finite, but one of its elements is {bad}")
+            if not (low >= SMALLEST_SCALE and high <= LARGEST_SCALE):  # NaN fails both
+                right = (value >= SMALLEST_SCALE) & (value <= LARGEST_SCALE)
+                checked_scale(op, f"every element of {name}", value[~right][0].item())
         return vector
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{op}(): argument '{name}' must be float or Tensor, not {type(value).__name__}")
@@ -224,13 +226,13 @@ def checked_scales(op: str, name: str, value: Any, where: tuple[str, torch.devic
 
 
 def checked_scale(op: str, name: str, value: float) -> float:
-    """A number that fp32 holds as a positive one.
+    """A positive number of fp32, no subnormal one, which some processors take for 0.
 
     Raises:
-        ValueError: it is NaN, zero, negative, or past fp32's range.
+        ValueError: it is none.
     """
-    if not SMALLEST_FP32 <= value <= LARGEST_FP32:
-        raise ValueError(f"{op}: {name} must be positive and finite in float32, but got {name}={value}")
+    if not SMALLEST_SCALE <= value <= LARGEST_SCALE:
+        raise ValueError(f"{op}: {name} must be positive and finite (1.2e-38 to 3.4e38), but got {value}")
     return value
 
 

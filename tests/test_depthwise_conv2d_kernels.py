@@ -143,40 +143,46 @@ WALKS = [
 
 @directions
 @elements
-@pytest.mark.parametrize("access", ["vector", "scalar", "slab"])
+@pytest.mark.parametrize("access", ["vector", "slab", "element"])
 @pytest.mark.parametrize(("stride", "chunk"), WALKS)
 def test_every_kernel(machine: Machine, direction: str, element: str, access: str, stride: int, chunk: int) -> None:
-    if access == "slab" and direction == "backward_weight":
-        return  # its scalar kernel serves both layouts
     layout = NCHW if access == "slab" else NHWC
     case = depthwise("", 1, 8, (9, 8), (7, 7), (stride, stride), (3, 2))
     plan = machine.plan(direction, case, layout, element, chunk=chunk)
-    if access == "scalar":
+    if access == "element":
         plan.vector, plan.lanes = 1, 2
     assert plan.slab == (access == "slab")
-    widest = {"fp64": 3, "fp32": 5}.get(element, 7)
-    if access == "scalar" and direction != "backward_weight":
-        widest = 3
-    if chunk > widest:
+    if chunk > (0 if access == "element" else {"fp64": 3, "fp32": 5}.get(element, 7)):
         with pytest.raises(ValueError, match="a kernel for the type"):
             check(machine, direction, case, layout, element, plan)
         return
     check(machine, direction, case, layout, element, plan)
 
 
-# strips, images, workers
-SLABS = [(2, 1, 32), (1, 1, 96), (2, 5, 64), (2, 16, 256)]
+# images or lanes, strips, lines, workers: boxes of whole planes, of rows, of parts of rows; all channels or some.
+SLABS = [(1, 2, 13, 32), (1, 1, 13, 96), (5, 2, 13, 64), (15, 2, 13, 256), (2, 1, 13, 64), (4, 1, 5, 32), (5, 1, 6, 64)]
 
 
 @pytest.mark.parametrize("slab", SLABS, ids=str)
+@pytest.mark.parametrize("multiplier", [1, 3])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("direction", ["forward", "backward_input"])
-def test_every_slab(machine: Machine, direction: str, stride: int, slab: tuple[int, ...]) -> None:
-    """Rows of 7 and 13 elements, so that pieces begin and end at any place of a vector."""
-    strips, images, workers = slab
-    case = depthwise("", 3, 5, (13, 13), (5, 3), (stride, stride), (2, 1))
-    plan = machine.plan(direction, case, NCHW, "bf16", strips=strips, images=images, workers=workers)
-    check(machine, direction, case, NCHW, "bf16", plan)
+@layouts
+@directions
+def test_every_slab(
+    machine: Machine, direction: str, layout: Layout, stride: int, multiplier: int, slab: tuple[int, ...]
+) -> None:
+    """Rows of 7 and 13 elements and pixels of 5 and 15 channels, so that pieces begin and end at any place of a
+    vector."""
+    groups, strips, lines, workers = slab
+    case = depthwise("", 2, 5, (13, 13), (5, 3), (stride, stride), (2, 1), multiplier=multiplier)
+    changes = {"strips": strips, "lines": lines, "workers": workers}
+    if direction == "backward_weight":
+        changes |= {"lanes": min(groups, 5), "tiles": 2, "workers": 3, "splits": 3}
+    else:
+        changes["images" if layout is NCHW else "lanes"] = groups
+    plan = machine.plan(direction, case, layout, "bf16", **changes)
+    assert plan.slab
+    check(machine, direction, case, layout, "bf16", plan)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -188,7 +194,8 @@ def test_bits_do_not_depend_on_the_plan(machine: Machine, direction: str, layout
     data = floats(case, torch.float32)
     chosen = machine.plan(direction, case, layout, "fp32")
     plans = [chosen, *(machine.plan(direction, case, layout, "fp32", chunk=chunk) for chunk in (0, 3, 5))]
-    plans.append(machine.plan(direction, case, layout, "fp32", slab=False, chunk=3, strips=1, lines=3, images=2))
+    narrow = 0 if layout is NCHW else 3  # single elements have no chunk
+    plans.append(machine.plan(direction, case, layout, "fp32", slab=False, chunk=narrow, strips=1, lines=3, images=2))
     results = [machine.run(direction, case, layout, "fp32", data.operands(direction), plan) for plan in plans]
     assert all(torch.equal(result, results[0]) for result in results)
 
@@ -208,6 +215,7 @@ def test_every_block(machine: Machine, direction: str, layout: Layout, vector: i
     case = depthwise("", 3, 24, (11, 10), (3, 3), (1, 1), (1, 1))
     lanes, strips, lines, images = block
     changes = {"vector": vector, "lanes": lanes, "strips": strips, "lines": lines, "images": images, "slab": False}
+    changes["chunk"] = 3 if vector > 1 else 0
     check(machine, direction, case, layout, "bf16", machine.plan(direction, case, layout, "bf16", **changes))
 
 
@@ -224,7 +232,8 @@ def test_every_share_of_the_weights_sum(machine: Machine, layout: Layout, vector
         vector = 1
     case = depthwise("", 2, 12, (7, 9), (4, 5), (1, 1), (1, 2))
     lanes, tiles, workers, splits = share
-    changes = {"vector": vector, "lanes": lanes, "tiles": tiles, "workers": workers, "splits": splits, "chunk": 3}
+    changes = {"vector": vector, "lanes": lanes, "tiles": tiles, "workers": workers, "splits": splits, "slab": False}
+    changes["chunk"] = 3 if vector > 1 else 0
     plan = machine.plan("backward_weight", case, layout, "fp32", **changes)
     check(machine, "backward_weight", case, layout, "fp32", plan)
 
@@ -351,7 +360,7 @@ def test_nothing_outside_the_tensors_is_touched(machine: Machine, case: Conv2dCa
 @layouts
 @directions
 def test_unaligned_pointers(machine: Machine, direction: str, layout: Layout, element: str) -> None:
-    """A view that begins one element into its memory is read element by element."""
+    """A view that begins one element into its memory is read in pieces of 16 bytes that begin elsewhere in it."""
 
     def shifted(flat: Tensor) -> Tensor:
         return aligned(torch.cat([flat[:1], flat]))[1:]
@@ -381,6 +390,6 @@ def test_a_plan_that_cannot_serve_is_refused_with_the_reason(machine: Machine) -
             machine.run("forward", case, NCHW, "fp32", data.operands("forward"), plan)
 
     run_planes("16 bytes of channels", vector=4)
-    run_planes("lanes must be 1", lanes=2, slab=False)
-    run_planes("48 KB at most", images=4000)
+    run_planes("lanes must be 1", lanes=2, slab=False, chunk=0)
+    run_planes("160 KB at most", images=4000)
     run_planes("at most 256 threads", workers=512)

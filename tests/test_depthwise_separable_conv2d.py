@@ -14,6 +14,7 @@ from torch.func import grad, vmap
 import cnnkernels
 from cnnkernels import functional, use_backend
 from cnnkernels.activation import ACTIVATIONS
+from cnnkernels.ops import depthwise_separable_conv2d as ops
 from cnnkernels.testing.numerics import UNIT_ROUNDOFF, small_integers
 
 NCHW, NHWC = torch.contiguous_format, torch.channels_last
@@ -143,13 +144,46 @@ def test_nothing_is_saved_that_nobody_needs(recorded) -> None:
 
 def test_only_wanted_gradients_are_computed(recorded) -> None:
     tensors = [torch.zeros(shape) for shape in SHAPES]
-    names = "depthwise_separable_conv2d_intermediate", "conv2d_backward_weight", "conv2d_backward_bias"
-    wanted = {2: names[:2], 4: names[2:]}
+    asked = "depthwise_separable_conv2d_fuses_backward"  # to which the recorder gives no answer
+    names = asked, "depthwise_separable_conv2d_intermediate", "conv2d_backward_weight", "conv2d_backward_bias"
+    wanted = {2: names[:3], 4: names[3:]}
     for place, expected in wanted.items():
         recorded.clear()
         leaf = [t.detach().requires_grad_(i == place) for i, t in enumerate(tensors)]
         call("cuda")(*leaf).sum().backward()
         assert [c.name for c in recorded[1:]] == list(expected)
+
+
+def test_the_fused_backward_is_for_the_last_derivative(device, monkeypatch) -> None:
+    """It has no derivative: whoever differentiates further, in whatever way, gets the composed one."""
+    calls: list[tuple[bool, bool]] = []
+    real = ops.depthwise_separable_conv2d_backward
+
+    def spy(*arguments: Any) -> Any:
+        calls.append(arguments[6:8])
+        return real(*arguments)
+
+    monkeypatch.setattr(ops, "depthwise_separable_conv2d_backward", spy)
+    f = call("cuda", depthwise_activation="gelu", pointwise_activation="relu")
+    tensors = leaves(device)
+    torch.autograd.grad(f(*tensors).sum(), tensors)
+    for place in (2, 1):
+        f(*(t.detach().requires_grad_(i == place) for i, t in enumerate(tensors))).sum().backward()
+    assert calls == [(True, True), (False, True), (True, False)]
+    torch.autograd.grad(f(*tensors).sum(), tensors, create_graph=True)
+    grad(lambda *t: f(*t).sum(), (0, 2))(*(t.detach() for t in tensors))
+    with torch.autograd.forward_ad.dual_level():
+        dual = [torch.autograd.forward_ad.make_dual(t, torch.ones_like(t)) for t in tensors]
+        torch.autograd.grad(f(*dual).sum(), dual)
+    assert len(calls) == 3
+    without_middle = call("cuda")
+    without_middle(tensors[0], *(t.detach() for t in tensors[1:])).sum().backward()  # needs no z: a plain product
+    tensors = leaves(device, dtype=torch.float32)
+    with_tf32 = torch.backends.cudnn.conv.fp32_precision
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    torch.autograd.grad(f(*tensors).sum(), tensors)
+    torch.backends.cudnn.conv.fp32_precision = with_tf32
+    assert len(calls) == 3
 
 
 @pytest.mark.parametrize("dims", [(0, None, None, None, None), (1, 0, None, None, 0), (None, None, 0, None, None)])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import cnnkernels
 from cnnkernels import use_backend
 from cnnkernels.convert import Replacement
-from cnnkernels.fusion import FusedForInference
+from cnnkernels.fusion import FusedConv2dForInference, FusedForInference
 from cnnkernels.testing.numerics import UNIT_ROUNDOFF
 
 
@@ -113,25 +113,40 @@ def fused(model: nn.Module) -> Replacement:
     return cnnkernels.replace_layers(model, fuse=True)
 
 
-MODELS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
-    "mobilenet_v1": (mobilenet_v1, 2, 0),
-    "mobilenet_v2": (mobilenet_v2, 3, 0),
-    "efficientnet without squeeze-excite": (lambda: nn.Sequential(conv_norm(3, 8), MBConv(8, 6, False)), 1, 0),
-    "efficientnet": (lambda: nn.Sequential(conv_norm(3, 8), MBConv(8, 6, True)), 0, 1),
-    "convnext": (lambda: nn.Sequential(conv_norm(3, 8), ConvNeXtBlock(8)), 0, 1),
+# How many pairs are fused, how many other convolutions with what follows them, and what is told of the rest.
+MODELS: dict[str, tuple[Callable[[], nn.Module], int, int, int]] = {
+    "mobilenet_v1": (mobilenet_v1, 2, 1, 0),
+    "mobilenet_v2": (mobilenet_v2, 3, 3, 0),
+    "efficientnet without squeeze-excite": (lambda: nn.Sequential(conv_norm(3, 8), MBConv(8, 6, False)), 1, 1, 0),
+    "efficientnet": (lambda: nn.Sequential(conv_norm(3, 8), MBConv(8, 6, True)), 0, 3, 1),
+    "convnext": (lambda: nn.Sequential(conv_norm(3, 8), ConvNeXtBlock(8)), 0, 1, 1),
     "no norm, a multiplier": (
-        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.LeakyReLU(0.2), nn.Conv2d(6, 4, 1)), 1, 0
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3, dilation=(2, 1)), nn.LeakyReLU(0.2), nn.Conv2d(6, 4, 1)),
+        1, 0, 0,
+    ),
+    "groups, strides, no norm": (
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, 2, padding="valid"), nn.GELU(),
+                              nn.Conv2d(6, 4, 2, groups=2, dilation=2), nn.LeakyReLU(0.3),
+                              nn.Conv2d(4, 2, 1, bias=False), nn.BatchNorm2d(2)), 0, 3, 0
+    ),
+    "padding modes": (
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, padding=2, padding_mode="reflect"), nn.BatchNorm2d(6), nn.SiLU(),
+                              nn.Conv2d(6, 6, 3, padding=1, groups=6, padding_mode="circular"), nn.ReLU6(),
+                              nn.Conv2d(6, 2, 1)), 0, 2, 1
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "count", "refused"), MODELS.values(), ids=MODELS)
-def test_finds_chains_in_real_models(device, make: Callable[[], nn.Module], count: int, refused: int) -> None:
+@pytest.mark.parametrize(("make", "pairs", "convolutions", "refused"), MODELS.values(), ids=MODELS)
+def test_finds_chains_in_real_models(
+    device, make: Callable[[], nn.Module], pairs: int, convolutions: int, refused: int
+) -> None:
     model = trained(make(), device)
     keys, expected = set(model.state_dict()), model(image(device))
     report = fused(model)
-    assert (len(report.fused), len(report.unfused)) == (count, refused), report
-    assert sum(isinstance(m, FusedForInference) for m in report.model.modules()) == count
+    assert (len(report.fused), len(report.unfused)) == (pairs + convolutions, refused), report
+    kinds = [type(m) for m in report.model.modules()]
+    assert [kinds.count(kind) for kind in (FusedForInference, FusedConv2dForInference)] == [pairs, convolutions]
     with use_backend("cuda"):
         torch.testing.assert_close(report.model(image(device)), expected)
     assert set(model.state_dict()) == keys and torch.equal(model(image(device)), expected), "the model itself changed"
@@ -152,14 +167,18 @@ def test_errs_at_most_twice_as_much(device, dtype: torch.dtype) -> None:
 
 
 def test_folding_is_rounded_once(device) -> None:
-    pair = nn.Sequential(nn.Conv2d(2, 2, 1, groups=2), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1))
+    pair = nn.Sequential(nn.Conv2d(16, 32, 1, groups=16), nn.BatchNorm2d(32), nn.Conv2d(32, 1, 1))
     model = trained(pair, device, torch.float32)
     conv, norm = model[0], model[1]
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     layer = fused(model).model[0]
     shift = (conv.bias.double() - norm.running_mean.double()) * scale + norm.bias.double()
-    assert torch.equal(layer.depthwise.weight, (conv.weight.double() * scale.view(2, 1, 1, 1)).float())
-    assert torch.equal(layer.depthwise.bias, shift.float())
+    alone = fused(model[:2]).model[0]
+    for folded in (layer.depthwise, alone):
+        assert torch.equal(folded.weight, (conv.weight.double() * scale.view(32, 1, 1, 1)).float())
+        assert torch.equal(folded.bias, shift.float())
+        assert not folded.weight.requires_grad and (folded.in_channels, folded.out_channels) == (16, 32)
+    assert isinstance(alone, cnnkernels.nn.Conv2dAct) and alone.activation == "none"
     assert layer.pointwise.weight is model[2].weight, "without a norm nothing is copied"
 
 
@@ -177,8 +196,10 @@ def chain(**changes: nn.Module) -> nn.Sequential:
 
 
 def reason(model: nn.Module) -> str:
+    """Why there is no pair; its first convolution may still be fused with what follows it."""
     report = fused(model)
-    assert not report.fused and len(report.unfused) == 1, report
+    assert not any(isinstance(m, FusedForInference) for m in report.model.modules()), report
+    assert len(report.unfused) == 1, report
     assert f"unfused {report.unfused[0]}" in str(report)
     return report.unfused[0].reason
 
@@ -258,6 +279,32 @@ def shared() -> nn.Module:
     return nn.Sequential(model[0], nn.Conv2d(6, 4, 1), model[1]).eval()
 
 
+def twice_named() -> nn.Module:
+    model = chain()
+    model.alias = model.act
+    return nn.Sequential(Named(model)).eval()
+
+
+class Named(nn.Module):
+    def __init__(self, pair: nn.Module) -> None:
+        super().__init__()
+        self.pair = pair
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pair.pw(self.pair.act(self.pair.bn(self.pair.dw(x))))
+
+
+def parametrized() -> nn.Module:
+    model = chain()
+    nn.utils.parametrizations.weight_norm(model.pw)
+    return model
+
+
+def complex_numbers() -> nn.Module:
+    made = nn.Conv2d(4, 4, 3, groups=4, dtype=torch.complex64), nn.Conv2d(4, 6, 1, dtype=torch.complex64)
+    return nn.Sequential(*made).eval()
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "training": (lambda: chain().train(), "it is in training mode: fusing is for inference"),
     "norm in training": (norm_in_training, "its BatchNorm2d is in training mode"),
@@ -270,6 +317,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "own arithmetic": (lambda: chain(act=Own()), "Own has arithmetic of its own"),
     "batch statistics": (lambda: chain(bn=nn.BatchNorm2d(4, track_running_stats=False)), "BatchNorm2d follows"),
     "3x3 follows": (lambda: chain(pw=nn.Conv2d(4, 6, 3)), "not a 1x1 convolution of stride 1"),
+    "strided 1x1": (lambda: chain(pw=nn.Conv2d(4, 6, 1, 2)), "not a 1x1 convolution of stride 1"),
+    "grouped 1x1": (lambda: chain(pw=nn.Conv2d(4, 6, 1, groups=2)), "not a 1x1 convolution of stride 1"),
+    "two names": (twice_named, "its ReLU is used more than once"),
+    "parametrized": (parametrized, "its ParametrizedConv2d is parametrized"),
+    "complex": (complex_numbers, "its weight is torch.complex64"),
     "padded 1x1": (lambda: chain(pw=nn.Conv2d(4, 6, 1, padding=1)), "has padding"),
     "padding mode": (lambda: chain(dw=nn.Conv2d(4, 4, 3, padding=1, groups=4, padding_mode="reflect")), "reflect"),
     "mixed types": (lambda: chain(pw=nn.Conv2d(4, 6, 1).double()), "torch.float64 on cpu, beside torch.float32 on cpu"),
@@ -306,19 +358,93 @@ def test_a_smooth_activation_is_left_out_where_the_kernel_has_another(device) ->
         torch.testing.assert_close(report.model(x), two_slopes(x))
 
 
-def test_a_fused_layer_does_not_train(device) -> None:
-    report = fused(trained(chain(), device))
+@pytest.mark.parametrize("pair", [True, False])
+def test_a_fused_layer_does_not_train(device, pair: bool) -> None:
+    report = fused(trained(chain() if pair else chain()[:3], device))
     x = image(device, channels=4)
     with pytest.raises(RuntimeError, match="fused for inference"):
         report.model.train()(x)
     report.model.eval()(x)
 
 
+def test_a_norm_may_keep_its_numbers_in_fp32(device) -> None:
+    """As mixed-precision training leaves a model."""
+    model = trained(chain(), device, torch.bfloat16)
+    model.bn.float()
+    layer = fused(model).model.dw
+    assert isinstance(layer, FusedForInference) and layer.depthwise.bias.dtype is torch.bfloat16
+
+
+class Readers(nn.Module):
+    """Reads the link `of` a chain once more."""
+
+    def __init__(self, of: str) -> None:
+        super().__init__()
+        self.conv, self.bn, self.act, self.of = nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.SiLU(), of
+
+    def forward(self, x: Tensor) -> Tensor:
+        links = {"conv": self.conv(x)}
+        links["bn"] = self.bn(links["conv"])
+        return self.act(links["bn"]) + links[self.of]
+
+
+@pytest.mark.parametrize(("of", "names"), [("conv", []), ("bn", ["conv + bn"])])
+def test_a_convolution_keeps_what_others_read(device, of: str, names: list[str]) -> None:
+    model = trained(Readers(of), device)
+    report = fused(model)
+    assert [line.names[0] for line in report.fused] == names and not report.unfused
+    x = image(device, channels=4)
+    with use_backend("cuda"):
+        torch.testing.assert_close(report.model(x), model(x))
+
+
+def in_training(model: nn.Sequential, name: str) -> nn.Module:
+    model.get_submodule(name).train()
+    return model
+
+
+def overflowing() -> nn.Module:
+    model = nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)).half().eval()
+    model[0].weight.data.fill_(300)
+    model[1].running_var.fill_(0)
+    return model
+
+
+CONVOLUTIONS_REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "training": (lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU()), "it is in training mode"),
+    "norm in training": (
+        lambda: in_training(nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU()).eval(), "1"),
+        "its BatchNorm2d is in training mode",
+    ),
+    "epilogue of its own": (
+        lambda: nn.Sequential(cnnkernels.nn.Conv2dAct(4, 6, 3, activation="silu"), nn.ReLU()).eval(),
+        "Conv2dAct has arithmetic of its own",
+    ),
+    "overflow": (overflowing, "a folded filter or bias is not finite in torch.float16"),
+}
+
+
+@pytest.mark.parametrize(("make", "why"), CONVOLUTIONS_REFUSED.values(), ids=CONVOLUTIONS_REFUSED)
+def test_refuses_a_convolution_with_the_reason(make: Callable[[], nn.Module], why: str) -> None:
+    assert why in reason(make())
+    assert not any(isinstance(m, FusedConv2dForInference) for m in fused(make()).model.modules())
+
+
+def test_fuses_a_converted_model_on_its_backend(device) -> None:
+    model = trained(mobilenet_v1(), device)
+    converted = cnnkernels.replace_layers(model, backend="reference").model
+    report = fused(converted)
+    layers = [m for m in report.model.modules() if isinstance(m, (FusedForInference, FusedConv2dForInference))]
+    assert [m.backend for m in layers] == ["reference"] * 3 and not report.unfused
+    torch.testing.assert_close(report.model(image(device)), model(image(device)))
+
+
 def test_the_report_and_a_second_call(device) -> None:
     report = cnnkernels.replace_layers(trained(mobilenet_v2(), device), backend="cuda", fuse=True)
     text = str(report)
-    assert text.startswith("swapped 3, kept 0, fused 3, not fused 0")
+    assert text.startswith("swapped 0, kept 0, fused 6, not fused 0")
     assert "fused   1.conv.0.0 + 1.conv.0.1 + 1.conv.0.2 + 1.conv.1 + 1.conv.2: FusedForInference(" in text
+    assert "fused   0.0 + 0.1 + 0.2: FusedConv2dForInference(3, 8, kernel_size=(3, 3)" in text
     assert all(m.backend == "cuda" for m in report.model.modules() if isinstance(m, FusedForInference))
     again = fused(report.model)
     assert not again.fused and not again.unfused and not again.swapped

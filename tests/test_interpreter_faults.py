@@ -261,7 +261,8 @@ def test_a_kernel_cannot_launch(interpreter: ModuleType) -> None:
         ((1, 1, 1), (1, 1, 65), (1, 1, 1), 0, "at most 64 of them along z"),
         ((1, 65536, 1), (32, 1, 1), (1, 1, 1), 0, "got grid (1, 65536, 1) and block (32, 1, 1)"),
         ((0, 1, 1), (32, 1, 1), (1, 1, 1), 0, "a grid has"),
-        ((2, 1, 1), (32, 1, 1), (2, 1, 1), 0, "clusters of one block, got (2, 1, 1)"),
+        ((9, 1, 1), (32, 1, 1), (9, 1, 1), 0, "a cluster has 1 to 8 blocks, got (9, 1, 1)"),
+        ((3, 1, 1), (32, 1, 1), (2, 1, 1), 0, "the grid (3, 1, 1) is no multiple of the cluster (2, 1, 1)"),
         ((1, 1, 1), (32, 1, 1), (1, 1, 1), 232449, "232449 bytes of dynamic shared memory"),
     ],
 )

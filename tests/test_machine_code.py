@@ -68,6 +68,10 @@ EXPECTED = {
         *[f"IGMMA.64x{n}x32.S8.S8" for n in (8, 24, 64, 256)],
         "WARPGROUP.ARRIVE", "WARPGROUP.DEPBAR.LE",
     ],
+    ("conformance_cluster.cu", "90a"): [
+        "UTMALDG.2D.MULTICAST", "UTMALDG.4D.IM2COL.MULTICAST", "UCGABAR_ARV", "UCGABAR_WAIT",
+        "SYNCS.ARRIVE.TRANS64.RED.A1T0",
+    ],
     ("ring_convolution.cu", "90a"): [
         "UTMALDG.4D.IM2COL", "UTMALDG.3D", "HGMMA.64x64x16.F32.BF16", "STSM.16.M88.4", "UTMASTG.2D",
         "SYNCS.PHASECHK.TRANS64.TRYWAIT",

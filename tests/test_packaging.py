@@ -105,3 +105,20 @@ def test_only_sources_called_hopper_need_its_own_instructions() -> None:
     needing = [path for path in (ROOT / "csrc").rglob("*.cu*") if "#if CNN_SM90A" in path.read_text()]
     kernels = [path.name for path in needing if path.parent.name != "ptx"]
     assert kernels and all(name.startswith("hopper") for name in kernels)
+
+
+def test_the_sources_that_look_at_the_architecture_are_compiled_for_each() -> None:
+    """setup.py makes all machine code of the others out of the oldest architecture's PTX."""
+    looking = {p.name for p in (ROOT / "csrc").rglob("*.*h") if "__CUDA_ARCH__ >=" in p.read_text()}
+    assert looking == {"packed.cuh", "mbarrier.cuh"}  # on mbarriers only sources called hopper wait
+
+    def included(path: Path, seen: set[Path]) -> set[Path]:
+        seen.add(path)
+        for name in re.findall(r'^#include "(.+)"', path.read_text(), re.MULTILINE):
+            if (part := (path.parent / name).resolve()) not in seen:
+                included(part, seen)
+        return seen
+
+    packed = ROOT / "csrc/ptx/packed.cuh"
+    using = {str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.cu") if packed in included(p, set())}
+    assert using == set(re.findall(r'"(csrc/.+?\.cu)"', (ROOT / "setup.py").read_text()))

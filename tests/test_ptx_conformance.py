@@ -101,12 +101,13 @@ def run_mma(machine: Machine, name: str, a: np.ndarray, b: np.ndarray, d: np.nda
 def test_mma(machine, name, tiles):
     rng = np.random.default_rng(tiles)
     m, k = (8, 4) if name == "float64" else (16, 32 // to_bits(np.zeros(1), name).itemsize)
-    a, b = integers(rng, name, m * tiles[0], k), integers(rng, name, 8 * tiles[1], k)
-    most = 1 << 31 if name == "int8" else 1 << 20
+    columns = "int8" if name == "uint8" else name  # unsigned rows multiply signed columns
+    a, b = integers(rng, name, m * tiles[0], k), integers(rng, columns, 8 * tiles[1], k)
+    most = 1 << 31 if columns == "int8" else 1 << 20
     d = rng.integers(-most, most, (len(a), len(b))).astype(accumulator_dtype(name))
-    result = run_mma(machine, name, to_bits(a, name), to_bits(b, name), d)
+    result = run_mma(machine, name, to_bits(a, name), to_bits(b, columns), d)
     expected = (d.astype(np.int64) + a @ b.T).astype(np.int64)
-    if name == "int8":  # sums wrap
+    if columns == "int8":  # sums wrap
         expected = (expected & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
     assert np.array_equal(result, expected.astype(d.dtype))
 

@@ -139,6 +139,11 @@ def operator_calls(memory_format: torch.memory_format, device: str, backend: str
     return {
         "depthwise_separable_conv2d_forward": (x, first, second, *biases, True, *pair, "silu", "relu", 0.1, backend),
         "depthwise_separable_conv2d_intermediate": (x, first, biases[0], *pair, backend),
+        "depthwise_separable_conv2d_backward": (
+            *(y.detach(), x.detach(), first.detach(), second.detach(), None, None, True, True, (2, 8, 3, 6)),
+            *(torch.empty(2, 8, 3, 6).to(memory_format=memory_format).stride(), second.shape, second.stride()),
+            *(*pair, "silu", 0.1, backend),
+        ),
         "conv2d_forward": (x, w, torch.randn(6, device=device, requires_grad=True), *conv),
         "conv2d_epilogue_forward": (
             *(x, w),

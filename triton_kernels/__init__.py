@@ -13,8 +13,11 @@ from .depthwise_conv2d import (
 )
 from .depthwise_separable_conv2d import (
     depthwise_separable_conv2d_forward,
+    depthwise_separable_conv2d_fuses_backward,
     depthwise_separable_conv2d_intermediate,
 )
+from .int8_conv2d import int8_conv2d
+from .int8_gemm import int8_gemm
 from .max_pool2d import (
     max_pool2d_backward,
     max_pool2d_forward,
@@ -33,8 +36,11 @@ __all__ = [
     "depthwise_conv2d_backward_weight",
     "depthwise_conv2d_forward",
     "depthwise_separable_conv2d_forward",
+    "depthwise_separable_conv2d_fuses_backward",
     "depthwise_separable_conv2d_intermediate",
     "dequantize",
+    "int8_conv2d",
+    "int8_gemm",
     "max_pool2d_backward",
     "max_pool2d_forward",
     "max_pool2d_gather",

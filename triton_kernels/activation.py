@@ -9,6 +9,15 @@ import triton.language as tl
 
 
 @triton.jit
+def divide(x, y):
+    """x / y rounded once; for fp32 Triton's own operator is not that on a GPU."""
+    if x.dtype == tl.float32:
+        return tl.math.div_rn(x, y)
+    else:
+        return x / y
+
+
+@triton.jit
 def activate(x, slope, ACTIVATION: tl.constexpr):
     """The activation of a block of fp32 or fp64; slope is leaky_relu's factor below zero."""
     if ACTIVATION == "relu":
@@ -18,12 +27,12 @@ def activate(x, slope, ACTIVATION: tl.constexpr):
     elif ACTIVATION == "leaky_relu":
         return tl.where(x > 0, x, x * slope)
     elif ACTIVATION == "silu":
-        return x / (1.0 + tl.exp(-x))
+        return divide(x, 1.0 + tl.exp(-x))
     elif ACTIVATION == "gelu":
         return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
     elif ACTIVATION == "hardswish":
         moved = x + 3.0
-        return x * tl.where(moved < 0, 0.0, tl.where(moved > 6, 6.0, moved)) / 6.0
+        return divide(x * tl.where(moved < 0, 0.0, tl.where(moved > 6, 6.0, moved)), 6.0)
     else:
         tl.static_assert(ACTIVATION == "none", "no such activation")
         return x

@@ -61,7 +61,7 @@ def _constants(g: Conv2dGeometry, c: Configuration, layout: Layout, tf32: bool, 
     return constants
 
 
-def _within_reach(g: Conv2dGeometry, *images: Tensor) -> Iterator[tuple[Any, ...]]:
+def within_reach(g: Conv2dGeometry, *images: Tensor) -> Iterator[tuple[Any, ...]]:
     """The geometry and the tensors of a batch in slices that 32-bit offsets reach; a larger image is one alone.
 
     64-bit offsets take twice the registers, and what tiles a sample is cut into may not depend on the batch.
@@ -101,7 +101,7 @@ def conv2d_forward(
     with on(input):
         asked = problem_of("forward", input, _plain(geometry), layout, tf32)
         c = configuration or choose(asked, epilogue is not None)
-        for g, x, y, *more in _within_reach(_plain(geometry), *images):
+        for g, x, y, *more in within_reach(_plain(geometry), *images):
             constants = _constants(g, c, layout, tf32, x, weight, y)
             constants |= {"ACTIVATION": activation, "SLOPE": slope if activation == "leaky_relu" else 0.0}
             finish = (bias, scale, shift, *(more or [None]))
@@ -132,7 +132,7 @@ def conv2d_backward_input(
     """Writes grad_input [N, C, H, W], every element once; the configuration is chosen unless given."""
     with on(grad_output):
         c = configuration or choose(problem_of("backward_input", grad_output, _plain(geometry), layout, tf32))
-        for g, dy, dx in _within_reach(_plain(geometry), grad_output, grad_input):
+        for g, dy, dx in within_reach(_plain(geometry), grad_output, grad_input):
             constants = _constants(g, c, layout, tf32, dy, weight, dx)
             phases = (min(g.stride_h, g.h), min(g.stride_w, g.w))
             axes = ((g.stride_h, g.dilation_h), (g.stride_w, g.dilation_w))

@@ -84,7 +84,7 @@ def dtype_name(dtype: torch.dtype, tf32: bool) -> str:
     return "tf32" if tf32 and dtype is torch.float32 else names[dtype]
 
 
-def _family(arch: int) -> int:
+def family(arch: int) -> int:
     """Architectures of one kind of tensor core: 80 is mma.sync, 90 wgmma, 100 tcgen05 (120 has mma.sync again)."""
     if arch == 0:
         return 0
@@ -212,7 +212,7 @@ def considered(problem: Problem) -> list[tuple[Configuration, bool]]:
     found = [
         _sized(problem, tuple(row["block"]), row["warps"], row["stages"])
         for row in TABLE["candidates"]
-        if problem.dtype in row["dtypes"] and _family(problem.arch) in row.get("families", [_family(problem.arch)])
+        if problem.dtype in row["dtypes"] and family(problem.arch) in row.get("families", [family(problem.arch)])
     ]
     return [(c, _feasible(problem, c)) for c in found]
 

@@ -71,11 +71,11 @@ def conv2d(
             conv2d, given, input, weight, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups,
             **fused,
         )  # fmt: skip
-    epilogue = None
-    if activation is not None or residual is not None or scale is not None or shift is not None:
-        name, slope = checked_activation("conv2d", activation, negative_slope)
-        for argument, tensor in (("residual", residual), ("scale", scale), ("shift", shift)):
-            if tensor is not None:
-                check_is_tensor("conv2d", argument, tensor)
-        epilogue = Epilogue(scale, shift, residual, name, slope)
+    if activation is None and residual is None and scale is None and shift is None:
+        return convolve("conv2d", input, weight, bias, stride, padding, dilation, groups)
+    name, slope = checked_activation("conv2d", activation, negative_slope)
+    for argument, tensor in (("residual", residual), ("scale", scale), ("shift", shift)):
+        if tensor is not None:
+            check_is_tensor("conv2d", argument, tensor)
+    epilogue = Epilogue(scale, shift, residual, name, slope)
     return convolve("conv2d", input, weight, bias, stride, padding, dilation, groups, epilogue)

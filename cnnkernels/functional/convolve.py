@@ -20,7 +20,7 @@ from ..epilogue import Epilogue
 from ..ops import conv2d as _conv2d
 from ..ops.conv2d_epilogue import check_epilogue, epilogue_conv2d
 
-_reference: Any = torch.nn.functional  # its annotations know fewer kinds of sequence than it takes
+_reference: Any = torch.nn.functional.conv2d  # its annotations know fewer kinds of sequence than it takes
 
 
 def convolve(
@@ -35,24 +35,24 @@ def convolve(
     epilogue: Epilogue | None = None,
 ) -> Tensor:
     """conv2d, under the name that its errors give it."""
-    check_is_tensor(op, "input", input)
+    if not isinstance(input, Tensor):
+        check_is_tensor(op, "input", input)
+    device = input.device
+    backend = serving(op, device, input.dtype)
+    if backend == "reference" or input.numel() == 0:
+        output = _reference(input, weight, bias, stride, padding, dilation, groups)  # checks and casts for itself
+        if epilogue is None:
+            return output
+        epilogue = _cast_for_autocast(device, epilogue)
+        check_epilogue(op, output, epilogue, output.shape)
+        return epilogue.apply(output)
     check_is_tensor(op, "weight", weight)
     if bias is not None:
         check_is_tensor(op, "bias", bias)
-    given = input, weight, bias
-    device = input.device
     if under_autocast(device):
         input, weight, bias = _conv2d.cast_for_autocast(device.type, input, weight, bias)
         if epilogue is not None:
-            scale, shift, residual = _conv2d.cast_for_autocast(device.type, *epilogue[:3])
-            epilogue = epilogue._replace(scale=scale, shift=shift, residual=residual)
-    backend = serving(op, device, input.dtype)
-    if backend == "reference" or input.numel() == 0:
-        output = _reference.conv2d(*given, stride, padding, dilation, groups)  # casts for itself
-        if epilogue is None:
-            return output
-        check_epilogue(op, output, epilogue, output.shape)
-        return epilogue.apply(output)
+            epilogue = _cast_for_autocast(device, epilogue)
     check_conv2d_tensors(op, input, weight, bias)
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise TypeError(f"{op}(): argument 'groups' must be int, but got groups={groups!r}")
@@ -69,3 +69,10 @@ def convolve(
     if input.dim() == 4:
         return _conv2d.conv2d_forward(input, weight, bias, *parameters)
     return _conv2d.conv2d_forward(input.unsqueeze(0), weight, bias, *parameters).squeeze(0)
+
+
+def _cast_for_autocast(device: torch.device, epilogue: Epilogue) -> Epilogue:
+    if not under_autocast(device):
+        return epilogue
+    scale, shift, residual = _conv2d.cast_for_autocast(device.type, *epilogue[:3])
+    return epilogue._replace(scale=scale, shift=shift, residual=residual)

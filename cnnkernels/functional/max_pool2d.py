@@ -13,7 +13,9 @@ from ..arguments import Ints, as_pair, check_is_tensor
 from ..backends import serving
 from ..ops import max_pool2d as _max_pool2d
 
-_reference: Any = torch.nn.functional  # its annotations know fewer kinds of sequence than it takes
+# PyTorch's own; their annotations know fewer kinds of sequence than they take.
+_reference: Any = torch.nn.functional
+_plain: Any = torch.max_pool2d  # type: ignore[attr-defined]
 
 
 def max_pool2d(
@@ -60,7 +62,9 @@ def max_pool2d(
     check_is_tensor("max_pool2d", "input", input)
     backend = serving("max_pool2d", input.device, input.dtype)
     if backend == "reference" or input.numel() == 0:
-        return _reference.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        if return_indices:
+            return _reference.max_pool2d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
+        return _plain(input, kernel_size, () if stride is None else stride, padding, dilation, ceil_mode)
     if input.dim() not in (3, 4):
         raise RuntimeError(
             f"non-empty 3D or 4D (batch mode) tensor expected for input, but got input of size: {list(input.shape)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..activation import ACTIVATIONS
@@ -58,3 +59,39 @@ class DepthwiseSeparableConv2dKernels(Launching):
             int(layout),
             self._geometry(geometry),
         )
+
+    def depthwise_separable_conv2d_fuses_backward(self, dtype: torch.dtype, filters: int, tf32: bool) -> bool:
+        """Whether `depthwise_separable_conv2d_backward` pays for a pair with so many pointwise filters."""
+        return bool(self.module.depthwise_separable_conv2d_fuses_backward(dtype_code(dtype), filters, tf32))
+
+    def depthwise_separable_conv2d_backward(
+        self,
+        grad_output: Tensor,
+        input: Tensor,
+        depthwise_weight: Tensor,
+        pointwise_weight: Tensor | None,
+        depthwise_bias: Tensor | None,
+        intermediate: Tensor | None,
+        grad_intermediate: Tensor | None,
+        grad_pointwise: Tensor | None,
+        geometry: Conv2dGeometry,
+        layout: Layout,
+        depthwise_activation: str,
+        negative_slope: float,
+    ) -> None:
+        """From the error of the pointwise sums: that of the depthwise sums, and the pointwise filter's, either of which
+        may be None. Where an intermediate is given, it is read; else it is made anew."""
+        filters = grad_output.shape[1]
+        shape = dtype_code(input.dtype), int(layout), self._geometry(geometry), filters
+        name = "depthwise_separable_conv2d_backward"
+        self._launch(
+            name,
+            (
+                grad_output, input, depthwise_weight, pointwise_weight, depthwise_bias, intermediate,
+                grad_intermediate, grad_pointwise,
+                None if grad_pointwise is None else self._workspace(name, input, *shape),
+            ),
+            *shape,
+            ACTIVATIONS.index(depthwise_activation),
+            negative_slope,
+        )  # fmt: skip

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from .. import functional as F
 from ..activation import NEGATIVE_SLOPE, checked_activation
+from ..backends import use_backend
+from ..ops.border import add_border
 from .layer import KernelLayer
 
 
@@ -20,17 +22,16 @@ class Conv2d(KernelLayer, torch.nn.Conv2d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        with self._backend():
-            if self.padding_mode == "zeros":
-                return self._convolve(input, weight, bias, self.padding)
-            # The other modes read values that zeros cannot stand for: the border is made first, by PyTorch.
-            padded = torch.nn.functional.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-            return self._convolve(padded, weight, bias, 0)
-
-    def _convolve(
-        self, input: Tensor, weight: Tensor, bias: Tensor | None, padding: str | int | tuple[int, ...]
-    ) -> Tensor:
-        return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+        padding: Any = self.padding
+        if self.padding_mode != "zeros":
+            # The other modes read values that zeros cannot stand for: the border is made first.
+            input = add_border(input, self._reversed_padding_repeated_twice, self.padding_mode)
+            padding = 0
+        parameters = self.stride, padding, self.dilation, self.groups
+        if self.backend is None:
+            return F.conv2d(input, weight, bias, *parameters)
+        with use_backend(self.backend):
+            return F.conv2d(input, weight, bias, *parameters)
 
 
 class Conv2dAct(Conv2d):
@@ -101,7 +102,7 @@ class Conv2dAct(Conv2d):
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         padding: Any = self.padding
         if self.padding_mode != "zeros":
-            input = torch.nn.functional.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            input = add_border(input, self._reversed_padding_repeated_twice, self.padding_mode)
             padding = 0
         with self._backend():
             return F.conv2d(

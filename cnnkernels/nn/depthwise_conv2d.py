@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from .. import functional as F
 from .conv2d import Conv2d
 
 
@@ -52,8 +50,3 @@ class DepthwiseConv2d(Conv2d):
             dtype,
         )
         self.channel_multiplier = channel_multiplier
-
-    def _convolve(
-        self, input: Tensor, weight: Tensor, bias: Tensor | None, padding: str | int | tuple[int, ...]
-    ) -> Tensor:
-        return F.depthwise_conv2d(input, weight, bias, self.stride, padding, self.dilation)

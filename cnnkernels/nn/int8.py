@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import functional as F
 from ..activation import NEGATIVE_SLOPE, activate, checked_activation
-from ..int8_arguments import FLOATS, INTEGERS, checked_scale, checked_zero_point
+from ..int8_arguments import FLOATS, INTEGERS, SMALLEST_SCALE, checked_scale, checked_zero_point
 from .conv2d import Conv2dAct
 from .layer import KernelLayer
 
@@ -138,7 +138,7 @@ class Int8Layer(KernelLayer):
             raise ValueError(f"{name}.from_float: expected finite weights, but got {rows[~rows.isfinite()][0].item()}")
         if scale is None:
             scale = rows.abs().amax(1) / 127 if rows.shape[1] else torch.zeros_like(rows[:, 0])
-            scale = torch.where(scale == 0, 1.0, scale)
+            scale = torch.where(scale < SMALLEST_SCALE, 1.0, scale)
         elif scale.shape != self.weight_scale.shape or not bool((scale > 0).all() & scale.isfinite().all()):
             raise ValueError(
                 f"{name}.from_float: expected weight_scale to be {self.weight_scale.shape[0]} positive finite numbers, "

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from ..backends import use_backend
 from .layer import KernelLayer
 
 
@@ -17,10 +18,11 @@ class MaxPool2d(KernelLayer, torch.nn.MaxPool2d):
     """
 
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        with self._backend():
-            return F.max_pool2d(
-                input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
-            )
+        arguments = self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
+        if self.backend is None:
+            return F.max_pool2d(input, *arguments)
+        with use_backend(self.backend):
+            return F.max_pool2d(input, *arguments)
 
 
 class MaxUnpool2d(KernelLayer, torch.nn.MaxUnpool2d):

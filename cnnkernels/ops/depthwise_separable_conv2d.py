@@ -1,11 +1,15 @@
-"""depthwise_separable_conv2d's operators: forward and intermediate.
+"""depthwise_separable_conv2d's operators: forward and intermediate; backward has a file of its own.
 
     z[n,m,p,q] = bd[m] + sum over r,s of x[n, m / multiplier, p stride - pad + r dilation, ...] wd[m,0,r,s]
     y[n,k,p,q] = b(bp[k] + sum over m of wp[k,m] a(z[n,m,p,q]))       a, b: the two activations
 
-The forward computes y in one kernel and never stores a(z). Its derivative needs z: it is computed anew by the operator
-`intermediate`, with the same bits, unless the forward was asked to save it. From z on the derivative is made of
-conv2d's operators and the activations' own derivatives, each of which can be differentiated again.
+The forward computes y in one kernel and never stores a(z). Its derivative needs z, which is made anew with the same
+bits unless the forward was asked to save it. Two ways lead from there to the gradients:
+
+    fused       where nobody differentiates further and the backend says that it pays: the operator `backward` makes of
+                y's error z's error and the pointwise filter's gradient in one kernel, z and a(z) in shared memory
+    composed    elsewhere: the operator `intermediate` stores z, and the rest is made of conv2d's operators and the
+                activations' own derivatives, each of which can be differentiated again
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from .conv2d import (
     conv2d_forward,
     tf32_allowed,
 )
+from .depthwise_separable_conv2d_backward import depthwise_separable_conv2d_backward
 from .memory import dense, dense_stride, gradient_stride, is_channels_last
 from .operator import Operator, register_autocast
 
@@ -136,15 +141,68 @@ def _forward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.set_materialize_grads(False)
 
 
+def _is_last_derivative() -> bool:
+    """Whether nobody differentiates the backward pass that is being run."""
+    further = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+    return not further and torch.autograd.forward_ad._current_level < 0
+
+
 def _forward_backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
     if grad is None:
         return (None,) * 14
+    input, depthwise_weight, *_ = ctx.saved_tensors
+    *convolution, _, _, _, backend = ctx.parameters
+    of_input, of_depthwise, of_pointwise, of_depthwise_bias, of_pointwise_bias, *_ = ctx.needs_input_grad
+    depthwise = (*convolution, backend)
+    kernels = backends.kernels(backend, grad.device.type)
+    fuses = (
+        ctx.needs_z
+        and _is_last_derivative()
+        and kernels.depthwise_separable_conv2d_fuses_backward(grad.dtype, int(grad.shape[1]), tf32_allowed(grad.dtype))
+    )
+    below = of_input or of_depthwise or of_depthwise_bias
+    grad, error, by_pointwise = (_fused_errors if fuses else _composed_errors)(ctx, grad, below, of_pointwise)
+
+    by_input = by_depthwise = by_depthwise_bias = by_pointwise_bias = None
+    if of_pointwise_bias:
+        by_pointwise_bias = conv2d_backward_bias(grad, backend)
+    if of_depthwise:
+        by_depthwise = conv2d_backward_weight(error, input, *ctx.depthwise_like, *depthwise)
+    if of_depthwise_bias:
+        by_depthwise_bias = conv2d_backward_bias(error, backend)
+    if of_input:
+        by_input = conv2d_backward_input(error, depthwise_weight, *ctx.input_like, *depthwise)
+    return by_input, by_depthwise, by_pointwise, by_depthwise_bias, by_pointwise_bias, *[None] * 9
+
+
+Errors = tuple[Tensor, Tensor | None, Tensor | None]  # of the second sums, of z, and the pointwise filter's gradient
+
+
+def _fused_errors(ctx: Any, grad: Tensor, below: bool, of_pointwise: bool) -> Errors:
     input, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, z, output = ctx.saved_tensors
     *convolution, first, second, slope, backend = ctx.parameters
-    of_input, of_depthwise, of_pointwise, of_depthwise_bias, of_pointwise_bias, *_ = ctx.needs_input_grad
-    depthwise, pointwise = (*convolution, backend), (*_ONE_BY_ONE, backend)
+    tensors = depthwise_weight, pointwise_weight, depthwise_bias
+    if second != "none":
+        if output is None:
+            output, _ = depthwise_separable_conv2d_forward(
+                input, *tensors, pointwise_bias, False, *convolution, first, "none", slope, backend
+            )
+        grad = activation_backward(grad, output, second, slope)
+    if not of_pointwise and first == "none":  # z's error is a plain product
+        error = conv2d_backward_input(grad, pointwise_weight, *ctx.intermediate_like, *_ONE_BY_ONE, backend)
+        return grad, error if below else None, None
+    error, by_pointwise = depthwise_separable_conv2d_backward(
+        grad, input, *tensors, z, below, of_pointwise, *ctx.intermediate_like, *ctx.pointwise_like,
+        *convolution, first, slope, backend,
+    )  # fmt: skip
+    return grad, error if below else None, by_pointwise if of_pointwise else None
 
-    middle = None
+
+def _composed_errors(ctx: Any, grad: Tensor, below: bool, of_pointwise: bool) -> Errors:
+    input, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, z, output = ctx.saved_tensors
+    *convolution, first, second, slope, backend = ctx.parameters
+    depthwise, pointwise = (*convolution, backend), (*_ONE_BY_ONE, backend)
+    middle = error = by_pointwise = None
     if ctx.needs_z:
         # A saved z is a constant to autograd: whoever differentiates further gets one that it can follow.
         if z is None or torch.is_grad_enabled():
@@ -153,23 +211,13 @@ def _forward_backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[
     if second != "none":
         at = output if output is not None else conv2d_forward(middle, pointwise_weight, pointwise_bias, *pointwise)
         grad = activation_backward(grad, at, second, slope)
-
-    by_input = by_depthwise = by_pointwise = by_depthwise_bias = by_pointwise_bias = None
     if of_pointwise:
         by_pointwise = conv2d_backward_weight(grad, middle, *ctx.pointwise_like, *pointwise)
-    if of_pointwise_bias:
-        by_pointwise_bias = conv2d_backward_bias(grad, backend)
-    if of_input or of_depthwise or of_depthwise_bias:
-        grad = conv2d_backward_input(grad, pointwise_weight, *ctx.intermediate_like, *pointwise)
+    if below:
+        error = conv2d_backward_input(grad, pointwise_weight, *ctx.intermediate_like, *pointwise)
         if first != "none":
-            grad = activation_backward(grad, z, first, slope)
-    if of_depthwise:
-        by_depthwise = conv2d_backward_weight(grad, input, *ctx.depthwise_like, *depthwise)
-    if of_depthwise_bias:
-        by_depthwise_bias = conv2d_backward_bias(grad, backend)
-    if of_input:
-        by_input = conv2d_backward_input(grad, depthwise_weight, *ctx.input_like, *depthwise)
-    return by_input, by_depthwise, by_pointwise, by_depthwise_bias, by_pointwise_bias, *[None] * 9
+            error = activation_backward(error, z, first, slope)
+    return grad, error, by_pointwise
 
 
 def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:

@@ -150,6 +150,17 @@ CNN_DEVICE void store_rounded(const Epilogue& epilogue, void* output, std::int64
   }
 }
 
+// Are runs of four outputs whole, and aligned in the output and the residual? `columns`: of each group.
+inline bool whole_runs(const Epilogue& epilogue, const void* output, std::int64_t columns) {
+  const auto aligned = [](const void* pointer, DType dtype) {
+    const bool byte = dtype == DType::int8 || dtype == DType::uint8;
+    const bool half = dtype == DType::float16 || dtype == DType::bfloat16;
+    return reinterpret_cast<std::uintptr_t>(pointer) % (kRun * (byte ? 1 : half ? 2 : 4)) == 0;
+  };
+  return columns % kRun == 0 && aligned(output, epilogue.out_dtype) &&
+         (epilogue.residual == nullptr || aligned(epilogue.residual, epilogue.residual_dtype));
+}
+
 // Stores what the epilogue makes of four sums of products sum_k a b at output + offset, where the residual,
 // too, has its offset. `count` of them exist; `vectors`: always all four, at multiples of four elements.
 CNN_DEVICE void finish(const Epilogue& epilogue, const Row& row, const Columns& columns,

@@ -35,6 +35,13 @@ void store(T* to, const Vector<T, N>& value CNN_SITE) {
   *reinterpret_cast<Vector<T, N>*>(to) = value;
 }
 
+// Copies 16 bytes from shared to global memory.
+template <class T>
+void copy_vector(T* to, const T* from CNN_SITE) {
+  store(reinterpret_cast<std::uint32_t*>(to), load<4>(reinterpret_cast<const std::uint32_t*>(from), site),
+        site);
+}
+
 #else
 
 template <int N, class T>
@@ -45,6 +52,12 @@ CNN_DEVICE Vector<T, N> load(const T* from) {
 template <int N, class T>
 CNN_DEVICE void store(T* to, const Vector<T, N>& value) {
   *reinterpret_cast<Vector<T, N>*>(to) = value;
+}
+
+// The compiler takes a Vector apart that goes from one memory to the other, but no uint4.
+template <class T>
+CNN_DEVICE void copy_vector(T* to, const T* from) {
+  *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
 }
 
 #endif

@@ -39,6 +39,13 @@ struct Axis {
     if (!transposed) return o * stride - pad + (taps - 1) * dilation;
     return static_cast<Index>(by_stride.quotient(static_cast<std::uint32_t>(o + pad)));
   }
+  // What results [begin, end) read lies in elements from first_reached on; `reached` is the axis over those
+  // alone.
+  CNN_DEVICE Index first_reached(Index begin) const { return max(lowest(begin), Index(0)); }
+  CNN_DEVICE Axis reached(Index begin, Index end) const {
+    const Index first = first_reached(begin);
+    return cut(first, max(min(highest(end - 1) + 1, source_size) - first, Index(0)));
+  }
   // The axis over elements [first, first + size) of the source alone.
   CNN_DEVICE Axis cut(Index first, Index size) const {
     Axis axis = *this;

@@ -196,8 +196,8 @@ correlate_kernel(const Correlation c, const T* __restrict__ source, const T* __r
   }
 }
 
-// Calls of(chunk, walk), which names a kernel: those that select.h's chunk_exists promises.
-template <class T, int kWidest, class Of>
+// Calls of(chunk, walk), which names a kernel: those that select.h's can_chunk promises.
+template <class T, class Of>
 auto kernel_for(const Axis& a, int chunk, Of&& of) {
   const auto with = [&](auto taps) {
     if constexpr (constexpr int kTaps = decltype(taps)::value; kTaps < 7) {
@@ -206,20 +206,13 @@ auto kernel_for(const Axis& a, int chunk, Of&& of) {
     }
     return of(taps, Forward<1>{});
   };
-  if constexpr (sizeof(T) <= 4 && kWidest >= 5) {
+  if constexpr (sizeof(T) <= 4) {
     if (chunk == 5) return with(std::integral_constant<int, 5>{});
   }
-  if constexpr (sizeof(T) == 2 && kWidest >= 7) {
+  if constexpr (sizeof(T) == 2) {
     if (chunk == 7) return with(std::integral_constant<int, 7>{});
   }
   return chunk == 3 ? with(std::integral_constant<int, 3>{}) : of(std::integral_constant<int, 0>{}, Anyhow{});
-}
-
-template <class T, int V>
-auto correlate_kernel_for(const Axis& a, int chunk) {
-  return kernel_for<T, (V > 1 ? 7 : 3)>(a, chunk, [](auto taps, auto walk) {
-    return &correlate_kernel<T, V, decltype(taps)::value, decltype(walk)>;
-  });
 }
 
 template <class T>
@@ -255,9 +248,13 @@ void launch_correlation(const Correlation& correlation, const Plan& plan, const 
   const Launch how{dim3(static_cast<unsigned>(count)),
                    dim3(static_cast<unsigned>(plan.lanes * plan.strips * plan.lines * plan.images)),
                    sizeof(Accumulator<T>) * c.batch.lines * taps * slots, stream};
-  launch(plan.vector == 1 ? correlate_kernel_for<T, 1>(c.a, plan.chunk)
-                          : correlate_kernel_for<T, V>(c.a, plan.chunk),
-         how, c, static_cast<const T*>(pointers.source), static_cast<const T*>(pointers.filter),
+  const auto wide = [&] {
+    return kernel_for<T>(c.a, plan.chunk, [](auto taps, auto walk) {
+      return &correlate_kernel<T, V, decltype(taps)::value, decltype(walk)>;
+    });
+  };
+  launch(plan.vector == 1 ? &correlate_kernel<T, 1, 0, Anyhow> : wide(), how, c,
+         static_cast<const T*>(pointers.source), static_cast<const T*>(pointers.filter),
          static_cast<const T*>(pointers.bias), static_cast<T*>(pointers.result));
 }
 

@@ -40,9 +40,7 @@ struct Correlation {
   Index terms;            // filters of one result: 1, or the multiplier in backward_input
 };
 
-inline constexpr int kVectorBytes = 16;
 inline constexpr int kBatchBytes = 24 * 1024;  // of shared memory for the filters
-inline constexpr int kSlabBytes = 48 * 1024;   // of shared memory for a slab: four blocks to an SM
 
 // Where the first strip starts: chunks of a transposed axis want results whose o + pad is even.
 inline Index first_result(const Axis& a, const Plan& plan) {
@@ -51,34 +49,6 @@ inline Index first_result(const Axis& a, const Plan& plan) {
 
 inline std::int64_t strips_along(const Axis& a, const Plan& plan) {
   return ceil_div(a.result_size - first_result(a, plan), strip_of(plan.vector, plan.chunk, a));
-}
-
-// Shared memory of a slab (slab.cuh): filters, what is read, a row of zeros, what comes out. In bytes.
-struct SlabMemory {
-  std::int64_t bytes;
-  Index source_at, zeros_at, result_at;
-};
-
-inline SlabMemory slab_memory(const Correlation& c, const Plan& plan, int element_bytes) {
-  const auto vectors = [](std::int64_t bytes) { return ceil_div(bytes, kVectorBytes) * kVectorBytes; };
-  const std::int64_t results = std::int64_t(plan.strips) * strip_of(1, plan.chunk, c.a);
-  const std::int64_t reach = (c.a.taps - 1) * std::int64_t(c.a.dilation);
-  const std::int64_t read =
-      c.a.transposed ? (results + reach) / c.a.stride + 2 : results * c.a.stride + reach;
-  const std::int64_t rows = plan.images == 1 && read < c.a.source_size ? read : c.a.source_size;
-  const std::int64_t source = plan.images * rows * c.b.source_size;
-  const std::int64_t out =
-      plan.images * (results < c.a.result_size ? results : c.a.result_size) * c.b.result_size;
-  const std::int64_t filters = std::int64_t(plan.images) * c.a.taps * c.b.taps * (element_bytes == 8 ? 8 : 4);
-  SlabMemory memory;
-  const std::int64_t source_at = vectors(filters);
-  const std::int64_t zeros_at = source_at + vectors(source * element_bytes) + kVectorBytes;
-  const std::int64_t result_at = zeros_at + vectors(c.b.source_size * element_bytes);
-  memory.bytes = result_at + vectors(out * element_bytes) + kVectorBytes;
-  memory.source_at = static_cast<Index>(source_at);
-  memory.zeros_at = static_cast<Index>(zeros_at);
-  memory.result_at = static_cast<Index>(result_at);
-  return memory;
 }
 
 struct CorrelationPointers {

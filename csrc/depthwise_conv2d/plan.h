@@ -12,17 +12,18 @@ inline constexpr int kThreads = 256;  // of the largest block
 
 // A thread makes strips of results. With `vector` channels at once a strip runs along a row and its lines are
 // rows; with a single channel it runs down a column and its lines are columns, so that neighbouring threads
-// stand at neighbouring columns. forward and backward_input have a block of lanes x strips x lines x images
-// threads, or with `slab` one of `workers` threads for strips x images and all the columns; backward_weight
-// has one of lanes x tiles x workers.
+// stand at neighbouring memory. Without `slab`, forward and backward_input have a block of
+// lanes x strips x lines x images threads, backward_weight one of lanes x tiles x workers. With `slab`,
+// strips x lines are the results of a block that one channel's filter makes, lanes the channels of NHWC and
+// images the planes of NCHW; backward_weight has lanes of either.
 struct Plan {
   int vector = 1;     // channels in one access: 16 bytes of them, or 1
   int chunk = 0;      // taps along a strip that share what was read: 3, 5, 7, or 0 for one tap at a time
-  bool slab = false;  // whole rows of NCHW through shared memory
+  bool slab = false;  // through shared memory, in pieces of 16 bytes whatever the width and the channels
   int lanes = 1;      // vectors of channels
   int strips = 1, lines = 1, images = 1;
   int tiles = 1;    // tiles of the filter's taps
-  int workers = 1;  // threads that share a slab, or a tile's sum
+  int workers = 1;  // threads of a slab, or those that share a tile's sum
   int splits = 1;   // parts of backward_weight's sum made by different blocks
 };
 

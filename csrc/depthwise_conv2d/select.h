@@ -8,12 +8,14 @@
 
 #include "../common/types.h"
 #include "correlate.h"
+#include "slab.h"
 #include "weight_gradient.h"
 
 namespace cnnkernels::depthwise_conv2d {
 
 inline constexpr int kChunks[] = {3, 5, 7};
 inline constexpr std::int64_t kWantedBlocks = 264;  // two for each SM of about one GPU of the H200's size
+inline constexpr std::int64_t kSlabLanes = 64;      // channels of NHWC beside each other in a slab
 inline constexpr std::int64_t kWorkspaceLimit = std::int64_t(256) << 20;
 
 inline int element_bytes(DType dtype) {
@@ -31,22 +33,14 @@ inline bool can_vectorize(const Problem& problem) {
          g.c % (kVectorBytes / element_bytes(problem.dtype)) == 0;
 }
 
-// Kernels are compiled for the shapes in use: 7 taps at once for 16-bit types and a stride of 1, 5 for all
-// but fp64, which is bound by arithmetic whatever is read twice. A kind of kernels goes to `widest`.
-inline bool chunk_exists(int chunk, const Axis& a, DType dtype, int widest) {
+// Are a strip's reads known at compile time? Kernels are compiled for the shapes in use: 7 taps at once for
+// 16-bit types and a stride of 1, 5 for all but fp64, which is bound by arithmetic whatever is read twice,
+// and none for single elements of global memory, the way of few shapes. backward_weight reads as forward
+// does.
+inline bool can_chunk(int chunk, const Axis& a, DType dtype, const Plan& plan) {
   const int bytes = element_bytes(dtype);
-  return chunk <= widest &&
-         (chunk == 3 || (chunk == 5 && bytes <= 4) || (chunk == 7 && bytes == 2 && a.stride == 1));
-}
-
-// Single elements of global memory have the narrowest chunk alone: they are the way of few shapes.
-inline int widest_chunk(Direction direction, const Plan& plan) {
-  return direction == Direction::backward_weight || plan.vector > 1 || plan.slab ? 7 : 3;
-}
-
-// Are a strip's reads known at compile time? backward_weight reads as forward does.
-inline bool can_chunk(int chunk, const Axis& a, DType dtype, int widest) {
-  return chunk_exists(chunk, a, dtype, widest) && chunk <= a.taps && a.dilation == 1 &&
+  const bool exists = chunk == 3 || (chunk == 5 && bytes <= 4) || (chunk == 7 && bytes == 2 && a.stride == 1);
+  return exists && (plan.vector > 1 || plan.slab) && chunk <= a.taps && a.dilation == 1 &&
          (a.transposed ? a.stride == 2 : a.stride <= 2);
 }
 
@@ -60,12 +54,13 @@ inline int reads_of(const Axis& a, int vector, int chunk) {
 }
 
 // The chunk with which a result's line of taps reads least, 0 where none can serve.
-inline int chunk_for(const Axis& a, int vector, DType dtype, int widest) {
+inline int chunk_for(const Axis& a, DType dtype, const Plan& plan) {
   int best = 0;
+  const auto cost = [&](int chunk) {
+    return double(reads_of(a, plan.vector, chunk)) / strip_of(plan.vector, chunk, a);
+  };
   for (const int chunk : kChunks) {
-    if (can_chunk(chunk, a, dtype, widest) && reads_of(a, vector, chunk) * strip_of(vector, best, a) <
-                                                  reads_of(a, vector, best) * strip_of(vector, chunk, a))
-      best = chunk;
+    if (can_chunk(chunk, a, dtype, plan) && cost(chunk) < cost(best)) best = chunk;
   }
   return best;
 }
@@ -105,30 +100,81 @@ inline void choose_block(Plan& plan, const Problem& problem, const Correlation& 
   plan.images = take(images, kThreads);
 }
 
-// NCHW goes through shared memory in slabs where each channel has one filter and a strip of rows fits.
-inline bool can_slab(const Problem& problem, const Correlation& c, const Plan& plan) {
-  return problem.layout == Layout::nchw && problem.geometry.k == problem.geometry.c &&
-         std::int64_t(plan.images) * c.a.taps * c.b.taps * 8 <= kBatchBytes &&
-         slab_memory(c, plan, element_bytes(problem.dtype)).bytes <= kSlabBytes;
+// Can a block hold such a slab? `limit` is its shared memory.
+inline bool can_slab(const Correlation& c, const Plan& plan, DType dtype, std::int64_t limit) {
+  const Slab slab = slab_of(c, plan, element_bytes(dtype));
+  return slab.source_at <= kBatchBytes && slab.bytes <= limit;
 }
 
-// Whole planes while they are small, else whole rows of one: two items for each thread where that fills a
-// GPU.
-inline void choose_slab(Plan& plan, const Problem& problem, const Correlation& c) {
+// About so many items for each block that some 264 blocks have them, within bounds.
+inline std::int64_t items_of_a_block(double items, std::int64_t most) {
+  return static_cast<std::int64_t>(std::clamp(items / kWantedBlocks, 64.0, double(most)));
+}
+
+// Makes a slab's box smaller until `fits`: rows, then columns, then groups; of NCHW groups first, which come
+// only as whole planes. Returns whether it fits.
+template <class Fits>
+bool shrink(int& groups, int& strips, int& columns, bool planes, Fits&& fits) {
+  const auto halve = [](int& extent) { extent = (extent + 1) / 2; };
+  while (!fits()) {
+    if (planes && groups > 1)
+      halve(groups);
+    else if (strips > 1)
+      halve(strips);
+    else if (columns > 8)
+      halve(columns);
+    else if (groups > 8)
+      halve(groups);
+    else if (columns > 1)
+      halve(columns);
+    else if (groups > 1)
+      halve(groups);
+    else
+      return false;
+  }
+  return true;
+}
+
+// NHWC: channels side by side, then columns, then rows. NCHW: whole planes while they are small, else whole
+// rows of one. An item is a strip of one unit; each thread has about two. False where no slab can serve.
+inline bool choose_slab(Plan& plan, const Problem& problem, const Correlation& c) {
   Plan slab;
   slab.slab = true;
-  slab.chunk = chunk_for(c.a, 1, problem.dtype, 7);
-  const std::int64_t planes = problem.geometry.n * problem.geometry.k, strips = strips_along(c.a, slab);
-  const std::int64_t items = strips * c.b.result_size;  // of a plane
-  const std::int64_t wanted = std::clamp<std::int64_t>(planes * items / kWantedBlocks, 64, 2 * kThreads);
-  slab.images = items <= wanted ? share(planes, wanted / items) : 1;
-  slab.strips = items <= wanted ? static_cast<int>(strips) : share(strips, wanted / c.b.result_size);
-  while (slab.images > 1 && !can_slab(problem, c, slab)) slab.images = (slab.images + 1) / 2;
-  while (slab.strips > 1 && !can_slab(problem, c, slab)) slab.strips = (slab.strips + 1) / 2;
-  if (!can_slab(problem, c, slab)) return;
-  const std::int64_t threads = ceil_div(std::int64_t(slab.strips) * slab.images * c.b.result_size, 2);
-  slab.workers = static_cast<int>(std::min<std::int64_t>(ceil_div(threads, 32) * 32, kThreads));
-  plan = slab;
+  slab.chunk = chunk_for(c.a, problem.dtype, slab);
+  const Conv2dGeometry& g = problem.geometry;
+  const bool nhwc = c.channels_last;
+  const std::int64_t strips = strips_along(c.a, slab), columns = c.b.result_size, each = c.multiplier.divisor;
+  const double items = double(strips) * double(columns) * double(g.n) * double(c.channels.divisor);
+  std::int64_t room = items_of_a_block(items, (nhwc ? 4 : 2) * kThreads);
+  int& groups = nhwc ? slab.lanes : slab.images;
+  const auto take = [&](std::int64_t total) {
+    const int taken = share(total, room);
+    room /= taken;
+    return taken;
+  };
+  if (nhwc) {
+    groups = share(g.c, std::min(room, kSlabLanes) / (g.k / g.c));
+    room /= groups * each;
+    slab.lines = take(columns);
+    slab.strips = take(strips);
+  } else {
+    slab.lines = static_cast<int>(columns);
+    room /= columns;
+    slab.strips = take(strips);
+    if (slab.strips == strips) groups = share(g.n * g.c, room / each);
+  }
+  for (const std::int64_t limit : {kSlabBytes, kLargeSlabBytes}) {
+    Plan smaller = slab;
+    if (!shrink(nhwc ? smaller.lanes : smaller.images, smaller.strips, smaller.lines, !nhwc,
+                [&] { return can_slab(c, smaller, problem.dtype, limit); }))
+      continue;
+    const std::int64_t units = (nhwc ? smaller.lanes : smaller.images) * each;
+    const std::int64_t threads = ceil_div(units * smaller.strips * smaller.lines, 2);
+    smaller.workers = static_cast<int>(std::min<std::int64_t>(ceil_div(threads, 32) * 32, kThreads));
+    plan = smaller;
+    return true;
+  }
+  return false;
 }
 
 // `along_row` of the views and axes follows from the access.
@@ -137,36 +183,71 @@ inline Correlation correlation_of(Direction direction, const Problem& problem, i
                                          : backward_input_correlation(problem, vector > 1);
 }
 
-// As many blocks as fill a GPU twice, each with enough to do, their sums within the workspace's limit.
-inline void choose_splits(Plan& plan, const Problem& problem, const WeightGradient& w) {
-  constexpr std::int64_t kLeast = 4;  // strips a thread should have
-  const bool nhwc = problem.layout == Layout::nhwc;
-  const std::int64_t positions = w.positions(), tiles = w.tiles(plan),
-                     lanes = ceil_div(w.channels, plan.vector);
-  if (nhwc) {
-    plan.lanes = share(lanes, plan.vector > 1 ? 8 : 32);
-    plan.tiles = share(tiles, kThreads / plan.lanes / 4);
-    plan.workers = share(positions, kThreads / plan.lanes / plan.tiles);
-  } else {
-    plan.workers = share(ceil_div(positions, kLeast), kThreads);
-    plan.lanes = share(lanes, std::min(32, kThreads / plan.workers));
-    plan.tiles = share(tiles, kThreads / plan.workers / plan.lanes);
+// The chunk that covers a line of taps with the fewest tiles, the narrowest of those; 0 where none can serve.
+inline int weight_chunk_for(const Axis& a, DType dtype, const Plan& plan) {
+  int best = 0;
+  for (const int chunk : kChunks) {
+    if (!can_chunk(chunk, a, dtype, plan)) continue;
+    if (best == 0 || ceil_div(a.taps, chunk) < ceil_div(a.taps, best)) best = chunk;
   }
-  const std::int64_t blocks = ceil_div(lanes, plan.lanes) * ceil_div(tiles, plan.tiles);
+  return best;
+}
+
+// As many blocks as fill a GPU twice, each with enough to do, their sums within the workspace's limit.
+inline void choose_splits(Plan& plan, const WeightGradient& w, std::int64_t useful) {
+  const std::int64_t blocks =
+      ceil_div(w.channels, w.threads_lanes(plan) * plan.vector) * ceil_div(w.tiles(plan), plan.tiles);
   const std::int64_t wanted = ceil_div(2 * kWantedBlocks, blocks);
-  const std::int64_t useful = ceil_div(positions, plan.workers * kLeast);
   const std::int64_t affordable = kWorkspaceLimit / (w.channels * w.taps.size * 8);
   plan.splits = static_cast<int>(std::max<std::int64_t>(1, std::min({wanted, useful, affordable})));
 }
 
-// The chunk that covers a line of taps with the fewest tiles, the narrowest of those; 0 where none can serve.
-inline int weight_chunk_for(const Axis& a, DType dtype) {
-  int best = 0;
-  for (const int chunk : kChunks) {
-    if (!can_chunk(chunk, a, dtype, 7)) continue;
-    if (best == 0 || ceil_div(a.taps, chunk) < ceil_div(a.taps, best)) best = chunk;
+// Threads for `lanes` beside each other: tiles, but for four workers each, which share `positions`.
+inline void choose_workers(Plan& plan, const WeightGradient& w, std::int64_t lanes, std::int64_t positions) {
+  plan.tiles = share(w.tiles(plan), kThreads / lanes / 4);
+  plan.workers = share(positions, kThreads / lanes / plan.tiles);
+}
+
+inline void choose_shares(Plan& plan, const WeightGradient& w) {
+  constexpr std::int64_t kLeast = 4;  // strips a thread should have
+  plan.lanes = share(ceil_div(w.channels, plan.vector), plan.vector > 1 || !w.channels_last ? 8 : 32);
+  choose_workers(plan, w, plan.lanes, w.positions());
+  choose_splits(plan, w, ceil_div(w.positions(), plan.workers * kLeast));
+}
+
+inline bool can_slab(const WeightGradient& w, const Plan& plan, DType dtype, std::int64_t limit) {
+  return w.threads_lanes(plan) <= kThreads && boxes_of(w, plan, element_bytes(dtype)).bytes <= limit;
+}
+
+// Boxes of about 512 positions and filters; of NCHW several whole planes where they are small.
+inline bool choose_boxes(Plan& plan, const Problem& problem, const WeightGradient& w) {
+  Plan slab;
+  slab.slab = true;
+  slab.chunk = weight_chunk_for(w.a, problem.dtype, slab);
+  const std::int64_t strips = w.strips.divisor, columns = w.b.result_size, each = w.multiplier.divisor;
+  std::int64_t room = 2 * kThreads;
+  if (w.channels_last) {
+    slab.lanes = share(w.channels / each, 32 / each);
+    room /= slab.lanes * each;
+    slab.lines = share(columns, std::max<std::int64_t>(room, 8));
+    slab.strips = share(strips, room / slab.lines);
+  } else {
+    slab.lines = static_cast<int>(columns);
+    slab.strips = share(strips, room / columns);
+    if (slab.strips == strips)
+      slab.lanes = share(w.channels / each, std::min<std::int64_t>(32, room / (strips * columns)) / each);
   }
-  return best;
+  for (const std::int64_t limit : {kSlabBytes, kLargeSlabBytes}) {
+    Plan smaller = slab;
+    if (!shrink(smaller.lanes, smaller.strips, smaller.lines, !w.channels_last,
+                [&] { return can_slab(w, smaller, problem.dtype, limit); }))
+      continue;
+    choose_workers(smaller, w, w.threads_lanes(smaller), std::int64_t(smaller.strips) * smaller.lines);
+    choose_splits(smaller, w, w.rounds(smaller));
+    plan = smaller;
+    return true;
+  }
+  return false;
 }
 
 inline Plan select(Direction direction, const Problem& problem, bool may_vectorize) {
@@ -174,13 +255,14 @@ inline Plan select(Direction direction, const Problem& problem, bool may_vectori
   if (may_vectorize && can_vectorize(problem)) plan.vector = kVectorBytes / element_bytes(problem.dtype);
   if (direction == Direction::backward_weight) {
     const WeightGradient w = weight_gradient(problem, plan.vector > 1);
-    plan.chunk = weight_chunk_for(w.a, problem.dtype);
-    choose_splits(plan, problem, w);
+    if (plan.vector == 1 && choose_boxes(plan, problem, w)) return plan;
+    plan.chunk = weight_chunk_for(w.a, problem.dtype, plan);
+    choose_shares(plan, w);
   } else {
     const Correlation c = correlation_of(direction, problem, plan.vector);
-    plan.chunk = chunk_for(c.a, plan.vector, problem.dtype, widest_chunk(direction, plan));
+    if (plan.vector == 1 && choose_slab(plan, problem, c)) return plan;
+    plan.chunk = chunk_for(c.a, problem.dtype, plan);
     choose_block(plan, problem, c);
-    if (may_vectorize) choose_slab(plan, problem, c);
   }
   return plan;
 }
@@ -198,22 +280,23 @@ inline void validate(Direction direction, const Plan& plan, const Problem& probl
   const bool correlates = direction != Direction::backward_weight;
   const Axis a = correlates ? correlation_of(direction, problem, plan.vector).a
                             : weight_gradient(problem, plan.vector > 1).a;
-  if (plan.chunk != 0 && !can_chunk(plan.chunk, a, problem.dtype, widest_chunk(direction, plan)))
+  if (plan.chunk != 0 && !can_chunk(plan.chunk, a, problem.dtype, plan))
     refuse("a chunk needs as many taps, dilation 1, a stride of 1 or 2, and a kernel for the type");
   const int extents[] = {plan.lanes, plan.strips,  plan.lines, plan.images,
                          plan.tiles, plan.workers, plan.splits};
   for (const int extent : extents)
     if (extent < 1 || extent > (1 << 20)) refuse("its extents must be at least 1");
-  const std::int64_t threads = plan.slab ? plan.workers
-                               : correlates
-                                   ? std::int64_t(plan.lanes) * plan.strips * plan.lines * plan.images
-                                   : std::int64_t(plan.lanes) * plan.tiles * plan.workers;
+  const std::int64_t threads =
+      !correlates ? weight_gradient(problem, plan.vector > 1).threads_lanes(plan) * plan.tiles * plan.workers
+      : plan.slab ? plan.workers
+                  : std::int64_t(plan.lanes) * plan.strips * plan.lines * plan.images;
   if (threads > kThreads) refuse("a block has at most 256 threads");
   if (plan.slab) {
-    if (!correlates || !may_vectorize) refuse("a slab is copied 16 bytes at a time, forward or to the input");
-    const Correlation c = correlation_of(direction, problem, plan.vector);
-    if (!can_slab(problem, c, plan)) refuse("a slab is NCHW's, of one filter a channel, and 48 KB at most");
-    if (plan.images > 1 && plan.strips < strips_along(c.a, plan)) refuse("only whole planes lie together");
+    if (plan.vector != 1) refuse("slabs are read element by element");
+    const bool can =
+        correlates ? can_slab(correlation_of(direction, problem, 1), plan, problem.dtype, kLargeSlabBytes)
+                   : can_slab(weight_gradient(problem, false), plan, problem.dtype, kLargeSlabBytes);
+    if (!can) refuse("a slab has 160 KB at most, with 24 KB of filters");
   }
   if (problem.layout == Layout::nchw && correlates && plan.lanes != 1)
     refuse("planes are images: lanes must be 1");

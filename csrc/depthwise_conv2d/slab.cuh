@@ -1,95 +1,52 @@
-// forward and backward_input of NCHW with one filter a channel. A block takes a slab: whole rows of one
-// plane, or several whole planes. Either is one piece of memory, of any width and at any place, so it is
-// copied to shared memory by 16-byte accesses whether rows are aligned or not; and so is what comes out of
-// it. In between, neighbouring threads read neighbouring columns, each down a strip of results.
+// forward and backward_input through shared memory: everything of NCHW, and of NHWC what has odd numbers of
+// channels or several filters for one. A block copies a box of the source (region.h), computes with
+// neighbouring threads at neighbouring elements of memory, each down a strip of results, and copies its box
+// of the result out.
 #pragma once
 
-#include "../ptx/cp_async.cuh"
 #include "correlate.cuh"
+#include "region.cuh"
+#include "slab.h"
 
 namespace cnnkernels::depthwise_conv2d {
 
-struct Slab {
-  Index planes;      // N K
-  FastDivide width;  // of the result
-  SlabMemory memory;
-};
-
-// Elements [begin, begin + count) of a tensor; the first of them lies at `head` in shared memory, so that
-// both sides are aligned alike.
-struct Piece {
-  std::int64_t begin;
-  Index count, head;
-};
-
-template <class T>
-CNN_DEVICE Piece piece(std::int64_t begin, Index count) {
-  return {begin, count, static_cast<Index>(begin % (kVectorBytes / sizeof(T)))};
-}
-
-// Copies a piece, and what else its first and last vector hold: `total` elements may be read.
-template <class T>
-CNN_DEVICE void copy_in(T* shared, const T* tensor, const Piece& piece, std::int64_t total) {
-  constexpr int V = kVectorBytes / sizeof(T);
-  const std::int64_t first = piece.begin - piece.head;
-  for (Index i = static_cast<Index>(threadIdx.x) * V; i < piece.head + piece.count;
-       i += static_cast<Index>(blockDim.x) * V) {
-    if (first + i + V <= total) {
-      cp_async<kVectorBytes>(shared + i, tensor + first + i, true);
-    } else {
-      for (Index j = i; first + j < total; ++j) shared[j] = tensor[first + j];
-    }
-  }
-}
-
-// Copies exactly a piece: whole words, a warp's beside each other, then what stands before and behind them.
-template <class T>
-CNN_DEVICE void copy_out(T* tensor, const T* shared, const Piece& piece) {
-  constexpr int V = sizeof(T) == 2 ? 2 : 1;
-  T* const first = tensor + (piece.begin - piece.head);
-  const Index thread = static_cast<Index>(threadIdx.x), end = piece.head + piece.count;
-  const Index from = (piece.head + V - 1) / V * V, to = end / V * V;
-  for (Index i = from + thread * V; i < to; i += static_cast<Index>(blockDim.x) * V)
-    store(first + i, load<V>(shared + i));
-  for (Index i = piece.head + thread; i < min(from, end); i += static_cast<Index>(blockDim.x))
-    first[i] = shared[i];
-  for (Index i = max(to, from) + thread; i < end; i += static_cast<Index>(blockDim.x)) first[i] = shared[i];
-}
-
-// Any filter: each tap of a column finds its elements for itself.
+// Any filter: each tap of a column finds its elements for itself. Elements of the source are `step` apart
+// down a column and `across` along a row; `weights` lie [column][row] of the filter, `slots` apart.
 template <int kChunk, class Walk, class T, int kStrip>
 CNN_DEVICE void add_columns(Strip<T, 1, kStrip>& strip, const Axis& a, const Axis& b, const T* source,
-                            Index first, Index column, const Accumulator<T>* weights, Index slots) {
+                            Index step, Index across, Index first, Index column,
+                            const Accumulator<T>* weights, Index slots) {
 #pragma unroll 1
   for (Index s = 0; s < b.taps; ++s) {
     const Index i = b.source(column, s);
     if (i < 0) continue;
+    const T* const line = source + i * across;
     const Accumulator<T>* const row = weights + s * a.taps * slots;
     Index t = 0;
     if constexpr (kChunk > 0) {
 #pragma unroll 1
       for (; t + kChunk <= a.taps && Walk::can_start(t); t += kChunk) {
-        add_chunk<kChunk, Walk>(strip, a, source + i, b.source_size, Walk::first(a, first, t, kChunk),
-                                row + t * slots, slots);
+        add_chunk<kChunk, Walk>(strip, a, line, step, Walk::first(a, first, t, kChunk), row + t * slots,
+                                slots);
       }
     }
 #pragma unroll 1
-    for (; t < a.taps; ++t) add_tap(strip, a, source + i, b.source_size, first, t, row + t * slots);
+    for (; t < a.taps; ++t) add_tap(strip, a, line, step, first, t, row + t * slots);
   }
 }
 
 // A filter of kChunk x kChunk taps. The rows of the window are found once, for all of its columns; those
-// outside are a row of zeros. `weights` are [column][row] of the filter, `slots` apart.
+// outside are a row of zeros, `zeros` elements from the source.
 template <int kChunk, class Walk, class T, int kStrip>
 CNN_DEVICE void add_square(Strip<T, 1, kStrip>& strip, const Axis& a, const Axis& b, const T* source,
-                           Index zeros, Index first, Index column, const Accumulator<T>* weights,
-                           Index slots) {
+                           Index step, Index across, Index zeros, Index first, Index column,
+                           const Accumulator<T>* weights, Index slots) {
   constexpr int kWindow = Walk::window(kStrip, kChunk);
   const Index top = Walk::first(a, first, 0, kChunk), left = column * b.stride - b.pad;
   const T* row[kWindow];
 #pragma unroll
   for (int i = 0; i < kWindow; ++i)
-    row[i] = source + (a.inside(top + i) ? (top + i) * b.source_size : zeros) + left;
+    row[i] = source + (a.inside(top + i) ? (top + i) * step : zeros) + left * across;
 #pragma unroll
   for (int s = 0; s < kChunk; ++s) {
     if (!b.inside(left + s)) continue;
@@ -99,7 +56,7 @@ CNN_DEVICE void add_square(Strip<T, 1, kStrip>& strip, const Axis& a, const Axis
 #pragma unroll
     for (int turn = 0; turn < kWindow; ++turn) {
       const int i = Walk::turn(turn, kWindow);
-      const auto x = widen(row[i][s]);
+      const auto x = widen(row[i][s * across]);
 #pragma unroll
       for (int o = 0; o < kStrip; ++o) {
 #pragma unroll
@@ -107,6 +64,24 @@ CNN_DEVICE void add_square(Strip<T, 1, kStrip>& strip, const Axis& a, const Axis
           if (Walk::meet(o, t, i, kChunk)) strip.sum[o][0] = multiply_add(x, weight[t], strip.sum[o][0]);
       }
     }
+  }
+}
+
+// The filters of a block's groups to shared memory, widened: weights[column][row][group, filter].
+template <class T>
+CNN_DEVICE void stage_filters(const Correlation& c, const Slab& s, Index first_group,
+                              const T* __restrict__ filter, Accumulator<T>* weights) {
+  const Index channels = extent(c.channels) / extent(s.result_each);
+  for (Index i = static_cast<Index>(threadIdx.x); i < extent(c.batch.slots) * c.a.taps * c.b.taps;
+       i += static_cast<Index>(blockDim.x)) {
+    Index b = i, group = split(b, c.batch.slots);
+    const Index a = split(b, c.batch.taps), which = split(group, s.filters);
+    group += first_group;
+    if (group >= s.all_groups) continue;
+    const std::int64_t f =
+        std::int64_t(c.channels_last ? group : group % channels) * extent(s.filters) + which;
+    weights[i] = widen(filter[f * c.taps.size + c.taps.origin + std::int64_t(a) * c.taps.step_a +
+                              std::int64_t(b) * c.taps.step_b]);
   }
 }
 
@@ -118,93 +93,117 @@ slab_kernel(const Correlation c, const Slab s, const T* __restrict__ source, con
   constexpr int kStrip = strip_of(1, kChunk, Walk::kSparse);
   CNN_DYNAMIC_SHARED(shared);
   A* const weights = reinterpret_cast<A*>(shared);
-  T* const from = reinterpret_cast<T*>(shared + s.memory.source_at);
-  T* const to = reinterpret_cast<T*>(shared + s.memory.result_at);
+  T* const from = reinterpret_cast<T*>(shared + s.source_at);
+  T* const to = reinterpret_cast<T*>(shared + s.result_at);
 
-  Index plane_block = static_cast<Index>(blockIdx.x);
-  const Index first_strip = split(plane_block, c.tiling.strip_blocks) * extent(c.tiling.strips);
-  const Index planes = min(c.tiling.images, s.planes - plane_block * c.tiling.images);
-  const std::int64_t first_plane = std::int64_t(plane_block) * c.tiling.images;
-  const Index width = c.b.result_size;
+  Index block = static_cast<Index>(blockIdx.x);
+  const Index group_block = split(block, s.group_blocks), column_block = split(block, s.column_blocks);
+  const Index first_strip = split(block, s.strip_blocks) * extent(s.strips);
+  const Index first_group = (c.channels_last ? group_block : block) * s.groups;
+  const Index groups = min(s.groups, s.all_groups - first_group);
 
-  // Rows of the result, and of the source that they read, which becomes the source of all that follows.
+  // The results of this block, and what of the source they read, which becomes the source of all that
+  // follows.
   const Index begin = first_strip * kStrip + c.tiling.first_result;
   const Index row_begin = max(begin, Index(0));
-  const Index row_end = min(begin + extent(c.tiling.strips) * kStrip, c.a.result_size);
-  const bool whole = c.tiling.images > 1;  // several planes lie together only as wholes
-  const Index low = whole ? 0 : max(c.a.lowest(row_begin), Index(0));
-  const Index high = whole ? c.a.source_size : min(c.a.highest(row_end - 1) + 1, c.a.source_size);
-  const Axis a = c.a.cut(low, max(high - low, Index(0)));
+  const Index row_end = min(begin + extent(s.strips) * kStrip, c.a.result_size);
+  const Index column_begin = column_block * extent(s.columns);
+  const Index column_end = min(column_begin + extent(s.columns), c.b.result_size);
+  const Axis a = s.all_rows ? c.a : c.a.reached(row_begin, row_end);
+  const Axis b = s.all_columns ? c.b : c.b.reached(column_begin, column_end);
+  const Index top = s.all_rows ? 0 : c.a.first_reached(row_begin);
+  const Index left = s.all_columns ? 0 : c.b.first_reached(column_begin);
 
-  const Index source_plane = a.source_size * c.b.source_size, result_plane = (row_end - row_begin) * width;
-  const Piece in =
-      piece<T>(first_plane * c.source.channel + std::int64_t(low) * c.b.source_size, planes * source_plane);
-  const Piece out =
-      piece<T>(first_plane * c.result.channel + std::int64_t(row_begin) * width, planes * result_plane);
-  for (Index i = static_cast<Index>(threadIdx.x); i < c.b.source_size; i += static_cast<Index>(blockDim.x))
-    reinterpret_cast<T*>(shared + s.memory.zeros_at)[i] = T{};
-  copy_in(from, source, in, std::int64_t(s.planes) * c.source.channel);
+  const Index source_each = extent(s.source_each), result_each = extent(s.result_each);
+  const auto place = [&](const View& view, Index unit, Index row, Index column) {
+    return (c.channels_last ? block * view.image + unit : unit * view.channel) + row * view.a +
+           column * view.b;
+  };
+  const Box in{place(c.source, first_group * source_each, top, left), groups * source_each, a.source_size,
+               b.source_size};
+  const Box out{place(c.result, first_group * result_each, row_begin, column_begin), groups * result_each,
+                row_end - row_begin, column_end - column_begin};
+  const Index zeros_at = (s.zeros_at - s.source_at) / static_cast<Index>(sizeof(T));
+  for (Index i = static_cast<Index>(threadIdx.x); i < b.source_size * s.source.pitch_b;
+       i += static_cast<Index>(blockDim.x))
+    from[zeros_at + i] = T{};
+  copy_in(s.source, in, from, source);
   cp_async_commit();
-  stage<1>(c, filter, weights, 0, 0, 0);
+  stage_filters(c, s, first_group, filter, weights);
   cp_async_wait<0>();
   __syncthreads();
 
-  // Where the row of zeros starts, from the first element of the slab.
-  const Index zeros = (s.memory.zeros_at - s.memory.source_at) / static_cast<Index>(sizeof(T)) - in.head;
   const bool square =
       kChunk > 0 && c.a.taps == kChunk && c.b.taps == kChunk && c.b.dilation == 1 && !c.b.transposed;
+  const Index in_head = head_of(source, in.begin), out_head = head_of(result, out.begin);
+  const Index slots = extent(c.batch.slots), step = s.source.pitch_a, across = s.source.pitch_b;
 
-  const Index items = planes * extent(c.tiling.strips) * width;
+  const Index items = extent(s.units) * extent(s.strips) * extent(s.columns);
   for (Index item = static_cast<Index>(threadIdx.x); item < items; item += static_cast<Index>(blockDim.x)) {
-    Index plane = item;
-    const Index column = split(plane, s.width);
-    const Index first = split(plane, c.tiling.strips) * kStrip + begin;
-    if (first >= c.a.result_size) continue;
-    Index n = static_cast<Index>(first_plane) + plane;
-    const Index channel = split(n, c.channels);
-
+    Index unit, column, strip_here = item;
+    if (c.channels_last) {
+      unit = split(strip_here, s.units);
+      column = split(strip_here, s.columns);
+    } else {
+      column = split(strip_here, s.columns);
+      unit = strip_here;
+      strip_here = split(unit, s.strips);
+    }
+    const Index first = strip_here * kStrip + begin;
+    if (first >= row_end || unit >= out.units || column >= out.columns) continue;
     Strip<T, 1, kStrip> strip;
-    const A start = bias != nullptr ? widen(bias[channel]) : A(0);
+    A start = 0;
+    if (bias != nullptr) {
+      Index channel = first_group * result_each + unit;
+      if (!c.channels_last) channel = split(channel, c.channels);
+      start = widen(bias[channel]);
+    }
 #pragma unroll
     for (int o = 0; o < kStrip; ++o) strip.sum[o][0] = start;
-    const T* const here = from + in.head + plane * source_plane;
-    if (square) {
-      if constexpr (kChunk > 0) {
-        add_square<kChunk, Walk>(strip, a, c.b, here, zeros - plane * source_plane, first, column,
-                                 weights + plane, c.tiling.images);
+
+    Index source_unit = unit;
+    split(source_unit, s.result_each);
+    source_unit *= source_each;
+#pragma unroll 1
+    for (Index term = 0; term < source_each; ++term) {
+      const Index here = in_head + (source_unit + term) * s.source.pitch_unit;
+      const A* const weight = weights + unit * source_each + term;
+      if (square) {
+        if constexpr (kChunk > 0) {
+          add_square<kChunk, Walk>(strip, a, b, from + here, step, across, zeros_at - here, first,
+                                   column_begin + column, weight, slots);
+        }
+      } else {
+        add_columns<kChunk, Walk>(strip, a, b, from + here, step, across, first, column_begin + column,
+                                  weight, slots);
       }
-    } else {
-      add_columns<kChunk, Walk>(strip, a, c.b, here, first, column, weights + plane, c.tiling.images);
     }
 #pragma unroll
     for (int o = 0; o < kStrip; ++o) {
       if (first + o < row_begin || first + o >= row_end) continue;
-      to[out.head + plane * result_plane + (first + o - row_begin) * width + column] =
-          narrow<T>(strip.sum[o][0]);
+      to[out_head + unit * s.result.pitch_unit + (first + o - row_begin) * s.result.pitch_a +
+         column * s.result.pitch_b] = narrow<T>(strip.sum[o][0]);
     }
   }
   __syncthreads();
-  copy_out(result, to, out);
+  copy_out(s.result, out, result, to);
 }
 
 template <class T>
 void launch_slab(Correlation c, const Plan& plan, const CorrelationPointers& pointers,
                  std::uintptr_t stream) {
-  const SlabMemory memory = slab_memory(c, plan, sizeof(T));
-  const std::int64_t strips = strips_along(c.a, plan), planes = std::int64_t(c.images) * c.channels.divisor;
-  Tiling& t = c.tiling;
-  t.first_result = first_result(c.a, plan);
-  t.strips = FastDivide(plan.strips);
-  t.images = plan.images;
-  t.strip_blocks = FastDivide(ceil_div(strips, plan.strips));
-  c.batch = {c.b.taps, FastDivide(c.a.taps), FastDivide(plan.images)};
-  const Slab slab{static_cast<Index>(planes), FastDivide(c.b.result_size), memory};
-  const double blocks = double(t.strip_blocks.divisor) * double(ceil_div(planes, plan.images));
-  if (blocks >= 0x1p31 || planes + plan.images >= INT32_MAX)
+  const Slab slab = slab_of(c, plan, sizeof(T));
+  c.tiling.first_result = first_result(c.a, plan);
+  c.batch = {c.b.taps, FastDivide(c.a.taps), FastDivide(std::int64_t(slab.groups) * slab.filters.divisor)};
+  const double images = c.channels_last ? double(c.images) : double(ceil_div(slab.all_groups, slab.groups));
+  const double units = double(c.images) * c.channels.divisor * c.terms;
+  const double blocks =
+      images * slab.group_blocks.divisor * slab.strip_blocks.divisor * slab.column_blocks.divisor;
+  if (blocks >= 0x1p31 || units + slab.groups >= 0x1p31)
     throw std::invalid_argument("depthwise_conv2d: more than 2^31 blocks or planes");
   const Launch how{dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(plan.workers)),
-                   static_cast<std::size_t>(memory.bytes), stream};
-  launch(kernel_for<T, 7>(
+                   static_cast<std::size_t>(slab.bytes), stream};
+  launch(kernel_for<T>(
              c.a, plan.chunk,
              [](auto chunk, auto walk) { return &slab_kernel<T, decltype(chunk)::value, decltype(walk)>; }),
          how, c, slab, static_cast<const T*>(pointers.source), static_cast<const T*>(pointers.filter),

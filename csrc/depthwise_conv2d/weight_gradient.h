@@ -2,7 +2,7 @@
 // h = p stride_h - pad_h + r dilation_h and w likewise. weight_gradient.cuh has the kernel.
 #pragma once
 
-#include "views.h"
+#include "slab.h"
 
 namespace cnnkernels::depthwise_conv2d {
 
@@ -26,13 +26,61 @@ struct WeightGradient {
   Index tiles_here;                     // of a block
   FastDivide tiles_along;               // tiles of the filter along a
   FastDivide lane_blocks, tile_blocks;  // splits are the rest
-  Index positions_per_split;
+  std::int64_t rounds_per_split;        // of positions, or of boxes
 
-  std::int64_t positions() const { return std::int64_t(images) * strips.divisor * lines.divisor; }
+  CNN_HOST_DEVICE std::int64_t positions() const {
+    return std::int64_t(images) * strips.divisor * lines.divisor;
+  }
+  // What the plan's splits share: positions, or boxes of them.
+  std::int64_t rounds(const Plan& plan) const {
+    if (!plan.slab) return positions();
+    return images * ceil_div(strips.divisor, plan.strips) * ceil_div(b.result_size, plan.lines);
+  }
+  // Threads beside each other: the plan's lanes are vectors of filters, or groups of a slab.
+  std::int64_t threads_lanes(const Plan& plan) const {
+    return plan.slab ? plan.lanes * std::int64_t(multiplier.divisor) : plan.lanes;
+  }
   std::int64_t tiles(const Plan& plan) const {
     return ceil_div(a.taps, tile_taps(plan.chunk)) * ceil_div(b.taps, tile_lines(plan.vector, plan.chunk));
   }
 };
+
+// With slabs a block holds boxes of the error and of what it meets of the input in shared memory, one pair
+// after another. The plan's lanes are groups, its strips and lines the box of the error.
+struct Boxes {
+  Region input, grad_output;
+  Index grad_output_at;  // bytes into shared memory
+  std::int64_t bytes;
+  Index groups, all_groups;    // of a block, of an image
+  FastDivide each;             // filters of a group
+  FastDivide strips, columns;  // of a box
+  FastDivide strip_blocks, column_blocks;
+  bool all_rows, all_columns;  // the input's box is not cut
+};
+
+inline Boxes boxes_of(const WeightGradient& g, const Plan& plan, int element_bytes) {
+  Boxes s{};
+  s.groups = plan.lanes;
+  s.all_groups = g.channels / static_cast<Index>(g.multiplier.divisor);
+  s.each = g.multiplier;
+  s.strips = FastDivide(plan.strips);
+  s.columns = FastDivide(plan.lines);
+  s.strip_blocks = FastDivide(ceil_div(g.strips.divisor, plan.strips));
+  s.column_blocks = FastDivide(ceil_div(g.b.result_size, plan.lines));
+  const std::int64_t rows = std::int64_t(plan.strips) * weight_strip(1);
+  const Extents input{s.all_groups, g.a.source_size, g.b.source_size};
+  const Extents error{g.channels, g.a.result_size, g.b.result_size};
+  const Extents read{s.groups, reach_of(g.a, rows), reach_of(g.b, plan.lines)};
+  const Extents made{s.groups * std::int64_t(s.each.divisor), least(rows, error.rows),
+                     least(plan.lines, error.columns)};
+  s.all_rows = read.rows >= input.rows;
+  s.all_columns = read.columns >= input.columns;
+  s.input = region(g.input, g.channels_last, g.images, input, read, element_bytes);
+  s.grad_output = region(g.grad_output, g.channels_last, g.images, error, made, element_bytes);
+  s.grad_output_at = static_cast<Index>(s.input.bytes(element_bytes));
+  s.bytes = s.input.bytes(element_bytes) + s.grad_output.bytes(element_bytes);
+  return s;
+}
 
 WeightGradient weight_gradient(const Problem& problem, bool along_row);
 

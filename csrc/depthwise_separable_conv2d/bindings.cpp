@@ -35,10 +35,58 @@ void bind_plan(py::module_& m) {
   m.attr("depthwise_separable_conv2d_tiles") = kTileCount;
 }
 
+void bind_backward(py::module_& m) {
+  py::class_<BackwardPlan>(m, "DepthwiseSeparableBackwardPlan", py::module_local())
+      .def(py::init<>())
+      .def_readwrite("reader", &BackwardPlan::reader)
+      .def_readwrite("parts", &BackwardPlan::parts);
+  const py::arg_v plan = py::arg("plan") = static_cast<const BackwardPlan*>(nullptr);
+
+  m.def(
+      "depthwise_separable_conv2d_backward",
+      [](std::uintptr_t grad_output, std::uintptr_t input, std::uintptr_t depthwise_weight,
+         std::uintptr_t pointwise_weight, std::uintptr_t depthwise_bias, std::uintptr_t intermediate,
+         std::uintptr_t grad_intermediate, std::uintptr_t grad_pointwise, std::uintptr_t workspace, int dtype,
+         int layout, const Conv2dGeometry& geometry, std::int64_t filters, int activation,
+         double negative_slope, std::uintptr_t stream, const BackwardPlan* plan) {
+        Problem problem{geometry, filters, static_cast<Layout>(layout), static_cast<DType>(dtype), false};
+        problem.depthwise_activation = static_cast<Activation>(activation);
+        problem.slope = negative_slope;
+        const BackwardTensors tensors{
+            pointer(grad_output),       pointer(input),          pointer(depthwise_weight),
+            pointer(pointwise_weight),  pointer(depthwise_bias), pointer(intermediate),
+            pointer(grad_intermediate), pointer(grad_pointwise), pointer(workspace)};
+        backward(problem, tensors, stream, plan);
+      },
+      py::arg("grad_output"), py::arg("input"), py::arg("depthwise_weight"), py::arg("pointwise_weight"),
+      py::arg("depthwise_bias"), py::arg("intermediate"), py::arg("grad_intermediate"),
+      py::arg("grad_pointwise"), py::arg("workspace"), py::arg("dtype"), py::arg("layout"),
+      py::arg("geometry"), py::arg("filters"), py::arg("activation"), py::arg("negative_slope"),
+      py::arg("stream"), plan);
+
+  m.def(
+      "depthwise_separable_conv2d_backward_workspace",
+      [](int dtype, int layout, const Conv2dGeometry& geometry, std::int64_t filters,
+         const BackwardPlan* plan) {
+        const Problem problem{geometry, filters, static_cast<Layout>(layout), static_cast<DType>(dtype),
+                              false};
+        return backward_workspace(problem, plan);
+      },
+      py::arg("dtype"), py::arg("layout"), py::arg("geometry"), py::arg("filters"), plan);
+
+  m.def(
+      "depthwise_separable_conv2d_fuses_backward",
+      [](int dtype, std::int64_t filters, bool tf32) {
+        return fuses_backward({Conv2dGeometry{}, filters, Layout::nhwc, static_cast<DType>(dtype), tf32});
+      },
+      "Does the fused backward pay?", py::arg("dtype"), py::arg("filters"), py::arg("tf32"));
+}
+
 }  // namespace
 
 void bind_depthwise_separable_conv2d(py::module_& m) {
   bind_plan(m);
+  bind_backward(m);
   const py::arg_v plan = py::arg("plan") = static_cast<const Plan*>(nullptr);
 
   m.def(

@@ -48,6 +48,37 @@ void forward(const Problem& problem, const Tensors& tensors, std::uintptr_t stre
 void intermediate(const Problem& problem, const Tensors& tensors, std::uintptr_t stream,
                   const Plan* plan = nullptr);
 
+// With g the error of y (already through b'):
+//
+//   grad_intermediate[n, m, p, q] = a'(z[n, m, p, q]) sum over k of wp[k, m] g[n, k, p, q]
+//   grad_pointwise[k, m] = sum over n, p, q of g[n, k, p, q] a(z[n, m, p, q])
+//
+// rounded where two layers one after the other would round. Either result may be null.
+struct BackwardTensors {
+  const void* grad_output = nullptr;
+  const void* input = nullptr;
+  const void* depthwise_weight = nullptr;
+  const void* pointwise_weight = nullptr;
+  const void* depthwise_bias = nullptr;  // or null
+  const void* intermediate = nullptr;    // z, where it was saved; null: it is made anew
+  void* grad_intermediate = nullptr;
+  void* grad_pointwise = nullptr;
+  void* workspace = nullptr;  // backward_workspace() bytes, where grad_pointwise is asked for
+};
+
+struct BackwardPlan {
+  Reader reader = Reader::elements;
+  int parts = 1;  // of the pixels, at most; each has sums of grad_pointwise of its own
+};
+
+std::size_t backward_workspace(const Problem& problem, const BackwardPlan* plan = nullptr);
+
+void backward(const Problem& problem, const BackwardTensors& tensors, std::uintptr_t stream,
+              const BackwardPlan* plan = nullptr);
+
+// Does backward() pay, beside the gradients of two layers one after the other? See select.h.
+bool fuses_backward(const Problem& problem);
+
 // What select.h would do on a GPU for tensors aligned to 16 bytes.
 Plan plan_for(const Problem& problem, const Machine& machine);
 

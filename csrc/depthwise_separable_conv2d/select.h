@@ -129,6 +129,17 @@ inline Plan select(const Problem& problem, const Tensors& at, const Machine& mac
   return best;
 }
 
+// The backward kernel makes the intermediate anew for every 256 bytes of filters, which 16-bit types pay for
+// up to 4 times by the traffic they save. fp32 multiplies on CUDA cores there, once; where tf32 may be used
+// the two layers' own kernels have tensor cores. fp64 is memory-bound nowhere; it is fused so that one kernel
+// serves every way of checking it.
+inline bool backward_pays(const Problem& problem) {
+  if (problem.dtype == DType::float64) return true;
+  const std::int64_t filters_once = 256 / bytes_of(problem.dtype);
+  return problem.dtype == DType::float32 ? !problem.tf32 && problem.filters <= filters_once
+                                         : problem.filters <= 4 * filters_once;
+}
+
 inline void refuse(const Plan& plan, const char* why) {
   throw std::invalid_argument("depthwise_separable_conv2d: the plan '" + describe(plan) +
                               "' cannot serve this problem: " + why);

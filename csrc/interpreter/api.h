@@ -46,6 +46,16 @@ void warp_meet(unsigned mask, void* mine, FunctionRef<void(void* const lane_valu
 void warpgroup_meet(void* mine, FunctionRef<void(void* const thread_values[128])> body, const char* what,
                     Site site);
 
+// The blocks of a cluster run side by side. Shared memory of another one is reached by what lies at the same
+// place here: peer_pointer faults unless `rank` is in the cluster and that block has not ended. (Addresses of
+// all blocks' shared memory are of one kind: shared_address gives the one within its block.)
+unsigned cluster_rank();
+unsigned cluster_size();
+void* peer_pointer(const void* shared, unsigned rank, const char* what, Site site);
+// The barrier of all threads of a cluster: each arrives, then waits, once a phase.
+void cluster_arrive(Site site);
+void cluster_wait(Site site);
+
 // Shared memory.
 bool is_shared(const void* pointer, std::size_t bytes);  // wholly inside this block's shared memory
 std::uint32_t shared_address(const void* pointer);       // the 32-bit address hardware would see
@@ -68,9 +78,9 @@ Delivery delivery();
 std::uint64_t deliver_later(std::function<void()> action);  // returns a ticket
 void finish(std::uint64_t ticket);                          // runs it now if it has not run
 
-// In a delivered action: have the thread that issued it, or all threads of the block, ended already?
+// In a delivered action: have the thread that issued it, or all threads of a block, ended already?
 bool thread_ended();
-bool block_ended();
+bool block_ended(unsigned rank);
 
 // Adds to a count that _interpreter.statistics() shows; `name` is a literal.
 void count(const char* name, std::uint64_t amount = 1);
@@ -83,11 +93,14 @@ void count(const char* name, std::uint64_t amount = 1);
 //   happens_before(const void*)  happens_after(const void*)  touch_read(const void*, size_t) touch_write(...)
 // They are in sanitizers.h.
 
-// A slot of T for this CUDA thread, or for this block, made on first use and destroyed with the block.
+// A slot of T for this CUDA thread, for this block, or for another one of the cluster, made on first use and
+// destroyed with the block.
 template <class T>
 T& thread_state();
 template <class T>
 T& block_state();
+template <class T>
+T& block_state(unsigned rank);
 
 }  // namespace cnnkernels::interpreter
 

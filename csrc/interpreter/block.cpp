@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "cluster.h"
+
 namespace cnnkernels::interpreter {
 
 constinit thread_local Thread* current = nullptr;
@@ -15,7 +17,8 @@ unsigned new_slot() {
   return slots++;
 }
 
-Block::Block() : threads_(new Thread[kMostThreads]), fibers_(new Fiber[kMostThreads]) {
+Block::Block(Cluster& cluster)
+    : cluster(cluster), threads_(new Thread[kMostThreads]), fibers_(new Fiber[kMostThreads]) {
   for (unsigned i = 0; i < kMostThreads; ++i) {
     Thread& t = threads_[i];
     t.view = this;
@@ -28,18 +31,18 @@ Block::Block() : threads_(new Thread[kMostThreads]), fibers_(new Fiber[kMostThre
   }
 }
 
-void Block::begin(const Work& work, std::uint64_t linear) {
+void Block::begin(const Work& work, uint3 at, unsigned rank, std::uint64_t seed) {
   grid_dim = work.grid;
   block_dim = work.block;
-  index = {static_cast<unsigned>(linear % grid_dim.x),
-           static_cast<unsigned>(linear / grid_dim.x % grid_dim.y),
-           static_cast<unsigned>(linear / grid_dim.x / grid_dim.y)};
+  index = at;
+  cluster_rank = rank;
+  cluster_size = work.cluster.x * work.cluster.y * work.cluster.z;
   threads = block_dim.x * block_dim.y * block_dim.z;
   warps_ = (threads + kWarpSize - 1) / kWarpSize;
   threads_alive_ = threads;
   work_ = &work;
   order = work.schedule.order;
-  random.state = work.schedule.seed * 0x9e3779b97f4a7c15u + linear;
+  random.state = seed;
   random.next();
   deliveries.begin_block(work.schedule.delivery);
   shared.begin_block(work.shared_bytes);
@@ -58,15 +61,16 @@ void Block::begin(const Work& work, std::uint64_t linear) {
 #if defined(CNN_TSAN)
   race_threads_.next_block();
 #endif
-  uint3 at{0, 0, 0};
+  uint3 place{0, 0, 0};
   for (unsigned i = 0; i < threads; ++i) {
-    threads_[i].index = at;
+    threads_[i].index = place;
+    threads_[i].in_cluster_barrier = false;
     threads_[i].wait.kind = Wait::Kind::nothing;
-    if (++at.x == block_dim.x) {
-      at.x = 0;
-      if (++at.y == block_dim.y) {
-        at.y = 0;
-        ++at.z;
+    if (++place.x == block_dim.x) {
+      place.x = 0;
+      if (++place.y == block_dim.y) {
+        place.y = 0;
+        ++place.z;
       }
     }
     Fiber& fiber = fibers_[i];
@@ -79,34 +83,12 @@ void Block::begin(const Work& work, std::uint64_t linear) {
   }
 }
 
-std::optional<KernelFault> Block::run(const Work& work, std::uint64_t linear) {
-  failure_.reset();
-  try {
-    begin(work, linear);
-    adopt(host_);
-    current = &next();
-    signal_host = &host_;
-    switch_fiber(host_, *current->fiber);
-    signal_host = nullptr;
-    if (crash.signal != 0) {
-      arrived_from_signal(host_);
-      failure_.emplace(describe(crash), nullptr, 0, *this, current);
-      crash = {};
-    }
-    if (!failure_) {
-      deliveries.run_all();
-      check_overrun({}, nullptr);
-    }
-  } catch (const KernelFault& e) {
-    failure_ = e;
-  }
-  current = nullptr;
-  end();
-  ++statistics.blocks;
-  return std::move(failure_);
+void Block::check_end() {
+  deliveries.run_all();
+  check_overrun({}, nullptr);
 }
 
-void Block::end() {
+void Block::end([[maybe_unused]] bool failed) {
   const Unchecked unchecked;
   deliveries.begin_block(deliveries.policy());
   for (Slot& slot : slots) {
@@ -114,8 +96,9 @@ void Block::end() {
     slot = {};
   }
   shared.end_block();
+  ++statistics.blocks;
 #if defined(CNN_TSAN)
-  if (failure_) race_threads_.forget();
+  if (failed) race_threads_.forget();
 #endif
 }
 
@@ -124,30 +107,31 @@ void Block::end() {
 void Block::thread_main() {
   Thread& self = *current;
   Block& block = *self.block;
+  std::optional<KernelFault>& failure = block.cluster.failure;
   entered(*self.fiber);
   happens_after(block.work_);
   const auto guarded = [&](auto&& step) {
     try {
       step();
     } catch (const KernelFault& e) {
-      block.failure_ = e;
+      failure = e;
     } catch (const std::exception& e) {
-      block.failure_.emplace(std::string("C++ exception in a kernel: ") + e.what(), nullptr, 0, block, &self);
+      failure.emplace(std::string("C++ exception in a kernel: ") + e.what(), nullptr, 0, block, &self);
     } catch (...) {
-      block.failure_.emplace("C++ exception in a kernel", nullptr, 0, block, &self);
+      failure.emplace("C++ exception in a kernel", nullptr, 0, block, &self);
     }
     current = &self;  // a fault in another thread's name leaves that one there
   };
   guarded([&] { (*block.work_->kernel)(); });
   Thread* next = nullptr;
-  if (!block.failure_) {
+  if (!failure) {
     guarded([&] {
       block.finish_thread(self);
-      if (block.threads_alive_ == 0) return;
+      if (block.cluster.threads_alive() == 0) return;
       next = &block.next();
     });
   }
-  Fiber* to = &block.host_;
+  Fiber* to = &block.cluster.host;
   if (next != nullptr) {
     current = next;
     to = next->fiber;
@@ -157,6 +141,9 @@ void Block::thread_main() {
 
 void Block::finish_thread(Thread& t) {
   happens_before(work_->kernel);  // the launch is over when all its threads are
+  if (t.in_cluster_barrier) {
+    throw KernelFault("the thread ended between cluster_arrive and cluster_wait", nullptr, 0, *this, &t);
+  }
   const std::uint32_t bit = 1u << t.lane;
   alive_[t.warp] &= ~bit;
   --threads_alive_;

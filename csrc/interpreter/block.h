@@ -1,4 +1,5 @@
 // One block at work on one OS thread: its CUDA threads, who of them may run, and what the others wait for.
+// Blocks of a cluster share the OS thread (cluster.h).
 #pragma once
 
 #include <cstdint>
@@ -45,8 +46,10 @@ struct Statistics {
   std::vector<std::pair<const char*, std::uint64_t>> counts;  // those of count()
 };
 
+class Cluster;
+
 struct Work {
-  dim3 grid, block;
+  dim3 grid, block, cluster;
   std::size_t shared_bytes = 0;
   const FunctionRef<void()>* kernel = nullptr;
   Schedule schedule;
@@ -54,9 +57,17 @@ struct Work {
 
 class Block : public BlockView {
  public:
-  Block();
-  // Runs block number `linear` of the launch on the calling OS thread. The fault, if there was one.
-  std::optional<KernelFault> run(const Work& work, std::uint64_t linear);
+  explicit Block(Cluster& cluster);
+
+  // Makes it the block at `at` of the launch, with all its threads about to begin; `seed` is of what is
+  // random in it.
+  void begin(const Work& work, uint3 at, unsigned rank, std::uint64_t seed);
+  // After its last thread: copies on their way arrive, red zones are looked at.
+  void check_end();
+  void end(bool failed);
+  // The next thread that can run; null: none can.
+  Thread* next_runnable() { return order == Order::random ? next_at_random() : next_in_order(); }
+  Thread& next();
 
   // Called by the running CUDA thread, `self`. suspend(): it is marked as unable to run, others go on, it
   // returns when it was made runnable and its turn came. pass(): it stays runnable, but others may go first.
@@ -75,8 +86,11 @@ class Block : public BlockView {
                       Site site);
   void release(Barrier& barrier);
   std::string waits() const;  // what the threads wait for, one line each kind
+  Site first_wait() const;    // of the first thread that is alive
+  std::string describe(const Crash& crash) const;
   void check_overrun(Site site, const Thread* thread);
 
+  Cluster& cluster;
   Order order = Order::ordered;
   Random random;
   SharedMemory shared;
@@ -89,17 +103,12 @@ class Block : public BlockView {
 
  private:
   static void thread_main();
-  void begin(const Work& work, std::uint64_t linear);
-  void end();
   void finish_thread(Thread& t);
-  Thread& next();
   Thread* next_in_order();
   Thread* next_at_random();
   Thread* runnable_in(std::uint32_t warp);
   Thread* poll(std::uint32_t warp);
   bool poll_one(Thread& t);
-  [[noreturn]] void deadlock();
-  std::string describe(const Crash& crash) const;
 
   std::uint32_t runnable_[kMostWarps] = {}, polling_[kMostWarps] = {}, alive_[kMostWarps] = {};
   unsigned warps_ = 0, threads_alive_ = 0;
@@ -107,14 +116,12 @@ class Block : public BlockView {
   std::uint32_t turn_lane_[kMostWarps] = {};  // the same within each warp
   unsigned turns_in_warp_ = 0;
   const Work* work_ = nullptr;
-  std::optional<KernelFault> failure_;
   Stacks stacks_;
 #if defined(CNN_TSAN)
   RaceThreads race_threads_;
 #endif
   std::unique_ptr<Thread[]> threads_;
   std::unique_ptr<Fiber[]> fibers_;
-  Fiber host_;
 };
 
 // The crash of the CUDA thread that ran on this OS thread; its host looks here after every return.

@@ -1,8 +1,8 @@
-// The report of a block in which nothing can go on.
+// The report of a cluster in which nothing can go on.
 #include <cstdio>
 #include <map>
 
-#include "block.h"
+#include "cluster.h"
 
 namespace cnnkernels::interpreter {
 namespace {
@@ -75,17 +75,28 @@ std::string Block::waits() const {
   return report;
 }
 
-void Block::deadlock() {
-  // The place is that of the first thread that waits; all are in the message.
-  Site site{};
+Site Block::first_wait() const {
   for (unsigned i = 0; i < threads; ++i) {
     const Thread& t = threads_[i];
-    if ((alive_[t.warp] >> t.lane & 1u) == 0) continue;
-    site = t.wait.site;
-    break;
+    if ((alive_[t.warp] >> t.lane & 1u) != 0) return t.wait.site;
   }
-  throw KernelFault("deadlock: no thread of the block can go on. They wait for" + waits() + "\n ",
-                    site.file_name(), site.line(), *this, nullptr);
+  return {};
+}
+
+void Cluster::deadlock() {
+  // The place is that of the first thread that waits; all are in the message.
+  const Block* first = nullptr;
+  std::string waits;
+  for (unsigned rank = 0; rank < size_; ++rank) {
+    const Block& block = *blocks_[rank];
+    if (first == nullptr && block.threads_alive() != 0) first = &block;
+    if (size_ > 1) waits += "\n block " + text(block.index);
+    waits += block.waits();
+  }
+  const Site site = first->first_wait();
+  throw KernelFault(std::string("deadlock: no thread of the ") + (size_ > 1 ? "cluster" : "block") +
+                        " can go on. They wait for" + waits + "\n ",
+                    site.file_name(), site.line(), *first, nullptr);
 }
 
 }  // namespace cnnkernels::interpreter

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "block.h"
+#include "cluster.h"
 
 namespace cnnkernels::interpreter {
 
@@ -41,7 +41,7 @@ std::uint64_t deliver_later(std::function<void()> action) {
   return current->block->deliveries.add(std::move(action));
 }
 bool thread_ended() { return (current->block->alive(current->warp) >> current->lane & 1u) == 0; }
-bool block_ended() { return current->block->threads_alive() == 0; }
+bool block_ended(unsigned rank) { return current->block->cluster.block(rank).threads_alive() == 0; }
 void finish(std::uint64_t ticket) { current->block->deliveries.finish(ticket); }
 
 }  // namespace cnnkernels::interpreter

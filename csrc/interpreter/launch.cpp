@@ -1,4 +1,4 @@
-// Runs a grid: its blocks are handed out to a pool of OS threads, one block at a time each.
+// Runs a grid: its blocks are handed out to a pool of OS threads, one block (or cluster) at a time each.
 #include "launch.h"
 
 #include <pthread.h>
@@ -13,7 +13,7 @@
 #include <thread>
 #include <vector>
 
-#include "block.h"
+#include "cluster.h"
 
 namespace cnnkernels::interpreter {
 namespace {
@@ -34,9 +34,14 @@ void check_extents(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
     throw std::runtime_error(joined("a grid has 1 to 2147483647 x 65535 x 65535 blocks", grid, block));
   }
-  if (cluster.x != 1 || cluster.y != 1 || cluster.z != 1) {
-    throw std::runtime_error("launching a kernel: the interpreter runs clusters of one block, got " +
-                             text(cluster));
+  constexpr std::uint64_t kMostOfCluster = 8;  // what every GPU that has clusters can run
+  const std::uint64_t blocks = std::uint64_t(cluster.x) * cluster.y * cluster.z;
+  if (blocks == 0 || blocks > kMostOfCluster) {
+    throw std::runtime_error("launching a kernel: a cluster has 1 to 8 blocks, got " + text(cluster));
+  }
+  if (grid.x % cluster.x != 0 || grid.y % cluster.y != 0 || grid.z % cluster.z != 0) {
+    throw std::runtime_error("launching a kernel: the grid " + text(grid) +
+                             " is no multiple of the cluster " + text(cluster));
   }
   if (shared_bytes > SharedMemory::kMostBytes) {
     throw std::runtime_error("launching a kernel: " + std::to_string(shared_bytes) +
@@ -44,7 +49,7 @@ void check_extents(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes
   }
 }
 
-// The order in which blocks are begun: a permutation that needs no memory.
+// The order in which blocks (clusters, where there are some) are begun: a permutation that needs no memory.
 class BlockOrder {
  public:
   BlockOrder(const Schedule& schedule, std::uint64_t blocks) : order_(schedule.order), blocks_(blocks) {
@@ -73,28 +78,28 @@ class BlockOrder {
   std::uint64_t blocks_, first_ = 0, step_ = 1;
 };
 
-// Blocks with their stacks and shared memory, kept between launches.
-class BlockPool {
+// Clusters of blocks with their stacks and shared memory, kept between launches.
+class ClusterPool {
  public:
-  std::unique_ptr<Block> take() {
+  std::unique_ptr<Cluster> take() {
     {
       const std::lock_guard lock(mutex_);
       if (!free_.empty()) {
-        auto block = std::move(free_.back());
+        auto cluster = std::move(free_.back());
         free_.pop_back();
-        return block;
+        return cluster;
       }
     }
-    return std::make_unique<Block>();
+    return std::make_unique<Cluster>();
   }
-  void give(std::unique_ptr<Block> block) {
+  void give(std::unique_ptr<Cluster> cluster) {
     const std::lock_guard lock(mutex_);
-    free_.push_back(std::move(block));
+    free_.push_back(std::move(cluster));
   }
 
  private:
   std::mutex mutex_;
-  std::vector<std::unique_ptr<Block>> free_;
+  std::vector<std::unique_ptr<Cluster>> free_;
 };
 
 class Totals {
@@ -123,22 +128,22 @@ class Totals {
 
 class Grid {
  public:
-  Grid(const Work& work, std::uint64_t blocks) : work_(work), order_(work.schedule, blocks), end_(blocks) {}
+  Grid(const Work& work, std::uint64_t clusters)
+      : work_(work), order_(work.schedule, clusters), end_(clusters) {}
 
-  // Runs blocks until there are no more. Called by every OS thread that takes part; throws nothing.
-  void take_part(BlockPool& pool, Totals& totals) {
+  // Runs clusters until there are no more. Called by every OS thread that takes part; throws nothing.
+  void take_part(ClusterPool& pool, Totals& totals) {
     std::uint64_t position = 0;
     try {
       catch_signals();
-      std::unique_ptr<Block> block = pool.take();
+      std::unique_ptr<Cluster> cluster = pool.take();
       while ((position = next_.fetch_add(1, std::memory_order_relaxed)) <
              end_.load(std::memory_order_relaxed)) {
-        if (auto failure = block->run(work_, order_.at(position)))
+        if (auto failure = cluster->run(work_, order_.at(position)))
           fail(position, std::make_exception_ptr(*failure));
       }
-      totals.add(block->statistics);
-      block->statistics = {};
-      pool.give(std::move(block));
+      for (const Statistics& statistics : cluster->take_statistics()) totals.add(statistics);
+      pool.give(std::move(cluster));
     } catch (...) {
       fail(position, std::current_exception());
     }
@@ -147,7 +152,7 @@ class Grid {
   std::exception_ptr failure() const { return failure_; }
 
  private:
-  // Blocks before the failed one have all been begun and will end: the first failure in order is the one
+  // Those before the failed one have all been begun and will end: the first failure in order is the one
   // reported, whatever the number of OS threads.
   void fail(std::uint64_t position, std::exception_ptr failure) {
     const std::lock_guard lock(mutex_);
@@ -168,10 +173,10 @@ class Grid {
 // The OS threads that help. One launch at a time has them; a launch that finds them taken runs alone.
 class Machine {
  public:
-  void run(const Work& work, std::uint64_t blocks) {
-    Grid grid(work, blocks);
+  void run(const Work& work, std::uint64_t clusters) {
+    Grid grid(work, clusters);
     const bool helped =
-        work.schedule.os_threads > 1 && blocks > 1 && call_helpers(grid, work.schedule.os_threads - 1);
+        work.schedule.os_threads > 1 && clusters > 1 && call_helpers(grid, work.schedule.os_threads - 1);
     grid.take_part(pool_, totals);
     if (helped) dismiss_helpers();
     if (grid.failure()) std::rethrow_exception(grid.failure());
@@ -217,7 +222,7 @@ class Machine {
   std::condition_variable called_, done_;
   Grid* grid_ = nullptr;
   unsigned helpers_ = 0, places_ = 0, active_ = 0;
-  BlockPool pool_;
+  ClusterPool pool_;
 };
 
 // Never destroyed: helpers may be waiting in it when the process ends.
@@ -238,7 +243,7 @@ Machine& machine() {
 void run(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes, FunctionRef<void()> kernel) {
   check_extents(grid, block, cluster, shared_bytes);
   if (current != nullptr) fault({}, "a kernel launched a kernel");
-  const Work work{grid, block, shared_bytes, &kernel, schedule()};
+  const Work work{grid, block, cluster, shared_bytes, &kernel, schedule()};
   void* const token = hooks.before != nullptr ? hooks.before() : nullptr;
   struct After {
     void* token;
@@ -247,7 +252,7 @@ void run(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes, Function
     }
   } after{token};
   happens_before(&work);
-  machine().run(work, std::uint64_t(grid.x) * grid.y * grid.z);
+  machine().run(work, std::uint64_t(grid.x / cluster.x) * (grid.y / cluster.y) * (grid.z / cluster.z));
   happens_after(&kernel);
 }
 

@@ -2,7 +2,7 @@
 // to directly.
 #include <bit>
 
-#include "block.h"
+#include "cluster.h"
 
 namespace cnnkernels::interpreter {
 namespace {
@@ -29,13 +29,8 @@ void Block::pass(Thread& self) {
 Thread& Block::next() {
   if (!deliveries.empty() && deliveries.random() && (random.next() & 7) == 0) deliveries.run_random(random);
   for (;;) {
-    if (Thread* t = order == Order::random ? next_at_random() : next_in_order()) return *t;
-    if (deliveries.empty()) deadlock();
-    if (deliveries.random()) {
-      deliveries.run_random(random);
-    } else {
-      deliveries.run_one(0);
-    }
+    if (Thread* t = cluster.size() == 1 ? next_runnable() : cluster.next_runnable(*this)) return *t;
+    if (!cluster.deliver_one(*this)) cluster.deadlock();
   }
 }
 

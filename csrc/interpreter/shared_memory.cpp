@@ -8,7 +8,7 @@
 #include <cstring>
 #include <new>
 
-#include "block.h"
+#include "cluster.h"
 #include "fault.h"
 
 namespace cnnkernels::interpreter {
@@ -143,7 +143,14 @@ bool SharedMemory::holds(const void* pointer, std::size_t bytes) const {
 bool is_shared(const void* pointer, std::size_t bytes) {
   return current->block->shared.holds(pointer, bytes);
 }
-std::uint32_t shared_address(const void* pointer) { return current->block->shared.address_of(pointer); }
+std::uint32_t shared_address(const void* pointer) {
+  Cluster& cluster = current->block->cluster;
+  for (unsigned rank = 0; rank < cluster.size(); ++rank) {
+    const SharedMemory& shared = cluster.block(rank).shared;
+    if (shared.holds(pointer, 0)) return shared.address_of(pointer);
+  }
+  return current->block->shared.address_of(pointer);
+}
 void* shared_pointer(std::uint32_t address) { return current->block->shared.pointer_to(address); }
 void* dynamic_shared() { return current->block->shared.dynamic(); }
 void* shared_array(const SharedArray& key, std::size_t bytes, std::size_t alignment) {

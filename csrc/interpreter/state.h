@@ -30,6 +30,7 @@ struct BlockView {
   uint3 index{};
   dim3 block_dim, grid_dim;
   unsigned threads = 0;
+  unsigned cluster_rank = 0, cluster_size = 1;
   Slot slots[kMostSlots];
 };
 
@@ -50,6 +51,8 @@ struct Thread {
   Block* block = nullptr;
   Fiber* fiber = nullptr;
   std::uint32_t linear = 0, warp = 0, lane = 0;
+  bool in_cluster_barrier = false;  // has it arrived there and not waited yet?
+  std::uint64_t cluster_phase = 0;  // of that barrier, when it arrived
   Wait wait;
 };
 
@@ -73,13 +76,24 @@ T& thread_state() {
   return static_cast<T*>(slot.objects)[current->linear];
 }
 
+// Of the block with this rank in the running thread's cluster.
+BlockView& block_view(unsigned rank);
+
 template <class T>
-T& block_state() {
-  Slot& slot = current->view->slots[block_slot<T>];
+T& block_state_in(BlockView& view) {
+  Slot& slot = view.slots[block_slot<T>];
   if (slot.objects == nullptr) {
     slot = {new T(), [](void* object) { delete static_cast<T*>(object); }};
   }
   return *static_cast<T*>(slot.objects);
+}
+template <class T>
+T& block_state() {
+  return block_state_in<T>(*current->view);
+}
+template <class T>
+T& block_state(unsigned rank) {
+  return block_state_in<T>(block_view(rank));
 }
 
 }  // namespace cnnkernels::interpreter

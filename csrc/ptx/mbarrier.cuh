@@ -68,6 +68,19 @@ CNN_DEVICE void mbarrier_arrive(Mbarrier* barrier CNN_SITE) {
 #endif
 }
 
+// The same on the barrier that lies at the same place in the block with this rank in the cluster
+// (cluster.cuh), which must not have ended; rank may be the calling block's own. It gives back what was read:
+// what the thread wrote to memory before is not sure to be visible to the other block. Needs sm_90.
+CNN_DEVICE void mbarrier_arrive_cluster(Mbarrier* barrier, unsigned rank CNN_SITE) {
+#if defined(CNN_INTERPRETER)
+  model::mbarrier_arrive_cluster(barrier, rank, site);
+#else
+  std::uint32_t there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(barrier)), "r"(rank));
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(there) : "memory");
+#endif
+}
+
 // Adds to the bytes the phase waits for, without arriving. Needs sm_90.
 CNN_DEVICE void mbarrier_expect_bytes(Mbarrier* barrier, unsigned bytes CNN_SITE) {
 #if defined(CNN_INTERPRETER)

@@ -32,9 +32,11 @@ struct Mma {
 template <>
 struct Mma<tf32> : Mma<float> {};
 template <>
-struct Mma<std::int8_t> : Mma<unsigned char> {
+struct Mma<std::int8_t> : Mma<char> {
   using Accumulator = std::int32_t;
 };
+template <>
+struct Mma<std::uint8_t> : Mma<std::int8_t> {};  // A is unsigned, B is signed
 template <>
 struct Mma<double> {
   using Operand = double;
@@ -66,6 +68,7 @@ CNN_MMA(float16, "m16n8k16.row.col.f32.f16.f16.f32", "+f")
 CNN_MMA(bfloat16, "m16n8k16.row.col.f32.bf16.bf16.f32", "+f")
 CNN_MMA(tf32, "m16n8k8.row.col.f32.tf32.tf32.f32", "+f")
 CNN_MMA(std::int8_t, "m16n8k32.row.col.s32.s8.s8.s32", "+r")
+CNN_MMA(std::uint8_t, "m16n8k32.row.col.s32.u8.s8.s32", "+r")
 #undef CNN_MMA
 
 template <>
@@ -77,7 +80,7 @@ CNN_DEVICE void mma<double>(double (&d)[2], const double (&a)[1], const double (
 
 #endif
 
-// All 32 lanes of the warp call it together. int8 sums wrap modulo 2^32; float and double
+// All 32 lanes of the warp call it together. int8 and uint8 sums wrap modulo 2^32; float and double
 // sums have an order of the hardware's own.
 template <class In, int MT, int NT>
 CNN_DEVICE void mma_tile(typename Mma<In>::Accumulator (&d)[MT][NT][Mma<In>::d],

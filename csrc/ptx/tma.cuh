@@ -8,7 +8,7 @@
 // stored data itself, bulk_wait. Data that threads wrote to shared memory need fence_proxy_async() by each of
 // them and a barrier before the store.
 //
-// Multicast to a cluster will be an overload with a mask of its blocks after the mbarrier.
+// tma_multicast.cuh copies to several blocks of a cluster at once.
 #pragma once
 
 #include "mbarrier.cuh"
@@ -42,7 +42,7 @@ CNN_DEVICE void tma_load(void* shared, const TensorMap& map, Mbarrier* full,
                          const int (&corner)[Rank] CNN_SITE) {
   static_assert(Rank >= 1 && Rank <= 5, "a tensor map has 1 to 5 dimensions");
 #if defined(CNN_INTERPRETER)
-  model::tma_load_tile(shared, map, full, corner, Rank, site);
+  model::tma_load_tile(shared, map, full, 1u << interpreter::cluster_rank(), corner, Rank, site);
 #else
   const std::uint32_t to = shared_address(shared), barrier = shared_address(full);
   const std::uint64_t from = map_address(map);
@@ -91,7 +91,7 @@ CNN_DEVICE void tma_load(void* shared, const TensorMap& map, Mbarrier* full, con
                          const int (&tap)[Rank - 2] CNN_SITE) {
   static_assert(Rank >= 3 && Rank <= 5, "im2col works on 3 to 5 dimensions");
 #if defined(CNN_INTERPRETER)
-  model::tma_load_im2col(shared, map, full, start, tap, Rank, site);
+  model::tma_load_im2col(shared, map, full, 1u << interpreter::cluster_rank(), start, tap, Rank, site);
 #else
   const std::uint32_t to = shared_address(shared), barrier = shared_address(full);
   const std::uint64_t from = map_address(map);

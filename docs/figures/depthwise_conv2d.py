@@ -58,7 +58,7 @@ def forward_reads(module: Any, g: Conv2dGeometry, layout: Layout) -> float:
     if layout is Layout.NHWC:
         rows, columns = plan.lines, plan.strips * strip
     else:
-        rows, columns = plan.strips * strip, g.q
+        rows, columns = plan.strips * strip, plan.lines
     return patch(rows, g.p, g.r, g.stride_h, g.h) * patch(columns, g.q, g.s, g.stride_w, g.w)
 
 

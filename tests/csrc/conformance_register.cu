@@ -160,6 +160,8 @@ CNN_TEST(mma) {
       return launch_mma<tf32>(arguments);
     case tests::Format::int8:
       return launch_mma<std::int8_t>(arguments);
+    case tests::Format::uint8:
+      return launch_mma<std::uint8_t>(arguments);
     case tests::Format::float64:
       return launch_mma<double>(arguments);
   }

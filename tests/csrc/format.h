@@ -3,6 +3,6 @@
 
 namespace cnnkernels::tests {
 
-enum class Format : int { float16, bfloat16, tf32, int8, float64 };
+enum class Format : int { float16, bfloat16, tf32, int8, float64, uint8 };
 
 }  // namespace cnnkernels::tests

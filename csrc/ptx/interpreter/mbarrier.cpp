@@ -38,9 +38,9 @@ std::string describe(Mbarrier* barrier, const State& state) {
          " bytes missing)";
 }
 
-State& find(Mbarrier* barrier, const char* what, Site site) {
-  interpreter::check_shared(barrier, sizeof(Mbarrier), alignof(Mbarrier), what, site);
-  auto& states = interpreter::block_state<States>();
+// Of the block with this rank in the cluster.
+State& find_in(unsigned rank, Mbarrier* barrier, const char* what, Site site) {
+  auto& states = interpreter::block_state<States>(rank);
   const auto found = states.find(barrier);
   if (found == states.end()) {
     fault(site, std::string(what) + ": " + name(barrier) +
@@ -49,6 +49,11 @@ State& find(Mbarrier* barrier, const char* what, Site site) {
   if (barrier->state != kAlive)
     fault(site, std::string(what) + ": " + name(barrier) + " was overwritten with other data");
   return found->second;
+}
+
+State& find(Mbarrier* barrier, const char* what, Site site) {
+  interpreter::check_shared(barrier, sizeof(Mbarrier), alignof(Mbarrier), what, site);
+  return find_in(interpreter::cluster_rank(), barrier, what, site);
 }
 
 void complete_if_done(State& state) {
@@ -64,6 +69,18 @@ void check_bytes(Mbarrier* barrier, const State& state, Site site) {
     fault(site, "more bytes were copied than mbarrier_arrive_expect_bytes announced to " +
                     describe(barrier, state));
   }
+}
+
+void arrive(Mbarrier* barrier, State& state, Site site) {
+  if (state.missing == 0) fault(site, "one arrival too many on " + describe(barrier, state));
+  if (!state.seen) {
+    fault(site,
+          "an arrival on " + describe(barrier, state) + ", but no wait has seen the phase before complete");
+  }
+  interpreter::happens_before(barrier);
+  --state.missing;
+  check_bytes(barrier, state, site);
+  complete_if_done(state);
 }
 
 bool over(const State& state, unsigned parity) { return (state.phase & 1) != parity; }
@@ -103,16 +120,14 @@ void mbarrier_invalidate(Mbarrier* barrier, Site site) {
 }
 
 void mbarrier_arrive(Mbarrier* barrier, Site site) {
-  State& state = find(barrier, "mbarrier_arrive", site);
-  if (state.missing == 0) fault(site, "one arrival too many on " + describe(barrier, state));
-  if (!state.seen) {
-    fault(site,
-          "an arrival on " + describe(barrier, state) + ", but no wait has seen the phase before complete");
-  }
-  interpreter::happens_before(barrier);
-  --state.missing;
-  check_bytes(barrier, state, site);
-  complete_if_done(state);
+  arrive(barrier, find(barrier, "mbarrier_arrive", site), site);
+}
+
+void mbarrier_arrive_cluster(Mbarrier* barrier, unsigned rank, Site site) {
+  const char* what = "mbarrier_arrive_cluster";
+  interpreter::check_shared(barrier, sizeof(Mbarrier), alignof(Mbarrier), what, site);
+  auto* there = static_cast<Mbarrier*>(interpreter::peer_pointer(barrier, rank, what, site));
+  arrive(there, find_in(rank, there, what, site), site);
 }
 
 void mbarrier_expect_bytes(Mbarrier* barrier, unsigned bytes, Site site) {
@@ -124,8 +139,8 @@ void mbarrier_expect_bytes(Mbarrier* barrier, unsigned bytes, Site site) {
 
 void mbarrier_check(Mbarrier* barrier, const char* what, Site site) { find(barrier, what, site); }
 
-std::uint32_t mbarrier_phase_for_copy(Mbarrier* barrier, Site site) {
-  const State& state = find(barrier, "an asynchronous copy", site);
+std::uint32_t mbarrier_phase_for_copy(Mbarrier* barrier, unsigned rank, Site site) {
+  const State& state = find_in(rank, barrier, "an asynchronous copy", site);
   if (!state.fenced) {
     fault(site, "no mbarrier_init_fence made " + name(barrier) + " visible to TMA after its mbarrier_init");
   }
@@ -133,8 +148,9 @@ std::uint32_t mbarrier_phase_for_copy(Mbarrier* barrier, Site site) {
   return state.phase;
 }
 
-void mbarrier_complete_bytes(Mbarrier* barrier, unsigned bytes, std::uint32_t phase, Site site) {
-  State& state = find(barrier, "an asynchronous copy", site);
+void mbarrier_complete_bytes(Mbarrier* barrier, unsigned rank, unsigned bytes, std::uint32_t phase,
+                             Site site) {
+  State& state = find_in(rank, barrier, "an asynchronous copy", site);
   if (state.phase != phase) {
     fault(site, "the bytes of a copy of phase " + std::to_string(phase) + " came when that phase was over: " +
                     describe(barrier, state) + " was told to expect too few");

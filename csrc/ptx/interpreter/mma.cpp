@@ -28,6 +28,7 @@ T* at_least(std::vector<T>& storage, std::size_t count) {
 void widen_row(OperandFormat format, const std::uint32_t* words, float* values) {
   std::uint16_t halves[16];
   std::int8_t bytes[32];
+  std::uint8_t unsigned_bytes[32];
   switch (format) {
     case OperandFormat::float16:
       std::memcpy(halves, words, 32);
@@ -46,6 +47,10 @@ void widen_row(OperandFormat format, const std::uint32_t* words, float* values) 
       return;
     case OperandFormat::tf32:  // the hardware does not see the low 13 bits
       for (int i = 0; i < 8; ++i) values[i] = std::bit_cast<float>(words[i] & 0xffffe000u);
+      return;
+    case OperandFormat::uint8:
+      std::memcpy(unsigned_bytes, words, 32);
+      for (int i = 0; i < 32; ++i) values[i] = unsigned_bytes[i];
       return;
     default:
       std::memcpy(bytes, words, 32);
@@ -140,7 +145,7 @@ void meet_words(void* const lanes[32]) {
     }
   }
   const float* sums = multiply(first.format, a, 16 * mt, b, 8 * nt);
-  if (first.format == OperandFormat::int8)
+  if (first.format == OperandFormat::int8 || first.format == OperandFormat::uint8)
     accumulate<std::int32_t>(lanes, sums, mt, nt);
   else
     accumulate<float>(lanes, sums, mt, nt);
@@ -171,13 +176,14 @@ void meet_doubles(void* const lanes[32]) {
 const float* multiply(OperandFormat format, const std::uint32_t (*a)[kRowWords], int rows,
                       const std::uint32_t (*b)[kRowWords], int columns) {
   const int depth = row_elements(format);
+  const OperandFormat format_b = format == OperandFormat::uint8 ? OperandFormat::int8 : format;
   float* left = at_least(scratch.a, rows * depth);
   float* right = at_least(scratch.b, columns * depth);
   float* sums = at_least(scratch.sums, rows * columns);
   for (int i = 0; i < rows; ++i) widen_row(format, a[i], left + i * depth);
   for (int j = 0; j < columns; ++j) {  // transposed: the inner loop runs over columns
     float row[32];
-    widen_row(format, b[j], row);
+    widen_row(format_b, b[j], row);
     for (int k = 0; k < depth; ++k) right[k * columns + j] = row[k];
   }
   for (int i = 0; i < rows; i += 4) {

@@ -14,7 +14,8 @@ struct tf32;
 
 namespace model {
 
-enum class OperandFormat { float16, bfloat16, tf32, int8, float64 };
+// uint8 multiplies unsigned rows of A by signed columns of B.
+enum class OperandFormat { float16, bfloat16, tf32, int8, uint8, float64 };
 
 template <class In>
 constexpr OperandFormat operand_format() {
@@ -26,6 +27,8 @@ constexpr OperandFormat operand_format() {
     return OperandFormat::tf32;
   else if constexpr (std::is_same_v<In, std::int8_t>)
     return OperandFormat::int8;
+  else if constexpr (std::is_same_v<In, std::uint8_t>)
+    return OperandFormat::uint8;
   else {
     static_assert(std::is_same_v<In, double>, "no tensor core multiplies this type");
     return OperandFormat::float64;
@@ -36,7 +39,8 @@ constexpr int kRowWords = 8;  // a row of an operand: 32 bytes of K, as 4-byte w
 
 // Elements of K in a row.
 constexpr int row_elements(OperandFormat format) {
-  return format == OperandFormat::tf32 ? 8 : format == OperandFormat::int8 ? 32 : 16;
+  if (format == OperandFormat::tf32) return 8;
+  return format == OperandFormat::int8 || format == OperandFormat::uint8 ? 32 : 16;
 }
 
 // sums[i][j] = sum over k of a[i][k] * b[j][k], kept in the calling OS thread until its next call. Products

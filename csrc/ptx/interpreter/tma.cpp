@@ -144,23 +144,33 @@ void poison_tile(const Tile& tile, int bytes) {
 
 // Rows land at once and together, when the policy says so; then their bytes count.
 template <class Box, class EachRow>
-void load(void* shared, const Box& box, int row_elements, int first, Mbarrier* full, EachRow each,
-          Site site) {
+void load(void* shared, const Box& box, int row_elements, int first, Mbarrier* full, unsigned blocks,
+          EachRow each, Site site) {
   const int row_bytes = row_elements * element_bytes(box.element), bytes = copied_bytes(box);
-  const Tile tile = check_tile(shared, bytes, row_bytes, box.swizzle, "tma_load's tile", site);
-  interpreter::touch_write(shared, bytes);
-  const std::uint32_t phase = mbarrier_phase_for_copy(full, site);
-  poison_tile(tile, bytes);
-  interpreter::deliver_later([=] {
-    if (interpreter::block_ended())
-      fault(site, "the block ended while a tma_load was on its way: nothing waited for it");
-    int offset = 0;
-    each([&](const unsigned char* row) {
-      load_row(box, tile, offset, row_elements, first, row);
-      offset += row_bytes;
+  const Tile here = check_tile(shared, bytes, row_bytes, box.swizzle, "tma_load's tile", site);
+  mbarrier_check(full, "an asynchronous copy", site);
+  if (blocks == 0) fault(site, "tma_load: the mask names no block of the cluster");
+  for (unsigned rank = 0; blocks >> rank != 0; ++rank) {
+    if ((blocks >> rank & 1) == 0) continue;
+    const auto there = [&](void* pointer) {
+      return interpreter::peer_pointer(pointer, rank, "tma_load", site);
+    };
+    const Tile tile{static_cast<unsigned char*>(there(here.start)), here.address, here.swizzle};
+    auto* barrier = static_cast<Mbarrier*>(there(full));
+    interpreter::touch_write(tile.start, bytes);
+    const std::uint32_t phase = mbarrier_phase_for_copy(barrier, rank, site);
+    poison_tile(tile, bytes);
+    interpreter::deliver_later([=] {
+      if (interpreter::block_ended(rank))
+        fault(site, "the block ended while a tma_load was on its way: nothing waited for it");
+      int offset = 0;
+      each([&](const unsigned char* row) {
+        load_row(box, tile, offset, row_elements, first, row);
+        offset += row_bytes;
+      });
+      mbarrier_complete_bytes(barrier, rank, bytes, phase, site);
     });
-    mbarrier_complete_bytes(full, bytes, phase, site);
-  });
+  }
 }
 
 void check_kind(const TensorMap& map, bool im2col, int rank, const char* what, Site site) {
@@ -224,24 +234,26 @@ struct BulkGroups {
 
 }  // namespace
 
-void tma_load_tile(void* shared, const TensorMap& map, Mbarrier* full, const int* corner, int rank,
-                   Site site) {
+void tma_load_tile(void* shared, const TensorMap& map, Mbarrier* full, unsigned blocks, const int* corner,
+                   int rank, Site site) {
   check_kind(map, false, rank, "tma_load", site);
   const TileBox& box = map.tile;
   const Coordinates<5> from(corner, rank);
-  load(shared, box, box.box[0], corner[0], full, [=](auto visit) { each_row(box, from.at, visit); }, site);
+  load(
+      shared, box, box.box[0], corner[0], full, blocks, [=](auto visit) { each_row(box, from.at, visit); },
+      site);
 }
 
-void tma_load_im2col(void* shared, const TensorMap& map, Mbarrier* full, const int* start, const int* tap,
-                     int rank, Site site) {
+void tma_load_im2col(void* shared, const TensorMap& map, Mbarrier* full, unsigned blocks, const int* start,
+                     const int* tap, int rank, Site site) {
   check_kind(map, true, rank, "tma_load of a column", site);
   const Im2colBox& box = map.column;
   check_place(box, start, tap, site);
   const Coordinates<5> from(start, rank);
   const Coordinates<3> shift(tap, rank - 2);
   load(
-      shared, box, box.channels, start[0], full, [=](auto visit) { each_row(box, from.at, shift.at, visit); },
-      site);
+      shared, box, box.channels, start[0], full, blocks,
+      [=](auto visit) { each_row(box, from.at, shift.at, visit); }, site);
 }
 
 void tma_store_tile(const TensorMap& map, const void* shared, const int* corner, int rank, Site site) {

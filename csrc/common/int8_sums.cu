@@ -1,0 +1,68 @@
+// Sums of a matrix's rows or columns, which correct a product for the zero point of what they are multiplied
+// by.
+#include "int8_bytes.cuh"
+#include "int8_product.h"
+#include "launch.h"
+
+namespace cnnkernels::int8 {
+
+namespace {
+
+constexpr int kSumThreads = 256, kWarps = kSumThreads / 32;
+
+// Four bytes added to a sum. Unsigned ones are taken for signed, 128 less: `flip` has their highest bits set.
+CNN_DEVICE std::int32_t add_word(std::uint32_t word, std::uint32_t flip, std::int32_t sum) {
+  return __dp4a(static_cast<int>(word ^ flip), 0x01010101, sum);
+}
+
+// Along the reduction: a warp a side, its lanes word by word, at any address.
+CNN_KERNEL(kSumThreads, 1)
+sums_along_depth(const Summands from, std::int32_t* sums) {
+  const std::int64_t side = std::int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (side >= from.sides) return;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const std::uint8_t* row = static_cast<const std::uint8_t*>(from.data) + side * from.side_stride;
+  const std::uint32_t flip = from.is_unsigned ? 0x80808080u : 0;
+  std::int32_t sum = 0;
+  for (std::int64_t k = lane * kWordBytes; k < from.depth; k += 32 * kWordBytes) {
+    const int count = static_cast<int>(min(from.depth - k, std::int64_t(kWordBytes)));
+    sum = add_word(assemble(fetch(row + k, 0, count), flip), flip, sum);  // what is missing counts 0
+  }
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
+  if (lane == 0) sums[side] = sum + (from.is_unsigned ? static_cast<std::int32_t>(128 * from.depth) : 0);
+}
+
+// Any strides: a lane a side, so that a warp reads neighbours where they lie together; the warps share the
+// depth.
+CNN_KERNEL(kSumThreads, 1)
+sums_across(const Summands from, std::int32_t* sums) {
+  CNN_SHARED(std::int32_t, parts, [kWarps][32]);
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const std::int64_t side = std::int64_t(blockIdx.x) * 32 + lane;
+  const auto* first = static_cast<const std::uint8_t*>(from.data) + side * from.side_stride;
+  std::int32_t sum = 0;
+  if (side < from.sides) {
+    for (std::int64_t k = warp; k < from.depth; k += kWarps) {
+      const std::uint8_t byte = first[k * from.depth_stride];
+      sum += from.is_unsigned ? byte : static_cast<std::int8_t>(byte);
+    }
+  }
+  parts[warp][lane] = sum;
+  __syncthreads();
+  if (warp > 0 || side >= from.sides) return;
+#pragma unroll
+  for (int other = 1; other < kWarps; ++other) sum += parts[other][lane];
+  sums[side] = sum;
+}
+
+}  // namespace
+
+void launch_sums(const Summands& summands, std::int32_t* sums, std::uintptr_t stream) {
+  const bool along = summands.depth_stride == 1;
+  const auto blocks = static_cast<unsigned>(ceil_div(summands.sides, along ? kWarps : 32));
+  launch(along ? sums_along_depth : sums_across, Launch{dim3(blocks), dim3(kSumThreads), 0, stream}, summands,
+         sums);
+}
+
+}  // namespace cnnkernels::int8

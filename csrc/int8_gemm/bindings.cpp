@@ -1,0 +1,79 @@
+// int8_gemm's Python face: pointers as integers, sizes, strides, an optional plan.
+#include <pybind11/operators.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "int8_gemm.h"
+
+namespace py = pybind11;
+
+namespace cnnkernels {
+
+namespace {
+
+using int8_gemm::Plan;
+using int8_gemm::Problem;
+
+// m, n, k; then of a and of b: pointer, row stride, column stride.
+using Sizes = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
+using Place = std::tuple<std::uintptr_t, std::int64_t, std::int64_t>;
+
+Problem problem(const Sizes& sizes, const Place& a, const Place& b, bool unsigned_a) {
+  const auto matrix = [](const Place& place) {
+    const auto& [pointer, row_stride, column_stride] = place;
+    return int8_gemm::Matrix{reinterpret_cast<const void*>(pointer), row_stride, column_stride};
+  };
+  const auto& [m, n, k] = sizes;
+  return {m, n, k, matrix(a), matrix(b), unsigned_a};
+}
+
+}  // namespace
+
+void bind_int8_gemm(py::module_& m) {
+  py::enum_<int8_gemm::Kernel>(m, "Int8GemmKernel", py::module_local())
+      .value("tiles", int8_gemm::Kernel::tiles)
+      .value("stream_weights", int8_gemm::Kernel::stream_weights);
+  py::class_<Plan>(m, "Int8GemmPlan", py::module_local())
+      .def(py::init<>())
+      .def_readwrite("kernel", &Plan::kernel)
+      .def_readwrite("tiles", &Plan::tiles)
+      .def_readwrite("stream_columns", &Plan::stream_columns)
+      .def_readwrite("warps", &Plan::warps)
+      .def(py::self == py::self)
+      .def("__repr__", [](const Plan& plan) { return int8_gemm::describe(plan); });
+  const py::arg_v plan = py::arg("plan") = static_cast<const Plan*>(nullptr);
+
+  m.def(
+      "int8_gemm",
+      [](const Sizes& sizes, const Place& a, const Place& b, bool unsigned_a, const int8::Epilogue& epilogue,
+         std::uintptr_t output, std::uintptr_t workspace, std::uintptr_t stream, const Plan* plan) {
+        int8_gemm::forward(problem(sizes, a, b, unsigned_a), epilogue, reinterpret_cast<void*>(output),
+                           reinterpret_cast<void*>(workspace), stream, plan);
+      },
+      py::arg("sizes"), py::arg("a"), py::arg("b"), py::arg("unsigned_a"), py::arg("epilogue"),
+      py::arg("output"), py::arg("workspace"), py::arg("stream"), plan);
+  m.def(
+      "int8_gemm_workspace",
+      [](const Sizes& sizes, const Place& a, const Place& b, bool unsigned_a, const int8::Epilogue& epilogue,
+         const Plan* plan) { return int8_gemm::workspace(problem(sizes, a, b, unsigned_a), epilogue, plan); },
+      py::arg("sizes"), py::arg("a"), py::arg("b"), py::arg("unsigned_a"), py::arg("epilogue"), plan);
+  m.def(
+      "int8_gemm_plan",
+      [](const Sizes& sizes, const Place& a, const Place& b, bool unsigned_a, const Machine& machine) {
+        return int8_gemm::select(problem(sizes, a, b, unsigned_a), machine);
+      },
+      "What the selection would do on a machine.", py::arg("sizes"), py::arg("a"), py::arg("b"),
+      py::arg("unsigned_a"), py::arg("machine"));
+  m.def(
+      "int8_gemm_candidates",
+      [](const Sizes& sizes, const Place& a, const Place& b, bool unsigned_a, const Machine& machine) {
+        std::vector<std::tuple<Plan, std::string, double>> all;
+        for (const auto& c : int8_gemm::candidates(problem(sizes, a, b, unsigned_a), machine))
+          all.emplace_back(c.plan, c.why_not == nullptr ? "" : c.why_not, c.seconds);
+        return all;
+      },
+      "Every candidate: its plan, why it cannot serve (or nothing), the model's seconds.", py::arg("sizes"),
+      py::arg("a"), py::arg("b"), py::arg("unsigned_a"), py::arg("machine"));
+}
+
+}  // namespace cnnkernels

@@ -1,0 +1,78 @@
+// Products of two matrices of any strides: their operands, their zero points' sums, their launch.
+#include "../common/int8_product.h"
+#include "int8_gemm.h"
+
+namespace cnnkernels::int8_gemm {
+
+namespace {
+
+// Where a workspace holds what: sums of a's rows, sums of b's columns, partial sums, each at multiples of 16
+// bytes.
+struct Workspace {
+  std::size_t sums_a = 0, sums_b = 0, parts = 0, end = 0;
+
+  Workspace(const Problem& p, const int8::Epilogue& epilogue, const Plan& plan) {
+    const auto words = [](std::int64_t count) { return static_cast<std::size_t>(ceil_div(count, 4)) * 16; };
+    const bool asks_b = present(epilogue.zero_point_a) && epilogue.sums_b == nullptr;
+    sums_b = present(epilogue.zero_point_b) ? words(p.m) : 0;
+    parts = sums_b + (asks_b ? words(p.n) : 0);
+    end = parts + (plan.kernel == Kernel::tiles ? int8::workspace_bytes(plan.tiles, p.m, p.n) : 0);
+  }
+
+  static bool present(const int8::Number<std::int32_t>& zero_point) {
+    return zero_point.data != nullptr || zero_point.value != 0;
+  }
+};
+
+int8::Operand operand(const void* data, Access access, std::int64_t side, std::int64_t side_stride,
+                      std::int64_t depth_stride) {
+  int8::Operand o;
+  o.data = static_cast<const std::uint8_t*>(data);
+  o.access = access;
+  o.extent = side;
+  o.q = o.p = FastDivide(1);
+  o.offset_n = side_stride;
+  o.depth_stride = depth_stride;
+  return o;
+}
+
+}  // namespace
+
+std::size_t workspace(const Problem& problem, const int8::Epilogue& epilogue, const Plan* plan) {
+  return Workspace(problem, epilogue, decide(problem, plan, this_machine())).end;
+}
+
+void forward(const Problem& problem, const int8::Epilogue& asked, void* output, void* workspace,
+             std::uintptr_t stream, const Plan* given) {
+  const Problem& p = problem;
+  const Plan plan = decide(p, given, this_machine());
+  const Workspace at(p, asked, plan);
+  auto* const memory = static_cast<unsigned char*>(workspace);
+
+  int8::Epilogue epilogue = asked;
+  epilogue.depth = static_cast<std::int32_t>(p.k);
+  if (!Workspace::present(asked.zero_point_a)) {
+    epilogue.sums_b = nullptr;
+  } else if (asked.sums_b == nullptr) {
+    auto* sums = reinterpret_cast<std::int32_t*>(memory + at.sums_b);
+    int8::launch_sums({p.b.data, false, p.n, p.k, p.b.column_stride, p.b.row_stride}, sums, stream);
+    epilogue.sums_b = sums;
+  }
+  if (Workspace::present(asked.zero_point_b)) {
+    auto* sums = reinterpret_cast<std::int32_t*>(memory + at.sums_a);
+    int8::launch_sums({p.a.data, p.unsigned_a, p.m, p.k, p.a.row_stride, p.a.column_stride}, sums, stream);
+    epilogue.sums_a = sums;
+  }
+  if (plan.kernel == Kernel::stream_weights) return launch_stream_weights(p, plan, epilogue, output, stream);
+
+  int8::Product product;
+  product.a = operand(p.a.data, access_of_a(p), p.m, p.a.row_stride, p.a.column_stride);
+  product.b = operand(p.b.data, access_of_b(p), p.n, p.b.column_stride, p.b.row_stride);
+  product.depth.run_bytes = p.k;
+  product.unsigned_a = p.unsigned_a;
+  product.output = output;
+  product.epilogue = epilogue;
+  int8::launch_product(product, plan.tiles, memory + at.parts, stream);
+}
+
+}  // namespace cnnkernels::int8_gemm

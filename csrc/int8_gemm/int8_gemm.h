@@ -1,0 +1,30 @@
+// int8_gemm's launchers in plain C++: pointers, sizes, strides and a stream come in; shapes were checked.
+//
+// output[m, n] = epilogue(sum_k (a[m, k] - zero_point_a) (b[k, n] - zero_point_b)), as common/int8_epilogue.h
+// says.
+#pragma once
+
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+#include "../common/int8_epilogue.h"
+#include "select.h"
+
+namespace cnnkernels::int8_gemm {
+
+// `plan` null: select.h decides. A plan that cannot serve is refused with std::invalid_argument. Where a zero
+// point asks for sums of the other operand that the epilogue does not bring, they are computed first.
+// Every element of the output [m, n], rows of n after each other, is written exactly once and nothing else
+// is.
+void forward(const Problem& problem, const int8::Epilogue& epilogue, void* output, void* workspace,
+             std::uintptr_t stream, const Plan* plan = nullptr);
+
+// Bytes of device memory it needs: those sums, and partial sums of at most 64 MB.
+std::size_t workspace(const Problem& problem, const int8::Epilogue& epilogue, const Plan* plan = nullptr);
+
+// The kernel for few rows, which multiplies weights straight out of global memory (stream_weights.cu).
+void launch_stream_weights(const Problem& problem, const Plan& plan, const int8::Epilogue& epilogue,
+                           void* output, std::uintptr_t stream);
+
+}  // namespace cnnkernels::int8_gemm

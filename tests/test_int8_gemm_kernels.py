@@ -1,0 +1,371 @@
+"""int8_gemm's CUDA kernels, plan by plan: int32 results equal a plain integer product, whatever the tile, the way
+operands are read and the order of threads; scaled ones equal the written formula bit for bit; no byte beside a tensor
+is touched."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from conftest import DEVICE, HAS_GPU
+from torch import Tensor
+
+from cnnkernels import int8_reference, native
+from cnnkernels.activation import ACTIVATIONS
+from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.native import NativeKernels
+from cnnkernels.testing.guarded import guarded
+
+PLAIN = Int8Epilogue()
+TILES = range(3)
+WORDS = 1  # the tile that reads by words
+
+
+@pytest.fixture(scope="module")
+def machine() -> NativeKernels:
+    return native.load("cuda" if HAS_GPU else "interpreter")
+
+
+@pytest.fixture
+def schedules(machine: NativeKernels) -> Iterator[list[dict[str, Any]]]:
+    """Orders of threads to run under; a GPU has its own."""
+    if HAS_GPU:
+        yield [{}]
+        return
+    before = machine.module.schedule()
+    yield [
+        {"order": "reversed", "seed": 0, "delivery": "late"},
+        {"order": "random", "seed": 1, "delivery": "random"},
+        {"order": "random", "seed": 2, "delivery": "late"},
+    ]
+    machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
+
+
+def integers(seed: int, rows: int, columns: int, dtype: torch.dtype = torch.int8) -> Tensor:
+    """The whole range, its ends often."""
+    limits = torch.iinfo(dtype)
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(limits.min, limits.max + 1, (rows, columns), generator=generator)
+    ends = torch.randint(0, 8, (rows, columns), generator=generator)
+    values[ends == 0], values[ends == 1] = limits.min, limits.max
+    return values.to(dtype)
+
+
+def strided(values: Tensor, how: str) -> Tensor:
+    """The same matrix, its rows contiguous, its columns contiguous, neither, or rows at odd addresses."""
+    values = values.to(DEVICE)
+    rows, columns = values.shape
+    if how == "rows":
+        return values.contiguous()
+    if how == "columns":
+        return values.t().contiguous().t()
+    if how == "odd":
+        place = torch.zeros(rows, columns + 3, dtype=values.dtype, device=DEVICE)[:, 1 : columns + 1]
+        return place.copy_(values)
+    if how == "odd columns":
+        return strided(values.t(), "odd").t()
+    assert how == "neither"
+    return torch.zeros(rows, 3, columns, 2, dtype=values.dtype, device=DEVICE)[:, 1, :, 1].copy_(values)
+
+
+def product(a: Tensor, b: Tensor, epilogue: Int8Epilogue = PLAIN) -> Tensor:
+    """[M, N] int32 by integer arithmetic."""
+    rows = a.cpu().long() - (torch.as_tensor(epilogue.zero_point_a).cpu().long().reshape(-1, 1))
+    columns = b.cpu().long() - torch.as_tensor(epilogue.zero_point_b).cpu().long().reshape(1, -1)
+    return (rows @ columns).int()
+
+
+def run(
+    machine: NativeKernels,
+    a: Tensor,
+    b: Tensor,
+    epilogue: Int8Epilogue = PLAIN,
+    plan: Any = None,
+    dtype: torch.dtype = torch.int32,
+) -> Tensor:
+    output = torch.full((a.shape[0], b.shape[1]), 77, device=DEVICE).to(dtype)
+    machine.int8_gemm(a, b, output, epilogue, plan)
+    return output.cpu()
+
+
+def tiles(machine: NativeKernels, vectors: bool, tile: int, splits: int = 1) -> Any:
+    plan = machine.module.Int8GemmPlan()
+    plan.tiles = machine.module.Int8Plan(vectors, tile, splits)
+    return plan
+
+
+def streaming(machine: NativeKernels, columns: int, warps: int) -> Any:
+    plan = machine.module.Int8GemmPlan()
+    plan.kernel = machine.module.Int8GemmKernel.stream_weights
+    plan.stream_columns, plan.warps = columns, warps
+    return plan
+
+
+# Of all 35937 triples of 1 .. 33 a few: each size with every other somewhere, strides and signs in turn.
+SMALL = [(m, (m * 7) % 33 + 1, (m * 13 + 5) % 33 + 1) for m in range(1, 34)] + [
+    tuple(random.Random(i).choices(range(1, 34), k=3)) for i in range(127)
+]
+STRIDES = ["rows", "columns", "odd", "odd columns", "neither"]
+PAIRS = list(itertools.product(STRIDES, STRIDES))
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_small_sizes(machine: NativeKernels, part: int) -> None:
+    for i in range(part, len(SMALL), 4):
+        (m, n, k), (how_a, how_b) = SMALL[i], PAIRS[i % len(PAIRS)]
+        a = strided(integers(i, m, k, torch.uint8 if i % 3 == 0 else torch.int8), how_a)
+        b = strided(integers(i + 1, k, n), how_b)
+        zero_points = PLAIN._replace(zero_point_a=i % 5 - 2, zero_point_b=i % 7 // 2)
+        assert torch.equal(run(machine, a, b, zero_points), product(a, b, zero_points)), (m, n, k, how_a, how_b)
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("tile", TILES)
+def test_every_tile(machine: NativeKernels, schedules: list[dict[str, Any]], tile: int, splits: int) -> None:
+    """More than one tile each way, the last ones not whole; more stages than are held, the last one not whole."""
+    rows, columns = machine.module.int8_tiles[tile]
+    a, b = integers(1, rows + 9, 400), strided(integers(2, 400, columns + 6), "columns")
+    plan = tiles(machine, True, tile, splits)
+    for schedule in schedules:
+        if schedule:
+            machine.module.set_schedule(**schedule)
+        assert torch.equal(run(machine, a.to(DEVICE), b, plan=plan), product(a, b)), schedule
+
+
+@pytest.mark.parametrize("how_b", STRIDES)
+@pytest.mark.parametrize("how_a", STRIDES)
+def test_every_stride(machine: NativeKernels, how_a: str, how_b: str) -> None:
+    a, b = strided(integers(3, 70, 202), how_a), strided(integers(4, 202, 67), how_b)
+    assert torch.equal(run(machine, a, b, plan=tiles(machine, False, WORDS)), product(a, b))
+
+
+def test_reading_by_words_in_any_order(machine: NativeKernels, schedules: list[dict[str, Any]]) -> None:
+    a, b = strided(integers(5, 66, 330), "odd"), strided(integers(6, 330, 65), "rows")
+    for schedule in schedules:
+        if schedule:
+            machine.module.set_schedule(**schedule)
+        assert torch.equal(run(machine, a, b, plan=tiles(machine, False, WORDS, 2)), product(a, b)), schedule
+
+
+@pytest.mark.parametrize("vectors", [True, False])
+def test_unsigned_rows(machine: NativeKernels, vectors: bool) -> None:
+    a, b = integers(7, 40, 160, torch.uint8), strided(integers(8, 160, 48), "columns")
+    plan = tiles(machine, vectors, WORDS)
+    assert torch.equal(run(machine, a.to(DEVICE), b, plan=plan), product(a, b))
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "columns", "warps"), [(1, 8, 8, 1), (16, 45, 8, 4), (9, 70, 32, 3), (5, 32, 32, 16)]
+)
+def test_streaming(
+    machine: NativeKernels, schedules: list[dict[str, Any]], m: int, n: int, columns: int, warps: int
+) -> None:
+    plan = streaming(machine, columns, warps)
+    for k, dtype in [(16, torch.int8), (1104, torch.uint8)]:
+        a, b = integers(9, m, k, dtype).to(DEVICE), strided(integers(10, k, n), "columns")
+        for schedule in schedules:
+            if schedule:
+                machine.module.set_schedule(**schedule)
+            assert torch.equal(run(machine, a, b, plan=plan), product(a, b)), (schedule, k)
+
+
+def test_broadcast_and_overlapping_operands(machine: NativeKernels) -> None:
+    one, line = integers(11, 1, 48).to(DEVICE), integers(12, 1, 200).to(DEVICE).view(-1)
+    a = one.expand(20, 48)
+    b = line.as_strided((48, 30), (3, 1))
+    assert torch.equal(run(machine, a, b), product(a, b))
+    b = line.as_strided((48, 30), (1, 0))
+    assert torch.equal(run(machine, a, b), product(a, b))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8])
+def test_the_longest_sums(machine: NativeKernels, dtype: torch.dtype) -> None:
+    """K at its limit, every product at its largest: 131071 of -128 -128; 65793 of 255 -128; with zero points."""
+    k = 131071 if dtype is torch.int8 else 65793
+    a = torch.full((2, k), -128 if dtype is torch.int8 else 255, device=DEVICE).to(dtype)
+    b = torch.full((3, k), -128, dtype=torch.int8, device=DEVICE).t()
+    assert torch.equal(run(machine, a, b), torch.full((2, 3), int(a[0, 0]) * -128 * k, dtype=torch.int32))
+    short = 33025  # 255 255 33025 < 2^31, but sums on the way to it pass 2^31
+    extremes = PLAIN._replace(zero_point_a=-127 if dtype is torch.int8 else 0, zero_point_b=127)
+    assert torch.equal(run(machine, a[:, :short], b[:short], extremes), product(a[:, :short], b[:short], extremes))
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["sums_b given", "sums_b computed"])
+@pytest.mark.parametrize("plan", ["vectors", "split", "words", "streaming"])
+def test_zero_points(machine: NativeKernels, plan: str, given: bool) -> None:
+    m, n, k = 13, 36, 528
+    a, b = integers(13, m, k, torch.uint8), strided(integers(14, k, n), "columns")
+    plans = {
+        "vectors": tiles(machine, True, 0),
+        "split": tiles(machine, True, 1, 4),
+        "words": tiles(machine, False, WORDS),
+        "streaming": streaming(machine, 32, 2),
+    }
+    sums_b = b.int().sum(0, dtype=torch.int32) if given else None
+    of_rows = torch.arange(m, dtype=torch.int32, device=DEVICE) * 19
+    of_columns = torch.arange(n, dtype=torch.int32, device=DEVICE) - 20
+    for za, zb in [(7, 0), (0, -3), (of_rows, 0), (of_rows, of_columns), (255, of_columns[:1])]:
+        e = PLAIN._replace(zero_point_a=za, zero_point_b=zb, sums_b=sums_b)
+        assert torch.equal(run(machine, a.to(DEVICE), b, e, plans[plan]), product(a, b, e))
+
+
+# The epilogue
+
+
+def full(m: int, n: int, **changes: Any) -> Int8Epilogue:
+    generator = torch.Generator().manual_seed(15)
+    numbers = [
+        torch.rand(m, generator=generator),
+        torch.rand(n, generator=generator),
+        torch.randn(n, generator=generator),
+    ]
+    scale_a, scale_b, bias = (x.to(DEVICE) for x in numbers)
+    epilogue = Int8Epilogue(scale_a=scale_a, scale_b=scale_b * 1e-3, bias=bias, out_scale=0.03, out_zero_point=-5)
+    return epilogue._replace(**changes)
+
+
+def residual(dtype: torch.dtype, m: int, n: int) -> Tensor:
+    if dtype.is_floating_point:
+        return (torch.randn(m, n, generator=torch.Generator().manual_seed(16)) * 3).to(dtype).to(DEVICE)
+    return integers(17, m, n, dtype).to(DEVICE)
+
+
+def check(machine: NativeKernels, n: int, epilogue: Int8Epilogue, dtype: torch.dtype, plan: Any = None) -> None:
+    m, k = 21, 80
+    a, b = integers(18, m, k).to(DEVICE), strided(integers(19, k, n), "columns")
+    expected = torch.empty(m, n, dtype=dtype, device=DEVICE)
+    int8_reference.int8_gemm(a, b, expected, epilogue)
+    assert_same_bits(run(machine, a, b, epilogue, plan, dtype), expected.cpu())
+
+
+def assert_same_bits(result: Tensor, expected: Tensor) -> None:
+    if result.is_floating_point():
+        assert torch.equal(result.isnan(), expected.isnan())
+        result, expected = (torch.where(x.isnan(), 0.0, x) for x in (result, expected))
+        bits = torch.int32 if result.dtype is torch.float32 else torch.int16
+        result, expected = result.view(bits), expected.view(bits)
+    assert torch.equal(result, expected)
+
+
+OUTPUTS = [torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.uint8]
+
+
+@pytest.mark.parametrize("n", [36, 35], ids=["whole runs", "odd"])
+@pytest.mark.parametrize("dtype", OUTPUTS)
+def test_epilogue(machine: NativeKernels, dtype: torch.dtype, n: int) -> None:
+    """Scales, bias and a residual of every type, into every type."""
+    check(machine, n, full(21, n), dtype)
+    for other in OUTPUTS:
+        more = full(21, n, residual=residual(other, 21, n), residual_scale=0.07, residual_zero_point=9)
+        check(machine, n, more, dtype)
+    check(machine, n, full(21, n, scale_a=0.37, scale_b=0.011, bias=None), dtype)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_epilogue_activations(machine: NativeKernels, activation: str) -> None:
+    epilogue = full(21, 36, activation=activation, negative_slope=0.3)
+    if activation not in ("silu", "gelu"):
+        check(machine, 36, epilogue, torch.float32)
+        check(machine, 36, epilogue, torch.int8, tiles(machine, True, 1, 2))  # in the kernel that adds splits
+        return
+    a, b = integers(18, 21, 80).to(DEVICE), strided(integers(19, 80, 36), "columns")
+    expected = torch.empty(21, 36, device=DEVICE)
+    int8_reference.int8_gemm(a, b, expected, epilogue)
+    torch.testing.assert_close(run(machine, a, b, epilogue, dtype=torch.float32), expected.cpu(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8])
+def test_epilogue_saturates(machine: NativeKernels, dtype: torch.dtype) -> None:
+    """Ties to even, infinities and NaN, and what leaves the range on either side, at every zero point's end."""
+    limits = torch.iinfo(dtype)
+    a = torch.arange(-16, 16, dtype=torch.int8, device=DEVICE).view(32, 1)
+    b = torch.ones(1, 4, dtype=torch.int8, device=DEVICE)
+    special = torch.tensor([0.0, float("inf"), float("-inf"), float("nan")], device=DEVICE)
+    for zero_point in (limits.min, 3, limits.max):
+        for out_scale in (2.0, 1e-3, torch.tensor([2.0], device=DEVICE)):
+            e = Int8Epilogue(bias=special, out_scale=out_scale, out_zero_point=zero_point)
+            result, expected = run(machine, a, b, e, dtype=dtype), torch.empty(32, 4, dtype=dtype, device=DEVICE)
+            int8_reference.int8_gemm(a, b, expected, e)
+            assert torch.equal(result, expected.cpu())
+            assert (result[:, 1] == limits.max).all() and (result[:, 2] == limits.min).all()
+            assert (result[:, 3] == zero_point).all()
+    halves = Int8Epilogue(out_scale=2.0, out_zero_point=3)
+    assert run(machine, a[16:22], b[:, :1], halves, dtype=dtype).view(-1).tolist() == [3, 3, 4, 5, 5, 5]
+
+
+def test_multiplication_and_addition_are_not_fused(machine: NativeKernels) -> None:
+    """1 (1 + 2^-12) squared is 1 + 2^-11 in fp32; minus that is 0, or fused 2^-24."""
+    scale = 1 + 2.0**-12
+    a = b = torch.ones(1, 1, dtype=torch.int8, device=DEVICE)
+    bias = torch.tensor([-(1 + 2.0**-11)], device=DEVICE)
+    assert run(machine, a, b, Int8Epilogue(scale_a=scale, scale_b=scale, bias=bias), dtype=torch.float32).item() == 0
+
+
+# Memory
+
+
+@pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
+@pytest.mark.parametrize("after", [True, False], ids=["behind", "before"])
+@pytest.mark.parametrize("how_a, how_b", [("rows", "columns"), ("columns", "rows"), ("columns", "columns")])
+@pytest.mark.parametrize("size", [(33, 35, 37), (64, 64, 64), (8, 128, 128)])
+def test_nothing_beside_the_tensors_is_touched(
+    machine: NativeKernels, size: tuple[int, int, int], how_a: str, how_b: str, after: bool
+) -> None:
+    m, n, k = size
+    place: Callable[[Tensor], Tensor] = lambda t: guarded(t, after, machine.module)  # noqa: E731
+    a, b = (place(strided(t, how)) for t, how in [(integers(20, m, k), how_a), (integers(21, k, n), how_b)])
+    output = place(torch.empty(m, n))
+    e = PLAIN._replace(zero_point_a=1, zero_point_b=2, bias=place(torch.zeros(n)), scale_a=place(torch.ones(m)))
+    machine.int8_gemm(a, b, output, e)
+    assert torch.equal(output, product(a, b, e).float())
+
+
+# Selection
+
+
+def chosen(
+    machine: NativeKernels, m: int, n: int, k: int, gpu: str = "a100", address: int = 256, **strides: Any
+) -> Any:
+    a, b = strides.get("a", (k, 1)), strides.get("b", (1, k))
+    place = (m, n, k), (address, *a), (256, *b), False
+    return machine.module.int8_gemm_plan(*place, machine.module.machine_named(gpu))
+
+
+def test_selection(machine: NativeKernels) -> None:
+    assert repr(chosen(machine, 4096, 4096, 4096)) == "vectors 128x128, splits 1"
+    assert repr(chosen(machine, 1, 1024, 4096)) == "stream weights, 8 columns, 16 warps"
+    assert repr(chosen(machine, 16, 11008, 4096)) == "stream weights, 32 columns, 16 warps"
+    assert chosen(machine, 17, 4096, 4096).tiles.vectors
+    assert chosen(machine, 64, 64, 16384).tiles.splits > 1  # one tile would leave all processors but one idle
+    assert chosen(machine, 4096, 4096, 4096, b=(4096, 1)).tiles == machine.module.Int8Plan(False, WORDS, 1)
+    assert not chosen(machine, 1, 4096, 4096, address=264).tiles.vectors
+    assert not chosen(machine, 4096, 4096, 4099).tiles.vectors
+
+
+def test_selection_says_why_not(machine: NativeKernels) -> None:
+    place = (17, 32, 33), (256, 33, 1), (256, 1, 33), False
+    found = {
+        repr(p): why for p, why, _ in machine.module.int8_gemm_candidates(*place, machine.module.machine_named("h200"))
+    }
+    assert "more than 16 rows" in found["stream weights, 8 columns, 1 warps"]
+    assert "not contiguous along the reduction" in found["vectors 128x128, splits 1"]
+    assert found["words 64x64, splits 1"] == ""
+
+
+@pytest.mark.parametrize(
+    ("plan", "why"),
+    [
+        ((True, 0, 1), "not contiguous"),
+        ((False, 0, 1), "as vectors only"),
+        ((False, 1, 2), "no stage"),
+        ((False, 7, 1), "no such tile"),
+    ],
+)
+def test_a_plan_that_cannot_serve_is_refused(machine: NativeKernels, plan: tuple[bool, int, int], why: str) -> None:
+    a, b = integers(22, 3, 33).to(DEVICE), integers(23, 33, 5).to(DEVICE)
+    with pytest.raises(ValueError, match=why):
+        run(machine, a, b, plan=tiles(machine, *plan))
