@@ -16,12 +16,12 @@ from cnnkernels.testing.cases import Conv2dCase
 from cnnkernels.testing.int8_cases import INT8_CONV2D
 
 
-@pytest.fixture(params=["reference"])
+@pytest.fixture(params=["triton", "reference"])
 def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=[])
+@pytest.fixture(params=["triton"])
 def kernel_backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
