@@ -60,12 +60,6 @@ def test_traced_and_batched(mode: str) -> None:
     torch.testing.assert_close(y.grad, z.grad)
 
 
-def test_the_operators_pass_opcheck() -> None:
-    x = torch.randn(2, 3, 4, 5, requires_grad=True)
-    torch.library.opcheck(torch.ops.cnnkernels.pad_border.default, (x, [1, 2, 2, 1], "reflect"))
-    torch.library.opcheck(torch.ops.cnnkernels.fold_border.default, (x, [1, 1, 0, 1], "circular"))
-
-
 @pytest.mark.gpu
 @modes
 def test_the_gradient_is_reproducible_on_a_gpu(mode: str) -> None:

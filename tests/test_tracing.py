@@ -136,7 +136,13 @@ def operator_calls(memory_format: torch.memory_format, device: str, backend: str
     second = torch.randn(6, 8, 1, 1, device=device).requires_grad_()
     biases = [torch.randn(size, device=device, requires_grad=True) for size in (8, 6)]
     pair = ([2, 1], [1, 1, 1, 2], [1, 1], 4)
+    a, b = (torch.randint(-128, 128, size, dtype=torch.int8, device=device) for size in ((2, 4, 5, 5), (6, 4, 3, 3)))
+    epilogue = (None, torch.rand(6, device=device), *[None] * 6, 0.5, 1.0, 3, 0, 2.0, 1.0, 0, "relu", 0.1, -4)
     return {
+        "int8_gemm": (a.view(20, 10), b.view(36, 6)[:10], *epilogue, torch.int8, "reference"),
+        "int8_conv2d": (a, b, *conv[:3], 1, *epilogue, torch.float16, "reference"),
+        "pad_border": (x, [1, 2, 2, 1], "reflect"),
+        "fold_border": (x, [1, 1, 0, 1], "circular"),
         "depthwise_separable_conv2d_forward": (x, first, second, *biases, True, *pair, "silu", "relu", 0.1, backend),
         "depthwise_separable_conv2d_intermediate": (x, first, biases[0], *pair, backend),
         "depthwise_separable_conv2d_backward": (
