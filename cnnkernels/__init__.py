@@ -5,6 +5,19 @@ from __future__ import annotations
 from . import functional, nn
 from .backends import available_backends, choose, use_backend
 from .convert import Replacement, replace_layers
+from .quantization import Quantization, convert_qat, prepare_qat, quantize
 
-__all__ = ["Replacement", "available_backends", "choose", "functional", "nn", "replace_layers", "use_backend"]
+__all__ = [
+    "Quantization",
+    "Replacement",
+    "available_backends",
+    "choose",
+    "convert_qat",
+    "functional",
+    "nn",
+    "prepare_qat",
+    "quantize",
+    "replace_layers",
+    "use_backend",
+]
 __version__ = "0.1.0"

@@ -361,8 +361,8 @@ def _watched(root: torch.nn.Module, chain: _Links) -> str:
     return ""
 
 
-def _folded(conv: torch.nn.Conv2d, norm: torch.nn.BatchNorm2d | None) -> tuple[Any, Any]:
-    """The parameters of the convolution with the batch norm after it; the very same ones where there is none."""
+def _folded(conv: Any, norm: Any) -> tuple[Any, Any]:
+    """A convolution's or linear layer's parameters with the batch norm after it; the very same where there is none."""
     if norm is None:
         return conv.weight, conv.bias
     if norm.running_mean is None or norm.running_var is None:
@@ -375,7 +375,7 @@ def _folded(conv: torch.nn.Conv2d, norm: torch.nn.BatchNorm2d | None) -> tuple[A
         shift = bias * scale
         if norm.bias is not None:
             shift = shift + norm.bias.double()
-        weight = conv.weight.double() * scale[:, None, None, None]
+        weight = conv.weight.double() * scale.view(-1, *[1] * (conv.weight.dim() - 1))
         like = conv.weight
     return (
         torch.nn.Parameter(weight.to(like.dtype), requires_grad=False),

@@ -1,0 +1,27 @@
+"""From a float model to an INT8 one: after training (`quantize`) or in training (`prepare_qat`, `convert_qat`)."""
+
+from .convert import Code, Value
+from .formulas import affine_code, fake_quantize, fake_quantize_weight, symmetric_scale
+from .observers import MSE, Entropy, MinMax, Percentile
+from .post_training import quantize
+from .report import Noise, Quantization
+from .training import FakeQuantize, convert_qat, prepare_qat
+
+__all__ = [
+    "MSE",
+    "Code",
+    "Entropy",
+    "FakeQuantize",
+    "MinMax",
+    "Noise",
+    "Percentile",
+    "Quantization",
+    "Value",
+    "affine_code",
+    "convert_qat",
+    "fake_quantize",
+    "fake_quantize_weight",
+    "prepare_qat",
+    "quantize",
+    "symmetric_scale",
+]

@@ -1,0 +1,141 @@
+"""Says which values of a piece become INT8, and puts a tap on each: a module that sees it go by.
+
+A value is worth a code where a unit reads it, directly or through operations that carry INT8 (pooling, ReLU, flatten,
+...: they pick, bound or average values of one code, so the code stays what it was). A code begins behind a unit, or
+where a unit reads a value that was made in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from .graph import Piece, add_module, hooked
+from .units import Unit, own_arithmetic
+
+_CARRYING_METHODS = ("reshape", "contiguous", "squeeze", "unsqueeze")
+
+
+class Tap(nn.Module):
+    """Around what watches (or rounds) one value of the graph.
+
+    Attributes:
+        watch: an observer, or in training a fake quantizer.
+        names: the modules that make the value, as the report names them; for the model's input that of the graph.
+        coded: the value becomes INT8; False where it is only watched.
+        dtype: the value's in the float model.
+        open: lets the value by, unseen and as it is.
+    """
+
+    def __init__(self, watch: nn.Module, names: list[str], coded: bool, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.watch: Any = watch
+        self.names, self.coded, self.dtype = names, coded, dtype
+        self.open = False
+
+    def forward(self, input: Any, watch: bool = True) -> Any:
+        if self.open:
+            return input
+        return self.watch(input) if watch else self.watch.rounded(input)
+
+    def extra_repr(self) -> str:
+        return f"of {' + '.join(self.names)}"
+
+
+def carries(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether an operation takes the code of its first argument to its result."""
+    if node.op == "call_method":
+        return node.target in _CARRYING_METHODS
+    if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
+        return False
+    layer = module.get_submodule(str(node.target))
+    if hooked(layer) or own_arithmetic(layer):
+        return False
+    if isinstance(layer, nn.MaxPool2d):
+        return not layer.return_indices
+    if isinstance(layer, nn.AdaptiveAvgPool2d):
+        return layer.output_size in (1, (1, 1), [1, 1])
+    passing = nn.AvgPool2d, nn.ReLU, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d
+    return isinstance(layer, passing)
+
+
+def averages(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether an operation makes new values, which must be rounded to the code again."""
+    kinds = nn.AvgPool2d, nn.AdaptiveAvgPool2d
+    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), kinds)
+
+
+def part(module: fx.GraphModule, node: fx.Node, kind: type[nn.Module]) -> Any:
+    """The module of that kind which a node calls, or None."""
+    found = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return found if isinstance(found, kind) else None
+
+
+def wanted(module: fx.GraphModule) -> set[fx.Node]:
+    """The values that a unit reads, directly or through what carries INT8."""
+    found: set[fx.Node] = set()
+    for node in reversed(module.graph.nodes):
+        for reader in node.users:
+            through = reader in found and (carries(module, reader) or part(module, reader, Tap) is not None)
+            if part(module, reader, Unit) is not None or through:
+                found.add(node)
+    return found
+
+
+def put_taps(piece: Piece, watch: Callable[[bool], nn.Module], inside: bool) -> None:
+    """Puts a tap behind every unit and on every value made in float that a unit reads.
+
+    Args:
+        watch: makes what watches a value; told whether it is to be coded.
+        inside: lets the result of an average be rounded to the code it carries, as INT8 does.
+    """
+    module = piece.module
+    want = wanted(module)
+    tap_of: dict[fx.Node, fx.Node] = {}  # of the values that have a code, the tap it is from
+
+    def tap(value: fx.Node, names: list[str], coded: bool) -> fx.Node:
+        target = add_module(
+            module, f"{value.name.removesuffix('_unit')}_tap", Tap(watch(coded), names, coded, piece.dtypes[value])
+        )
+        after = value
+        while after.op == "placeholder" and after.next.op == "placeholder":
+            after = after.next
+        with module.graph.inserting_after(after):
+            node = module.graph.call_module(target, (value,))
+        tap_of[node] = node
+        return node
+
+    for node in list(module.graph.nodes):
+        unit = part(module, node, Unit)
+        if unit is None:
+            if carries(module, node) and node in want and node.args[0] in tap_of:
+                tap_of[node] = tap_of[node.args[0]]
+                if inside and averages(module, node):
+                    _round_again(module, node, tap_of)
+            continue
+        for value in node.all_input_nodes:
+            if value in tap_of:
+                continue
+            name = piece.prefix + (str(value.target) if value.op in ("call_module", "placeholder") else value.name)
+            tapped = next((reader for reader in value.users if reader in tap_of.values()), None)
+            node.replace_input_with(value, tapped or tap(value, [name], True))
+        readers = list(node.users)
+        behind = tap(node, unit.names, node in want)
+        if node not in want:
+            del tap_of[behind]
+        for reader in readers:
+            reader.replace_input_with(node, behind)
+    module.graph.lint()
+    module.recompile()
+
+
+def _round_again(module: fx.GraphModule, node: fx.Node, tap_of: dict[fx.Node, fx.Node]) -> None:
+    readers = list(node.users)
+    with module.graph.inserting_after(node):
+        again = module.graph.call_module(str(tap_of[node].target), (node,), {"watch": False})
+    tap_of[again] = tap_of[node]
+    for reader in readers:
+        reader.replace_input_with(node, again)

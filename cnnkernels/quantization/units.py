@@ -1,0 +1,241 @@
+"""Units: a convolution or linear layer with what one INT8 kernel does with its sums before it stores them.
+
+    layer [-> batch norm] [-> + residual] [-> activation]
+
+A unit takes in what follows a layer as long as nobody else reads the value between. Of two layers whose results are
+added, the later one takes the addition, and the earlier one's result is its residual.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from .. import fusion
+from .. import nn as ours
+from ..activation import NEGATIVE_SLOPE, activate
+from .formulas import fake_quantize_weight
+from .graph import LAYERS, Piece, add_module, hooked
+
+_FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
+# int32 sums of products of an int8 weight and an affine activation, whose distance from its zero point is up to 255.
+LONGEST_SUM = (2**31 - 1) // (128 * 255)
+
+
+class Unit(nn.Module):
+    """A layer with what follows it, in float.
+
+    Attributes:
+        layer: Conv2d or Linear.
+        norm: the batch norm after it, or None.
+        activation, negative_slope: as `cnnkernels.activation` names them.
+        trains: rounds the weight to its code, with a gradient. A batch norm multiplies each filter by a number, and
+            rounding with a scale for each filter passes such a number through: what is trained is what folding gives.
+        names: of the modules it is made of, in the model.
+    """
+
+    def __init__(self, layer: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.layer: Any = layer
+        self.norm: Any = None
+        self.activation, self.negative_slope = "none", NEGATIVE_SLOPE
+        self.trains = False
+        self.names = names
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        y = self._with_rounded_weight(input) if self.trains else self.layer(input)
+        if self.norm is not None:
+            y = self.norm(y)
+        if residual is not None:
+            y = y + residual
+        return activate(y, self.activation, self.negative_slope)
+
+    def _with_rounded_weight(self, input: Tensor) -> Tensor:
+        weight = fake_quantize_weight(self.layer.weight)
+        if isinstance(self.layer, nn.Conv2d):
+            return self.layer._conv_forward(input, weight, self.layer.bias)
+        return nn.functional.linear(input, weight, self.layer.bias)
+
+    def folded(self) -> nn.Module:
+        """The layer with the batch norm in its filters and bias, for inference; rounded to the code where it trains."""
+        weight = fake_quantize_weight(self.layer.weight.detach()) if self.trains else self.layer.weight.detach()
+        rounded = _bare(self.layer, weight, self.layer.bias)
+        return _bare(self.layer, *fusion._folded(rounded, self.norm))
+
+    def extra_repr(self) -> str:
+        return f"activation={self.activation}"
+
+
+def _bare(layer: Any, weight: Tensor, bias: Tensor | None) -> Any:
+    """A layer of torch.nn with the sizes of `layer` around other parameters."""
+    kind: Any
+    if isinstance(layer, nn.Conv2d):
+        kind = nn.Conv2d(
+            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation,  # type: ignore[arg-type]
+            layer.groups, bias is not None, layer.padding_mode, device="meta",
+        )  # fmt: skip
+    else:
+        kind = nn.Linear(layer.in_features, layer.out_features, bias is not None, device="meta")
+    kind.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    kind.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+    return kind
+
+
+@dataclass
+class _Found:
+    unit: Unit
+    nodes: list[fx.Node]
+    addition: fx.Node | None = None
+    residual: int = 0  # which operand of the addition
+
+
+class Matcher:
+    """Finds a piece's units and puts them into its graph."""
+
+    def __init__(self, piece: Piece, filter_fn: Callable[[nn.Module, str], bool] | None, trains: bool) -> None:
+        self.piece, self.filter_fn, self.trains = piece, filter_fn, trains
+        self.graph = piece.module.graph
+        self.order = {node: i for i, node in enumerate(self.graph.nodes)}
+
+    def run(self) -> None:
+        """Makes one node of each unit; a layer that stays in float keeps the reason as its attribute int8_reason."""
+        found: dict[fx.Node, _Found] = {}
+        for node in self.graph.nodes:
+            module = self.module(node)
+            if not isinstance(module, LAYERS):
+                continue
+            if reason := self.why_not(node, module):
+                module.int8_reason = reason  # type: ignore[assignment]
+                continue
+            unit = _Found(Unit(module, [self.name(node)]), [node])
+            unit.unit.trains = self.trains
+            self.take_norm(unit)
+            found[unit.nodes[-1]] = unit
+        for node in self.graph.nodes:
+            self.take_addition(node, found)
+        for one in found.values():
+            self.take_activation(one)
+            self.put(one)
+        self.graph.lint()
+        self.piece.module.delete_all_unused_submodules()
+        self.piece.module.recompile()
+
+    def name(self, node: fx.Node) -> str:
+        return self.piece.prefix[:-1] if self.piece.alone else self.piece.prefix + str(node.target)
+
+    def module(self, node: fx.Node) -> nn.Module | None:
+        return self.piece.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def why_not(self, node: fx.Node, layer: Any) -> str:
+        """The reason to leave a layer in float, "" where there is none."""
+        if self.filter_fn is not None and not self.filter_fn(layer, self.name(node)):
+            return "filter_fn leaves it out"
+        if hooked(layer):
+            return "it has hooks, which would see another tensor"
+        if nn.utils.parametrize.is_parametrized(layer):
+            return "it is parametrized"
+        if own_arithmetic(layer):
+            return f"{type(layer).__qualname__} has arithmetic of its own"
+        if isinstance(layer.weight, nn.parameter.UninitializedParameter):
+            return "its weight has no size yet"
+        if layer.weight.dtype not in _FLOATING:
+            return f"its weight is {layer.weight.dtype}"
+        if node not in self.piece.shapes:
+            return "the example input does not run it"
+        if len(node.args) != 1 or node.kwargs or not isinstance(node.args[0], fx.Node):
+            return "it is called with more than an input"
+        if isinstance(layer, nn.Conv2d) and len(self.piece.shapes[node]) != 4:
+            return "its input has no batch dimension"
+        longest = layer.weight[0].numel()
+        if longest > LONGEST_SUM:
+            return f"its sums are of {longest} products, above {LONGEST_SUM} they may leave int32"
+        return ""
+
+    def reader(self, node: fx.Node) -> fx.Node | None:
+        """The one node that reads another, if it reads nothing else."""
+        readers = list(node.users)
+        if len(readers) != 1 or readers[0].args != (node,) or readers[0].kwargs:
+            return None
+        return readers[0]
+
+    def take_norm(self, found: _Found) -> None:
+        reader = self.reader(found.nodes[-1])
+        norm = self.module(reader) if reader is not None else None
+        kind = nn.BatchNorm2d if isinstance(found.unit.layer, nn.Conv2d) else nn.BatchNorm1d
+        if reader is None or not isinstance(norm, kind) or own_arithmetic(norm) or hooked(norm):
+            return
+        if norm.running_mean is None or norm.running_var is None:
+            return
+        if norm.training and not self.trains:
+            return
+        if kind is nn.BatchNorm1d and len(self.piece.shapes[reader]) != 2:
+            return  # the channels of [N, C, L] are not the features a linear layer makes
+        found.unit.norm = norm
+        found.unit.names.append(self.name(reader))
+        found.nodes.append(reader)
+
+    def take_addition(self, node: fx.Node, found: dict[fx.Node, _Found]) -> None:
+        if node.op not in ("call_function", "call_method") or node.target not in _ADDITIONS or node.kwargs:
+            return
+        operands = [operand for operand in node.args if isinstance(operand, fx.Node)]
+        if len(operands) != 2 or operands[0] is operands[1] or len(node.args) != 2:
+            return
+        shapes = [self.piece.shapes.get(value) for value in (*operands, node)]
+        if shapes[0] is None or shapes.count(shapes[0]) != 3:
+            return  # broadcast
+        if self.piece.dtypes[operands[0]] is not self.piece.dtypes[operands[1]]:
+            return
+        ends = [o for o in operands if o in found and len(o.users) == 1 and found[o].addition is None]
+        if not ends:
+            return
+        last = max(ends, key=lambda end: self.order[end])
+        one = found.pop(last)
+        one.addition, one.residual = node, operands.index(last) ^ 1
+        one.nodes.append(node)
+        found[node] = one
+
+    def take_activation(self, found: _Found) -> None:
+        reader = self.reader(found.nodes[-1])
+        module = self.module(reader) if reader is not None else None
+        name = next((name for cls, name in fusion._ACTIVATIONS.items() if isinstance(module, cls)), None)
+        if reader is None or module is None or name is None or own_arithmetic(module) or hooked(module):
+            return
+        if name == "gelu" and module.approximate != "none":
+            return
+        found.unit.activation = name
+        if name == "leaky_relu":
+            found.unit.negative_slope = float(module.negative_slope)  # type: ignore[arg-type]
+        found.unit.names.append(self.name(reader))
+        found.nodes.append(reader)
+
+    def put(self, found: _Found) -> None:
+        """One node in the place of the last, where all that it reads is there."""
+        first, last = found.nodes[0], found.nodes[-1]
+        target = add_module(self.piece.module, f"{first.target!s}_unit", found.unit)
+        inputs = [first.args[0]]
+        if found.addition is not None:
+            inputs.append(found.addition.args[found.residual])
+        with self.graph.inserting_before(last):
+            node = self.graph.call_module(target, tuple(inputs))
+        for values in (self.piece.shapes, self.piece.dtypes):
+            values[node] = values[last]  # type: ignore[index, assignment]
+        last.replace_all_uses_with(node)
+        for old in reversed(found.nodes):
+            self.graph.erase_node(old)
+
+
+_BASES: tuple[type[nn.Module], ...] = (
+    ours.Conv2d, nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d, ours.MaxPool2d, nn.MaxPool2d, nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, *fusion._ACTIVATIONS,
+)  # fmt: skip
+
+
+def own_arithmetic(module: nn.Module) -> bool:
+    """Whether a module computes something else than the layer it inherits from."""
+    return not isinstance(module, _BASES) or fusion._own_arithmetic(module, *_BASES)
