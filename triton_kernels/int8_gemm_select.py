@@ -24,7 +24,8 @@ FINISH_CLOCKS = 0.2
 # The fewest steps that a range is worth, and the most bytes of ranges' sums.
 FEWEST_STEPS = 4
 WORKSPACE_BYTES = 64 * 2**20
-# Sums of a thread beside which ptxas was seen to compile the epilogue without spilling: above, it runs on halves.
+# Sums of a thread that ptxas was seen to compile the epilogue of without spilling: of more, it runs on halves of the
+# tile, but where columns are odd, and stored one by one, that does not help.
 MOST_FINISHED_SUMS = 64
 # How often an element is used before copying it to where 16 bytes are loaded at once pays, and the fewest bytes.
 PACKED_USES, PACKED_BYTES = 64, 2**16
@@ -125,6 +126,7 @@ def _feasible(problem: Problem, c: Configuration) -> bool:
         return True
     loaded = c.block_k * (c.block_m + c.block_n)
     fits = c.stages * loaded <= machine(problem.arch)["shared_bytes"]
+    fits = fits and (c.pieces == 1 or problem.columns % 4 == 0)
     return fits and loaded // (32 * c.warps * problem.width) <= MOST_LOADS
 
 

@@ -7,7 +7,6 @@ that many at once, which no row of odd length or of bytes that are strides apart
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import triton
@@ -39,11 +38,14 @@ def pack_kernel(
     length,
     stride_row,
     stride_k,
+    UNIT: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """packed[row, k] = rows[row, k], zero from K to `length`; sums[row] the sum of it. Either may be None."""
+    """packed[row, k] = rows[row, k], zero from K to `length`; sums[row] the sum of it. Either may be None. `length`
+    counts UNITs."""
+    length = length * UNIT
     row = indices(tl.program_id(0), BLOCK_M, WIDE)
     row_exists = row < ROWS
     total = tl.zeros((BLOCK_M, BLOCK_K), tl.int32)
@@ -80,6 +82,9 @@ def pack(rows: Tensor, copy: bool, sum_up: bool) -> tuple[Tensor, Tensor | None]
         reach = max(
             count * length, sum((size - 1) * step for size, step in zip(rows.shape, rows.stride(), strict=True))
         )
-        constants: dict[str, Any] = {"WIDE": reach > LARGEST_INDEX, "BLOCK_M": block_m, "BLOCK_K": block_k}
-        pack_kernel[(math.ceil(count / block_m),)](rows, packed, sums, count, k, length, *rows.stride(), **constants)
+        unit = math.gcd(length, 16)
+        pack_kernel[(math.ceil(count / block_m),)](
+            rows, packed, sums, count, k, length // unit, *rows.stride(),
+            UNIT=unit, WIDE=reach > LARGEST_INDEX, BLOCK_M=block_m, BLOCK_K=block_k,
+        )  # fmt: skip
     return (rows if packed is None else packed), sums
