@@ -156,7 +156,8 @@ def audit_triton(everything: bool) -> tuple[list[Kernel], list[str]]:
 
     calls = triton_aot.calls()
     if not everything:  # a minute an architecture and type: the types differ little, so one architecture has them all
-        calls = [c for c in calls if "odd channels" not in c.specialization and (c.arch == 90 or c.dtype == "bf16")]
+        everywhere = ("bf16", "int8")
+        calls = [c for c in calls if "odd channels" not in c.specialization and (c.arch == 90 or c.dtype in everywhere)]
     found = []
     for result in triton_aot.compile_all(calls):
         kernel = Kernel(result.family, f"{result.name} {result.specialization}", f"sm_{result.arch}", result.threads)

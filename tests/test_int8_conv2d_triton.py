@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from cnnkernels.triton_kernels import int8_gemm_select, int8_pack
 from cnnkernels.triton_kernels.int8_gemm_select import Configuration
 from conftest import DEVICE
 from int8_formula import EXACT_ACTIVATIONS, bytes_of, finished, floats
+from int8_helpers import columns_last, convolution
 from torch import Tensor
 
 from cnnkernels import triton_kernels as kernels
@@ -53,20 +53,14 @@ def check(
     configuration: Configuration | None = None,
 ) -> None:
     x, w = bytes_of(case.input_shape, input_dtype, 1), bytes_of(case.weight_shape, INT8, 2)
-    top, bottom, left, right = case.padding
-    shifted = torch.nn.functional.pad(x.double() - e.zero_point_a, (left, right, top, bottom))
-    steps: tuple[Any, ...] = (case.stride, 0, case.dilation, case.groups)
-    sums = torch.nn.functional.conv2d(shifted, w.double(), None, *steps).round()
-    rows = sums.permute(0, 2, 3, 1)
-    residual = None if e.residual is None else e.residual.permute(0, 2, 3, 1).reshape(-1, case.k)
-    right_one = finished(rows.reshape(-1, case.k).numpy(), e, dtype, residual)
-
+    sums = columns_last(convolution(case, x, w, e.zero_point_a))
+    expected = finished(sums, e, dtype, None if e.residual is None else columns_last(e.residual))
     output = place(torch.full(case.output_shape, 77).to(dtype))
     there = {name: v.to(DEVICE) for name, v in e._asdict().items() if isinstance(v, Tensor)}
     if e.residual is not None:
         there["residual"] = place(e.residual)
     kernels.int8_conv2d(place(x), place(w), output, case.geometry, e._replace(**there), configuration)
-    assert torch.equal(output.cpu().permute(0, 2, 3, 1).reshape(-1, case.k), right_one)
+    assert torch.equal(columns_last(output.cpu()), expected)
 
 
 # Without the large ones, which are slow.

@@ -11,7 +11,8 @@ import torch
 from cnnkernels.triton_kernels import int8_gemm_select, int8_pack
 from cnnkernels.triton_kernels.int8_gemm_select import Configuration, Problem
 from conftest import DEVICE
-from int8_formula import EXACT_ACTIVATIONS, bytes_of, finished, floats, gemm_sums
+from int8_formula import EXACT_ACTIVATIONS, bytes_of, finished, floats
+from int8_helpers import product
 from torch import Tensor
 
 from cnnkernels import int8_reference
@@ -37,7 +38,8 @@ def run(
 
 
 def check(a: Tensor, b: Tensor, e: Int8Epilogue = Int8Epilogue(), dtype: torch.dtype = INT32, **kwargs: Any) -> None:  # noqa: B008
-    assert torch.equal(run(a, b, e, dtype, **kwargs), finished(gemm_sums(a, b, e), e, dtype, e.residual))
+    sums = product(a, b, e.zero_point_a, e.zero_point_b)
+    assert torch.equal(run(a, b, e, dtype, **kwargs), finished(sums, e, dtype, e.residual))
 
 
 def zero_points(kind: str, m: int, n: int, dtype: torch.dtype) -> Int8Epilogue:

@@ -29,8 +29,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..epilogue import Epilogue
 from ..geometry import Layout, argmax_dtype
 from .cases import MAX_POOL2D, Conv2dCase, DepthwiseSeparableCase, Pool2dCase
+from .int8_aot import Int8Call, int8_calls
 
 ARCHITECTURES = (80, 90, 100)
 DTYPES = {
@@ -141,7 +143,7 @@ def _cuobjdump(what: str, path: str) -> str:
 
 class Call(NamedTuple):
     """A call of a backend function for one architecture, on meta tensors. `configuration`: None leaves the choice to
-    selection."""
+    selection. `activation`: of a whole fused epilogue, for conv2d_forward."""
 
     op: str
     case: Conv2dCase | Pool2dCase | DepthwiseSeparableCase
@@ -149,12 +151,14 @@ class Call(NamedTuple):
     layout: Layout
     arch: int
     configuration: Any = None
+    activation: str = ""
 
     @property
     def specialization(self) -> str:
         tile = f" {self.configuration}" if self.configuration else ""
         reason = getattr(self.case, "depthwise", self.case).reason
-        return f"{self.dtype} {self.layout.name.lower()} {reason}{tile}"
+        fused = f" fused {self.activation}" if self.activation else ""
+        return f"{self.dtype} {self.layout.name.lower()} {reason}{fused}{tile}"
 
     def __call__(self) -> None:
         import cnnkernels.triton_kernels as kernels
@@ -176,6 +180,10 @@ class Call(NamedTuple):
         if isinstance(case, Conv2dCase):
             x, w, y = tensor(case.input_shape), tensor(case.weight_shape), tensor(case.output_shape)
             b = torch.empty(case.k, dtype=dtype, device="meta")
+            if self.activation:
+                fused = Epilogue(torch.empty_like(b), torch.empty_like(b), torch.empty_like(y), self.activation)
+                function(x, w, b, y, case.geometry, layout, tf32, self.configuration, fused)
+                return
             operator, _, product = self.op.rpartition("conv2d_")
             operands = {
                 "forward": (x, w, b, y),
@@ -251,6 +259,13 @@ def conv2d_candidates(op: str, case: Conv2dCase, dtype: str, layout: Layout, arc
     return [Call(f"conv2d_{op}", case, dtype, layout, arch, c) for c in candidates(problem)]
 
 
+def fused_conv2d_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
+    """What selection takes for a fused epilogue, of activations with and without an exponential."""
+    cases = (WHOLE, ODD, *OTHER_CONV2D) if dtype in ("fp32", "bf16") else (WHOLE, ODD)
+    found = [Call("conv2d_forward", case, dtype, layout, arch, activation="relu") for case in cases]
+    return [*found, Call("conv2d_forward", WHOLE, dtype, layout, arch, activation="gelu")]
+
+
 def depthwise_conv2d_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
     """What selection takes for layers of each kernel size."""
     cases: tuple[Conv2dCase, ...] = (DEPTHWISE_3X3, DEPTHWISE_7X7)
@@ -264,11 +279,12 @@ def depthwise_separable_conv2d_calls(layout: Layout, dtype: str, arch: int) -> l
     return [Call("depthwise_separable_conv2d_forward", case, dtype, layout, arch) for case in cases]
 
 
-def calls() -> list[Call]:
+def calls() -> list[Call | Int8Call]:
     """Every kernel of every operator in every dtype and layout: each configuration on a usual size and on odd channels,
     and what selection takes at the sizes that lead down another path."""
-    found = []
+    found: list[Call | Int8Call] = []
     for arch in ARCHITECTURES:
+        found += int8_calls(arch, WHOLE, (ODD, *OTHER_CONV2D, DEPTHWISE_3X3, DEPTHWISE_7X7, *OTHER_DEPTHWISE))
         for layout in Layout:
             for dtype in DTYPES:
                 for op in CONV2D_PRODUCTS:
@@ -276,6 +292,7 @@ def calls() -> list[Call]:
                         found += conv2d_candidates(op, case, dtype, layout, arch)
                     if dtype in ("fp32", "bf16"):
                         found += [Call(f"conv2d_{op}", case, dtype, layout, arch) for case in OTHER_CONV2D]
+                found += fused_conv2d_calls(layout, dtype, arch)
                 found += depthwise_separable_conv2d_calls(layout, dtype, arch)
                 if dtype != "tf32":
                     found.append(Call("conv2d_backward_bias", WHOLE, dtype, layout, arch))
@@ -290,13 +307,13 @@ def _interpret_nothing() -> None:
         os.environ.pop(name, None)
 
 
-def _compile(call: Call) -> list[Compiled]:
+def _compile(call: Call | Int8Call) -> list[Compiled]:
     with compiling(call.arch, specialization=call.specialization) as kernels:
         call()
     return kernels
 
 
-def compile_all(calls_: Iterable[Call] | None = None, processes: int | None = None) -> Iterator[Compiled]:
+def compile_all(calls_: Iterable[Call | Int8Call] | None = None, processes: int | None = None) -> Iterator[Compiled]:
     """Compiles what the calls launch (default: `calls()`), each distinct kernel once, in processes of its own."""
     spawn = multiprocessing.get_context("spawn")
     seen = set()

@@ -1,0 +1,44 @@
+"""The INT8 operators' Triton kernels compile for GPUs that are not here: no spill, tensor cores, 16 bytes a load, no
+multiplication fused with an addition. `make audit` compiles every configuration for every architecture."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cnnkernels.testing.int8_aot import LARGE, OTHER_GEMM, Int8Call
+from cnnkernels.testing.triton_aot import DEPTHWISE_3X3, WHOLE, Compiled, compile_all
+
+pytestmark = pytest.mark.xdist_group("compiled int8")  # one worker compiles for all
+
+BATCH_1 = OTHER_GEMM[0]
+INTEGER_CORES = {80: "IMMA", 90: "IGMMA", 100: "IMMA"}  # Triton has no tcgen05 of integers
+PRODUCTS = {"gemm_kernel", "forward_kernel"}
+
+
+@pytest.fixture(scope="module")
+def kernels() -> list[Compiled]:
+    calls = [Int8Call(LARGE, arch) for arch in (80, 90)]
+    calls += [Int8Call(WHOLE, 100), Int8Call(WHOLE, 90, unsigned=True), Int8Call(BATCH_1, 90)]
+    calls += [Int8Call(OTHER_GEMM[1], 90), Int8Call(LARGE, 90, output=torch.int32), Int8Call(DEPTHWISE_3X3, 90)]
+    return list(compile_all(calls, processes=1))
+
+
+def test_every_kernel_compiles_without_a_spill(kernels: list[Compiled]) -> None:
+    assert {k.name for k in kernels} == PRODUCTS | {"add_ranges_kernel", "depthwise_kernel", "pack_kernel"}
+    assert not [(k.name, k.arch, k.specialization, k.spill_bytes) for k in kernels if k.spill_bytes]
+
+
+def test_products_run_on_integer_tensor_cores_and_load_16_bytes(kernels: list[Compiled]) -> None:
+    for kernel in kernels:
+        if kernel.name in PRODUCTS:
+            what = f"{kernel.name} {kernel.arch} {kernel.specialization}"
+            few = "batch 1" in kernel.specialization  # fewer rows than a wgmma takes
+            assert kernel.count("IMMA" if few else INTEGER_CORES[kernel.arch]), what
+            assert kernel.count(r"LDGSTS\S*\.128") == kernel.count("LDGSTS") > 0, what
+            assert few or kernel.count(r"STG\S*\.128") == kernel.count("STG") > 0, what
+
+
+def test_nothing_is_fused(kernels: list[Compiled]) -> None:
+    assert not [(k.name, k.specialization) for k in kernels if k.count("FFMA")]
+    assert sum(k.count("FADD") for k in kernels) > 0
