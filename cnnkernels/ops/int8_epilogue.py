@@ -67,10 +67,10 @@ def one_by_one(operator: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, i
     """The batching rule of an operator that has no axis to put a batch into: a call for each sample."""
 
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
-        samples = [
-            operator(*(arg if axis is None else arg.select(axis, i) for arg, axis in zip(args, in_dims, strict=True)))
-            for i in range(info.batch_size)
-        ]
-        return torch.stack(samples), 0
+        def sample(i: int) -> Tensor:
+            pairs = zip(args, in_dims, strict=True)
+            return operator(*(arg.select(axis, i) if isinstance(axis, int) else arg for arg, axis in pairs))
+
+        return torch.stack([sample(i) for i in range(info.batch_size)]), 0
 
     return vmap
