@@ -24,7 +24,7 @@ from ..int8_arguments import (
 from ..ops import int8_conv2d as _int8_conv2d
 from ..ops.checks import conv2d_geometry
 from ..ops.int8_epilogue import flat
-from .int8_input import quantize_per_tensor
+from .quantize import quantize_per_tensor
 
 
 def int8_conv2d(

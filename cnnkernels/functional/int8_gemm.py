@@ -26,7 +26,7 @@ from ..int8_arguments import (
 )
 from ..ops import int8_gemm as _int8_gemm
 from ..ops.int8_epilogue import flat
-from .int8_input import quantize_per_tensor, quantize_per_token
+from .quantize import quantize_per_tensor, quantize_per_token
 
 
 def int8_gemm(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..functional import int8_input as F
+from .. import functional as F
 from ..int8_arguments import FLOATS, INTEGERS, checked_scale, checked_zero_point
 from .layer import KernelLayer
 
