@@ -14,6 +14,7 @@ void bind_conv2d(py::module_& m);
 void bind_depthwise_conv2d(py::module_& m);
 void bind_depthwise_separable_conv2d(py::module_& m);
 void bind_int8(py::module_& m);  // what the INT8 operators share
+void bind_int8_conv2d(py::module_& m);
 void bind_int8_gemm(py::module_& m);
 void bind_max_pool2d(py::module_& m);
 void bind_quantize(py::module_& m);
@@ -47,6 +48,7 @@ PYBIND11_MODULE(CNN_MODULE, m) {
   bind_depthwise_conv2d(m);
   bind_depthwise_separable_conv2d(m);
   bind_int8(m);
+  bind_int8_conv2d(m);
   bind_int8_gemm(m);
   bind_max_pool2d(m);
   bind_quantize(m);

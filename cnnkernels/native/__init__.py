@@ -15,6 +15,7 @@ from typing import Literal
 from .conv2d import Conv2dKernels
 from .depthwise_conv2d import DepthwiseConv2dKernels
 from .depthwise_separable_conv2d import DepthwiseSeparableConv2dKernels
+from .int8_conv2d import Int8Conv2dKernels
 from .int8_gemm import Int8GemmKernels
 from .launching import dtype_code
 from .max_pool2d import MaxPool2dKernels
@@ -30,6 +31,7 @@ class NativeKernels(
     Conv2dKernels,
     DepthwiseConv2dKernels,
     DepthwiseSeparableConv2dKernels,
+    Int8Conv2dKernels,
     Int8GemmKernels,
     MaxPool2dKernels,
     MaxUnpool2dKernels,
