@@ -63,7 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--output", metavar="FILE", help="the table (default: the GPU's name with .json)")
     demo.add_argument("--epochs", type=_positive, default=4, help="passes over the training set (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="of the split, the start and the batches (default: 0)")
-    demo.add_argument("--output", default="demo.png", metavar="FILE", help="the picture (default: %(default)s)")
+    demo.add_argument(
+        "--int8",
+        action="store_true",
+        help="quantize the trained network to INT8 instead; fails where that costs more than 0.5 points of accuracy",
+    )
+    demo.add_argument("--output", metavar="FILE", help="the picture (default: demo.png, with --int8 demo_int8.png)")
     bench.add_options(
         command(
             "bench",
@@ -165,9 +170,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 parser.error("--input and --weight come together")
             problems = None if args.input is None else _problems(parser, args)
             return tune.run(problems, args)
+        if args.int8:
+            from . import demo_int8
+
+            return demo_int8.run(args.backend, _device(), args.epochs, args.seed, args.output or "demo_int8.png")
         from . import demo
 
-        return demo.run(args.backend, _device(), args.epochs, args.seed, args.output)
+        return demo.run(args.backend, _device(), args.epochs, args.seed, args.output or "demo.png")
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

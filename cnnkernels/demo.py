@@ -176,7 +176,7 @@ def rounding_twins(
 
 
 @contextlib.contextmanager
-def _quiet_pytorch() -> Iterator[None]:
+def quiet_pytorch() -> Iterator[None]:
     """PyTorch on one thread, as the network is too small to share, and reproducible on a GPU."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -227,6 +227,19 @@ def _show(device: str, theirs: Run, runs: Sequence[Run], allowed: float) -> bool
     return well
 
 
+def chosen_backends(names: Sequence[str] | None, device: str) -> list[str] | None:
+    """The backends asked for, or all that have kernels here; None where one cannot run or there is none, told of."""
+    available: list[str] = [name for name in backends.available_backends(device) if name != "reference"]
+    for name in available if names is None else names:
+        if name not in available:
+            decision = backends.choose(backends.Problem("demo", device, torch.float32), name)
+            print(f"cnnkernels demo: the {name} backend cannot run here: {decision.reason}", file=sys.stderr)
+            return None
+    if not available:
+        print("cnnkernels demo: no backend has kernels here; `cnnkernels info` says why", file=sys.stderr)
+    return (available if names is None else list(dict.fromkeys(names))) or None
+
+
 def run(names: Sequence[str] | None, device: str, epochs: int, seed: int, output: str) -> int:
     """Trains on every backend asked for (None: all that run here), prints the table, writes the picture.
 
@@ -242,15 +255,7 @@ def run(names: Sequence[str] | None, device: str, epochs: int, seed: int, output
     except ImportError as error:
         print(f"cnnkernels demo: {error.name} is missing: `pip install 'cnnkernels[demo]'`", file=sys.stderr)
         return 2
-    available = [name for name in backends.available_backends(device) if name != "reference"]
-    for name in available if names is None else names:
-        if name not in available:
-            decision = backends.choose(backends.Problem("demo", device, torch.float32), name)
-            print(f"cnnkernels demo: the {name} backend cannot run here: {decision.reason}", file=sys.stderr)
-            return 2
-    chosen = available if names is None else list(dict.fromkeys(names))
-    if not chosen:
-        print("cnnkernels demo: no backend has kernels here; `cnnkernels info` says why", file=sys.stderr)
+    if (chosen := chosen_backends(names, device)) is None:
         return 2
 
     digits = load_digits(seed, device)
@@ -265,7 +270,7 @@ def run(names: Sequence[str] | None, device: str, epochs: int, seed: int, output
         TimeElapsedColumn(),
     )
     print(f"{len(digits.labels)} handwritten digits to learn, {len(digits.held_labels)} held back")
-    with _quiet_pytorch(), Progress(*columns) as progress:
+    with quiet_pytorch(), Progress(*columns) as progress:
 
         def bar(description: str, total: int) -> Callable[[float], None]:
             task = progress.add_task(description, total=total, loss="")

@@ -77,9 +77,11 @@ class Histogram(MinMax):
         super().__init__()
         self.limit = 0.0
         self.counts = torch.zeros(2 * HALF, dtype=torch.int64)
+        self.zeros = 0  # of the values in the bin that begins at 0
 
     def count(self, input: Tensor) -> None:
         largest = max(-self.low, self.high)
+        self.zeros += int((input == 0).sum())
         if largest == 0:
             self.counts[HALF] += input.numel()
             return
@@ -174,7 +176,8 @@ class Entropy(_Threshold):
 
     of P, the counts with what lies outside added to the outermost bins inside, and Q, the counts inside with those of
     all bins that share a level spread evenly over the ones of them that are not empty. (S. Migacz, "8-bit inference
-    with TensorRT", GPU Technology Conference, 2017.)
+    with TensorRT", GPU Technology Conference, 2017.) Zeros are left out: 0 has a code of its own, but the many that a
+    ReLU makes would look as if they were spread over the bins beside them.
     """
 
     least_bins = LEVELS
@@ -182,20 +185,22 @@ class Entropy(_Threshold):
     def loss(self, low: float, high: float, bins: int) -> float:
         level, _ = self.levels(low, high)
         first, last = HALF - bins, HALF + bins
+        every = self.counts.clone()
+        every[HALF] -= self.zeros
         counts = torch.zeros(2 * HALF, dtype=torch.float64)
-        counts[first:last] = self.counts[first:last]
+        counts[first:last] = every[first:last]
         if counts.sum() == 0:
             return float("inf")
         p = counts.clone()
-        p[first] += self.counts[:first].sum()
-        p[last - 1] += self.counts[last:].sum()
+        p[first] += every[:first].sum()
+        p[last - 1] += every[last:].sum()
         filled = counts > 0
         together = torch.zeros(LEVELS, dtype=torch.float64).index_add_(0, level, counts)
         among = torch.zeros(LEVELS, dtype=torch.float64).index_add_(0, level, filled.double())
         q = torch.where(filled, together[level] / among[level].clamp(min=1), 0.0)
         p, q = p / p.sum(), q / q.sum()
         # An outermost bin that was empty has P > 0 and Q = 0: the smallest share there is, so that it stays finite.
-        q = q.clamp(min=1 / (2 * self.counts.sum().item()))
+        q = q.clamp(min=1 / (2 * every.sum().item()))
         seen = p > 0
         return (p[seen] * (p[seen] / q[seen]).log()).sum().item()
 

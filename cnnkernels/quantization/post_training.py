@@ -13,7 +13,7 @@ from ..backends import use_backend
 from ..convert import Layer, _copy_sharing_tensors
 from ..nn.layer import KernelLayer
 from .convert import Conversion, convert
-from .graph import Pieces, call, cut, hooked, note_shapes
+from .graph import Pieces, call, cut, hooked
 from .observers import checked_observer
 from .prepare import put_taps
 from .report import Quantization, batches, kept_layers, size
@@ -36,9 +36,10 @@ def quantize(
 
     Args:
         model: in evaluation mode, of any floating dtype, on any device.
-        calibration_data: for mode "static", a few hundred inputs like those to come: a tensor, which is one batch, or
-            an iterable of batches. A batch is a tensor, a tuple or list of the model's arguments, or a dict of named
-            ones; of a loader of (images, labels) give `(images for images, _ in loader)`.
+        calibration_data: for mode "static", a few hundred inputs like those to come: one batch, as a tensor or a dict
+            of named arguments, or an iterable of batches. There a batch may also be a tuple or list of the model's
+            arguments; of a loader of (images, labels) give `(images for images, _ in loader)`. What is no tensor in
+            the first batch is fixed from then on.
         mode: "static": convolutions and linear layers in INT8 with ranges fixed beforehand by `calibration_data`. A
             layer takes in the batch norm, the addition and the activation behind it, and values stay INT8 from layer
             to layer through pooling, ReLU, flatten and dropout.
@@ -75,22 +76,20 @@ def quantize(
         return _linear_layers(model, mode, filter_fn, backend)
     if calibration_data is None:
         raise ValueError("quantize: mode 'static' needs calibration_data")
-    whole = cut(model)
-    observed = False
+    whole: Pieces | None = None
     with torch.no_grad():
         for batch in batches(calibration_data):
-            if not observed:
-                prepare(whole, batch, filter_fn, lambda coded: make_observer(), trains=False)
+            if whole is None:
+                whole = cut(model, batch)
+                prepare(whole, filter_fn, lambda coded: make_observer(), trains=False)
             call(whole.model, batch)
-            observed = True
-    if not observed:
+    if whole is None:
         raise ValueError("quantize: expected at least one batch of calibration_data")
     return finish(model, whole.model, notes(whole), backend)
 
 
 def prepare(
     whole: Pieces,
-    batch: Any,
     filter_fn: Callable[[nn.Module, str], bool] | None,
     watch: Callable[[bool], nn.Module],
     trains: bool,
@@ -98,11 +97,9 @@ def prepare(
     """Makes units of every piece's layers and puts taps on what is to become INT8.
 
     Args:
-        batch: an example of the model's input.
         watch: makes what watches a value; told whether it is to be coded.
         trains: for quantization-aware training.
     """
-    note_shapes(whole, batch)
     for piece in whole.pieces:
         Matcher(piece, filter_fn, trains).run()
         put_taps(piece, watch, inside=trains)

@@ -94,8 +94,8 @@ def _decibels(signal: float, noise: float) -> float:
 
 
 def batches(data: Any) -> Iterator[Any]:
-    """A tensor is one batch; else each element is one."""
-    return iter([data] if isinstance(data, Tensor) else data)
+    """A tensor or dict is one batch; else each element is one."""
+    return iter([data] if isinstance(data, (Tensor, dict)) else data)
 
 
 @contextmanager

@@ -108,8 +108,8 @@ def prepare_qat(
         raise TypeError(f"prepare_qat(): argument 'model' must be a torch.nn.Module, not {type(model).__name__}")
     if not 0 < momentum <= 1:
         raise ValueError(f"prepare_qat: momentum must be above 0 and at most 1, but got {momentum}")
-    whole = cut(copy.deepcopy(model))
-    prepare(whole, example, filter_fn, lambda coded: FakeQuantize(momentum, rounds=coded), trains=True)
+    whole = cut(copy.deepcopy(model), example)
+    prepare(whole, filter_fn, lambda coded: FakeQuantize(momentum, rounds=coded), trains=True)
     prepared = whole.model
     like = next(iter(model.parameters()), torch.empty(0))
     taps = [module for module in prepared.modules() if isinstance(module, Tap)]

@@ -19,8 +19,9 @@ from torch import Tensor, fx, nn
 from .. import fusion
 from .. import nn as ours
 from ..activation import NEGATIVE_SLOPE, activate
+from .canonical import add_module
 from .formulas import fake_quantize_weight
-from .graph import LAYERS, Piece, add_module, hooked
+from .graph import LAYERS, Piece, hooked
 
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
