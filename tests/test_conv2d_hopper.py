@@ -26,11 +26,15 @@ pytestmark = pytest.mark.skipif(
 
 NHWC = Layout.NHWC
 TILES = ["128x256", "256x128", "128x128", "256x64", "128x64", "64x256", "64x128", "128x128 ping-pong"]
+CLUSTERS = ["128x256 cluster", "256x128 cluster"]  # two blocks each, which share the columns' operand
 RUNS = [(d, e) for d in DIRECTIONS for e in ("fp16", "bf16", "tf32") if e != "tf32" or d == "forward"]
 
 # More channels, filters and taps than a stage, a tile and the ring hold, none a multiple of them; pixels end within a
 # tile and images within it too.
 LARGE = Conv2dCase("large", 3, 136, 9, 10, 264, 3, 2, padding=(1, 1, 1, 0))
+# The same with channels in whole runs of 128 bytes, as clusters want them. In forward and backward_input the last
+# row tiles of a cluster lie outside the result; in backward_weight those of 256 rows do.
+WHOLE = Conv2dCase("whole runs", 3, 128, 9, 10, 320, 3, 2, padding=(1, 1, 1, 0))
 CASES = [
     LARGE,
     Conv2dCase("1x1", 2, 72, 8, 10, 136, 1, 1),
@@ -64,10 +68,18 @@ def machine() -> Machine:
     return Machine(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
 
 
+@pytest.fixture
+def restored(machine: Machine) -> Iterator[Machine]:
+    before = None if HAS_GPU else machine.module.schedule()
+    yield machine
+    if before is not None:
+        machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
+
+
 def plan(machine: Machine, tile: str = "128x128", splits: int = 1, blocks: int = 0) -> Any:
     chosen = machine.module.Conv2dPlan()
     chosen.engine = machine.module.Conv2dEngine.wgmma
-    chosen.tile, chosen.splits, chosen.blocks = TILES.index(tile), splits, blocks
+    chosen.tile, chosen.splits, chosen.blocks = (TILES + CLUSTERS).index(tile), splits, blocks
     return chosen
 
 
@@ -85,11 +97,13 @@ def check(machine: Machine, direction: str, element: str, case: Conv2dCase, chos
 
 
 def test_the_tiles_have_the_names_this_file_uses(machine: Machine) -> None:
-    assert machine.module.conv2d_hopper_tiles == len(TILES)
-    for tile in TILES:
+    assert machine.module.conv2d_hopper_tiles == len(TILES + CLUSTERS)
+    for tile in TILES + CLUSTERS:
         shape = plan(machine, tile).tile_shape
         assert "x".join(map(str, shape[:2])) == tile.partition(" ")[0]
-        assert machine.module.conv2d_tile_shapes["wgmma"].index(shape) == TILES.index(tile)  # tables name it so
+        assert machine.module.conv2d_tile_shapes["wgmma"].index(shape) == (TILES + CLUSTERS).index(
+            tile
+        )  # so tables name it
         assert repr(plan(machine, tile)).startswith(f"wgmma {tile}")
 
 
@@ -98,6 +112,50 @@ def test_the_tiles_have_the_names_this_file_uses(machine: Machine) -> None:
 def test_every_tile(machine: Machine, direction: str, element: str, tile: str) -> None:
     """With two blocks each takes several tiles in turn, and the ring goes on from one to the next."""
     check(machine, direction, element, LARGE, plan(machine, tile, 3 if direction == "backward_weight" else 1, 2))
+
+
+# What two blocks of a cluster can meet in: an odd number of row tiles, of clusters, of blocks asked for; phases without
+# taps; several groups, parts and launches; stages that end with a share of the columns.
+OF_CLUSTERS = [
+    (WHOLE, 5),
+    (Conv2dCase("1x1", 5, 64, 8, 10, 192, 1, 1), 2),
+    (Conv2dCase("1x1 stride 2 leaves phases empty", 2, 64, 9, 10, 128, 1, 1, (2, 2)), 2),
+    (Conv2dCase("stride and dilation share a factor", 1, 64, 12, 11, 64, 3, 3, (2, 2), (2, 2, 2, 2), (2, 2)), 3),
+    (Conv2dCase("two groups", 2, 128, 6, 5, 128, 3, 3, padding=(1, 1, 1, 1), groups=2), 0),
+    (Conv2dCase("one product", 1, 64, 1, 1, 64, 1, 1), 1),
+]
+
+
+@runs
+@pytest.mark.parametrize("tile", CLUSTERS)
+def test_every_cluster(machine: Machine, direction: str, element: str, tile: str) -> None:
+    check(machine, direction, element, WHOLE, plan(machine, tile, 2 if direction == "backward_weight" else 1, 2))
+
+
+@pytest.mark.parametrize(("case", "blocks"), OF_CLUSTERS, ids=lambda value: str(value))
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_every_case_of_clusters(machine: Machine, direction: str, case: Conv2dCase, blocks: int) -> None:
+    splits = 3 if direction == "backward_weight" else 1
+    check(machine, direction, "bf16", case, plan(machine, CLUSTERS[0], splits, blocks))
+
+
+@pytest.mark.skipif(HAS_GPU, reason="orders of threads are the interpreter's")
+@pytest.mark.parametrize(("order", "seed", "delivery"), [("reversed", 0, "late"), ("random", 1, "random"),
+                                                         ("random", 2, "late"), ("random", 3, "early")])  # fmt: skip
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_clusters_in_any_order(restored: Machine, direction: str, order: str, seed: int, delivery: str) -> None:
+    """Copies reach the two blocks at moments of their own, and either may be ahead by all the ring allows."""
+    case = Conv2dCase("", 2, 64, 9, 10, 192, 3, 2, (2, 1), (1, 1, 1, 0))
+    restored.module.set_schedule(order=order, seed=seed, delivery=delivery)
+    check(restored, direction, "bf16", case, plan(restored, CLUSTERS[seed % 2], blocks=2))
+
+
+@runs
+def test_bits_do_not_depend_on_clusters(machine: Machine, direction: str, element: str) -> None:
+    case = Conv2dCase("", 3, 64, 10, 9, 64, 3, 3, (2, 1), (1, 1, 1, 1))
+    operands = floats(case, ELEMENTS[element][0]).operands(direction)
+    of = [machine.run(direction, case, NHWC, element, operands, plan(machine, tile)) for tile in ["64x128", *CLUSTERS]]
+    assert torch.equal(of[0], of[1]) and torch.equal(of[0], of[2])
 
 
 @cases
@@ -266,8 +324,11 @@ def test_plans_that_make_no_sense_are_refused(machine: Machine) -> None:
         run("forward", plan(machine, splits=2))
     with pytest.raises(ValueError, match="splits must be at least 1"):
         run("backward_weight", plan(machine, splits=0))
+    with pytest.raises(ValueError, match="a cluster shares stages whose 128 bytes are of one tap"):
+        narrow = Conv2dCase("", 1, 16, 5, 5, 16, 3, 3)
+        machine.run("forward", narrow, NHWC, "bf16", integers(narrow).operands("forward"), plan(machine, CLUSTERS[0]))
     nowhere = plan(machine)
-    nowhere.tile = len(TILES)
+    nowhere.tile = len(TILES + CLUSTERS)
     with pytest.raises(ValueError, match="no such tile"):
         run("forward", nowhere)
 
@@ -278,14 +339,6 @@ def test_plans_that_make_no_sense_are_refused(machine: Machine) -> None:
 
     with pytest.raises(ValueError, match="multiple of 16 bytes"):
         run("forward", plan(machine), place=shifted)
-
-
-@pytest.fixture
-def restored(machine: Machine) -> Iterator[Machine]:
-    before = None if HAS_GPU else machine.module.schedule()
-    yield machine
-    if before is not None:
-        machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
 
 
 @runs

@@ -78,6 +78,7 @@ EXPECTED = {
     ],
     (HOPPER, "90a"): [
         "UTMALDG.4D.IM2COL", "UTMALDG.4D", "UTMALDG.3D", "UTMALDG.2D", "UTMASTG.3D", "UTMASTG.5D", "STSM.16.M88.4",
+        "UTMALDG.4D.MULTICAST", "UTMALDG.4D.IM2COL.MULTICAST", "UTMALDG.2D.MULTICAST", "UCGABAR_ARV", "UCGABAR_WAIT",
         *[f"HGMMA.64x{n}x16.F32.BF16" for n in (64, 128, 256)], "USETMAXREG.DEALLOC.CTAPOOL",
         "USETMAXREG.TRY_ALLOC.CTAPOOL", "SYNCS.PHASECHK.TRANS64.TRYWAIT", "STG.E.128",
     ],
@@ -125,11 +126,14 @@ def test_hopper_multiplies_in_one_loop(directory: Path) -> None:
     """A stage is four steps of wgmma, twice where a consumer has 128 rows: the compiler made no second copy of it."""
     sass = compiled(HOPPER, "90a", directory)[1]
     kernels = re.findall(r"Function : (\S*convolution\S*)(.*?)(?=Function : |\Z)", sass, re.DOTALL)
-    assert len(kernels) == 8 * (3 + 3 + 1)  # tiles times spans of forward, backward_input and backward_weight
+    # Tiles times spans of forward, backward_input and backward_weight; clusters with the widest span alone.
+    assert len(kernels) == 8 * (3 + 3 + 1) + 2 * 3
     for name, code in kernels:
         tile = re.search(r"DirectionE\dELi(\d)E", name)
         assert tile is not None
         steps = re.findall(r"HGMMA\.64x(\d+)x16", code)
-        assert len(steps) == (8 if tile[1] in "137" else 4), name
+        assert len(steps) == (8 if tile[1] in "1379" else 4), name
         assert len(set(steps)) == 1
         assert code.count("WARPGROUP.ARRIVE") == 1, name
+        # A cluster's blocks copy for each other: all of the filter in the forward, of the windows in backward_weight.
+        assert ("MULTICAST" in code) == (tile[1] in "89"), name

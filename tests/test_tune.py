@@ -67,7 +67,7 @@ def test_every_plan_that_can_serve_is_timed_the_models_choice_first(direction: s
     watch = Watch()
     tune.tune([problem(direction)], ["cuda"], explain.machine(gpu), watch, lambda line: None)
     assert [plan["engine"] for plan in watch.asked].count("mma") == 3
-    assert [plan["engine"] for plan in watch.asked].count("wgmma") == (8 if gpu == "h200" else 0)
+    assert [plan["engine"] for plan in watch.asked].count("wgmma") == (10 if gpu == "h200" else 0)
     lines = list(explain.explain_cuda(problem(direction), explain.machine(gpu)))
     first = watch.asked[0]
     assert lines[0].startswith("cuda: {} {}x{}".format(first["engine"], *first["tile"]))

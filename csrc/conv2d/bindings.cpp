@@ -21,8 +21,10 @@ T* pointer(std::uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
-// Rows and columns; and a 2 where two tiles alternate, so that no two tiles of an engine have one name.
+// Rows and columns; a 2 where two tiles alternate, 1 and the blocks of a cluster where there is one, so that
+// no two tiles of an engine have one name.
 py::tuple shape_of(const conv2d::Tile& tile) {
+  if (tile.cluster > 1) return py::make_tuple(tile.rows, tile.columns, 1, tile.cluster);
   if (tile.ping_pong) return py::make_tuple(tile.rows, tile.columns, 2);
   return py::make_tuple(tile.rows, tile.columns);
 }

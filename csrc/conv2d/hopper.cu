@@ -29,7 +29,7 @@ std::optional<Plan> plan_for(Direction direction, const Problem& problem, const 
     const Machine& machine = this_machine();
     if (asked != nullptr && asked->engine != Engine::wgmma) return std::nullopt;
     if (why_not(direction, problem, machine) || unaligned(pointers)) return std::nullopt;
-    if (asked != nullptr) return *asked;
+    if (asked != nullptr && cannot_serve(direction, problem, tile_of(*asked)) == nullptr) return *asked;
     const std::vector<Candidate> all = candidates(direction, problem, machine);
     return all[cheapest(all)].plan;
   }
@@ -39,6 +39,7 @@ std::optional<Plan> plan_for(Direction direction, const Problem& problem, const 
   if (asked->splits > 1 && direction != Direction::backward_weight)
     refuse(*asked, "only backward_weight splits its reduction");
   if (const auto why = cannot_serve(direction, problem)) refuse(*asked, *why);
+  if (const char* why = cannot_serve(direction, problem, tile_of(*asked))) refuse(*asked, why);
   if (const auto why = unaligned(pointers)) refuse(*asked, *why);
   return *asked;
 }

@@ -118,4 +118,12 @@ inline std::optional<std::string> cannot_serve(Direction direction, const Proble
   return std::nullopt;
 }
 
+// Why a tile cannot serve a problem that the engine can; null where it can.
+inline const char* cannot_serve(Direction direction, const Problem& problem, const Tile& tile) {
+  // With shorter runs the columns are few, and the kernel is not compiled for them.
+  if (tile.cluster > 1 && span_of(direction, problem) != kRowBytes)
+    return "a cluster shares stages whose 128 bytes are of one tap";
+  return nullptr;
+}
+
 }  // namespace cnnkernels::conv2d::hopper

@@ -76,6 +76,11 @@ MapElement stored_element(const Problem& problem) {
   return problem.dtype == DType::float32 ? MapElement::float32 : map_element(problem);
 }
 
+// Row tiles of an extent; those of the blocks of a cluster count as one, the last ones may lie outside.
+std::int32_t row_tiles(std::int64_t rows, const Tile& tile) {
+  return static_cast<std::int32_t>(ceil_div(rows, std::int64_t(tile.rows) * tile.cluster));
+}
+
 // Numbers the tiles of the first `phases` phases, each `slices` times: for every group (and part of the sum).
 template <class A>
 void number_tiles(A& a, const Tile& tile, std::int64_t slices, std::int64_t columns) {
@@ -133,10 +138,10 @@ ForwardArguments forward_arguments(const Problem& problem, const Tile& tile, con
   const int span = span_of(Direction::forward, problem), run = static_cast<int>(span / e);
   ForwardArguments a;
   a.windows[0] = input_map(problem, input, span, tile.rows);
-  a.other = filter_map(problem, weight, run, tile.columns, swizzle_of(span));
+  a.other = filter_map(problem, weight, run, tile.columns / tile.cluster, swizzle_of(span));
   a.result = pixel_map(problem, stored_element(problem), output, filters, g.n * g.p * g.q);
   a.phase[0] = input_windows(g);
-  a.phase[0].row_tiles = static_cast<int>(ceil_div(a.phase[0].pixels, tile.rows));
+  a.phase[0].row_tiles = row_tiles(a.phase[0].pixels, tile);
   a.columns = static_cast<int>(filters);
   a.span = span;
   a.chunks = static_cast<int>(ceil_div(channels, run));
@@ -195,7 +200,7 @@ std::vector<BackwardInputArguments> backward_input_arguments(const Problem& prob
     for (int i = 0; i < a.phases; ++i) {
       const auto& [h, w] = phases[first + i];
       Phase& phase = a.phase[i] = pixels_of(g.n, h.pixels, w.pixels);
-      phase.row_tiles = static_cast<int>(ceil_div(phase.pixels, tile.rows));
+      phase.row_tiles = row_tiles(phase.pixels, tile);
       phase.first = h.first * g.w * g.c + w.first * g.c;
       phase.r = taps_of(h);
       phase.s = taps_of(w);
@@ -234,7 +239,7 @@ BackwardWeightArguments backward_weight_arguments(const Problem& problem, const 
                               .box = {row_elements(e), 1, kBlock, 1, 1},
                               .swizzle = kSwizzle});
   a.phase[0] = input_windows(g);
-  a.phase[0].row_tiles = static_cast<int>(ceil_div(filters, tile.rows));
+  a.phase[0].row_tiles = row_tiles(filters, tile);
   a.rows = static_cast<int>(filters);
   a.columns = static_cast<int>(channels);
   a.chunks = static_cast<int>(ceil_div(channels, kBlock));

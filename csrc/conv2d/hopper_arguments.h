@@ -26,8 +26,8 @@ struct Taps {
 // Pixels that take the same taps: all of them, or a phase of backward_input. Pixel (q, p, n) has its window's
 // first tap at w + q * stride_w, h + p * stride_h.
 struct Phase {
-  std::int32_t first_tile = 0, row_tiles = 0;
-  FastDivide slice_tiles;  // the tiles of one group (of one part of the sum)
+  std::int32_t first_tile = 0, row_tiles = 0;  // a cluster's count as one
+  FastDivide slice_tiles;                      // the tiles of one group (of one part of the sum)
   std::int32_t pixels = 0;
   FastDivide width, height;
   std::int32_t w = 0, h = 0;

@@ -5,10 +5,14 @@
 //                    columns where it has but 64 rows); or each every second tile, so that one multiplies
 //                    while the other stores (ping-pong)
 //   warp 8           the producer: one lane starts TMA's copies. Warps 9-11 only give their registers away.
+//
+// Blocks of a cluster make tiles below each other at the same pace: their columns' operand is the same, so
+// each copies a share of it to all of them.
 #pragma once
 
 #include <type_traits>
 
+#include "../ptx/cluster.cuh"
 #include "../ptx/mbarrier.cuh"
 #include "../ptx/mma.cuh"
 #include "../ptx/sync.cuh"
@@ -19,7 +23,7 @@ namespace cnnkernels::conv2d::hopper {
 
 inline constexpr int kConsumers = 2, kWarpgroup = 128, kThreads = (kConsumers + 1) * kWarpgroup;
 // A thread starts with 65536 / 384 registers, 168. The producer needs few of them, sums up to 128.
-inline constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
+inline constexpr int kProducerRegisters = 56, kConsumerRegisters = 224;
 
 inline constexpr int kBlockBytes = kBlock * kRowBytes;  // 64 rows of 128 bytes
 inline constexpr int kStagingBlocks = 2;                // of each consumer
@@ -38,6 +42,7 @@ struct Config {
 
   static constexpr int kRows = kHopperTiles[kTile].rows, kColumns = kHopperTiles[kTile].columns;
   static constexpr bool kPingPong = kHopperTiles[kTile].ping_pong;
+  static constexpr int kCluster = kHopperTiles[kTile].cluster;
   static constexpr int kSharers = kPingPong ? 1 : kConsumers;  // of a tile
   static constexpr int kDown = kRows >= 2 * kBlock ? kSharers : 1, kAcross = kSharers / kDown;
   // A consumer's sums: kM times 64 rows, by kN columns.
@@ -60,6 +65,7 @@ struct Config {
   static constexpr int kStages = kFitting < kMostStages ? kFitting : kMostStages;
   static constexpr int kSharedBytes = kStages * kStageBytes + kStagingBytes;
   static_assert(kStages >= 4);
+  static_assert(kCluster == 1 || !kPingPong);
 };
 
 template <int kStages>
@@ -85,13 +91,28 @@ struct Turn {
   }
 };
 
+// The block's number in its cluster, and its cluster's among all.
+template <class C>
+CNN_DEVICE int rank_in_cluster() {
+  if constexpr (C::kCluster > 1) return static_cast<int>(cluster_rank());
+  return 0;
+}
+template <class C>
+CNN_DEVICE int this_cluster() {
+  return static_cast<int>(blockIdx.x) / C::kCluster;
+}
+template <class C>
+CNN_DEVICE int all_clusters() {
+  return static_cast<int>(gridDim.x) / C::kCluster;
+}
+
 // One tile: where it lies and how many stages its sum takes.
 struct Job {
   int phase, group, part, first_row, first_column, first_step, steps;
 };
 
-// Tiles are numbered by phases, parts and groups; within one of those, by bands of kBand row tiles, column by
-// column.
+// Tiles, a cluster's as one, are numbered by phases, parts and groups; within one of those, by bands of kBand
+// row tiles, column by column. All of a cluster take the same number of stages.
 template <class C>
 CNN_DEVICE Job job_of(const typename C::Arguments& a, int tile) {
   Job job{};
@@ -104,7 +125,8 @@ CNN_DEVICE Job job_of(const typename C::Arguments& a, int tile) {
   const int first = static_cast<int>(a.band_tiles.divmod(within, in_band)) * kBand;
   const auto height = static_cast<std::uint32_t>(min(kBand, phase.row_tiles - first));
   const std::uint32_t column = in_band / height;
-  job.first_row = (first + static_cast<int>(in_band - column * height)) * C::kRows;
+  const int row = first + static_cast<int>(in_band - column * height);
+  job.first_row = (row * C::kCluster + rank_in_cluster<C>()) * C::kRows;
   job.first_column = static_cast<int>(column) * C::kColumns;
   if constexpr (C::kWeight) {
     job.first_step = job.part * a.steps_per_part;

@@ -13,7 +13,7 @@ namespace cnnkernels::conv2d::hopper {
 template <class C>
 CNN_DEVICE void produce(const typename C::Arguments& a, unsigned char* stages, Ring<C::kStages>& ring) {
   Turn<C::kStages> turn;
-  for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x) {
+  for (int tile = this_cluster<C>(); tile < a.tiles; tile += all_clusters<C>()) {
     const Job job = job_of<C>(a, tile);
     Loads<C> loads(a, job);
     for (int step = 0; step < job.steps; ++step, turn.next()) {
@@ -51,9 +51,14 @@ CNN_DEVICE void consume(const typename C::Arguments& a, unsigned char* stages, R
   const Alternation<C> alternation(consumer);
   Store<C> store(a, stages + C::kStages * C::kStageBytes, consumer);
   const auto release = [&](int stage) {
-    if (threadIdx.x % 32 == 0) mbarrier_arrive(&ring.empty[stage]);
+    const unsigned lane = threadIdx.x % 32;
+    if constexpr (C::kCluster == 1) {
+      if (lane == 0) mbarrier_arrive(&ring.empty[stage]);
+    } else {  // every block of the cluster copies a part of the stage
+      if (lane < C::kCluster) mbarrier_arrive_cluster(&ring.empty[stage], lane);
+    }
   };
-  for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x) {
+  for (int tile = this_cluster<C>(); tile < a.tiles; tile += all_clusters<C>()) {
     const Job job = job_of<C>(a, tile);
     if (!alternation.mine(tile)) {
       turn.skip(job.steps);
@@ -79,7 +84,7 @@ CNN_DEVICE void consume(const typename C::Arguments& a, unsigned char* stages, R
     }
     wgmma_wait<0>(sums);
     if (job.steps > 0) release(before);
-    alternation.end(tile + int(gridDim.x) >= a.tiles);
+    alternation.end(tile + all_clusters<C>() >= a.tiles);
     store.tile(job, sums);
   }
   store.finish();
@@ -95,11 +100,15 @@ convolution(const __grid_constant__ typename C::Arguments a) {
   if (threadIdx.x == 0) {
     for (int s = 0; s < C::kStages; ++s) {
       mbarrier_init(&ring.full[s], 1);
-      mbarrier_init(&ring.empty[s], C::kSharers * kWarpgroup / 32);  // each consuming warp
+      mbarrier_init(&ring.empty[s], C::kCluster * C::kSharers * kWarpgroup / 32);  // each consuming warp
     }
     mbarrier_init_fence();
   }
-  __syncthreads();
+  if constexpr (C::kCluster > 1) {
+    cluster_sync();
+  } else {
+    __syncthreads();
+  }
 
   // The same in all lanes, and known to be: roles and descriptors then need no vector registers.
   const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
@@ -111,25 +120,30 @@ convolution(const __grid_constant__ typename C::Arguments a) {
     increase_registers<kConsumerRegisters>();
     consume<C>(a, memory, ring, warpgroup);
   }
+  if constexpr (C::kCluster > 1) {  // the others may still give stages back to this block
+    __syncwarp();
+    cluster_sync();
+  }
 #endif
 }
 
 template <class C>
 void launch_config(const typename C::Arguments& a, int blocks, std::uintptr_t stream) {
-  const int most = blocks > 0 ? blocks : static_cast<int>(kProcessors);
-  launch(
-      convolution<C>,
-      Launch{dim3(static_cast<unsigned>(std::min(most, a.tiles))), dim3(kThreads), C::kSharedBytes, stream},
-      a);
+  const int most = std::max((blocks > 0 ? blocks : static_cast<int>(kProcessors)) / C::kCluster, 1);
+  const auto grid = static_cast<unsigned>(std::min(most, a.tiles) * C::kCluster);
+  launch(convolution<C>, Launch{dim3(grid), dim3(kThreads), C::kSharedBytes, stream, dim3(C::kCluster)}, a);
 }
 
 // Turns a plan's tile into a template parameter.
 template <class In, Direction kDirection, int kSpan, class A>
 void launch_tile(const A& a, const Plan& plan, std::uintptr_t stream) {
+  const auto one = [&]<int kTile>(std::integral_constant<int, kTile>) {
+    if constexpr (kHopperTiles[kTile].cluster == 1 || kSpan == kRowBytes) {  // cannot_serve()
+      if (plan.tile == kTile) launch_config<Config<In, kDirection, kTile, kSpan>>(a, plan.blocks, stream);
+    }
+  };
   const auto with = [&]<int... kTile>(std::integer_sequence<int, kTile...>) {
-    ((plan.tile == kTile ? launch_config<Config<In, kDirection, kTile, kSpan>>(a, plan.blocks, stream)
-                         : void()),
-     ...);
+    (one(std::integral_constant<int, kTile>{}), ...);
   };
   with(std::make_integer_sequence<int, kHopperTileCount>{});
 }

@@ -2,7 +2,7 @@
 // directions differ in nothing else but where their results go (hopper_store.cuh).
 #pragma once
 
-#include "../ptx/tma.cuh"
+#include "../ptx/tma_multicast.cuh"
 #include "hopper_config.cuh"
 
 namespace cnnkernels::conv2d::hopper {
@@ -19,6 +19,17 @@ CNN_DEVICE Place place_of(const A& a, const Phase& phase, int pixel) {
   return {phase.w + static_cast<int>(q) * a.stride_w, phase.h + static_cast<int>(p) * a.stride_h, n};
 }
 
+// A copy for all blocks of the cluster: of a part of what they share.
+template <class C, class... Coordinates>
+CNN_DEVICE void load_for_all(unsigned char* to, const TensorMap& map, Mbarrier* full,
+                             const Coordinates&... coordinates) {
+  if constexpr (C::kCluster > 1) {
+    tma_load(to, map, full, ClusterMask{(1 << C::kCluster) - 1}, coordinates...);
+  } else {
+    tma_load(to, map, full, coordinates...);
+  }
+}
+
 // forward, backward_input: A's rows are windows, B's columns the filter's. The reduction takes one tap after
 // the other, for each run of channels. What is left of the last stage is filled with zeros, by places that
 // lie outside of both tensors.
@@ -26,7 +37,11 @@ template <class C>
 class WindowLoads {
  public:
   CNN_DEVICE WindowLoads(const typename C::Arguments& a, const Job& job)
-      : a_(a), job_(job), phase_(a.phase[job.phase]), place_(place_of(a, phase_, job.first_row)) {}
+      : a_(a),
+        job_(job),
+        phase_(a.phase[job.phase]),
+        place_(place_of(a, phase_, job.first_row)),
+        rank_(rank_in_cluster<C>()) {}
 
   CNN_DEVICE void load(unsigned char* stage, Mbarrier* full) {
     mbarrier_arrive_expect_bytes(full, C::kStageBytes);
@@ -56,11 +71,15 @@ class WindowLoads {
     const int tap = (phase_.r.filter + r_ * phase_.r.filter_step) * a_.filter_width + phase_.s.filter +
                     s_ * phase_.s.filter_step;
     if constexpr (C::kMajorB == Major::k) {
-      tma_load(to, a_.other, full, {c, tap, job_.first_column, job_.group});
+      const int first = rank_ * (C::kColumns / C::kCluster);
+      const int corner[] = {c, tap, job_.first_column + first, job_.group};
+      load_for_all<C>(to + first * C::kSpan, a_.other, full, corner);
     } else {
 #pragma unroll
-      for (int j = 0; j < C::kColumns; j += kBlock)
-        tma_load(to + j * C::kSpan, a_.other, full, {job_.first_column + j, tap, c, job_.group});
+      for (int i = 0; i < C::kColumns; i += kBlock * C::kCluster) {
+        const int j = i + rank_ * kBlock, corner[] = {job_.first_column + j, tap, c, job_.group};
+        load_for_all<C>(to + j * C::kSpan, a_.other, full, corner);
+      }
     }
   }
 
@@ -76,6 +95,7 @@ class WindowLoads {
   const Job& job_;
   const Phase& phase_;
   const Place place_;
+  const int rank_;
   int chunk_ = 0, r_ = 0, s_ = 0;
 };
 
@@ -85,9 +105,10 @@ template <class C>
 class PixelLoads {
  public:
   CNN_DEVICE PixelLoads(const typename C::Arguments& a, const Job& job)
-      : a_(a), job_(job), phase_(a.phase[0]), pixel_(job.first_step * kBlock) {
+      : a_(a), job_(job), phase_(a.phase[0]), rank_(rank_in_cluster<C>()), pixel_(job.first_step * kBlock) {
     const int first = job.first_column / kBlock, all = phase_.r.count * phase_.s.count * a.chunks;
     rows_ = min(C::kRows / kBlock, (a.rows - job.first_row + kBlock - 1) / kBlock);
+    if constexpr (C::kCluster > 1) rows_ = max(rows_, 0);  // a cluster's last tiles may lie outside
     columns_ = min(C::kColumns / kBlock, all - first);
 #pragma unroll
     for (int j = 0; j < C::kColumns / kBlock; ++j) {
@@ -110,12 +131,13 @@ class PixelLoads {
     unsigned char* b = stage + C::kBytesA;
 #pragma unroll
     for (int j = 0; j < C::kColumns / kBlock; ++j) {
-      if (j >= columns_) continue;
+      if (j >= columns_ || j % C::kCluster != rank_) continue;
       if (a_.pointwise) {
-        tma_load(b + j * kBlockBytes, a_.windows[0], full, {channel_[j], pixel_});
+        const int corner[] = {channel_[j], pixel_};
+        load_for_all<C>(b + j * kBlockBytes, a_.windows[0], full, corner);
       } else {
-        tma_load(b + j * kBlockBytes, a_.windows[0], full, {channel_[j], place.w, place.h, place.n},
-                 {w_[j], h_[j]});
+        const int start[] = {channel_[j], place.w, place.h, place.n}, tap[] = {w_[j], h_[j]};
+        load_for_all<C>(b + j * kBlockBytes, a_.windows[0], full, start, tap);
       }
     }
     pixel_ += kBlock;
@@ -125,6 +147,7 @@ class PixelLoads {
   const typename C::Arguments& a_;
   const Job& job_;
   const Phase& phase_;
+  const int rank_;
   int pixel_, rows_, columns_;
   int channel_[C::kColumns / kBlock], w_[C::kColumns / kBlock], h_[C::kColumns / kBlock];
 };

@@ -45,20 +45,26 @@ inline std::vector<Product> products(Direction direction, const Problem& problem
   return found;
 }
 
+// Row tiles of an extent; a cluster's come together, also where the last ones lie outside.
+inline std::int64_t row_tiles(std::int64_t rows, const Tile& tile) {
+  return ceil_div(rows, std::int64_t(tile.rows) * tile.cluster) * tile.cluster;
+}
+
 // As conv2d::cost: a block's stages run one behind the other from the first tile to the last, so the pipeline
 // fills once. Sums are written while nothing is multiplied, but for the last ones if tiles alternate.
 inline Cost cost(const Plan& plan, Direction direction, const Problem& problem, const Machine& machine) {
   const Conv2dGeometry& g = problem.geometry;
   const Element element{problem.dtype, problem.tf32};
   const Tile& tile = tile_of(plan);
-  const double sms = plan.blocks > 0 ? plan.blocks : machine.processors;
+  const int blocks = plan.blocks > 0 ? plan.blocks : machine.processors;
+  const double sms = std::max(blocks / tile.cluster, 1) * tile.cluster;
   const double depth = kRowBytes / element.bytes();
 
   Cost c;
   double stages = 0;  // of all tiles
   for (const Product& p : products(direction, problem, plan.splits)) {
     const std::int64_t tiles =
-        ceil_div(p.rows, tile.rows) * ceil_div(p.columns, tile.columns) * g.groups * plan.splits;
+        row_tiles(p.rows, tile) * ceil_div(p.columns, tile.columns) * g.groups * plan.splits;
     c.tiles += tiles;
     stages += static_cast<double>(tiles) * p.stages;
   }
@@ -71,7 +77,9 @@ inline Cost cost(const Plan& plan, Direction direction, const Problem& problem, 
   const int across = tile.rows >= 128 ? 1 : 2, width = tile.columns / across;  // of one wgmma of 64 rows
   const double read =
       tile.rows / 64 * across * (64 + width) * kRowBytes / kSharedBytesPerClock / machine.clock;
-  const double copies = (tile.rows + tile.columns) * kRowBytes / (machine.l2 / machine.processors);
+  // What is brought for all blocks of a cluster leaves L2 once.
+  const double copies = (tile.rows + static_cast<double>(tile.columns) / tile.cluster) * kRowBytes /
+                        (machine.l2 / machine.processors);
   const double written = plan.splits == 1 ? element.bytes() : element.accumulator_bytes();
   const double store =
       tile.rows * tile.columns * written / (kReachedOfMemory * machine.memory / machine.processors);
@@ -99,7 +107,7 @@ inline int splits_for(const Problem& problem, const Tile& tile, int waves) {
   constexpr std::int64_t kShortestPart = 8;  // in stages
   const Product p = products(Direction::backward_weight, problem, 1).front();
   const std::int64_t groups = problem.geometry.groups;
-  const std::int64_t tiles = ceil_div(p.rows, tile.rows) * ceil_div(p.columns, tile.columns) * groups;
+  const std::int64_t tiles = row_tiles(p.rows, tile) * ceil_div(p.columns, tile.columns) * groups;
   const std::int64_t affordable =
       kWorkspaceLimit / (p.rows * p.columns * groups * std::int64_t(sizeof(float)));
   const std::int64_t splits = std::min({waves * kProcessors / tiles, p.stages / kShortestPart, affordable});
@@ -117,6 +125,10 @@ inline std::vector<Candidate> candidates(Direction direction, const Problem& pro
   Plan plan;
   plan.engine = Engine::wgmma;
   for (plan.tile = 0; plan.tile < kHopperTileCount; ++plan.tile) {
+    if (const char* why = cannot_serve(direction, problem, tile_of(plan))) {
+      found.push_back({plan, why, {}});
+      continue;
+    }
     for (int waves = 1, before = 0; waves <= (parts ? kMostWaves : 1); ++waves, before = plan.splits) {
       plan.splits = parts ? splits_for(problem, tile_of(plan), waves) : 1;
       if (plan.splits != before) found.push_back({plan, nullptr, cost(plan, direction, problem, judge)});
@@ -126,7 +138,10 @@ inline std::vector<Candidate> candidates(Direction direction, const Problem& pro
 }
 
 inline std::size_t cheapest(const std::vector<Candidate>& candidates) {
-  const auto less = [](const Candidate& a, const Candidate& b) { return a.cost.seconds < b.cost.seconds; };
+  const auto less = [](const Candidate& a, const Candidate& b) {
+    if ((a.why_not == nullptr) != (b.why_not == nullptr)) return a.why_not == nullptr;
+    return a.cost.seconds < b.cost.seconds;
+  };
   return static_cast<std::size_t>(std::min_element(candidates.begin(), candidates.end(), less) -
                                   candidates.begin());
 }

@@ -24,12 +24,15 @@ enum class Loader {
 struct Tile {
   int rows, columns;
   bool ping_pong = false;  // of wgmma: two of them at a time, one multiplied while the other is stored
+  // Of wgmma: blocks of a cluster, which make tiles below each other and bring the columns' operand together.
+  int cluster = 1;
 };
 inline constexpr Tile kTiles[] = {{128, 128}, {64, 64}, {128, 32}};
 inline constexpr int kTileCount = 3;
-inline constexpr Tile kHopperTiles[] = {{128, 256}, {256, 128}, {128, 128}, {256, 64},
-                                        {128, 64},  {64, 256},  {64, 128},  {128, 128, true}};
-inline constexpr int kHopperTileCount = 8;
+inline constexpr Tile kHopperTiles[] = {
+    {128, 256}, {256, 128},       {128, 128},           {256, 64},           {128, 64}, {64, 256},
+    {64, 128},  {128, 128, true}, {128, 256, false, 2}, {256, 128, false, 2}};
+inline constexpr int kHopperTileCount = 10;
 
 inline constexpr int kStages = 4;         // of the reduction held in shared memory at a time
 inline constexpr int kTileRowBytes = 64;  // of the reduction that one stage holds for each row and column
@@ -85,7 +88,10 @@ inline std::string describe(const Plan& plan) {
   const Tile& tile = tile_of(plan);
   const std::string shape = std::to_string(tile.rows) + "x" + std::to_string(tile.columns);
   const std::string splits = ", splits " + std::to_string(plan.splits);
-  if (plan.engine == Engine::wgmma) return "wgmma " + shape + (tile.ping_pong ? " ping-pong" : "") + splits;
+  if (plan.engine == Engine::wgmma) {
+    return "wgmma " + shape + (tile.ping_pong ? " ping-pong" : "") + (tile.cluster > 1 ? " cluster" : "") +
+           splits;
+  }
   return (plan.engine == Engine::mma ? "mma " : "fma ") + shape + ", A " + name(plan.a) + ", B " +
          name(plan.b) + splits;
 }
