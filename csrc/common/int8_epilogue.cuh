@@ -73,6 +73,24 @@ CNN_DEVICE Columns columns_at(const Epilogue& epilogue, std::int64_t first, int 
   return at;
 }
 
+// A store of a whole run. The compiler takes a Vector's apart, since another branch stores its elements one
+// by one.
+#if defined(CNN_INTERPRETER)
+template <class T>
+void store_whole(T* to, const Vector<T, kRun>& run CNN_SITE) {
+  store(to, run, site);
+}
+#else
+template <class T>
+CNN_DEVICE void store_whole(T* to, const Vector<T, kRun>& run) {
+  using Word =
+      std::conditional_t<sizeof(T) == 4, uint4, std::conditional_t<sizeof(T) == 2, uint2, unsigned> >;
+  Word word;
+  memcpy(&word, &run, sizeof(word));
+  __stwb(reinterpret_cast<Word*>(to), word);
+}
+#endif
+
 // A run of the output or the residual. `vectors`: runs are whole and aligned to their size.
 template <class T>
 CNN_DEVICE Vector<T, kRun> load_run(const void* from, std::int64_t offset, int count, bool vectors) {
@@ -89,7 +107,7 @@ template <class T>
 CNN_DEVICE void store_run(void* to, std::int64_t offset, const Vector<T, kRun>& run, int count,
                           bool vectors) {
   T* first = static_cast<T*>(to) + offset;
-  if (vectors) return store(first, run);
+  if (vectors) return store_whole(first, run);
 #pragma unroll
   for (int i = 0; i < kRun; ++i)
     if (i < count) first[i] = run[i];

@@ -36,7 +36,7 @@ struct DepthCursor {
 };
 
 // Where a row or column begins.
-struct Side {
+struct alignas(16) Side {
   const std::uint8_t* data;
   std::int32_t h, x;
 };
@@ -71,8 +71,10 @@ CNN_DEVICE bool row_inside(const Operand& operand, const Side& side, const Ahead
 template <int Extent, bool kWindows>
 class VectorLoader {
  public:
+  static constexpr int kTableBytes = 0;
+
   CNN_DEVICE VectorLoader(const Operand& operand, const Depth& depth, std::int64_t group,
-                          std::int64_t first_side, std::uint32_t first_unit)
+                          std::int64_t first_side, std::uint32_t first_unit, unsigned char*)
       : operand_(operand), depth_(depth), cursor_(depth, first_unit + column()) {
 #pragma unroll
     for (int i = 0; i < kOwned; ++i) side_[i] = side_at(operand, group, first_side + row(i));
@@ -123,14 +125,20 @@ class VectorLoader {
 template <int Extent>
 class WordLoader {
  public:
+  static constexpr int kTableBytes = Extent * sizeof(Side);  // of shared memory: where each side begins
+
+  // Usable after a barrier.
   CNN_DEVICE WordLoader(const Operand& operand, const Depth& depth, std::int64_t group,
-                        std::int64_t first_side, std::uint32_t first_unit)
+                        std::int64_t first_side, std::uint32_t first_unit, unsigned char* table)
       : operand_(operand),
         depth_(depth),
-        group_(group),
-        first_side_(first_side),
+        corner_(operand.data + group * operand.group_stride + first_side * operand.offset_n),
+        sides_left_(operand.extent - first_side),
+        sides_(reinterpret_cast<Side*>(table)),
         word_(along_depth() ? thread() % kWords : thread() / kQuads),
-        cursor_(depth, first_unit + word_) {}
+        cursor_(depth, first_unit + word_) {
+    if (thread() < Extent) sides_[thread()] = side_at(operand, group, first_side + thread());
+  }
 
   CNN_DEVICE void start(std::uint8_t*) {
     const std::int32_t bytes = static_cast<std::int32_t>(cursor_.unit) * kWordBytes;
@@ -139,13 +147,11 @@ class WordLoader {
     const Ahead next = ahead(operand_, cursor_, bytes);
 #pragma unroll
     for (int i = 0; i < kOwned; ++i) {
-      const std::int64_t first = first_side_ + row(i);
       if (along_depth()) {
 #pragma unroll
-        for (int j = 0; j < 4; ++j)
-          held_[i][j] = from_window(side_at(operand_, group_, first + j), next, left);
+        for (int j = 0; j < 4; ++j) held_[i][j] = from_window(sides_[row(i) + j], next, left);
       } else {
-        from_matrix(first, next, left, held_[i]);
+        from_matrix(row(i), next, left, held_[i]);
       }
     }
     cursor_.step(depth_, kWords);
@@ -169,6 +175,7 @@ class WordLoader {
  private:
   static constexpr int kWords = kStageBytes / kWordBytes, kQuads = kThreads / kWords;
   static constexpr int kOwned = Extent / 4 / kQuads;
+  static_assert(Extent <= kThreads);
 
   CNN_DEVICE static int thread() { return static_cast<int>(threadIdx.x); }
   CNN_DEVICE bool along_depth() const {
@@ -189,10 +196,9 @@ class WordLoader {
   }
 
   // Four depths by four sides of a matrix.
-  CNN_DEVICE void from_matrix(std::int64_t first, const Ahead& next, int left, Fetched (&held)[4]) const {
-    const std::uint8_t* corner =
-        operand_.data + group_ * operand_.group_stride + first * operand_.offset_n + next.offset;
-    const auto sides = static_cast<int>(max(min(operand_.extent - first, std::int64_t(4)), std::int64_t(0)));
+  CNN_DEVICE void from_matrix(int first, const Ahead& next, int left, Fetched (&held)[4]) const {
+    const std::uint8_t* corner = corner_ + first * operand_.offset_n + next.offset;
+    const auto sides = static_cast<int>(max(min(sides_left_ - first, std::int64_t(4)), std::int64_t(0)));
     if (operand_.access == Access::along_side) {
 #pragma unroll
       for (int j = 0; j < 4; ++j)
@@ -213,7 +219,9 @@ class WordLoader {
 
   const Operand& operand_;
   const Depth& depth_;
-  std::int64_t group_, first_side_;
+  const std::uint8_t* corner_;  // of a matrix
+  std::int64_t sides_left_;
+  Side* sides_;
   int word_;
   DepthCursor cursor_;
   Fetched held_[kOwned][4];

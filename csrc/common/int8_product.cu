@@ -29,7 +29,8 @@ struct Config {
   // Registers hold what is on its way, too, where operands pass through them.
   static constexpr int kBlocks = kVectors ? kShape.blocks : 3;
   static constexpr int kStage = (kRows + kColumns) * kStageBytes;
-  static constexpr int kSharedBytes = std::max(kStages * kStage, kRows * kColumns * 4);
+  static constexpr int kRing = std::max(kStages * kStage, kRows * kColumns * 4);  // the epilogue reuses it
+  static constexpr int kSharedBytes = kRing + LoaderA::kTableBytes + LoaderB::kTableBytes;
   static_assert(kShape.rows / kShape.warp_rows * (kColumns / kShape.warp_columns) * 32 == kThreads);
 };
 
@@ -84,9 +85,12 @@ int8_product(const __grid_constant__ Product product, const Schedule schedule) {
   const int stages = min(schedule.stages - first_stage, schedule.stages_per_split);
   const std::uint32_t first_unit = static_cast<std::uint32_t>(first_stage) * (kStageBytes / C::kUnit);
 
-  typename C::LoaderA a(product.a, product.depth, group, first_row, first_unit);
-  typename C::LoaderB b(product.b, product.depth, group, first_column, first_unit);
+  unsigned char* const tables = memory + C::kRing;
+  typename C::LoaderA a(product.a, product.depth, group, first_row, first_unit, tables);
+  typename C::LoaderB b(product.b, product.depth, group, first_column, first_unit,
+                        tables + C::LoaderA::kTableBytes);
   typename C::Multiplier engine;
+  if constexpr (C::kSharedBytes > C::kRing) __syncthreads();  // the tables are there
 
   const auto start = [&](int stage) {
     if (stage < stages) {
