@@ -15,6 +15,7 @@ from . import __version__, backends
 from .native import BUILD_HINT
 
 OPERATORS = ("conv2d", "depthwise_conv2d", "depthwise_separable_conv2d", "max_pool2d", "max_unpool2d")
+INT8_OPERATORS = ("int8_gemm", "int8_conv2d", "quantize")  # of no other types than their own
 
 
 def _version(package: str) -> str:
@@ -60,16 +61,18 @@ def _served() -> list[str]:
         devices.append(("cuda", torch.cuda.get_device_capability()))
     lines = []
     for device, capability in devices:
-        groups: dict[str, list[str]] = {}
-        for op in OPERATORS:
-            for dtype in (*backends.KERNEL_DTYPES, torch.complex64, torch.int8):
+        groups: dict[tuple[str, tuple[torch.dtype, ...]], list[str]] = {}
+        for op in (*OPERATORS, *INT8_OPERATORS):
+            others = (torch.complex64, torch.int8) if op in OPERATORS else ()
+            for dtype in (*backends.kernel_dtypes(op), *others):
                 decision = backends.choose(backends.Problem(op, device, dtype, capability))
                 name = str(dtype).removeprefix("torch.")
                 answer = f"{decision.backend or 'nobody'}: {decision.reason}"
                 if decision.backend is not None:
                     answer += "".join(f"\n      not {other}: {why}" for other, why in decision.rejected)
-                groups.setdefault(answer.replace(f"not {name}", "not this type"), []).append(f"{op} {name}")
-        for answer, calls in groups.items():
+                key = answer.replace(f"not {name}", "not this type"), backends.kernel_dtypes(op)
+                groups.setdefault(key, []).append(f"{op} {name}")
+        for (answer, _), calls in groups.items():
             ops = list(dict.fromkeys(call.split()[0] for call in calls))
             dtypes = list(dict.fromkeys(call.split()[1] for call in calls))
             lines.append(f"  {', '.join(ops)} of {', '.join(dtypes)} on {device}:\n    {answer}")

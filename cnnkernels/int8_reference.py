@@ -88,5 +88,6 @@ def _activate(x: Tensor, activation: str, slope: float) -> Tensor:
         return 0.5 * x * (1 + torch.erf(x * 0.7071067811865476))
     if activation == "hardswish":
         moved = x + 3
-        return x * torch.where(moved < 0, 0.0, torch.where(moved > 6, 6.0, moved)) / 6
+        clipped = torch.where(moved < 0, 0.0, torch.where(moved > 6, 6.0, moved))
+        return x * clipped / x.new_full((), 6)  # on a GPU, PyTorch divides by a number by multiplying
     return x

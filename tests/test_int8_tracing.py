@@ -36,9 +36,8 @@ def test_compile_export_and_the_dispatcher_see_the_operators(device: str) -> Non
     net, x = Chain().to(device), floats((2, 8, 7, 9), 2, -3, 3).to(device)
     with use_backend("reference"), torch.no_grad():
         right = net(x)
-        for dynamic in (False, True):
-            compiled = torch.compile(net, fullgraph=True, backend="aot_eager", dynamic=dynamic)
-            assert torch.equal(compiled(x), right) and torch.equal(compiled(x[:1]), right[:1])
+        compiled = torch.compile(net, fullgraph=True, backend="aot_eager", dynamic=True)
+        assert torch.equal(compiled(x), right) and torch.equal(compiled(x[:1]), right[:1])
         batch = {"x": {0: torch.export.Dim("batch", min=1, max=64)}}
         program = torch.export.export(net, (x,), dynamic_shapes=batch)
         assert torch.equal(program.module()(x[:1]), right[:1])
