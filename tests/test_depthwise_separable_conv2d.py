@@ -156,11 +156,11 @@ def test_only_wanted_gradients_are_computed(recorded) -> None:
 
 def test_the_fused_backward_is_for_the_last_derivative(device, monkeypatch) -> None:
     """It has no derivative: whoever differentiates further, in whatever way, gets the composed one."""
-    calls: list[tuple[bool, bool]] = []
+    calls: list[tuple[bool, ...]] = []
     real = ops.depthwise_separable_conv2d_backward
 
     def spy(*arguments: Any) -> Any:
-        calls.append(arguments[6:8])
+        calls.append((arguments[5] is not None, *arguments[6:8]))
         return real(*arguments)
 
     monkeypatch.setattr(ops, "depthwise_separable_conv2d_backward", spy)
@@ -169,13 +169,14 @@ def test_the_fused_backward_is_for_the_last_derivative(device, monkeypatch) -> N
     torch.autograd.grad(f(*tensors).sum(), tensors)
     for place in (2, 1):
         f(*(t.detach().requires_grad_(i == place) for i, t in enumerate(tensors))).sum().backward()
-    assert calls == [(True, True), (False, True), (True, False)]
+    call("cuda", depthwise_activation="gelu", save_intermediate=True)(*tensors).sum().backward()
+    assert calls == [(False, True, True), (False, False, True), (False, True, False), (True, True, True)]
     torch.autograd.grad(f(*tensors).sum(), tensors, create_graph=True)
     grad(lambda *t: f(*t).sum(), (0, 2))(*(t.detach() for t in tensors))
     with torch.autograd.forward_ad.dual_level():
         dual = [torch.autograd.forward_ad.make_dual(t, torch.ones_like(t)) for t in tensors]
         torch.autograd.grad(f(*dual).sum(), dual)
-    assert len(calls) == 3
+    assert len(calls) == 4
     without_middle = call("cuda")
     without_middle(tensors[0], *(t.detach() for t in tensors[1:])).sum().backward()  # needs no z: a plain product
     tensors = leaves(device, dtype=torch.float32)
@@ -183,7 +184,7 @@ def test_the_fused_backward_is_for_the_last_derivative(device, monkeypatch) -> N
     torch.backends.cudnn.conv.fp32_precision = "tf32"
     torch.autograd.grad(f(*tensors).sum(), tensors)
     torch.backends.cudnn.conv.fp32_precision = with_tf32
-    assert len(calls) == 3
+    assert len(calls) == 4
 
 
 @pytest.mark.parametrize("dims", [(0, None, None, None, None), (1, 0, None, None, 0), (None, None, 0, None, None)])

@@ -142,8 +142,7 @@ def test_every_configuration(machine: Backward, element: str, reader: str) -> No
 
 
 @schedules
-@pytest.mark.parametrize("element", ["fp32", "bf16"])
-@pytest.mark.parametrize("taps", [3, 8])
+@pytest.mark.parametrize(("element", "taps"), [("fp32", 3), ("bf16", 8)])
 def test_every_schedule(scheduled: Backward, element: str, taps: int) -> None:
     """A missing barrier or wait shows as poison or as wrong numbers in one of these orders. Several patches a part and
     several tiles of filters; 8 x 8 taps take turns in shared memory."""
@@ -182,8 +181,16 @@ def test_bits(machine: Backward, element: str) -> None:
     assert torch.equal(single[0], whole[4])
 
 
-@pytest.mark.parametrize("element", ["fp32", "fp16", "bf16"])
-@pytest.mark.parametrize("activation", ["none", "gelu", "hardswish"])
+def test_a_saved_intermediate_is_read(machine: Backward) -> None:
+    """Not made anew: with another one in its place the results are another's."""
+    tensors, grad = operands(LARGE), error(LARGE)
+    z = expected(LARGE, "relu", tensors, grad)[0].roll(1, 0).flip(2, 3)
+    results = machine.backward(LARGE, NHWC, "fp64", tensors, grad, "relu", saved=z)
+    gradient = torch.einsum("nkpq,nmpq->km", grad, z.relu())
+    assert torch.equal(results[1][:, :, 0, 0], gradient) and not results[0][z <= 0].any()
+
+
+@pytest.mark.parametrize(("element", "activation"), [("fp32", "gelu"), ("fp16", "hardswish"), ("bf16", "none")])
 def test_rounding(machine: Backward, element: str, activation: str) -> None:
     """At most twice the error of PyTorch's two layers in the same type, and what the sums' lengths allow."""
     dtype = ELEMENTS[element][0]

@@ -70,9 +70,9 @@ class Machine:
     def __init__(self) -> None:
         self.module = native.load("cuda" if HAS_GPU else "interpreter").module
 
-    def plan(self, tile: int, reader: str, patch_columns: int = 8, keeps: bool = False) -> Any:
+    def plan(self, tile: int, reader: str, patch_columns: int = 8, keeps: bool = False, wgmma: bool = False) -> Any:
         plan = self.module.DepthwiseSeparablePlan()
-        plan.tile, plan.patch_columns, plan.keeps = tile, patch_columns, keeps
+        plan.tile, plan.patch_columns, plan.keeps, plan.wgmma = tile, patch_columns, keeps, wgmma
         plan.reader = getattr(self.module.DepthwiseSeparableReader, reader)
         return plan
 
@@ -361,13 +361,13 @@ def test_offsets_beyond_32_bits(machine: Machine, layout: Layout, taps: int) -> 
 
 
 def test_selection(machine: Machine) -> None:
-    """What is selected on an H200 for well-known pairs, in bf16 at batch 64."""
+    """What is selected on an A100 for well-known pairs, in bf16 at batch 64."""
 
     def plan(c: int, size: int, filters: int, stride: int = 1, layout: Layout = NHWC, n: int = 64) -> Any:
         case = pair_case(n, c, size, size, filters, stride=(stride, stride), **SAME)
         geometry = machine.module.Conv2dGeometry(*case.geometry)
-        h200 = machine.module.machine_named("h200")
-        return machine.module.depthwise_separable_conv2d_plan(3, int(layout), False, geometry, filters, h200)
+        a100 = machine.module.machine_named("a100")
+        return machine.module.depthwise_separable_conv2d_plan(3, int(layout), False, geometry, filters, a100)
 
     assert plan(32, 112, 16).tile_shape == (64, 32)
     assert plan(144, 56, 24).reader.name == "rows_of_three"

@@ -27,6 +27,7 @@ void bind_plan(py::module_& m) {
       .def_readwrite("tile", &Plan::tile)
       .def_readwrite("reader", &Plan::reader)
       .def_readwrite("keeps", &Plan::keeps)
+      .def_readwrite("wgmma", &Plan::wgmma)
       .def_readwrite("patch_columns", &Plan::patch_columns)
       .def_property_readonly(
           "tile_shape",

@@ -15,9 +15,11 @@ void forward(const Problem& problem, const Tensors& tensors, std::uintptr_t stre
       return problem.tf32 ? launch_fused<tf32>(pair, plan, patches, stream)
                           : launch_fused<float>(pair, plan, patches, stream);
     case DType::float16:
-      return launch_fused<float16>(pair, plan, patches, stream);
+      return plan.wgmma ? launch_hopper<float16>(pair, plan, patches, stream)
+                        : launch_fused<float16>(pair, plan, patches, stream);
     case DType::bfloat16:
-      return launch_fused<bfloat16>(pair, plan, patches, stream);
+      return plan.wgmma ? launch_hopper<bfloat16>(pair, plan, patches, stream)
+                        : launch_fused<bfloat16>(pair, plan, patches, stream);
     default:
       throw std::invalid_argument(
           "depthwise_separable_conv2d: expected float64, float32, float16 or bfloat16");

@@ -19,9 +19,19 @@ constexpr bool kernel_exists(bool tensor_cores, int bytes, int tile, Reader read
   return tile != 1 || reader != Reader::elements;
 }
 
+// Those that multiply with wgmma, on compute capability 9.0 alone: 16-bit types, where vectors can be read,
+// with the tiles that give each of two warpgroups 64 pixels.
+constexpr bool hopper_kernel_exists(int bytes, int tile, Reader reader) {
+  return bytes == 2 && tile > 0 && reader != Reader::elements;
+}
+
 // In is double, float, tf32, float16 or bfloat16.
 template <class In>
 void launch_fused(const Pair& pair, const Plan& plan, std::int64_t patches, std::uintptr_t stream);
+
+// T is float16 or bfloat16.
+template <class T>
+void launch_hopper(const Pair& pair, const Plan& plan, std::int64_t patches, std::uintptr_t stream);
 
 }  // namespace depthwise_separable_conv2d
 }  // namespace cnnkernels

@@ -33,6 +33,11 @@ constexpr int shared_bytes(int rows, int columns, int element, int accumulator, 
          static_cast<int>(kept_stages) * rows * kRowBytes;
 }
 
+// What the kernel for Hopper has of them: two at least, so that one is made while the other is multiplied.
+constexpr int hopper_pixel_tiles(std::int64_t kept_stages) {
+  return std::max(2, static_cast<int>(kept_stages));
+}
+
 // Elements from one index to the next of each axis.
 struct Strides {
   std::int64_t n, c, h, w;

@@ -26,6 +26,7 @@ struct Plan {
   int tile = 0;  // index into kTiles
   Reader reader = Reader::elements;
   bool keeps = false;  // a block makes every output channel of its pixels, and keeps their whole intermediate
+  bool wgmma = false;  // of compute capability 9.0, in place of mma.sync
   int patch_columns = 8;  // a tile's pixels form a patch this wide; a power of two from 4 to the tile's rows
 };
 
@@ -36,7 +37,7 @@ inline std::string describe(const Plan& plan) {
                                                             : "elements";
   return std::to_string(tile.rows) + "x" + std::to_string(tile.columns) + ", " + reader + ", patches of " +
          std::to_string(tile.rows / plan.patch_columns) + "x" + std::to_string(plan.patch_columns) +
-         (plan.keeps ? ", keeps the intermediate" : "");
+         (plan.keeps ? ", keeps the intermediate" : "") + (plan.wgmma ? ", wgmma" : "");
 }
 
 }  // namespace cnnkernels::depthwise_separable_conv2d

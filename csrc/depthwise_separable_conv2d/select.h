@@ -18,8 +18,10 @@ inline bool on_tensor_cores(const Problem& problem) {
   return problem.dtype != DType::float64 && (problem.dtype != DType::float32 || problem.tf32);
 }
 
-inline bool has_kernel(int tile, Reader reader, const Problem& problem) {
-  return kernel_exists(on_tensor_cores(problem), bytes_of(problem.dtype), tile, reader);
+inline bool has_kernel(int tile, Reader reader, const Problem& problem, bool wgmma = false) {
+  const int bytes = bytes_of(problem.dtype);
+  return wgmma ? hopper_kernel_exists(bytes, tile, reader)
+               : kernel_exists(on_tensor_cores(problem), bytes, tile, reader);
 }
 
 inline bool aligned(const void* pointer) {
@@ -75,54 +77,69 @@ inline int patch_columns_for(const Problem& problem, Reader reader, int rows) {
 }
 
 // Does the intermediate of a tile's pixels fit shared memory for all channels at once?
-inline bool can_keep(int tile, const Problem& problem, const Machine& machine) {
+inline bool can_keep(int tile, const Problem& problem, const Machine& machine, bool wgmma) {
   const int bytes = bytes_of(problem.dtype);
   const std::int64_t stages = ceil_div(problem.geometry.k, kRowBytes / bytes);
   const Tile& shape = kTiles[tile];
   constexpr std::int64_t kReserved = 1024, kMost = 1 << 20;  // the driver's share; so that bytes stay small
   return stages < kMost / kRowBytes / shape.rows &&
-         shared_bytes(shape.rows, shape.columns, bytes, bytes == 8 ? 8 : 4, stages) <=
-             machine.shared_bytes - kReserved;
+         shared_bytes(shape.rows, shape.columns, bytes, bytes == 8 ? 8 : 4,
+                      wgmma ? hopper_pixel_tiles(stages) : stages) <= machine.shared_bytes - kReserved;
 }
 
 // Clocks of the busiest SM. Where a block makes one tile of its pixels' output channels, blocks beside each
-// other make the same intermediate again: taps multiply-adds a pixel and channel on CUDA cores, against as
-// many products as the tile is wide on tensor cores. A block that keeps the intermediate makes it once, but
-// there are fewer of them, and each has an SM for itself.
+// other make the same intermediate again: input read from L2 and taps multiply-adds a pixel and channel on
+// CUDA cores, against as many products as the tile is wide on tensor cores. A block that keeps the
+// intermediate makes it once, but there are fewer of them, and each has an SM for itself. wgmma multiplies at
+// the tensor cores' full rate, reads the pixels once for all columns, and while CUDA cores make the next
+// stage: the longer of the two counts.
 inline double clocks(const Problem& problem, const Plan& plan, const Machine& machine) {
-  constexpr double kBytesAClock = 32, kAlone = 1.2;
+  constexpr double kBytesAClock = 32, kAlone = 1.2, kApart = 1.1;
+  constexpr double kWgmmaProducts = 1900;
   constexpr double kShareOfTile[kTileCount] = {0.6, 0.9, 1};  // narrow tiles read shared memory more often
   const Conv2dGeometry& g = problem.geometry;
   const Tile& tile = kTiles[plan.tile];
   const int bytes = bytes_of(problem.dtype);
   const double products_a_clock = !on_tensor_cores(problem) ? (bytes == 8 ? 48 : 96)
                                   : bytes == 4              ? 600
+                                  : plan.wgmma              ? kWgmmaProducts
                                                             : 1200 * kShareOfTile[plan.tile];
   const double taps_a_clock = bytes == 8 || plan.reader == Reader::elements ? 32 : 64;
   const double column_tiles = static_cast<double>(ceil_div(problem.filters, tile.columns));
-  const double made = tile.rows * static_cast<double>(g.r * g.s) / taps_a_clock;
+  const int wide = plan.patch_columns, high = tile.rows / wide;
+  const double seen = static_cast<double>((high - 1) * g.stride_h + (g.r - 1) * g.dilation_h + 1) *
+                      static_cast<double>((wide - 1) * g.stride_w + (g.s - 1) * g.dilation_w + 1);
+  const double made = tile.rows * static_cast<double>(g.r * g.s) / taps_a_clock + seen * bytes / kBytesAClock;
   const double multiplied = tile.columns * (tile.rows / products_a_clock + bytes / kBytesAClock);
   const double patches = static_cast<double>(patches_of(g, tile.rows, plan.patch_columns));
   const double blocks = plan.keeps ? patches : patches * column_tiles;
-  const double block = plan.keeps ? kAlone * (made + multiplied * column_tiles) : made + multiplied;
+  const double once = plan.wgmma ? kApart * std::max(made, multiplied) : made + multiplied;
+  const double block = plan.keeps ? kAlone * (once + multiplied * (column_tiles - 1)) : once;
   return std::max(1.0, blocks / machine.processors) * block * static_cast<double>(g.k);
 }
+
+inline constexpr int kWgmmaCapability = 90;  // the only one whose binary has those kernels
 
 inline Plan select(const Problem& problem, const Tensors& at, const Machine& machine) {
   Plan best;
   double least = 1e300;
   const Reader reader = reader_for(problem, at);
-  for (int tile = 0; tile < kTileCount; ++tile) {
-    if (!has_kernel(tile, reader, problem)) continue;
-    Plan plan{tile, reader};
-    plan.patch_columns = patch_columns_for(problem, reader, kTiles[tile].rows);
-    for (const bool keeps : {false, true}) {
-      plan.keeps = keeps;
-      if (keeps && (problem.filters <= kTiles[tile].columns || !can_keep(tile, problem, machine))) continue;
-      const double cost = clocks(problem, plan, machine);
-      if (cost < least) {
-        least = cost;
-        best = plan;
+  for (const bool wgmma : {true, false}) {
+    if (wgmma && machine.architecture != kWgmmaCapability) continue;
+    for (int tile = 0; tile < kTileCount; ++tile) {
+      if (!has_kernel(tile, reader, problem, wgmma)) continue;
+      Plan plan{tile, reader};
+      plan.wgmma = wgmma;
+      plan.patch_columns = patch_columns_for(problem, reader, kTiles[tile].rows);
+      for (const bool keeps : {false, true}) {
+        plan.keeps = keeps;
+        if (keeps && (problem.filters <= kTiles[tile].columns || !can_keep(tile, problem, machine, wgmma)))
+          continue;
+        const double cost = clocks(problem, plan, machine);
+        if (cost < least) {
+          least = cost;
+          best = plan;
+        }
       }
     }
   }
@@ -155,8 +172,13 @@ inline void validate(const Plan& plan, const Problem& problem, const Tensors& at
         "depthwise_separable_conv2d: patch_columns must be a power of two from 4 to the tile's rows, but "
         "got " +
         std::to_string(plan.patch_columns));
-  if (!has_kernel(plan.tile, plan.reader, problem)) refuse(plan, "this element type has no such kernel");
-  if (plan.keeps && !can_keep(plan.tile, problem, machine))
+  if (!has_kernel(plan.tile, plan.reader, problem, plan.wgmma))
+    refuse(plan, "this element type has no such kernel");
+#if !defined(CNN_INTERPRETER)  // which runs every kernel, whatever GPU it selects for
+  if (plan.wgmma && machine.architecture != kWgmmaCapability)
+    refuse(plan, "wgmma is of compute capability 9.0 alone");
+#endif
+  if (plan.keeps && !can_keep(plan.tile, problem, machine, plan.wgmma))
     refuse(plan, "shared memory does not hold the intermediate of so many channels");
   if (!can_read(plan.reader, problem, at)) refuse(plan, "the input is not made for that reader");
 }

@@ -21,12 +21,19 @@ from cnnkernels.problem import host_module
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "depthwise_separable_conv2d.md"
-BEGIN, END = "<!-- made by docs/figures/depthwise_separable_conv2d_paper_check.py -->\n", "<!-- end -->\n"
+BEGIN, END = "<!-- {} made by docs/figures/depthwise_separable_conv2d_paper_check.py -->\n", "<!-- end -->\n"
 GPU, BATCH, BYTES = "h200", 64, 2  # bf16
 HEAD = (
     "| pair | two layers, MB | fused, MB | less by | pointwise, GFLOP | floor, us | tile | patch | depthwise made "
     "| input read from L2 | measured, us | of the floor |\n" + "| --- " * 12 + "|\n"
 )
+
+
+BACKWARD_HEAD = (
+    "| pair | two layers, MB | composed, MB | fused, MB | fused, z saved, MB | less than two layers by | z made "
+    "| kept for it by two layers, MB | kept here, MB |\n" + "| --- " * 9 + "|\n"
+)
+FILTERS_ONCE = 128  # of 16-bit types, whose gradient a block of the backward kernel keeps
 
 
 class Pair(NamedTuple):
@@ -72,6 +79,20 @@ def pairs() -> list[Pair]:
     return found
 
 
+def name(p: Pair) -> str:
+    g = p.geometry
+    return f"{p.network} {g.c} to {p.filters} at {g.h}" + (f", stride {g.stride_h}" if g.stride_h > 1 else "")
+
+
+def backward_row(p: Pair) -> str:
+    """The bytes of a backward pass with an activation between the two; filters are too few to count."""
+    fuses = host_module().depthwise_separable_conv2d_fuses_backward(dtype_code(torch.bfloat16), p.filters, False)
+    x, z, y, _ = (BYTES * count / 1e6 for count in p.elements)
+    two, composed, fused, saved = 2 * x + 7 * z + 2 * y, 3 * x + 10 * z + 2 * y, 3 * x + 3 * z + y, 2 * x + 4 * z + y
+    ours = f"{fused:.0f} | {saved:.0f} | {two / fused:.1f}x | {-(-p.filters // FILTERS_ONCE)}x" if fuses else " | | | "
+    return f"| {name(p)} | {two:.0f} | {composed:.0f} | {ours} | {x + z:.0f} | {x:.0f} |\n"
+
+
 def row(p: Pair) -> str:
     module, gpu, g = host_module(), explain.machine(GPU), p.geometry
     plan = module.depthwise_separable_conv2d_plan(
@@ -87,19 +108,22 @@ def row(p: Pair) -> str:
     high = rows // wide
     halo = ((high - 1) * g.stride_h + g.r) * ((wide - 1) * g.stride_w + g.s) / (rows * g.stride_h * g.stride_w)
     times = 1 if plan.keeps else -(-p.filters // columns)
-    tile = f"{rows}x{columns}" + (", kept" if plan.keeps else "")
-    stride = f", stride {g.stride_h}" if g.stride_h > 1 else ""
+    tile = f"{rows}x{columns}" + (", kept" if plan.keeps else "") + (", wgmma" if plan.wgmma else "")
     return (
-        f"| {p.network} {g.c} to {p.filters} at {g.h}{stride} | {two / 1e6:.0f} | {one / 1e6:.0f} | {two / one:.1f}x "
+        f"| {name(p)} | {two / 1e6:.0f} | {one / 1e6:.0f} | {two / one:.1f}x "
         f"| {2 * products / 1e9:.1f} | {1e6 * floor:.1f} | {tile} | {high}x{wide} | {times}x "
         f"| {times * halo:.1f}x |  |  |\n"
     )
 
 
 def main() -> None:
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(before + BEGIN + HEAD + "".join(map(row, pairs())) + END + after)
+    page = PAGE.read_text()
+    for table, head, line in (("forward", HEAD, row), ("backward", BACKWARD_HEAD, backward_row)):
+        begin = BEGIN.format(table)
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(END)
+        page = before + begin + head + "".join(map(line, pairs())) + END + after
+    PAGE.write_text(page)
 
 
 if __name__ == "__main__":
