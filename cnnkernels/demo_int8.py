@@ -58,9 +58,9 @@ def _show(device: str, exact: Answer, answers: Sequence[Answer], reference: Tens
         points = 100 * (answer.accuracy - exact.accuracy)
         faults = []
         if not points >= -ALLOWED:
-            faults.append(f"loses more than {ALLOWED} points")
+            faults.append("inaccurate")
         if not torch.equal(answer.scores, reference):
-            faults.append("other bits than the reference")
+            faults.append("differs")
         well = well and not faults
         table.add_row(
             answer.name,
