@@ -6,6 +6,7 @@ output exchanged. A convolution with one filter or more a channel belongs to dep
 
 from __future__ import annotations
 
+import collections
 import functools
 import itertools
 import json
@@ -78,7 +79,7 @@ class Case:
 
     @property
     def output_dtype(self) -> torch.dtype:
-        return torch.int32 if self.dtype == "int8" else self.torch_dtype
+        return self.operator.result or self.torch_dtype
 
     @property
     def samples(self) -> int:
@@ -144,7 +145,8 @@ def problems(batches: Iterable[int]) -> Iterator[tuple[str, str, Problem]]:
     for row in workloads()["corners"]:
         yield CORNERS, *problem(row, row["N"])
     for row in workloads()["gemms"]:
-        yield PRODUCTS, "int8_gemm", GemmCase(row["from"], row["M"], row["N"], row["K"])
+        for family in ("int8_gemm", "int8_linear"):
+            yield PRODUCTS, family, GemmCase(row["from"], row["M"], row["N"], row["K"])
 
 
 def full(
@@ -234,6 +236,11 @@ QUICK: dict[str, tuple[Problem, ...]] = {
         GemmCase("vit_b_16, up", 197 * 32, 3072, 768),
         GemmCase("odd sizes", 1023, 1021, 1019),
     ),
+    "int8_linear": (
+        GemmCase("square", 4096, 4096, 4096),
+        GemmCase("one row", 1, 4096, 4096),
+        GemmCase("vit_b_16, up", 197 * 32, 3072, 768),
+    ),
     "int8_conv2d": (
         Conv2dCase("resnet50's most frequent", 32, 256, 14, 14, 256, 3, 3, padding=SAME),
         Conv2dCase("1x1, expanding", 32, 64, 56, 56, 256, 1, 1),
@@ -295,5 +302,11 @@ def smoke(cases: Iterable[Case]) -> list[Case]:
     for case in cases:
         small = tiny(case)
         kinds.setdefault((small.family, small.direction, small.shape), []).append(small)
-    # A stride through each kind's list that is no multiple of the lists' periods, so that all types come up.
-    return [members[7 * i % len(members)] for i, members in enumerate(kinds.values())]
+    used = collections.Counter[tuple[str, str | Layout]]()
+    chosen = []
+    for (family, *_), members in kinds.items():
+        turn = min(members, key=lambda case: (used[case.family, case.dtype], used[case.family, case.layout]))
+        used[family, turn.dtype] += 1
+        used[family, turn.layout] += 1
+        chosen.append(turn)
+    return chosen

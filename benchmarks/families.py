@@ -7,10 +7,12 @@ family only has to say what its forward is.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -72,6 +74,7 @@ class Family:
     linear: whether output and gradients are linear in the inputs; else in the output's gradient alone.
     exact: only moves values or adds integers, so that the forward must be equal.
     kernel: the function that a backend must have to serve it, where not every backend has it.
+    result: the output's type, where it is not the inputs'.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Family:
     exact: bool = False
     layouts: bool = True
     kernel: str = ""
+    result: torch.dtype | None = None
 
     def missing(self) -> str | None:
         """Why nothing of this family can be measured yet, None where it can."""
@@ -230,6 +234,24 @@ def _gemm_ours(p: GemmCase, a: Tensor, b: Tensor) -> Tensor:
     return functional.int8_gemm(a, b.t())
 
 
+# --- int8_linear: the same product, as a layer gives it: one scale for the input, one for each output, in bf16
+
+INPUT_SCALE = 0.02
+
+
+@functools.lru_cache(maxsize=8)
+def weight_scales(outputs: int, device: torch.device) -> Tensor:
+    return torch.linspace(0.005, 0.015, outputs, device=device)
+
+
+def _linear_torch(p: GemmCase, x: Tensor, w: Tensor) -> Tensor:
+    return x.double() @ w.double().t() * (INPUT_SCALE * weight_scales(p.n, x.device).double())
+
+
+def _linear_ours(p: GemmCase, x: Tensor, w: Tensor) -> Tensor:
+    return functional.int8_linear(x, w, INPUT_SCALE, weight_scales(p.n, x.device), out_dtype=torch.bfloat16)
+
+
 FLOATS = ("bf16", "fp16", "tf32", "fp32")
 
 
@@ -245,6 +267,24 @@ def _convolution(name: str, ours: Callable[..., Tensor], **rest: Any) -> Family:
         "describe": _conv2d_text,
     }
     return Family(name=name, ours=ours, **(defaults | rest))
+
+
+def _product(name: str, torch: Callable[..., Tensor], ours: Callable[..., Tensor], **rest: Any) -> Family:
+    return Family(
+        name=name,
+        types=("int8",),
+        directions={"forward": ()},
+        shapes=lambda p: ((p.m, p.k), (p.n, p.k)),
+        output=lambda p: (p.m, p.n),
+        torch=torch,
+        ours=ours,
+        flops=lambda p: 2.0 * p.m * p.n * p.k,
+        reductions=lambda p: (p.k,),
+        describe=lambda p: f"m{p.m} n{p.n} k{p.k}",
+        layouts=False,
+        kernel="int8_gemm",
+        **rest,
+    )
 
 
 FAMILIES = {
@@ -280,19 +320,13 @@ FAMILIES = {
             describe=_separable_text,
             kernel="depthwise_separable_conv2d_forward",
         ),
-        Family(
-            name="int8_gemm",
-            types=("int8",),
-            directions={"forward": ()},
-            shapes=lambda p: ((p.m, p.k), (p.n, p.k)),
-            output=lambda p: (p.m, p.n),
-            torch=_gemm_torch,
-            ours=_gemm_ours,
-            flops=lambda p: 2.0 * p.m * p.n * p.k,
-            reductions=lambda p: (p.k,),
-            describe=lambda p: f"m{p.m} n{p.n} k{p.k}",
-            exact=True,
-            layouts=False,
+        _product("int8_gemm", _gemm_torch, _gemm_ours, exact=True, result=torch.int32),
+        _product(
+            "int8_linear",
+            _linear_torch,
+            _linear_ours,
+            extra_bytes=lambda p: 4.0 * p.n,
+            result=torch.bfloat16,
         ),
         _convolution(
             "int8_conv2d",
@@ -301,6 +335,8 @@ FAMILIES = {
             directions={"forward": ()},
             torch=_int8_conv2d_torch,
             exact=True,
+            kernel="int8_conv2d",
+            result=torch.int32,
         ),
     )
 }

@@ -14,6 +14,7 @@ from cnnkernels import backends
 from cnnkernels.testing.cases import Conv2dCase
 
 from .cases import Case
+from .families import INPUT_SCALE, GemmCase, weight_scales
 
 Work = Callable[[], tuple[Tensor, ...]]
 
@@ -109,9 +110,8 @@ class Ours(Provider):
         if missing := case.operator.missing():
             return missing
         capability = torch.cuda.get_device_capability() if device == "cuda" else None
-        # INT8 operators say for themselves what they take.
-        dtype = torch.float32 if case.dtype == "int8" else case.torch_dtype
-        why = backends.why_not(self.name, backends.Problem(case.family, device, dtype, capability))  # type: ignore[arg-type]
+        problem = backends.Problem(case.family, device, case.torch_dtype, capability)
+        why = backends.why_not(self.name, problem)  # type: ignore[arg-type]
         kernel = case.operator.kernel
         if why is None and kernel and not hasattr(backends.kernels(self.name, device), kernel):
             return f"the {self.name} backend has no {kernel} yet"
@@ -146,18 +146,17 @@ class Eager(Provider):
         return flags(cudnn=self.cudnn, tf32=case.dtype == "tf32", benchmark=True)
 
 
-class Compiled(Eager):
+class Compiler:
     """torch.compile with everything it can tune; CUDA graphs are the timer's."""
 
     MODE = "max-autotune-no-cudagraphs"
     MOST_KEPT = 2  # a case, and its part that is verified
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, cudnn=True)
+    def __init__(self) -> None:
         self.kept: dict[str, Callable[..., Tensor]] = {}
 
-    def forward(self, case: Case) -> Callable[..., Tensor]:
-        """Compiled once a case, for all its sets of inputs."""
+    def __call__(self, case: Case, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """The function, compiled once a case, for all its sets of inputs."""
         if case.key not in self.kept:
             import torch._functorch.config
 
@@ -165,23 +164,63 @@ class Compiled(Eager):
             if len(self.kept) == self.MOST_KEPT:
                 self.kept.clear()
                 torch._dynamo.reset()  # it gives up on a function that it has compiled for many shapes
-            self.kept[case.key] = torch.compile(super().forward(case), mode=self.MODE, dynamic=False)
+            self.kept[case.key] = torch.compile(function, mode=self.MODE, dynamic=False)
         return self.kept[case.key]
 
 
+class Compiled(Eager):
+    """PyTorch's own operator under torch.compile."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, cudnn=True)
+        self.compiler = Compiler()
+
+    def forward(self, case: Case) -> Callable[..., Tensor]:
+        return self.compiler(case, super().forward(case))
+
+
 class IntMM(Provider):
-    """torch._int_mm, which takes what cuBLASLt takes."""
+    """torch._int_mm, which takes what cuBLASLt takes; a layer's scales come after it, in kernels of their own."""
 
     def refuses(self, case: Case, device: str) -> str | None:
-        if case.family != "int8_gemm":
+        if not isinstance(case.problem, GemmCase):
             return "multiplies INT8 matrices"
         p = case.problem
-        if device == "cuda" and (p.m <= 16 or p.n % 8 or p.k % 8):  # type: ignore[union-attr]
+        if device == "cuda" and (p.m <= 16 or p.n % 8 or p.k % 8):
             return "torch._int_mm needs M > 16 and multiples of 8 for N and K"
         return None
 
+    def arithmetic(self, case: Case) -> torch.dtype:
+        return torch.bfloat16 if case.family == "int8_linear" else case.torch_dtype
+
     def forward(self, case: Case) -> Callable[..., Tensor]:
-        return lambda a, b: torch._int_mm(a, b.t())
+        if case.family == "int8_gemm":
+            return lambda a, b: torch._int_mm(a, b.t())
+        return lambda x, w, scales: (torch._int_mm(x, w.t()) * scales).bfloat16()
+
+    def setup(self, case: Case, inputs: Sequence[Tensor]) -> Work:
+        return super().setup(case, inputs if case.family == "int8_gemm" else (*inputs, _scales(case, inputs)))
+
+
+def _scales(case: Case, inputs: Sequence[Tensor]) -> Tensor:
+    """What one of int8_linear's sums stands for, for each output."""
+    return INPUT_SCALE * weight_scales(case.problem.n, inputs[0].device)  # type: ignore[union-attr]
+
+
+class CompiledIntMM(IntMM):
+    """The same under torch.compile, which makes one kernel of what follows the product, or puts it into its store."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.compiler = Compiler()
+
+    def refuses(self, case: Case, device: str) -> str | None:
+        if case.family != "int8_linear":
+            return "compiles what follows torch._int_mm"
+        return super().refuses(case, device)
+
+    def forward(self, case: Case) -> Callable[..., Tensor]:
+        return self.compiler(case, super().forward(case))
 
 
 class BF16(Provider):
@@ -201,7 +240,10 @@ class BF16(Provider):
         return lambda a, b: a @ b.t()
 
     def setup(self, case: Case, inputs: Sequence[Tensor]) -> Work:
-        return super().setup(case, [operand.bfloat16() for operand in inputs])
+        operands = [operand.bfloat16() for operand in inputs]
+        if case.family == "int8_linear":  # a weight in bf16 has its scales in it
+            operands[1] = (inputs[1] * _scales(case, inputs)[:, None]).bfloat16()
+        return super().setup(case, operands)
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -213,7 +255,9 @@ PROVIDERS: dict[str, Provider] = {
         Eager("aten", cudnn=False),
         Compiled("compile"),
         IntMM("int_mm"),
+        CompiledIntMM("compiled_int_mm"),
         BF16("bf16"),
     )
 }
-QUICK_PROVIDERS = tuple(name for name in PROVIDERS if name != "compile")  # which tunes for half a minute a case
+# Those that tune take half a minute a case.
+QUICK_PROVIDERS = tuple(name for name in PROVIDERS if name not in ("compile", "compiled_int_mm"))

@@ -153,7 +153,8 @@ class Reference:
             reduction = reductions[1 + self.case.differentiated[gradient]]
         tf32 = self.case.dtype == "tf32"
         truth, theirs, magnitude = self.truth[place], self.theirs[place], self.magnitude[place]
-        return rounding_bound(truth, theirs, reduction, magnitude, self.case.torch_dtype, tf32)
+        dtype = self.case.output_dtype if self._is_output(place) else self.case.torch_dtype
+        return rounding_bound(truth, theirs, reduction, magnitude, dtype, tf32)
 
     def _their_bound(self, provider: Provider, place: int) -> Tensor:
         """Rounding a running sum m times in a type of unit u errs by u sqrt(m / 6) of the sum: Higham, section 2.8."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import ModuleType
 
 OPERATORS = (
-    "conv2d", "max_pool2d", "depthwise_conv2d", "depthwise_separable_conv2d", "int8_gemm", "int8_conv2d",
+    "conv2d", "max_pool2d", "depthwise_conv2d", "depthwise_separable_conv2d", "int8_gemm", "int8_linear", "int8_conv2d",
 )  # fmt: skip
-PROVIDERS = ("cuda", "triton", "torch", "aten", "compile", "int_mm", "bf16")
+PROVIDERS = ("cuda", "triton", "torch", "aten", "compile", "int_mm", "compiled_int_mm", "bf16")
 ABSENT = (
     "cnnkernels bench: the benchmarks are part of the source checkout, not of the installed package; "
     "run it in the checkout's folder"
