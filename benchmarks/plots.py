@@ -13,7 +13,7 @@ from .summary import OURS, PEERS, Row, geometric_mean, of_floor, rows, tflops
 
 INK, FAINT, RULE = "#1f2430", "#7c8394", "#d9dce3"
 COLOURS = {"cuda": "#3f8f2f", "triton": "#d9622b", "torch": "#5b7db1", "aten": "#a9b0be", "compile": "#8a6bb5"}
-COLOURS |= {"int_mm": "#5b7db1", "bf16": "#a9b0be"}
+COLOURS |= {"int_mm": "#5b7db1", "bf16": "#a9b0be", "compiled_int_mm": "#8a6bb5"}
 STYLE: dict[str, Any] = {
     "font.size": 10,
     "axes.edgecolor": RULE,

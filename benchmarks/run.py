@@ -106,7 +106,7 @@ def measure_all(
     """Measures what is not done; returns the cases for which there was no time."""
     cut = []
     timed = bench.patience is not ONCE  # else times mean nothing
-    limit = LONGEST_CASE[any(provider.name == "compile" for provider in providers)]
+    limit = LONGEST_CASE[any(provider.name not in QUICK_PROVIDERS for provider in providers)]
     for number, case in enumerate(cases, 1):
         left = [provider for provider in providers if (case.key, provider.name) not in done]
         if not left:

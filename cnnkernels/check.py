@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import backends
+from .check_int8 import int8_checks
 from .geometry import Layout, argmax_dtype
 from .testing.cases import (
     CONV2D,
@@ -264,6 +265,14 @@ def max_pool2d_measurements(
                 yield backend, measure(name, kind, result, right, bound if name == "max_pool2d_backward" else None)
 
 
+def int8_measurements(targets: dict[str, Target]) -> Iterator[tuple[str, Measurement]]:
+    """Every INT8 kernel of every target: integers and bits, which must be equal."""
+    for each in int8_checks():
+        truth = each.run(each.reference, "cpu")
+        for backend, target in targets.items():
+            yield backend, measure(each.kernel, each.type, each.run(target.kernels, target.device), truth)
+
+
 def measurements(targets: dict[str, Target]) -> Iterator[tuple[str, Measurement]]:
     """Everything there is to check, each with the name of its backend."""
     for conv_case in CONV2D:
@@ -278,6 +287,7 @@ def measurements(targets: dict[str, Target]) -> Iterator[tuple[str, Measurement]
     for pool_case in MAX_POOL2D:
         for kind, dtype in _POOL_TYPES:
             yield from max_pool2d_measurements(targets, pool_case, kind, dtype)
+    yield from int8_measurements(targets)
 
 
 def table(results: Iterator[tuple[str, Measurement]], progress: Callable[[int], None]) -> list[Row]:

@@ -12,7 +12,7 @@ from bench_helpers import CEILINGS, SMALL, bench, conv_case, one_thread, pool_ca
 from benchmarks import cases, families, suite
 from benchmarks.cases import Case
 from benchmarks.families import FAMILIES, GemmCase, SeparableCase
-from benchmarks.providers import PROVIDERS
+from benchmarks.providers import PROVIDERS, QUICK_PROVIDERS
 from benchmarks.results import MISSING, OK
 from cnnkernels import bench as command
 from cnnkernels.geometry import Layout
@@ -138,7 +138,7 @@ def test_every_benchmark_runs_in_small() -> None:
     for case in SMOKE:
         first = (case.family, case.direction) in wanted
         wanted.discard((case.family, case.direction))
-        names = [name for name in PROVIDERS if name != "compile" and (name != "triton" or first)]
+        names = [name for name in QUICK_PROVIDERS if name != "triton" or first]
         for record in bench(lines.append).measure(case, [PROVIDERS[name] for name in names]):
             assert record.status in (OK, MISSING), (record, lines)
             assert record.status is not OK or (record.median or 0) > 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnnkernels import backends, check, cli, demo
+from cnnkernels import backends, check, check_int8, cli, demo
 from cnnkernels.native import NativeKernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -75,6 +75,8 @@ def few_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "CONV2D", check.CONV2D[7:8])
     monkeypatch.setattr(check, "DEPTHWISE_SEPARABLE_CONV2D", check.DEPTHWISE_SEPARABLE_CONV2D[1:2])
     monkeypatch.setattr(check, "MAX_POOL2D", check.MAX_POOL2D[3:4])
+    monkeypatch.setattr(check_int8, "INT8_GEMM", check_int8.INT8_GEMM[4:5])
+    monkeypatch.setattr(check_int8, "INT8_CONV2D", check_int8.INT8_CONV2D[6:7])
 
 
 class Planted:
@@ -117,8 +119,8 @@ def test_check_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.run(["cuda"], DEVICE) == 0
     out = capsys.readouterr().out
     # four conv2d kernels in five types but no tf32 bias, three of depthwise_conv2d in four, two of the fused pair in
-    # five, six of pooling in four
-    assert "65 of 65 right" in out and "WRONG" not in out
+    # five, six of pooling in four, two of INT8 products and quantize in three
+    assert "74 of 74 right" in out and "WRONG" not in out
 
 
 @pytest.mark.usefixtures("few_cases")
@@ -143,6 +145,18 @@ def test_check_passes(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_check_finds_a_wrong_kernel(plant, capsys: pytest.CaptureFixture[str], name: str, output: int) -> None:
     plant(name, output, 0.5)
+    assert check.run(["cuda"], DEVICE) == 1
+    wrong = {line.split()[1] for line in capsys.readouterr().out.splitlines() if line.endswith("WRONG")}
+    assert wrong == {name}
+
+
+@pytest.mark.usefixtures("few_cases")
+@pytest.mark.parametrize(("name", "output"), [("int8_gemm", 2), ("int8_conv2d", 2), ("quantize", 1)])
+def test_check_finds_one_wrong_integer(
+    plant, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, output: int
+) -> None:
+    plant(name, output, 2**-10)
+    monkeypatch.setattr(check, "measurements", check.int8_measurements)
     assert check.run(["cuda"], DEVICE) == 1
     wrong = {line.split()[1] for line in capsys.readouterr().out.splitlines() if line.endswith("WRONG")}
     assert wrong == {name}

@@ -16,16 +16,6 @@ from cnnkernels.testing.cases import Conv2dCase
 from cnnkernels.testing.int8_cases import INT8_CONV2D
 
 
-@pytest.fixture(params=["triton", "reference"])
-def backend(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(params=["triton"])
-def kernel_backend(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
 def call(case: Conv2dCase, input: Tensor, weight: Tensor, **given: Any) -> Tensor:
     """Uneven padding, which F.int8_conv2d has no argument for, as input's own border of zero points."""
     top, bottom, left, right = case.padding

@@ -18,11 +18,6 @@ from cnnkernels import nn, use_backend
 from cnnkernels.testing.cases import Conv2dCase
 
 
-@pytest.fixture(params=["triton", "reference"])
-def backend(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
 def linear(dtype: torch.dtype = torch.float32) -> torch.nn.Linear:
     torch.manual_seed(0)
     return torch.nn.Linear(20, 12).to(dtype).eval()

@@ -12,11 +12,6 @@ from torch import Tensor
 from cnnkernels import backends, functional, nn, use_backend
 
 
-@pytest.fixture(params=["triton", "reference"])
-def backend(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
 class Chain(torch.nn.Module):
     """conv, relu, int8 in between, then a linear layer of the pixels' channels."""
 
