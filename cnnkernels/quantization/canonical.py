@@ -11,7 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from .. import fusion
+
 _IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+
+
+def hooked(module: nn.Module) -> bool:
+    return any(getattr(module, hooks, None) for hooks in fusion._HOOKS)
 
 
 def follow_in_place(graph: fx.Graph) -> None:
@@ -76,13 +82,18 @@ _METHODS: dict[str, Callable[..., nn.Module]] = {
 
 
 def as_modules(module: fx.GraphModule) -> None:
-    """Makes layers of the functions that have one, so that there is one form to look for.
+    """Makes layers of the functions that have one, so that there is one form to look for, and drops Identity.
 
     A dropout traced in training becomes one that knows both modes. A view becomes a reshape: what was contiguous in the
     float model may be channels_last in the INT8 one.
     """
     for node in list(module.graph.nodes):
         node.type = None  # an annotation is code's, which a copy of the graph cannot look up
+        if node.op == "call_module" and type(layer := module.get_submodule(str(node.target))) is nn.Identity:
+            if not hooked(layer):
+                node.replace_all_uses_with(node.all_input_nodes[0])
+                module.graph.erase_node(node)
+            continue
         if node.op == "call_method" and node.target == "view":
             if not any(isinstance(argument, torch.dtype) for argument in node.args):
                 node.target = "reshape"

@@ -14,7 +14,8 @@ from torch import Tensor, fx, nn
 
 from .. import nn as ours
 from ..convert import Layer, _copy_sharing_tensors
-from .graph import LAYERS, adopt, hooked
+from .canonical import hooked
+from .graph import LAYERS, adopt
 from .prepare import Tap, carries, part, wanted
 from .units import Unit
 

@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from .. import fusion
 from ..convert import _copy_sharing_tensors
-from .canonical import as_modules, follow_in_place
+from .canonical import as_modules, follow_in_place, hooked
 
 LAYERS = (nn.Conv2d, nn.Linear)
 _WHOLE = (*LAYERS, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.MaxPool2d, nn.AvgPool2d)
@@ -59,10 +59,6 @@ class _Tracer(fusion._Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, _WHOLE) or hooked(m) or super().is_leaf_module(m, module_qualified_name)
-
-
-def hooked(module: nn.Module) -> bool:
-    return any(getattr(module, hooks, None) for hooks in fusion._HOOKS)
 
 
 def cut(model: nn.Module, batch: Any) -> Pieces:

@@ -12,8 +12,9 @@ from .. import nn as ours
 from ..backends import use_backend
 from ..convert import Layer, _copy_sharing_tensors
 from ..nn.layer import KernelLayer
+from .canonical import hooked
 from .convert import Conversion, convert
-from .graph import Pieces, call, cut, hooked
+from .graph import Pieces, call, cut
 from .observers import checked_observer
 from .prepare import put_taps
 from .report import Quantization, batches, kept_layers, size

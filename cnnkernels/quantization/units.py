@@ -19,9 +19,10 @@ from torch import Tensor, fx, nn
 from .. import fusion
 from .. import nn as ours
 from ..activation import NEGATIVE_SLOPE, activate
-from .canonical import add_module
+from ..nn import int8
+from .canonical import add_module, hooked
 from .formulas import fake_quantize_weight
-from .graph import LAYERS, Piece, hooked
+from .graph import LAYERS, Piece
 
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
@@ -73,6 +74,13 @@ class Unit(nn.Module):
         return f"activation={self.activation}"
 
 
+def _finished(layer: ours.Conv2dAct, name: str) -> Unit:
+    """The unit that a Conv2dAct is by itself, its scale and shift in the filters."""
+    unit = Unit(_bare(layer, *int8._folded(layer, layer.weight.detach(), layer.bias)), [name])
+    unit.activation, unit.negative_slope = layer.activation or "none", layer.negative_slope
+    return unit
+
+
 def _bare(layer: Any, weight: Tensor, bias: Tensor | None) -> Any:
     """A layer of torch.nn with the sizes of `layer` around other parameters."""
     kind: Any
@@ -107,12 +115,20 @@ class Matcher:
     def run(self) -> None:
         """Makes one node of each unit; a layer that stays in float keeps the reason as its attribute int8_reason."""
         found: dict[fx.Node, _Found] = {}
+        finished: list[_Found] = []
         for node in self.graph.nodes:
             module = self.module(node)
             if not isinstance(module, LAYERS):
                 continue
             if reason := self.why_not(node, module):
                 module.int8_reason = reason  # type: ignore[assignment]
+                continue
+            if isinstance(module, ours.Conv2dAct):
+                one = _Found(_finished(module, self.name(node)), [node])
+                if one.unit.activation == "none" and len(node.args) == 1:
+                    found[node] = one
+                else:
+                    finished.append(one)
                 continue
             unit = _Found(Unit(module, [self.name(node)]), [node])
             unit.unit.trains = self.trains
@@ -122,6 +138,7 @@ class Matcher:
             self.take_addition(node, found)
         for one in found.values():
             self.take_activation(one)
+        for one in (*found.values(), *finished):
             self.put(one)
         self.graph.lint()
         self.piece.module.delete_all_unused_submodules()
@@ -149,7 +166,10 @@ class Matcher:
             return f"its weight is {layer.weight.dtype}"
         if node not in self.piece.shapes:
             return "the example input does not run it"
-        if len(node.args) != 1 or node.kwargs or not isinstance(node.args[0], fx.Node):
+        if isinstance(layer, ours.Conv2dAct) and self.trains:
+            return "Conv2dAct, which is finished with what follows it, is for quantize"
+        most = 2 if isinstance(layer, ours.Conv2dAct) else 1
+        if len(node.args) > most or node.kwargs or not all(isinstance(value, fx.Node) for value in node.args):
             return "it is called with more than an input"
         if isinstance(layer, nn.Conv2d) and len(self.piece.shapes[node]) != 4:
             return "its input has no batch dimension"
@@ -219,7 +239,7 @@ class Matcher:
         """One node in the place of the last, where all that it reads is there."""
         first, last = found.nodes[0], found.nodes[-1]
         target = add_module(self.piece.module, f"{first.target!s}_unit", found.unit)
-        inputs = [first.args[0]]
+        inputs = list(first.args)
         if found.addition is not None:
             inputs.append(found.addition.args[found.residual])
         with self.graph.inserting_before(last):
@@ -232,8 +252,9 @@ class Matcher:
 
 
 _BASES: tuple[type[nn.Module], ...] = (
-    ours.Conv2d, nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d, ours.MaxPool2d, nn.MaxPool2d, nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, *fusion._ACTIVATIONS,
+    fusion.FusedConv2dForInference, ours.Conv2dAct, ours.Conv2d, nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d,
+    ours.MaxPool2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d,
+    nn.Dropout2d, *fusion._ACTIVATIONS,
 )  # fmt: skip
 
 
