@@ -42,7 +42,14 @@ void backward_weight(const Problem& problem, const void* grad_output, const void
   const Conv2dGeometry& g = problem.geometry;
   dispatch_floating(problem.dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch_weight_gradient<T>(gradient, plan, {grad_output, input, workspace}, stream);
+    const WeightGradientPointers pointers{grad_output, input, workspace};
+    const auto sum = [&] {
+      if constexpr (sizeof(T) == 2) {
+        if (plan.band) return launch_band_gradient<T>(gradient, plan, pointers, stream);
+      }
+      launch_weight_gradient<T>(gradient, plan, pointers, stream);
+    };
+    sum();
     launch_add_parts<T>(workspace, grad_weight, g.k * g.r * g.s, plan.splits, stream);
   });
 }

@@ -30,6 +30,7 @@ void bind_plan(py::module_& m) {
       .def_readwrite("vector", &Plan::vector)
       .def_readwrite("chunk", &Plan::chunk)
       .def_readwrite("slab", &Plan::slab)
+      .def_readwrite("band", &Plan::band)
       .def_readwrite("lanes", &Plan::lanes)
       .def_readwrite("strips", &Plan::strips)
       .def_readwrite("lines", &Plan::lines)

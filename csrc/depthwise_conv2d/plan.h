@@ -20,6 +20,7 @@ struct Plan {
   int vector = 1;     // channels in one access: 16 bytes of them, or 1
   int chunk = 0;      // taps along a strip that share what was read: 3, 5, 7, or 0 for one tap at a time
   bool slab = false;  // through shared memory, in pieces of 16 bytes whatever the width and the channels
+  bool band = false;  // on tensor cores
   int lanes = 1;      // vectors of channels
   int strips = 1, lines = 1, images = 1;
   int tiles = 1;    // tiles of the filter's taps
@@ -29,10 +30,10 @@ struct Plan {
 
 inline std::string describe(const Plan& plan) {
   const auto text = [](const char* name, int value) { return std::string(name) + std::to_string(value); };
-  return text("vector ", plan.vector) + (plan.slab ? ", slab" : "") + text(", chunk ", plan.chunk) +
-         text(", lanes ", plan.lanes) + text(", strips ", plan.strips) + text(", lines ", plan.lines) +
-         text(", images ", plan.images) + text(", tiles ", plan.tiles) + text(", workers ", plan.workers) +
-         text(", splits ", plan.splits);
+  return text("vector ", plan.vector) + (plan.slab ? ", slab" : "") + (plan.band ? ", band" : "") +
+         text(", chunk ", plan.chunk) + text(", lanes ", plan.lanes) + text(", strips ", plan.strips) +
+         text(", lines ", plan.lines) + text(", images ", plan.images) + text(", tiles ", plan.tiles) +
+         text(", workers ", plan.workers) + text(", splits ", plan.splits);
 }
 
 }  // namespace cnnkernels::depthwise_conv2d

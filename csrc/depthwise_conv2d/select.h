@@ -8,15 +8,14 @@
 
 #include "../common/types.h"
 #include "correlate.h"
+#include "select_band.h"
 #include "slab.h"
 #include "weight_gradient.h"
 
 namespace cnnkernels::depthwise_conv2d {
 
 inline constexpr int kChunks[] = {3, 5, 7};
-inline constexpr std::int64_t kWantedBlocks = 264;  // two for each SM of about one GPU of the H200's size
-inline constexpr std::int64_t kSlabLanes = 64;      // channels of NHWC beside each other in a slab
-inline constexpr std::int64_t kWorkspaceLimit = std::int64_t(256) << 20;
+inline constexpr std::int64_t kSlabLanes = 64;  // channels of NHWC beside each other in a slab
 
 inline int element_bytes(DType dtype) {
   return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
@@ -63,12 +62,6 @@ inline int chunk_for(const Axis& a, DType dtype, const Plan& plan) {
     if (can_chunk(chunk, a, dtype, plan) && cost(chunk) < cost(best)) best = chunk;
   }
   return best;
-}
-
-// At most `most` of `total`, in parts as equal as can be.
-inline int share(std::int64_t total, std::int64_t most) {
-  const std::int64_t part = std::clamp<std::int64_t>(total, 1, std::max<std::int64_t>(most, 1));
-  return static_cast<int>(ceil_div(total, ceil_div(total, part)));
 }
 
 // Blocks near to square, so that little is read twice, and small enough to fill a GPU.
@@ -254,11 +247,13 @@ inline Plan select(Direction direction, const Problem& problem, bool may_vectori
   Plan plan;
   if (may_vectorize && can_vectorize(problem)) plan.vector = kVectorBytes / element_bytes(problem.dtype);
   if (direction == Direction::backward_weight) {
+    if (choose_band(plan, problem, weight_gradient(problem, false))) return plan;
     const WeightGradient w = weight_gradient(problem, plan.vector > 1);
     if (plan.vector == 1 && choose_boxes(plan, problem, w)) return plan;
     plan.chunk = weight_chunk_for(w.a, problem.dtype, plan);
     choose_shares(plan, w);
   } else {
+    if (choose_band(plan, problem, correlation_of(direction, problem, 1))) return plan;
     const Correlation c = correlation_of(direction, problem, plan.vector);
     if (plan.vector == 1 && choose_slab(plan, problem, c)) return plan;
     plan.chunk = chunk_for(c.a, problem.dtype, plan);
@@ -286,6 +281,15 @@ inline void validate(Direction direction, const Plan& plan, const Problem& probl
                          plan.tiles, plan.workers, plan.splits};
   for (const int extent : extents)
     if (extent < 1 || extent > (1 << 20)) refuse("its extents must be at least 1");
+  if (plan.band) {
+    if (!has_bands(problem))
+      refuse("bands are of 16-bit types, one filter a channel, strides and dilations of 1");
+    const bool can = correlates ? can_band(correlation_of(direction, problem, 1), plan)
+                                : can_band(weight_gradient(problem, false), plan);
+    if (plan.vector != 1 || plan.chunk != 0 || plan.slab || !can)
+      refuse("bands are of 10 to 41 taps, 1, 2, 4 or 7 tiles, 8 warps and 96 KB at most");
+    return;
+  }
   const std::int64_t threads =
       !correlates ? weight_gradient(problem, plan.vector > 1).threads_lanes(plan) * plan.tiles * plan.workers
       : plan.slab ? plan.workers
@@ -296,7 +300,7 @@ inline void validate(Direction direction, const Plan& plan, const Problem& probl
     const bool can =
         correlates ? can_slab(correlation_of(direction, problem, 1), plan, problem.dtype, kLargeSlabBytes)
                    : can_slab(weight_gradient(problem, false), plan, problem.dtype, kLargeSlabBytes);
-    if (!can) refuse("a slab has 160 KB at most, with 24 KB of filters");
+    if (!can) refuse("a slab has 96 KB at most, with 24 KB of filters");
   }
   if (problem.layout == Layout::nchw && correlates && plan.lanes != 1)
     refuse("planes are images: lanes must be 1");
@@ -316,6 +320,9 @@ inline void correlate(Direction direction, const Problem& problem, const Correla
   const Correlation correlation = correlation_of(direction, problem, plan.vector);
   dispatch_floating(problem.dtype, [&](auto zero) {
     using T = decltype(zero);
+    if constexpr (sizeof(T) == 2) {
+      if (plan.band) return launch_band<T>(correlation, plan, pointers, stream);
+    }
     plan.slab ? launch_slab<T>(correlation, plan, pointers, stream)
               : launch_correlation<T>(correlation, plan, pointers, stream);
   });

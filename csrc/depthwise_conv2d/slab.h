@@ -13,7 +13,7 @@ namespace cnnkernels::depthwise_conv2d {
 
 inline constexpr std::int64_t kSlabBytes =
     48 * 1024;  // of shared memory where it can be: four blocks to an SM
-inline constexpr std::int64_t kLargeSlabBytes = 160 * 1024;  // for wide dilations
+inline constexpr std::int64_t kLargeSlabBytes = 96 * 1024;  // what every GPU has: for wide dilations
 
 struct Slab {
   Region source, result;

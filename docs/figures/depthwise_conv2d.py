@@ -1,7 +1,8 @@
 """The tables of docs/depthwise_conv2d.md: bytes, operations and floors of the depthwise layers of public networks, and
 what the plans of csrc/depthwise_conv2d/select.h will read. `python docs/figures/depthwise_conv2d.py` writes them.
 
-No number here is a measurement. The two rates are a device copy on one H200 and its fp32 multiply-adds.
+No number here is a measurement of these kernels. The rates are a device copy and a large matrix product as one H200 was
+seen to run them, its data sheet's fp32 multiply-adds, and the share of its tensor cores that mma.sync is known for.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ PAGE = ROOT / "docs" / "depthwise_conv2d.md"
 NETWORKS = ("mobilenet_v2", "efficientnet_b0", "convnext_tiny", "replknet_31b")
 COPY = 4.3e12  # bytes a second
 FMA = 67e12  # operations a second in fp32, a multiply-add is two
+TENSOR = 790e12  # operations a second in bf16
+MMA = 0.62 * 989e12  # the same by mma.sync
+INSTRUCTION = 2 * 16 * 8 * 16  # operations of one
 BATCH, BYTES, BFLOAT16 = 32, 2, 3
 
 
@@ -53,6 +57,8 @@ def forward_reads(module: Any, g: Conv2dGeometry, layout: Layout) -> float:
     """How often a block fetches each byte of the input into its SM: what lies between blocks is fetched again, from
     the L2 cache where they run together. Needs strip_of of csrc/depthwise_conv2d/axis.h."""
     plan = plan_of(module, "forward", g, layout)
+    if plan.band:
+        return patch(plan.strips, g.p, g.r, g.stride_h, g.h)
     sparse = g.stride_h > 1 and plan.chunk > 0
     strip = 4 if sparse or (plan.vector == 8 and plan.chunk <= 3) else 8
     if layout is Layout.NHWC:
@@ -72,21 +78,63 @@ def table() -> str:
     for name, g in layers():
         size = BYTES * (g.n * g.c * g.h * g.w + g.n * g.k * g.p * g.q + g.k * g.r * g.s)
         work = 2 * g.n * g.k * g.p * g.q * g.r * g.s
-        moved, computed = size / COPY, work / FMA
+        band = plan_of(module, "forward", g, Layout.NHWC).band
+        moved, computed = size / COPY, work / (TENSOR if band else FMA)
         reads = [forward_reads(module, g, layout) for layout in (Layout.NHWC, Layout.NCHW)]
         splits = plan_of(module, "backward_weight", g, Layout.NHWC).splits
         lines.append(
             f"| {name} | {g.h}x{g.w}, {g.c} | {g.r}x{g.s}, stride {g.stride_h} | {size / 1e6:.1f} | {work / 1e9:.2f} "
-            f"| {max(moved, computed) * 1e6:.1f} | {'copy' if moved >= computed else 'fp32'} "
+            f"| {max(moved, computed) * 1e6:.1f} | {'copy' if moved >= computed else 'tensor' if band else 'fp32'} "
             f"| {reads[0]:.2f} | {reads[1]:.2f} | {splits} | | |"
         )
     return "\n".join(lines)
 
 
-def main() -> None:
-    begin, end = "<!-- table: docs/figures/depthwise_conv2d.py -->\n", "<!-- end of table -->"
+def forward_instructions(plan: Any, g: Conv2dGeometry) -> int:
+    """mma.sync instructions of the plan's warps, each 32 rows by `tiles` tiles of 8 columns (csrc band.h)."""
+    steps, columns = (g.s + 7 + 15) // 16, math.ceil(g.q / (8 * plan.tiles))
+    rows = math.ceil(plan.images * plan.strips / 32)
+    blocks = math.ceil(g.c / plan.lanes) * math.ceil(g.p / plan.strips) * math.ceil(g.n / plan.images)
+    return blocks * plan.lanes * rows * columns * g.r * 2 * plan.tiles * steps
+
+
+def weight_instructions(g: Conv2dGeometry) -> int:
+    taps = 16 if max(g.r, g.s) <= 16 else 32
+    tiles, steps = math.ceil(g.r / taps) * math.ceil(g.s / taps), (g.q + 7 + 15) // 16
+    return g.n * g.c * g.p * tiles * steps * (taps // 16) * (taps // 8)
+
+
+def large_table() -> str:
+    module = native.load("interpreter").module
+    lines = [
+        "| layer | map, channels | kernel | GFLOP | direction | useful | µs on fp32 units | µs by mma.sync | floor |"
+    ]
+    lines.append("|" + " --- |" * 9)
+    for name, g in layers():
+        plans = [plan_of(module, "forward", g, layout) for layout in (Layout.NHWC, Layout.NCHW)]
+        if not plans[0].band:
+            continue
+        work = 2 * g.n * g.k * g.p * g.q * g.r * g.s
+        floor = max(BYTES * (g.n * g.c * g.h * g.w + g.n * g.k * g.p * g.q) / COPY, work / TENSOR)
+        directions = [("y, dx in NHWC", plans[0]), ("y, dx in NCHW", plans[1]), ("dw", None)]
+        for direction, plan in directions:
+            issued = INSTRUCTION * (weight_instructions(g) if plan is None else forward_instructions(plan, g))
+            lines.append(
+                f"| {name} | {g.h}x{g.w}, {g.c} | {g.r}x{g.s} | {work / 1e9:.2f} | {direction} | {work / issued:.0%} "
+                f"| {work / FMA * 1e6:.1f} | {issued / MMA * 1e6:.1f} | {floor * MMA / issued:.0%} |"
+            )
+    return "\n".join(lines)
+
+
+def write(name: str, text: str) -> None:
+    begin, end = f"<!-- {name}: docs/figures/depthwise_conv2d.py -->\n", f"<!-- end of {name} -->"
     before, rest = PAGE.read_text().split(begin)
-    PAGE.write_text(f"{before}{begin}{table()}\n{end}{rest.split(end, 1)[1]}")
+    PAGE.write_text(f"{before}{begin}{text}\n{end}{rest.split(end, 1)[1]}")
+
+
+def main() -> None:
+    write("table", table())
+    write("large filters", large_table())
 
 
 if __name__ == "__main__":
