@@ -145,7 +145,8 @@ def test_what_is_not_finite_reaches_what_it_should(
     data = floats(case, torch.bfloat16)
     clean = machine.run(direction, case, layout, "bf16", data.operands(direction))
     for operand in (0, 1):
-        operands = tuple(t.clone() for t in data.operands(direction))
+        first, second = data.operands(direction)
+        operands = first.clone(), second.clone()
         if direction != "backward_weight" and operand == 1:
             operands[operand][:2, 0, -1, -1] = value  # filters of the first two channels
         else:

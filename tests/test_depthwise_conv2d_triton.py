@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import mmap
 
 import pytest
 import torch
@@ -111,6 +112,31 @@ def test_64_bit_arithmetic(monkeypatch: pytest.MonkeyPatch, direction: str, layo
     monkeypatch.setattr(depthwise_conv2d, "LARGEST_INDEX", 0)
     data = integers(UNEVEN)
     assert torch.equal(run(direction, UNEVEN, data, layout), expected(direction, UNEVEN, data))
+
+
+@pytest.mark.parametrize("taps", [1, 2])
+@pytest.mark.parametrize("direction", ["forward", "backward_weight"])
+@layouts
+def test_offsets_beyond_32_bits(direction: str, layout: Layout, taps: int) -> None:
+    """Nine pixels, 23,200 apart in a plane of 2.15e9: almost no memory is touched, most offsets are huge. What lies
+    where a sum of 32 bits would wrap to is another number."""
+    step, side = 23200, 46401
+    case = depthwise("", 1, 1, (side, side), (taps, taps), (step, step), dilation=(step, step))
+    before, count = 2**31, side * side
+    if DEVICE == "cpu":  # zeros that cost no memory until they are written
+        memory = torch.frombuffer(mmap.mmap(-1, (before + count) * 2), dtype=torch.float16)
+    else:
+        memory = torch.zeros(before + count, dtype=torch.float16, device=DEVICE)
+    x = memory[before:].view(case.input_shape)
+    seen = torch.arange(1.0, 10, dtype=torch.float64).view(1, 1, 3, 3)
+    x[..., ::step, ::step] = seen.to(x)
+    small = depthwise("", 1, 1, (3, 3), (taps, taps))
+    data = dataclasses.replace(integers(small), x=seen)
+    second = (data.w if direction == "forward" else data.dy).half().contiguous().to(DEVICE)
+    operands = (x, second, None) if direction == "forward" else (second, x)
+    out = torch.full(result_shape(direction, case), math.nan, dtype=torch.float16, device=DEVICE)
+    getattr(kernels, f"depthwise_conv2d_{direction}")(*operands, out, case.geometry, layout)
+    assert torch.equal(out.cpu(), data.expected(direction, small).half())
 
 
 @directions
