@@ -246,6 +246,7 @@ def test_selection(machine: NativeKernels) -> None:
     assert chosen(Shape(8, 3, 224, 224, 64, 7, 7, stride=(2, 2))) == "words 64x64, splits 1"
     assert chosen(CASES["vectors"], aligned=False).startswith("words 64x64")
     assert chosen(CASES["depthwise"]) == "depthwise"
+    assert chosen(CASES["one channel"]).startswith("words 64x64")
 
 
 def test_a_plan_that_cannot_serve_is_refused(machine: NativeKernels) -> None:

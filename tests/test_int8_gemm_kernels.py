@@ -92,9 +92,10 @@ def run(
     return output.cpu()
 
 
-def tiles(machine: NativeKernels, vectors: bool, tile: int, splits: int = 1) -> Any:
+def tiles(machine: NativeKernels, vectors: bool, tile: int, splits: int = 1, pack: str = "") -> Any:
     plan = machine.module.Int8GemmPlan()
     plan.tiles = machine.module.Int8Plan(vectors, tile, splits)
+    plan.pack_a, plan.pack_b = "a" in pack, "b" in pack
     return plan
 
 
@@ -143,6 +144,27 @@ def test_every_stride(machine: NativeKernels, how_a: str, how_b: str) -> None:
     assert torch.equal(run(machine, a, b, plan=tiles(machine, False, WORDS)), product(a, b))
 
 
+@pytest.mark.parametrize(
+    ("how_a", "how_b", "k", "pack"),
+    [
+        ("odd", "rows", 131, "ab"),
+        ("columns", "odd columns", 70, "ab"),
+        ("neither", "columns", 208, "a"),
+        ("rows", "odd", 192, "b"),
+    ],
+)
+def test_copied_operands(
+    machine: NativeKernels, schedules: list[dict[str, Any]], how_a: str, how_b: str, k: int, pack: str
+) -> None:
+    """Padded with zeros to whole 16 bytes, which no zero point must count; over several tiles of the copy."""
+    a, b = strided(integers(24, 67, k, torch.uint8), how_a), strided(integers(25, k, 70), how_b)
+    e = PLAIN._replace(zero_point_a=100, zero_point_b=-3)
+    for schedule in schedules:
+        if schedule:
+            machine.module.set_schedule(**schedule)
+        assert torch.equal(run(machine, a, b, e, tiles(machine, True, 1, 2, pack)), product(a, b, e)), schedule
+
+
 def test_reading_by_words_in_any_order(machine: NativeKernels, schedules: list[dict[str, Any]]) -> None:
     a, b = strided(integers(5, 66, 330), "odd"), strided(integers(6, 330, 65), "rows")
     for schedule in schedules:
@@ -171,6 +193,13 @@ def test_streaming(
             if schedule:
                 machine.module.set_schedule(**schedule)
             assert torch.equal(run(machine, a, b, plan=plan), product(a, b)), (schedule, k)
+
+
+def test_streaming_beside_copied_rows(machine: NativeKernels) -> None:
+    a, b = strided(integers(26, 3, 320), "odd"), strided(integers(27, 320, 20), "columns")
+    plan = streaming(machine, 8, 2)
+    plan.pack_a = True
+    assert torch.equal(run(machine, a, b, plan=plan), product(a, b))
 
 
 def test_broadcast_and_overlapping_operands(machine: NativeKernels) -> None:
@@ -311,16 +340,19 @@ def test_multiplication_and_addition_are_not_fused(machine: NativeKernels) -> No
 @pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
 @pytest.mark.parametrize("after", [True, False], ids=["behind", "before"])
 @pytest.mark.parametrize("how_a, how_b", [("rows", "columns"), ("columns", "rows"), ("columns", "columns")])
-@pytest.mark.parametrize("size", [(33, 35, 37), (64, 64, 64), (8, 128, 128)])
+@pytest.mark.parametrize(
+    ("size", "copied"), [((33, 35, 37), False), ((33, 35, 37), True), ((64, 64, 64), False), ((8, 128, 128), False)]
+)
 def test_nothing_beside_the_tensors_is_touched(
-    machine: NativeKernels, size: tuple[int, int, int], how_a: str, how_b: str, after: bool
+    machine: NativeKernels, size: tuple[int, int, int], copied: bool, how_a: str, how_b: str, after: bool
 ) -> None:
     m, n, k = size
+    plan = tiles(machine, True, 1, pack="ab") if copied else None
     place: Callable[[Tensor], Tensor] = lambda t: guarded(t, after, machine.module)  # noqa: E731
     a, b = (place(strided(t, how)) for t, how in [(integers(20, m, k), how_a), (integers(21, k, n), how_b)])
     output = place(torch.empty(m, n))
     e = PLAIN._replace(zero_point_a=1, zero_point_b=2, bias=place(torch.zeros(n)), scale_a=place(torch.ones(m)))
-    machine.int8_gemm(a, b, output, e)
+    machine.int8_gemm(a, b, output, e, plan)
     assert torch.equal(output, product(a, b, e).float())
 
 
@@ -341,9 +373,11 @@ def test_selection(machine: NativeKernels) -> None:
     assert repr(chosen(machine, 16, 11008, 4096)) == "stream weights, 32 columns, 16 warps"
     assert chosen(machine, 17, 4096, 4096).tiles.vectors
     assert chosen(machine, 64, 64, 16384).tiles.splits > 1  # one tile would leave all processors but one idle
-    assert chosen(machine, 4096, 4096, 4096, b=(4096, 1)).tiles == machine.module.Int8Plan(False, WORDS, 1)
-    assert not chosen(machine, 1, 4096, 4096, address=264).tiles.vectors
-    assert not chosen(machine, 4096, 4096, 4099).tiles.vectors
+    assert repr(chosen(machine, 4096, 4096, 4096, b=(4096, 1))) == "pack b, vectors 128x128, splits 1"
+    assert repr(chosen(machine, 4096, 4096, 4099)) == "pack a and b, vectors 128x128, splits 1"
+    assert repr(chosen(machine, 100, 100, 100)) == "words 64x64, splits 1"  # copies would take longer
+    assert repr(chosen(machine, 1, 4096, 4096, address=264)) == "pack a, stream weights, 32 columns, 16 warps"
+    assert not chosen(machine, 64, 1 << 17, 4096, b=(1 << 17, 1)).pack_b  # a copy of 512 MB
 
 
 def test_selection_says_why_not(machine: NativeKernels) -> None:
@@ -363,9 +397,10 @@ def test_selection_says_why_not(machine: NativeKernels) -> None:
         ((False, 0, 1), "as vectors only"),
         ((False, 1, 2), "no stage"),
         ((False, 7, 1), "no such tile"),
+        ((True, 1, 1, "b"), "needs the other operand's"),
     ],
 )
-def test_a_plan_that_cannot_serve_is_refused(machine: NativeKernels, plan: tuple[bool, int, int], why: str) -> None:
+def test_a_plan_that_cannot_serve_is_refused(machine: NativeKernels, plan: tuple[Any, ...], why: str) -> None:
     a, b = integers(22, 3, 33).to(DEVICE), integers(23, 33, 5).to(DEVICE)
     with pytest.raises(ValueError, match=why):
         run(machine, a, b, plan=tiles(machine, *plan))

@@ -9,10 +9,13 @@ namespace cnnkernels::int8 {
 
 namespace {
 
-// A block's tile is found from its index: columns fastest, so that neighbouring blocks share rows of A, then
-// rows, groups and parts of the reduction.
+// A block's tile is found from its index, the fastest first: its row of tiles among eight, its column, the
+// eight, group and part of the reduction. So blocks that run at a time form a patch of C, and share rows of A
+// and B in L2.
 struct Schedule {
-  FastDivide column_tiles, row_tiles, groups;
+  static constexpr std::uint32_t kPatchRows = 8;
+  FastDivide patch_tiles, tiles, groups;  // of eight rows of tiles; of a group; of a part
+  std::uint32_t row_tiles = 0;
   std::int32_t stages = 0, stages_per_split = 0;
   std::int64_t split_elements = 0;  // of a split's partial sums
   bool vectors = false;             // outputs are stored four at a time
@@ -75,10 +78,11 @@ int8_product(const __grid_constant__ Product product, const Schedule schedule) {
   const auto tile_a = [&](int stage) { return memory + stage % kStages * C::kStage; };
   const auto tile_b = [&](int stage) { return tile_a(stage) + C::kRows * kStageBytes; };
 
-  std::uint32_t column_tile, row_tile, group;
-  std::uint32_t rest = schedule.column_tiles.divmod(blockIdx.x, column_tile);
-  rest = schedule.row_tiles.divmod(rest, row_tile);
-  const std::uint32_t split = schedule.groups.divmod(rest, group);
+  std::uint32_t tile, place, group;
+  const std::uint32_t split = schedule.groups.divmod(schedule.tiles.divmod(blockIdx.x, tile), group);
+  const std::uint32_t patch_row = schedule.patch_tiles.divmod(tile, place) * Schedule::kPatchRows;
+  const std::uint32_t rows_there = min(schedule.row_tiles - patch_row, Schedule::kPatchRows);
+  const std::uint32_t column_tile = place / rows_there, row_tile = patch_row + place % rows_there;
   const std::int64_t first_row = std::int64_t(row_tile) * C::kRows;
   const std::int64_t first_column = std::int64_t(column_tile) * C::kColumns;
   const int first_stage = static_cast<int>(split) * schedule.stages_per_split;
@@ -159,8 +163,11 @@ void launch_tiles(Product product, const Plan& plan, void* workspace, std::uintp
   const std::int64_t stages = product.depth.stages(C::kUnit, kStageBytes);
   const Extents size{product.rows(), product.b.extent, product.groups, stages};
   Schedule schedule;
-  schedule.column_tiles = FastDivide(ceil_div(product.b.extent, C::kColumns));
-  schedule.row_tiles = FastDivide(ceil_div(product.rows(), C::kRows));
+  const std::int64_t column_tiles = ceil_div(product.b.extent, C::kColumns);
+  const std::int64_t row_tiles = ceil_div(product.rows(), C::kRows);
+  schedule.patch_tiles = FastDivide(std::min<std::int64_t>(row_tiles, Schedule::kPatchRows) * column_tiles);
+  schedule.tiles = FastDivide(row_tiles * column_tiles);
+  schedule.row_tiles = static_cast<std::uint32_t>(row_tiles);
   schedule.groups = FastDivide(product.groups);
   schedule.stages = static_cast<std::int32_t>(stages);
   schedule.stages_per_split = static_cast<std::int32_t>(ceil_div(stages, plan.splits));

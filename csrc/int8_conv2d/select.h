@@ -69,10 +69,11 @@ inline const char* why_not(const Plan& plan, const Problem& problem, bool aligne
   return int8::why_not(plan.tiles, extents(problem, plan.tiles.vectors), vectors(problem, aligned));
 }
 
+// Filters that share a single channel make a matrix product of it after all.
 inline Plan select(const Problem& problem, bool aligned, const Machine& machine) {
   Plan plan;
   plan.kernel = Kernel::depthwise;
-  if (why_not(plan, problem, aligned) == nullptr) return plan;
+  if (problem.geometry.groups > 1 && why_not(plan, problem, aligned) == nullptr) return plan;
   plan.kernel = Kernel::tiles;
   const bool as_vectors = vectors(problem, aligned);
   plan.tiles = int8::choose(extents(problem, as_vectors), as_vectors, machine);

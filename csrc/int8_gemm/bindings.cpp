@@ -37,6 +37,8 @@ void bind_int8_gemm(py::module_& m) {
       .def(py::init<>())
       .def_readwrite("kernel", &Plan::kernel)
       .def_readwrite("tiles", &Plan::tiles)
+      .def_readwrite("pack_a", &Plan::pack_a)
+      .def_readwrite("pack_b", &Plan::pack_b)
       .def_readwrite("stream_columns", &Plan::stream_columns)
       .def_readwrite("warps", &Plan::warps)
       .def(py::self == py::self)

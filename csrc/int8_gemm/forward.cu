@@ -6,16 +6,18 @@ namespace cnnkernels::int8_gemm {
 
 namespace {
 
-// Where a workspace holds what: sums of a's rows, sums of b's columns, partial sums, each at multiples of 16
-// bytes.
+// Where a workspace holds what, each at multiples of 16 bytes: sums of a's rows, sums of b's columns, copies
+// of a and b, partial sums.
 struct Workspace {
-  std::size_t sums_a = 0, sums_b = 0, parts = 0, end = 0;
+  std::size_t sums_a = 0, sums_b = 0, a = 0, b = 0, parts = 0, end = 0;
 
   Workspace(const Problem& p, const int8::Epilogue& epilogue, const Plan& plan) {
     const auto words = [](std::int64_t count) { return static_cast<std::size_t>(ceil_div(count, 4)) * 16; };
     const bool asks_b = present(epilogue.zero_point_a) && epilogue.sums_b == nullptr;
     sums_b = present(epilogue.zero_point_b) ? words(p.m) : 0;
-    parts = sums_b + (asks_b ? words(p.n) : 0);
+    a = sums_b + (asks_b ? words(p.n) : 0);
+    b = a + (plan.pack_a ? static_cast<std::size_t>(p.m * padded_depth(p.k)) : 0);
+    parts = a + static_cast<std::size_t>(packed_bytes(p, plan));
     end = parts + (plan.kernel == Kernel::tiles ? int8::workspace_bytes(plan.tiles, p.m, p.n) : 0);
   }
 
@@ -34,6 +36,12 @@ int8::Operand operand(const void* data, Access access, std::int64_t side, std::i
   o.offset_n = side_stride;
   o.depth_stride = depth_stride;
   return o;
+}
+int8::Operand operand_a(const Problem& p) {
+  return operand(p.a.data, access_of_a(p), p.m, p.a.row_stride, p.a.column_stride);
+}
+int8::Operand operand_b(const Problem& p) {
+  return operand(p.b.data, access_of_b(p), p.n, p.b.column_stride, p.b.row_stride);
 }
 
 }  // namespace
@@ -63,12 +71,17 @@ void forward(const Problem& problem, const int8::Epilogue& asked, void* output, 
     int8::launch_sums({p.a.data, p.unsigned_a, p.m, p.k, p.a.row_stride, p.a.column_stride}, sums, stream);
     epilogue.sums_a = sums;
   }
-  if (plan.kernel == Kernel::stream_weights) return launch_stream_weights(p, plan, epilogue, output, stream);
+
+  if (plan.pack_a) launch_pack(operand_a(p), p.k, memory + at.a, stream);
+  if (plan.pack_b) launch_pack(operand_b(p), p.k, memory + at.b, stream);
+  const Problem left = packed(p, plan, memory + at.a, memory + at.b);
+  if (plan.kernel == Kernel::stream_weights)
+    return launch_stream_weights(left, plan, epilogue, output, stream);
 
   int8::Product product;
-  product.a = operand(p.a.data, access_of_a(p), p.m, p.a.row_stride, p.a.column_stride);
-  product.b = operand(p.b.data, access_of_b(p), p.n, p.b.column_stride, p.b.row_stride);
-  product.depth.run_bytes = p.k;
+  product.a = operand_a(left);
+  product.b = operand_b(left);
+  product.depth.run_bytes = left.k;
   product.unsigned_a = p.unsigned_a;
   product.output = output;
   product.epilogue = epilogue;

@@ -11,6 +11,10 @@
 #include "../common/int8_epilogue.h"
 #include "select.h"
 
+namespace cnnkernels::int8 {
+struct Operand;  // common/int8_product.h
+}
+
 namespace cnnkernels::int8_gemm {
 
 // `plan` null: select.h decides. A plan that cannot serve is refused with std::invalid_argument. Where a zero
@@ -20,11 +24,14 @@ namespace cnnkernels::int8_gemm {
 void forward(const Problem& problem, const int8::Epilogue& epilogue, void* output, void* workspace,
              std::uintptr_t stream, const Plan* plan = nullptr);
 
-// Bytes of device memory it needs: those sums, and partial sums of at most 64 MB.
+// Bytes of device memory it needs: those sums, and of copied operands and of partial sums at most 64 MB each.
 std::size_t workspace(const Problem& problem, const int8::Epilogue& epilogue, const Plan* plan = nullptr);
 
 // The kernel for few rows, which multiplies weights straight out of global memory (stream_weights.cu).
 void launch_stream_weights(const Problem& problem, const Plan& plan, const int8::Epilogue& epilogue,
                            void* output, std::uintptr_t stream);
+
+// Copies a matrix of `k` terms a side to [sides, padded_depth(k)], padded with zeros (pack.cu).
+void launch_pack(const int8::Operand& operand, std::int64_t k, void* to, std::uintptr_t stream);
 
 }  // namespace cnnkernels::int8_gemm

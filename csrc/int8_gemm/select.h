@@ -31,17 +31,22 @@ inline constexpr int kMostStreamedRows = 16;
 inline constexpr int kMostStreamingWarps = 16;  // of a block, which share the reduction
 inline constexpr int kStreamedBytes = 128;      // of each column that a warp takes at a time
 
+// Operands that tensor cores cannot read as vectors may be copied first, so that they can.
 struct Plan {
   Kernel kernel = Kernel::tiles;
-  int8::Plan tiles;                   // of tiles
+  int8::Plan tiles;  // of tiles
+  bool pack_a = false, pack_b = false;
   int stream_columns = 8, warps = 1;  // of stream_weights, of a block: 8 or 32 columns
 
   bool operator==(const Plan&) const = default;
 };
 
 inline std::string describe(const Plan& plan) {
-  if (plan.kernel == Kernel::tiles) return int8::describe(plan.tiles);
-  return "stream weights, " + std::to_string(plan.stream_columns) + " columns, " +
+  const std::string packed = plan.pack_a   ? (plan.pack_b ? "pack a and b, " : "pack a, ")
+                             : plan.pack_b ? "pack b, "
+                                           : "";
+  if (plan.kernel == Kernel::tiles) return packed + int8::describe(plan.tiles);
+  return packed + "stream weights, " + std::to_string(plan.stream_columns) + " columns, " +
          std::to_string(plan.warps) + " warps";
 }
 
@@ -64,6 +69,25 @@ inline bool vectors(const Problem& p) {
   return access_of_a(p) == Access::vectors && access_of_b(p) == Access::vectors;
 }
 
+inline std::int64_t padded_depth(std::int64_t k) {
+  return ceil_div(k, int8::kVectorBytes) * int8::kVectorBytes;
+}
+
+// The problem that is left when operands were copied to a and b.
+inline Problem packed(const Problem& p, const Plan& plan, const void* a, const void* b) {
+  Problem left = p;
+  if (plan.pack_a || plan.pack_b) left.k = padded_depth(p.k);
+  if (plan.pack_a) left.a = {a, left.k, 1};
+  if (plan.pack_b) left.b = {b, 1, left.k};
+  return left;
+}
+inline Problem packed(const Problem& p, const Plan& plan) { return packed(p, plan, nullptr, nullptr); }
+
+// Bytes of the copies.
+inline std::int64_t packed_bytes(const Problem& p, const Plan& plan) {
+  return padded_depth(p.k) * ((plan.pack_a ? p.m : 0) + (plan.pack_b ? p.n : 0));
+}
+
 inline int8::Extents extents(const Problem& p, bool vectors) {
   const int unit = vectors ? int8::kVectorBytes : int8::kWordBytes;
   return {p.m, p.n, 1, ceil_div(ceil_div(p.k, unit) * unit, int8::kStageBytes)};
@@ -73,10 +97,13 @@ inline int8::Extents extents(const Problem& p, bool vectors) {
 inline const char* why_not(const Plan& plan, const Problem& p) {
   constexpr std::int64_t kMost = std::int64_t(1) << 31;
   if (p.m >= kMost || p.n >= kMost) return "more than 2^31 rows or columns";
+  if (packed_bytes(p, plan) > int8::kWorkspaceLimit) return "copied operands would take more than 64 MB";
+  const Problem left = packed(p, plan);
+  if (left.k != p.k && !(plan.pack_a && plan.pack_b)) return "a copy's padding needs the other operand's";
   if (plan.kernel == Kernel::tiles)
-    return int8::why_not(plan.tiles, extents(p, plan.tiles.vectors), vectors(p));
+    return int8::why_not(plan.tiles, extents(left, plan.tiles.vectors), vectors(left));
   if (p.m > kMostStreamedRows) return "more than 16 rows";
-  if (!vectors(p)) return "an operand is not contiguous along the reduction and aligned to 16 bytes";
+  if (!vectors(left)) return "an operand is not contiguous along the reduction and aligned to 16 bytes";
   if (plan.stream_columns != 8 && plan.stream_columns != 32) return "a block streams 8 or 32 columns";
   if (plan.warps < 1 || plan.warps > kMostStreamingWarps) return "a block streams with 1 to 16 warps";
   return nullptr;
@@ -86,8 +113,27 @@ inline const char* why_not(const Plan& plan, const Problem& p) {
 inline Plan streaming(const Problem& p, const Machine& machine) {
   Plan plan;
   plan.kernel = Kernel::stream_weights;
+  plan.pack_a = access_of_a(p) != Access::vectors && access_of_b(p) == Access::vectors;  // a is the small one
   plan.stream_columns = ceil_div(p.n, 32) >= machine.processors ? 32 : 8;
   while (plan.warps < kMostStreamingWarps && plan.warps * kStreamedBytes < p.k) plan.warps *= 2;
+  return plan;
+}
+
+// Seconds the tiles and copies of a plan should take (int8::seconds).
+inline double seconds(const Plan& plan, const Problem& p, const Machine& machine) {
+  constexpr double kLaunch = 3e-6;
+  const double bytes = static_cast<double>(packed_bytes(p, plan));
+  return int8::seconds(plan.tiles, extents(packed(p, plan), plan.tiles.vectors), machine) +
+         (plan.pack_a + plan.pack_b) * kLaunch + 2 * bytes / (kReachedOfMemory * machine.memory);
+}
+
+// The cheapest tile, for operands as they lie or for copies of those that do not come as vectors.
+inline Plan tiled(const Problem& p, bool pack, const Machine& machine) {
+  Plan plan;
+  plan.pack_a = pack && access_of_a(p) != Access::vectors;
+  plan.pack_b = pack && access_of_b(p) != Access::vectors;
+  const Problem left = packed(p, plan);
+  plan.tiles = int8::choose(extents(left, vectors(left)), vectors(left), machine);
   return plan;
 }
 
@@ -96,9 +142,9 @@ inline Plan streaming(const Problem& p, const Machine& machine) {
 inline Plan select(const Problem& p, const Machine& machine) {
   const Plan few = streaming(p, machine);
   if (why_not(few, p) == nullptr) return few;
-  Plan plan;
-  plan.tiles = int8::choose(extents(p, vectors(p)), vectors(p), machine);
-  return plan;
+  const Plan plain = tiled(p, false, machine), copied = tiled(p, true, machine);
+  const bool pays = why_not(copied, p) == nullptr && seconds(copied, p, machine) < seconds(plain, p, machine);
+  return pays ? copied : plain;
 }
 
 // A plan that came from outside is refused, with the reason, where it cannot serve.
@@ -116,23 +162,24 @@ struct Candidate {
   double seconds;       // what the model says, 0 where there is none
 };
 
-// Every tile, unsplit and as the choice would split it, and the streaming kernel.
+// Every tile, unsplit, the choices for operands as they lie and for copies, and the streaming kernel.
 inline std::vector<Candidate> candidates(const Problem& p, const Machine& machine) {
   std::vector<Candidate> all;
-  const Plan few = streaming(p, machine);
-  all.push_back({few, why_not(few, p), 0});
+  const auto add = [&](const Plan& plan) {
+    for (const Candidate& other : all)
+      if (other.plan == plan) return;
+    all.push_back({plan, why_not(plan, p), plan.kernel == Kernel::tiles ? seconds(plan, p, machine) : 0});
+  };
+  add(streaming(p, machine));
   for (const bool as_vectors : {true, false}) {
-    const int8::Extents size = extents(p, as_vectors);
     for (int tile = 0; tile < int8::kTileCount; ++tile) {
       Plan plan;
       plan.tiles = {as_vectors, tile, 1};
-      if (!as_vectors && tile != int8::kWordsTile) continue;
-      all.push_back({plan, why_not(plan, p), int8::seconds(plan.tiles, size, machine)});
+      if (as_vectors || tile == int8::kWordsTile) add(plan);
     }
   }
-  const Plan chosen = select(p, machine);
-  if (chosen.tiles.splits > 1)
-    all.push_back({chosen, nullptr, int8::seconds(chosen.tiles, extents(p, chosen.tiles.vectors), machine)});
+  add(tiled(p, false, machine));
+  add(tiled(p, true, machine));
   return all;
 }
 
