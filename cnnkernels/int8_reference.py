@@ -70,7 +70,7 @@ def _shifted(values: Tensor, zero_point: int | Tensor, shape: tuple[int, ...]) -
 def _fp32(value: float | Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
     """A number rounded to fp32, or a tensor; one element goes with any shape."""
     if not isinstance(value, Tensor):
-        return torch.tensor(value, dtype=torch.float32, device=device)
+        return torch.full((), value, dtype=torch.float32, device=device)
     return value.reshape(()) if value.numel() == 1 else value.reshape(shape)
 
 

@@ -49,6 +49,11 @@ OPERANDS: dict[str, Case] = {
     "b of 1 axis": (lambda: F.int8_gemm(A, B[0]), RuntimeError, "expected b to have 2 dimensions, but got size [5]"),
     "inner sizes": (lambda: F.int8_gemm(A, B.t()), RuntimeError, "a and b cannot be multiplied (4x6 and 5x6)"),
     "int_mm of uint8": (lambda: F.int_mm(A.to(U8), B), RuntimeError, "expected self to be of dtype int8, but got"),
+    "int_mm's out of int64": (
+        lambda: F.int_mm(A, B, out=torch.ones(4, 5).long()),
+        RuntimeError,
+        "expected out to be of dtype int32, but got torch.int64",
+    ),
     "int_mm's inner sizes": (lambda: F.int_mm(A, A), RuntimeError, "self and mat2 cannot be multiplied (4x6 and 4x6)"),
     "linear's input of int32": (linear(A.int(), B.t(), 1.0, 1.0), RuntimeError, "input to be of dtype int8 or uint8"),
     "linear's input of complex": (linear(A.cfloat(), B.t(), 1.0, 1.0), RuntimeError, "complex64"),
@@ -342,6 +347,14 @@ def test_gradients_are_refused(recorded, name: str) -> None:
             GRADIENTS[name](wants)
         GRADIENTS[name](wants.detach())
     assert [call.name for call in recorded if call.name in ("int8_gemm", "int8_conv2d")] != []
+
+
+def test_the_size_of_out(recorded) -> None:
+    with (
+        use_backend("cuda"),
+        pytest.raises(RuntimeError, match=r"expected out to be of size \[4, 5\], but got \[5, 4\]"),
+    ):
+        F.int_mm(A, B, out=torch.ones(5, 4, dtype=I32))
 
 
 def test_a_floating_operand_is_no_reason_to_fall_back(recorded) -> None:

@@ -260,6 +260,8 @@ def test_int_mm_is_pytorchs_where_pytorch_has_one(backend: str, device: str) -> 
     a, b = integers((24, 16), 1).to(device), integers((8, 16), 2).to(device).t()
     with use_backend(backend):
         ours = F.int_mm(a, b)
+        out = torch.empty(8, 24, dtype=torch.int32, device=device).t()
+        assert F.int_mm(a, b, out=out) is out and torch.equal(out, ours)
     theirs = torch._int_mm(a, b)
     assert torch.equal(ours, theirs) and ours.dtype is theirs.dtype and ours.stride() == theirs.stride()
 

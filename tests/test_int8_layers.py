@@ -213,6 +213,25 @@ def test_a_residual_of_integers_has_the_layers_scale(backend: str, device: str) 
         assert not torch.equal(layer(x), right)
 
 
+def test_weight_only_takes_a_residual_of_integers_too(device: str) -> None:
+    layer, x = made("weight-only linear", device)
+    residual = integers((3, 12), 2).to(device)
+    with pytest.raises(TypeError, match="argument 'scale' must be float or Tensor, not NoneType"):
+        layer(x, residual)
+    layer.residual_scale, layer.residual_zero_point = 0.5, 3
+    with use_backend("reference"):
+        assert torch.equal(layer(x, residual), layer(x, (residual.float() - 3) * 0.5))
+
+
+def test_numbers_of_other_kinds_become_pythons(device: str) -> None:
+    """So that a state_dict loads with weights_only."""
+    layer = nn.Int8Linear(3, 4, input_scale=np.float32(0.5), input_zero_point=np.int64(3), out_scale=torch.tensor(2.0))
+    other = saved_and_loaded(nn.Int8Linear(20, 12, input_scale=np.float64(0.5), input_zero_point=np.int32(3)))
+    assert (layer.input_scale, layer.input_zero_point, layer.out_scale) == (0.5, 3, 2.0)
+    assert type(layer.input_scale) is type(layer.out_scale) is float and type(layer.input_zero_point) is int
+    assert other.input_zero_point == 3
+
+
 def test_what_is_folded_into_a_convolution(device: str) -> None:
     """A batch norm and an activation that Conv2dAct holds are kept; the next layer need not know."""
     norm = torch.nn.BatchNorm2d(12).eval()

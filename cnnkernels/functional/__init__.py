@@ -1,7 +1,8 @@
 """PyTorch's functional signatures over the project's kernels.
 
 Each call asks `cnnkernels.backends` which backend serves it. "reference" is PyTorch's own operator, called as it
-stands. Bad input raises PyTorch's type of error, with a message that names the argument and the value.
+stands; what PyTorch does not have (INT8, the fused pair) is made of its operators. Bad input raises PyTorch's type of
+error, with a message that names the argument and the value.
 """
 
 from .conv2d import conv2d

@@ -123,22 +123,31 @@ def _multiply(
     return _int8_gemm.int8_gemm(a, b, *flat(epilogue), out_dtype, serving("int8_gemm", a.device, a.dtype))
 
 
-def int_mm(self: Tensor, mat2: Tensor) -> Tensor:
+def int_mm(self: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The int32 product of two int8 matrices, as `torch._int_mm`, of any size and strides.
 
     Args:
         self, mat2: [M, K] and [K, N]; int8.
+        out: int32 [M, N] of any strides, which takes a copy of the product.
 
     Returns:
-        int32 [M, N], contiguous.
+        int32 [M, N], contiguous, or out.
 
     Raises:
         TypeError, RuntimeError, ValueError: as `int8_gemm`.
     """
-    if has_torch_function_variadic(self, mat2):
-        return handle_torch_function(int_mm, (self, mat2), self, mat2)
+    if has_torch_function_variadic(self, mat2, out):
+        return handle_torch_function(int_mm, (self, mat2, out), self, mat2, out=out)
     check_operand("int_mm", "self", self, (torch.int8,), 2)
-    return _multiply("int_mm", Names("self", "mat2"), self, mat2, Given(out_dtype=torch.int32), ((),), ((),))
+    if out is not None:
+        check_operand("int_mm", "out", out, (torch.int32,), 2)
+        check_device("int_mm", "out", out, "self", self.device)
+    product = _multiply("int_mm", Names("self", "mat2"), self, mat2, Given(out_dtype=torch.int32), ((),), ((),))
+    if out is None:
+        return product
+    if out.shape != product.shape:
+        raise RuntimeError(f"int_mm: expected out to be of size {list(product.shape)}, but got {list(out.shape)}")
+    return out.copy_(product)
 
 
 def int8_linear(

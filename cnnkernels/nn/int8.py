@@ -23,6 +23,11 @@ from .layer import KernelLayer
 MODES = ("static", "dynamic", "weight_only")
 
 
+def _scale(layer: str, name: str, value: Any) -> float | None:
+    """A Python number, which a state_dict can keep, or None."""
+    return None if value is None else checked_scale(layer, name, float(value))
+
+
 class Int8Layer(KernelLayer):
     """What Int8Linear and Int8Conv2d share: weights, and the numbers that turn integers into what they stand for.
 
@@ -60,9 +65,9 @@ class Int8Layer(KernelLayer):
         super().__init__()
         outputs, device = weight.shape[0], weight.device
         self.register_buffer("weight", weight)
-        self.register_buffer("weight_scale", torch.ones(outputs, device=device))
+        self.register_buffer("weight_scale", torch.ones(outputs, dtype=torch.float32, device=device))
         self.register_buffer("weight_sum", torch.zeros(outputs, dtype=torch.int32, device=device))
-        self.register_buffer("bias", torch.zeros(outputs, device=device) if bias else None)
+        self.register_buffer("bias", torch.zeros(outputs, dtype=torch.float32, device=device) if bias else None)
         self._set_numbers(**numbers)
 
     def _set_numbers(
@@ -78,16 +83,13 @@ class Int8Layer(KernelLayer):
         negative_slope: float = NEGATIVE_SLOPE,
     ) -> None:
         name = type(self).__name__
-        for argument, scale in (
-            ("input_scale", input_scale),
-            ("out_scale", out_scale),
-            ("residual_scale", residual_scale),
-        ):
-            if scale is not None:
-                checked_scale(name, argument, scale)
-        allowed = (None, *FLOATS) if out_scale is None else (None, *INTEGERS)
-        if out_dtype not in allowed:
+        self.input_scale = _scale(name, "input_scale", input_scale)
+        self.out_scale = _scale(name, "out_scale", out_scale)
+        self.residual_scale = _scale(name, "residual_scale", residual_scale)
+        if out_dtype not in ((None, *FLOATS) if out_scale is None else (None, *INTEGERS)):
             raise ValueError(f"{name}: out_dtype={out_dtype} does not go with out_scale={out_scale}")
+        if out_scale is None and out_zero_point != 0:
+            raise ValueError(f"{name}: out_zero_point={out_zero_point} needs out_scale")
         # Whether an input's or a residual's zero point is of int8 or uint8 is seen when the layer is called.
         for argument, zero_point in (
             ("input_zero_point", input_zero_point),
@@ -95,13 +97,10 @@ class Int8Layer(KernelLayer):
         ):
             if not -128 <= zero_point <= 255:
                 raise ValueError(f"{name}: {argument} must be -128 to 255, but got {argument}={zero_point}")
-        if out_scale is None and out_zero_point != 0:
-            raise ValueError(f"{name}: out_zero_point={out_zero_point} needs out_scale")
         checked_zero_point(name, "out_zero_point", out_zero_point, out_dtype if out_dtype in INTEGERS else torch.int8)
+        self.input_zero_point, self.out_zero_point = int(input_zero_point), int(out_zero_point)
+        self.residual_zero_point, self.out_dtype = int(residual_zero_point), out_dtype
         self.activation, self.negative_slope = checked_activation(name, activation, negative_slope)
-        self.input_scale, self.input_zero_point = input_scale, input_zero_point
-        self.out_scale, self.out_zero_point, self.out_dtype = out_scale, out_zero_point, out_dtype
-        self.residual_scale, self.residual_zero_point = residual_scale, residual_zero_point
 
     def _numbers(self) -> dict[str, Any]:
         names = (
@@ -236,10 +235,10 @@ class Int8Linear(Int8Layer):
         return made.train(layer.training)
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        if self.mode != "static" and not input.is_floating_point():
+            raise RuntimeError(f"Int8Linear: mode={self.mode!r} needs a floating input, but got {input.dtype}")
         if self.mode == "weight_only":
             return self._weight_only(input, residual)
-        if self.mode == "dynamic" and not input.is_floating_point():
-            raise RuntimeError(f"Int8Linear: mode='dynamic' needs a floating input, but got {input.dtype}")
         with self._backend():
             return F.int8_linear(
                 input, self.weight, self.input_scale, self.weight_scale, self.bias, **self._epilogue(residual)
@@ -250,6 +249,9 @@ class Int8Linear(Int8Layer):
         bias = None if self.bias is None else self.bias.to(input.dtype)
         output = torch.nn.functional.linear(input, weight, bias)
         if residual is not None:
+            if not residual.is_floating_point():
+                scale: Any = self.residual_scale  # where it is None, dequantize says so
+                residual = F.dequantize(residual, scale, self.residual_zero_point, None, output.dtype)
             output = output + residual
         output = activate(output, self.activation, self.negative_slope)
         return output if self.out_dtype is None else output.to(self.out_dtype)

@@ -29,7 +29,8 @@ class _Scaled(KernelLayer):
         self.scale, self.dtype = checked_scale(name, "scale", float(scale)), dtype
         # Whether integers to come are of int8 or uint8 is seen when the layer is called.
         unsigned = dtype is torch.uint8 or (dtype in FLOATS and zero_point > 127)
-        self.zero_point = checked_zero_point(name, "zero_point", zero_point, torch.uint8 if unsigned else torch.int8)
+        kind = torch.uint8 if unsigned else torch.int8
+        self.zero_point = checked_zero_point(name, "zero_point", int(zero_point), kind)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"scale": self.scale, "zero_point": self.zero_point, "dtype": str(self.dtype).removeprefix("torch.")}
