@@ -27,6 +27,8 @@ UNEVEN = Conv2dCase("uneven everything", 2, 9, 11, 8, 10, 2, 5, (3, 2), (1, 0, 4
 GROUPED = Conv2dCase("groups of five and seven", 2, 10, 7, 6, 14, 3, 3, (2, 1), (1, 1, 1, 1), groups=2)
 STEM = Conv2dCase("stem of 3 channels", 1, 3, 11, 13, 8, 7, 7, (2, 2), (3, 3, 3, 3))
 INSIDE = Conv2dCase("windows stay inside", 2, 16, 6, 7, 24, 2, 3, (1, 2))
+RIGHT = Conv2dCase("padding after the last column alone", 1, 8, 5, 6, 4, 2, 3, padding=(0, 0, 0, 2))
+BELOW = Conv2dCase("padding after the last row alone", 1, 8, 5, 6, 4, 2, 3, padding=(0, 1, 0, 0))
 PAIRS = Conv2dCase("groups of two", 2, 8, 5, 6, 8, 3, 2, padding=(1, 1, 1, 0), groups=4)
 TRIPLED = Conv2dCase("depthwise times three", 2, 5, 9, 8, 15, 3, 3, (2, 1), (1, 1, 1, 1), groups=5)
 LARGE_STEPS = Conv2dCase("depthwise of stride 5", 1, 6, 17, 16, 6, 5, 5, (5, 5), (2, 2, 2, 2), (2, 1), groups=6)
@@ -69,7 +71,7 @@ def test_the_common_cases_are_exact(case: Conv2dCase) -> None:
     check(case, Int8Epilogue(zero_point_a=3), input_dtype=UINT8)
 
 
-@pytest.mark.parametrize("case", [UNEVEN, GROUPED, STEM, PAIRS, TRIPLED], ids=str)
+@pytest.mark.parametrize("case", [UNEVEN, GROUPED, STEM, PAIRS, TRIPLED, RIGHT, BELOW], ids=str)
 @pytest.mark.parametrize(
     ("dtype", "zero_point"), [(INT8, 0), (INT8, -128), (UINT8, 0), (UINT8, 128), (UINT8, 255)], ids=str
 )

@@ -140,6 +140,7 @@ def store_tile(
             output, at_rows, left, zero_points, epilogue, m, first, base, columns, m_exists,
             PIECES // 2, ACTIVATION, SLOPE,
         )  # fmt: skip
+        tl.debug_barrier()  # or the compiler loads all of the second half's residual with the first's
         store_tile(
             output, at_rows, right, zero_points, epilogue, m, first + HALF, base, columns, m_exists,
             PIECES // 2, ACTIVATION, SLOPE,

@@ -24,9 +24,9 @@ FINISH_CLOCKS = 0.2
 # The fewest steps that a range is worth, and the most bytes of ranges' sums.
 FEWEST_STEPS = 4
 WORKSPACE_BYTES = 64 * 2**20
-# Sums of a thread that ptxas was seen to compile the epilogue of without spilling: of more, it runs on halves of the
-# tile, but where columns are odd, and stored one by one, that does not help.
-MOST_FINISHED_SUMS = 64
+# Sums of a thread that the epilogue takes at once; of more, parts of a tile one after the other. ptxas was seen to
+# compile that without spilling, but where columns are odd, and stored one by one, of so many parts at most.
+MOST_FINISHED_SUMS, MOST_ODD_PIECES = 32, 2
 # How often an element is used before copying it to where 16 bytes are loaded at once pays, and the fewest bytes.
 PACKED_USES, PACKED_BYTES = 64, 2**16
 
@@ -126,7 +126,7 @@ def _feasible(problem: Problem, c: Configuration) -> bool:
         return True
     loaded = c.block_k * (c.block_m + c.block_n)
     fits = c.stages * loaded <= machine(problem.arch)["shared_bytes"]
-    fits = fits and (c.pieces == 1 or problem.columns % 4 == 0)
+    fits = fits and (c.pieces <= MOST_ODD_PIECES or problem.columns % 4 == 0)
     return fits and loaded // (32 * c.warps * problem.width) <= MOST_LOADS
 
 
