@@ -41,8 +41,9 @@ MOST_TF32 = 80
 # in registers too), and for sums and addresses.
 MOST_WIDE_SUMS = {"fp64": 16, "fp32": 16, "tf32": 32, "fp16": 64, "bf16": 64}
 MOST_WIDE = 96
-# Sums of a thread beside which ptxas was seen to compile an epilogue with a residual without spilling.
-MOST_FINISHED_SUMS = 64
+# Sums of a thread beside which ptxas was seen to compile an epilogue with a residual without spilling: of tf32, and
+# where filters are odd, so that outputs are stored one by one, and in general.
+FEWER_FINISHED_SUMS, MOST_FINISHED_SUMS = 32, 64
 # The partial sums of a weight gradient.
 WORKSPACE_BYTES = 256 * 2**20
 
@@ -244,16 +245,19 @@ def _tuned(problem: Problem) -> Configuration | None:
     return plan and _sized(problem, tuple(plan["block"]), plan["warps"], plan["stages"])
 
 
-def _fits_epilogue(c: Configuration) -> bool:
+def _fits_epilogue(problem: Problem, c: Configuration) -> bool:
     """Do a thread's sums leave registers for a residual and an activation beside them?"""
-    return c.direct or c.block_m * c.block_n <= MOST_FINISHED_SUMS * 32 * c.warps
+    g = problem.geometry
+    few = problem.dtype == "tf32" or (g.k // g.groups) % 4 != 0
+    most = FEWER_FINISHED_SUMS if few else MOST_FINISHED_SUMS
+    return c.direct or c.block_m * c.block_n <= most * 32 * c.warps
 
 
 @functools.lru_cache(maxsize=4096)
 def choose(problem: Problem, finished: bool = False) -> Configuration:
     """The configuration of a problem; `finished`: of one with an epilogue beyond the bias."""
     tuned_one = _tuned(problem)
-    if tuned_one is not None and (not finished or _fits_epilogue(tuned_one)):
+    if tuned_one is not None and (not finished or _fits_epilogue(problem, tuned_one)):
         return tuned_one
-    able = [c for c in candidates(problem) if not finished or problem.arch == 0 or _fits_epilogue(c)]
+    able = [c for c in candidates(problem) if not finished or problem.arch == 0 or _fits_epilogue(problem, c)]
     return min(able, key=lambda c: 0 if c.direct else cost(problem, c))
