@@ -22,7 +22,7 @@ from .depthwise_conv2d_select import Problem as DepthwiseProblem
 from .depthwise_conv2d_select import choose as choose_depthwise
 from .int8_conv2d_direct import depthwise_kernel, direct_kernel
 from .int8_conv2d_forward import forward_kernel
-from .int8_epilogue import OPTIONS, activation_constants, arguments, has_zero_point, shift_of, zero_points
+from .int8_epilogue import OPTIONS, arguments, has_zero_point, shift_of
 from .int8_gemm import int8_gemm
 from .int8_gemm_select import Configuration, Problem, choose, packing_pays
 from .int8_pack import pack
@@ -82,14 +82,15 @@ def int8_conv2d(
 
 
 def _in_slices(
-    input: Tensor, output: Tensor, g: Conv2dGeometry, epilogue: Int8Epilogue
-) -> Iterator[tuple[Conv2dGeometry, Tensor, Tensor, Any, dict[str, Any]]]:
-    """What 32-bit offsets reach: geometry, input, output, the kernels' epilogue and compile-time arguments of each."""
+    input: Tensor, output: Tensor, g: Conv2dGeometry, epilogue: Int8Epilogue, sums: Tensor | None
+) -> Iterator[tuple[Conv2dGeometry, Tensor, Tensor, tuple[float | Tensor, ...], dict[str, Any]]]:
+    """What 32-bit offsets reach: geometry, input, output, the kernels' `numbers` and compile-time arguments of each.
+    `sums`: of the filters, for a kernel that does not take the zero point from each byte."""
     images = (input, output) if epilogue.residual is None else (input, output, epilogue.residual)
     for part, x, y, *residual in within_reach(g, *images):
         e = epilogue._replace(residual=residual[0]) if residual else epilogue
-        wide = max(x.numel(), y.numel()) > LARGEST_INDEX
-        yield part, x, y, arguments(e, y), {"WIDE": wide} | activation_constants(e, y) | OPTIONS
+        numbers, parts = arguments(e, y, shift_of(input), 0, None, sums)
+        yield part, x, y, numbers, {"WIDE": max(x.numel(), y.numel()) > LARGEST_INDEX, "PARTS": parts} | OPTIONS
 
 
 def _copy_pays(g: Conv2dGeometry) -> bool:
@@ -111,10 +112,9 @@ def _implicit(
     needs_sums, fill, copied = has_zero_point(zero_point, input), zero_point, _copy_pays(g)
     if needs_sums and sums is None:
         sums = pack(_as_matrix(weight, g.c // g.groups * taps), False, True)[1]
-    zeros = zero_points(epilogue, input, 0, None, sums if needs_sums else None)
     if copied:
         weight, fill = pack(_as_matrix(weight, g.c // g.groups), True, False)[0], zero_point - shift_of(input)
-    for part, x, y, finish, constants in _in_slices(input, output, g, epilogue):
+    for part, x, y, numbers, constants in _in_slices(input, output, g, epilogue, sums if needs_sums else None):
         if copied:
             x = pack(_as_matrix(x, g.c // g.groups), True, False)[0]
             part = part._replace(c=g.groups * x.shape[1])
@@ -125,7 +125,7 @@ def _implicit(
         unit_c, unit_k = math.gcd(channels, 16), math.gcd(filters, 16)
         tiles = math.ceil(problem.rows / c.block_m) * math.ceil(filters / c.block_n) * g.groups
         forward_kernel[(tiles,)](
-            x, weight, zeros, finish, y, float(fill), part.n, part.c // unit_c, g.h, g.w, g.k // unit_k, g.p, g.q,
+            x, weight, numbers, y, float(fill), part.n, part.c // unit_c, g.h, g.w, g.k // unit_k, g.p, g.q,
             *g[9:15], channels // unit_c, filters // unit_k,
             R=g.r, S=g.s, UNIT_C=unit_c, UNIT_K=unit_k, FLAT=flat, PADDED=_padded(g), FILLED=fill != 0,
             MASKED=(flat * taps or channels) % c.block_k != 0, PIECES=c.pieces,
@@ -136,10 +136,8 @@ def _implicit(
 
 def _narrow(input: Tensor, weight: Tensor, output: Tensor, g: Conv2dGeometry, epilogue: Int8Epilogue) -> None:
     zero_point = _number(epilogue.zero_point_a)
-    # The zero point is taken from each byte, and so from no sum.
-    zeros = zero_points(epilogue, input, 0, None, None)
-    for part, x, y, finish, constants in _in_slices(input, output, g, epilogue):
-        operands = (x, weight, float(zero_point) if zero_point else None, zeros, finish, y, part.n)
+    for part, x, y, numbers, constants in _in_slices(input, output, g, epilogue, None):
+        operands = (x, weight, float(zero_point) if zero_point else None, numbers, y, part.n)
         # A byte becomes 4 of a thread's registers as soon as it is loaded.
         depthwise = DepthwiseProblem("forward", 4, Layout.NHWC, part, target(x).arch)
         chosen = choose_depthwise(depthwise) if g.groups == g.c else None

@@ -44,8 +44,7 @@ def direct_kernel(
     input,
     weight,
     zero_point,
-    zero_points,
-    epilogue,
+    numbers,
     output,
     N,
     C,
@@ -65,8 +64,7 @@ def direct_kernel(
     R: tl.constexpr,
     S: tl.constexpr,
     WIDE: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    SLOPE: tl.constexpr,
+    PARTS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
@@ -90,7 +88,7 @@ def direct_kernel(
             x = load_shifted(input + image_offset(n, h, w, first + c, H, W, C, True), exists, zero_point)
             f = load_shifted(weight + filter_offset(k, c, tap, channels, TAPS, True), k_exists, None)
             total += x * f
-    store(output, m * K + k, total, zero_points, epilogue, m, k, m_exists, k_exists, ACTIVATION, SLOPE)
+    store(output, m * K + k, total, numbers, m, k, m_exists, k_exists, PARTS)
 
 
 @triton.jit
@@ -125,8 +123,7 @@ def depthwise_kernel(
     image,
     weight,
     zero_point,
-    zero_points,
-    epilogue,
+    numbers,
     output,
     N,
     C,
@@ -141,8 +138,7 @@ def depthwise_kernel(
     UNROLLED: tl.constexpr,
     UNIT: tl.constexpr,
     WIDE: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    SLOPE: tl.constexpr,
+    PARTS: tl.constexpr,
     A: tl.constexpr,
     B: tl.constexpr,
 ):
@@ -176,4 +172,4 @@ def depthwise_kernel(
         for q in tl.static_range(TQ):
             p_exists = exists & (i * TP + o < P) & (j * TQ + q < Q)
             at = image_offset(n, i * TP + o, j * TQ + q, k, P, Q, K, True)
-            store(output, at, totals[o * TQ + q], zero_points, epilogue, 0, k, p_exists, k_exists, ACTIVATION, SLOPE)
+            store(output, at, totals[o * TQ + q], numbers, 0, k, p_exists, k_exists, PARTS)

@@ -26,8 +26,7 @@ def load_image(pointers, exists, fill, MASKED: tl.constexpr, FILLED: tl.constexp
 def forward_kernel(
     input,
     weight,
-    zero_points,
-    epilogue,
+    numbers,
     output,
     fill,
     N,
@@ -55,8 +54,7 @@ def forward_kernel(
     MASKED: tl.constexpr,
     PIECES: tl.constexpr,
     WIDE: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    SLOPE: tl.constexpr,
+    PARTS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -108,7 +106,5 @@ def forward_kernel(
         at = at_weight + filter_offset(0, c, tap, channels, TAPS, True)[:, None]
         f = load_image(at, c_exists[:, None], 0, MASKED, False)
         total = tl.dot(signed(x), f, total, out_dtype=tl.int32)
-    store_tile(
-        output, m * K, total, zero_points, epilogue, m, first, group * filters, filters, m < N * P * Q,
-        PIECES, ACTIVATION, SLOPE,
-    )  # fmt: skip
+    exists = m < N * P * Q
+    store_tile(output, m * K, total, numbers, m, first, group * filters, filters, exists, PIECES, PARTS)

@@ -15,7 +15,7 @@ from torch import Tensor
 from cnnkernels.int8_epilogue import Int8Epilogue
 
 from .common import LARGEST_INDEX, on, target
-from .int8_epilogue import OPTIONS, activation_constants, arguments, has_zero_point, zero_points
+from .int8_epilogue import OPTIONS, Parts, arguments, has_zero_point, shift_of
 from .int8_gemm_kernel import add_ranges_kernel, gemm_kernel
 from .int8_gemm_select import Configuration, Problem, choose, packing_pays, split
 from .int8_pack import pack
@@ -88,33 +88,32 @@ def int8_gemm(
         rows, sums_a = pack(a, copied[0], has_zero_point(epilogue.zero_point_b, b))
         columns, summed = pack(b.t(), copied[1], needs_sums_b and sums_b is None)
         sums_b = (summed if sums_b is None else sums_b) if needs_sums_b else None
-        zeros = zero_points(epilogue, a, k, sums_a, sums_b)
-        _product(operand(rows), operand(columns), zeros, output, epilogue, configuration)
+        numbers, parts = arguments(epilogue, output, shift_of(a), k, sums_a, sums_b)
+        _product(operand(rows), operand(columns), numbers, parts, output, configuration)
 
 
 def _product(
     a: Operand,
     b: Operand,
-    zeros: tuple[Any, ...],
+    numbers: tuple[float | Tensor, ...],
+    parts: Parts,
     output: Tensor,
-    epilogue: Int8Epilogue,
     configuration: Configuration | None,
 ) -> None:
     problem = problem_of(a, b)
     c = configuration or choose(problem)
     c = split(problem, c, c.splits)
     (m, n), k = output.shape, problem.channels
-    parts = output
+    sums = output
     if c.splits > 1:
-        parts = torch.empty((c.splits, m, n), dtype=torch.int32, device=output.device)
-    finish = arguments(epilogue, output)
+        sums = torch.empty((c.splits, m, n), dtype=torch.int32, device=output.device)
     unit_n, unit_k = math.gcd(n, 16), math.gcd(k, 16)
-    constants = activation_constants(epilogue, output) | OPTIONS
-    constants |= {"UNIT_N": unit_n, "WIDE": max(a.reach, b.reach, parts.numel()) > LARGEST_INDEX}
+    wide = max(a.reach, b.reach, sums.numel()) > LARGEST_INDEX
+    constants: dict[str, Any] = {"UNIT_N": unit_n, "WIDE": wide, "PARTS": parts} | OPTIONS
     b_strides = (b.step // b.unit, b.stride) if b.across else (b.step, b.stride // b.unit)
     tiles = math.ceil(m / c.block_m) * math.ceil(n / c.block_n)
     gemm_kernel[(tiles, c.splits)](
-        a.tensor, b.tensor, zeros, finish, parts, m, n // unit_n, k // unit_k,
+        a.tensor, b.tensor, numbers, sums, m, n // unit_n, k // unit_k,
         a.stride if a.across else a.stride // a.unit, a.step, *b_strides, c.each,
         UNIT_A=1 if a.across else a.unit, UNIT_B=b.unit, UNIT_K=unit_k, MASKED=k % c.block_k != 0, ALONG_N=b.across,
         SPLIT=c.splits > 1, PIECES=c.pieces,
@@ -123,4 +122,4 @@ def _product(
     )  # fmt: skip
     if c.splits > 1:
         grid = math.ceil(m / ADDED["BLOCK_M"]), math.ceil(n / ADDED["BLOCK_N"])
-        add_ranges_kernel[grid](parts, zeros, finish, output, m, n // unit_n, c.splits, **ADDED, **constants)
+        add_ranges_kernel[grid](sums, numbers, output, m, n // unit_n, c.splits, **ADDED, **constants)

@@ -36,8 +36,7 @@ def load_block(pointers, exists, MASKED: tl.constexpr):
 def gemm_kernel(
     a,
     b,
-    zero_points,
-    epilogue,
+    numbers,
     output,
     M,
     N,
@@ -56,8 +55,7 @@ def gemm_kernel(
     SPLIT: tl.constexpr,
     PIECES: tl.constexpr,
     WIDE: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    SLOPE: tl.constexpr,
+    PARTS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -90,22 +88,20 @@ def gemm_kernel(
         tl.store(output + split * M * N + (at + n), total, mask=(m < M) & (n < N))
     else:
         first = tile_n * BLOCK_N
-        store_tile(output, at, total, zero_points, epilogue, m, first, 0, N, m < M, PIECES, ACTIVATION, SLOPE)
+        store_tile(output, at, total, numbers, m, first, 0, N, m < M, PIECES, PARTS)
 
 
 @triton.jit
 def add_ranges_kernel(
     parts,
-    zero_points,
-    epilogue,
+    numbers,
     output,
     M,
     N,
     splits,
     UNIT_N: tl.constexpr,
     WIDE: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    SLOPE: tl.constexpr,
+    PARTS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
@@ -118,4 +114,4 @@ def add_ranges_kernel(
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
     for split in range(splits):
         total += tl.load(parts + (split * M * N + at), mask=m_exists & n_exists, other=0)
-    store(output, at, total, zero_points, epilogue, m, n, m_exists, n_exists, ACTIVATION, SLOPE)
+    store(output, at, total, numbers, m, n, m_exists, n_exists, PARTS)
