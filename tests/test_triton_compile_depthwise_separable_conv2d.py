@@ -35,3 +35,11 @@ def test_the_1x1_runs_on_tensor_cores_and_stores_are_wide(kernels: list[Compiled
         assert kernel.count("HMMA" if "nchw" in what else TENSOR_CORES[kernel.arch]) > 0, what
         assert kernel.count(r"LDG\.E[.A-Z]*\.(?:64|128)") > 0, what
         assert kernel.count(r"STG\.E[.A-Z]*\.(?:64|128)") > 0 == kernel.count(r"STG\.E[.A-Z]*U?16"), what
+
+
+def test_the_backward_compiles_without_a_spill() -> None:
+    op = "depthwise_separable_conv2d_backward"
+    made = compile_all([Call(op, SEPARABLE, "bf16", Layout.NHWC, 90), Call(op, SEPARABLE, "bf16", Layout.NCHW, 80)])
+    kernels = [k for k in made if k.name == "backward_kernel"]
+    assert len(kernels) == 2 and not [k.specialization for k in kernels if k.spill_bytes]
+    assert all(k.count("HMMA|HGMMA") > 0 and k.count(r"LDG\.E[.A-Z]*\.64") > 0 for k in kernels)

@@ -13,8 +13,11 @@ from .depthwise_conv2d import (
 )
 from .depthwise_separable_conv2d import (
     depthwise_separable_conv2d_forward,
-    depthwise_separable_conv2d_fuses_backward,
     depthwise_separable_conv2d_intermediate,
+)
+from .depthwise_separable_conv2d_backward import (
+    depthwise_separable_conv2d_backward,
+    depthwise_separable_conv2d_fuses_backward,
 )
 from .int8_conv2d import int8_conv2d
 from .int8_gemm import int8_gemm
@@ -35,6 +38,7 @@ __all__ = [
     "depthwise_conv2d_backward_input",
     "depthwise_conv2d_backward_weight",
     "depthwise_conv2d_forward",
+    "depthwise_separable_conv2d_backward",
     "depthwise_separable_conv2d_forward",
     "depthwise_separable_conv2d_fuses_backward",
     "depthwise_separable_conv2d_intermediate",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from cnnkernels.geometry import Conv2dGeometry, Layout
@@ -77,8 +76,3 @@ def depthwise_separable_conv2d_intermediate(
 ) -> None:
     """Writes what the forward saves, bit for bit: the depthwise sums before their activation."""
     depthwise_conv2d_forward(input, depthwise_weight, depthwise_bias, intermediate, geometry, layout)
-
-
-def depthwise_separable_conv2d_fuses_backward(dtype: torch.dtype, filters: int, tf32: bool) -> bool:
-    """No: there is no Triton kernel of the backward pass, which is made of the two layers' own."""
-    return False

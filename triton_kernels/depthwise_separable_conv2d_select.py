@@ -109,3 +109,22 @@ def _of(row: dict[str, Any]) -> Configuration:
 def choose(problem: Problem) -> Configuration:
     """The configuration of a problem."""
     return min(candidates(problem), key=lambda c: cost(problem, c))
+
+
+# Of the backward kernel, whose gradient [filters, channels] stays in registers beside the forward's sums. In NCHW,
+# where each element of the error has an address of its own, they hold less. By the compiler's output: no spills.
+MOST_FILTERS_BACKWARD = 64
+REGISTERS_BACKWARD = {Layout.NHWC: REGISTERS, Layout.NCHW: 110}
+
+
+@functools.lru_cache(maxsize=4096)
+def choose_backward(problem: Problem) -> Configuration:
+    """The configuration of the backward kernel: the forward's, where its registers serve."""
+
+    def registers(c: Configuration) -> int:
+        words = max(1, SIZES[problem.dtype] // 4)
+        return _registers(problem, c) + (c.pixels + c.filters) * c.channels // (32 * c.warps) * words
+
+    found = [c for c in candidates(problem) if c.filters <= MOST_FILTERS_BACKWARD]
+    feasible = [c for c in found if registers(c) <= REGISTERS_BACKWARD[problem.layout]] or [min(found, key=registers)]
+    return min(feasible, key=lambda c: cost(problem, c))

@@ -172,7 +172,13 @@ class Call(NamedTuple):
         case, layout = self.case, self.layout
         if isinstance(case, DepthwiseSeparableCase):
             biases = (torch.empty(size, dtype=dtype, device="meta") for size in (case.depthwise.k, case.filters))
-            tensors = map(tensor, (case.input_shape, case.depthwise_shape, case.pointwise_shape))
+            tensors = [tensor(shape) for shape in (case.input_shape, case.depthwise_shape, case.pointwise_shape)]
+            if self.op == "depthwise_separable_conv2d_backward":
+                errors = tensor(case.intermediate_shape), tensor(case.pointwise_shape)
+                made_anew = next(biases), None
+                flags = "relu6", 0.0, self.configuration
+                function(tensor(case.output_shape), *tensors, *made_anew, *errors, case.geometry, layout, *flags)
+                return
             written = tensor(case.output_shape), None
             flags = tf32, "relu6", "none", 0.0, self.configuration
             function(*tensors, *biases, *written, case.geometry, layout, *flags)
@@ -276,7 +282,10 @@ def depthwise_conv2d_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
 
 def depthwise_separable_conv2d_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
     cases = (SEPARABLE, *OTHER_SEPARABLE) if dtype in ("fp32", "bf16") else (SEPARABLE,)
-    return [Call("depthwise_separable_conv2d_forward", case, dtype, layout, arch) for case in cases]
+    found = [Call("depthwise_separable_conv2d_forward", case, dtype, layout, arch) for case in cases]
+    if dtype == "tf32":  # whose backward is composed
+        return found
+    return found + [Call("depthwise_separable_conv2d_backward", case, dtype, layout, arch) for case in cases]
 
 
 def calls() -> list[Call | Int8Call]:
