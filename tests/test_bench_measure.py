@@ -10,7 +10,7 @@ import torch
 from bench_helpers import Planted, bench, conv_case, one_thread, pool_case  # noqa: F401
 from torch import Tensor
 
-from benchmarks import verify
+from benchmarks import families, verify
 from benchmarks.cases import Case
 from benchmarks.families import GemmCase
 from benchmarks.measure import DeviceLost
@@ -82,6 +82,14 @@ def test_integers_must_be_equal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert by_status(case, PROVIDERS["int_mm"], PROVIDERS["bf16"]) == {"int_mm": OK, "bf16": OK}  # type: ignore[arg-type]
     int_mm = torch._int_mm
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: int_mm(a, b) + 1)
+    assert by_status(case, PROVIDERS["int_mm"]) == {"int_mm": WRONG}  # type: ignore[arg-type]
+
+
+def test_a_layer_of_integers_may_round_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("int8_linear", "forward", "int8", Layout.NHWC, GemmCase("", 17, 8, 16))
+    names = ("cuda", "int_mm", "bf16")
+    assert by_status(case, *(PROVIDERS[name] for name in names)) == dict.fromkeys(names, OK)  # type: ignore[arg-type]
+    monkeypatch.setattr(families, "INPUT_SCALE", families.INPUT_SCALE * 1.5)
     assert by_status(case, PROVIDERS["int_mm"]) == {"int_mm": WRONG}  # type: ignore[arg-type]
 
 
