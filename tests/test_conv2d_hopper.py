@@ -122,7 +122,7 @@ OF_CLUSTERS = [
     (Conv2dCase("1x1 stride 2 leaves phases empty", 2, 64, 9, 10, 128, 1, 1, (2, 2)), 2),
     (Conv2dCase("stride and dilation share a factor", 1, 64, 12, 11, 64, 3, 3, (2, 2), (2, 2, 2, 2), (2, 2)), 3),
     (Conv2dCase("two groups", 2, 128, 6, 5, 128, 3, 3, padding=(1, 1, 1, 1), groups=2), 0),
-    (Conv2dCase("one product", 1, 64, 1, 1, 64, 1, 1), 1),
+    (Conv2dCase("one product", 1, 64, 1, 1, 64, 1, 1), 1),  # one block's rows all lie outside, and more
 ]
 
 
@@ -136,7 +136,15 @@ def test_every_cluster(machine: Machine, direction: str, element: str, tile: str
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_every_case_of_clusters(machine: Machine, direction: str, case: Conv2dCase, blocks: int) -> None:
     splits = 3 if direction == "backward_weight" else 1
-    check(machine, direction, "bf16", case, plan(machine, CLUSTERS[0], splits, blocks))
+    check(machine, direction, "bf16", case, plan(machine, CLUSTERS[blocks % 2], splits, blocks))
+
+
+@pytest.mark.skipif(HAS_GPU, reason="counts of blocks are the interpreter's")
+def test_row_tiles_come_in_pairs(machine: Machine) -> None:
+    """270 pixels are 3 row tiles of 128, so 2 pairs, each of 2 columns of 256 filters."""
+    machine.module.reset_statistics()
+    check(machine, "forward", "bf16", WHOLE, plan(machine, CLUSTERS[0]))
+    assert machine.module.statistics()["blocks"] == 2 * 2 * 2
 
 
 @pytest.mark.skipif(HAS_GPU, reason="orders of threads are the interpreter's")
