@@ -73,7 +73,9 @@ def _copied(a: Tensor, b: Tensor) -> tuple[bool, bool]:
 def problem_of(a: Operand, b: Operand) -> Problem:
     """What the choice of tiles depends on."""
     (m, k), n = a.tensor.shape, b.tensor.shape[0]
-    return Problem(m, n, k, 1, 1, min(a.width, b.width), False, target(a.tensor).arch)
+    # Columns side by side in memory are loaded as such.
+    width = math.gcd(b.unit, n, b.tensor.data_ptr()) if b.across else b.width
+    return Problem(m, n, k, 1, 1, min(a.width, width), False, target(a.tensor).arch)
 
 
 def int8_gemm(

@@ -113,7 +113,8 @@ def cost(problem: Problem, c: Configuration) -> float:
     clocks = waves * (c.each * step + START_CLOCKS + FINISH_CLOCKS * c.block_m * c.block_n)
     whole = problem.groups * problem.channels * (problem.rows + problem.columns * problem.taps)
     busy = min(programs, processors)
-    clocks = max(clocks, whole / (busy * own["memory_bytes"]) + START_CLOCKS)
+    memory = whole / (busy * own["memory_bytes"]) + START_CLOCKS
+    clocks = max(clocks, memory) + min(clocks, memory) / 4  # neither hides the other whole
     if c.splits > 1:
         sums = 8 * c.splits * problem.rows * problem.columns
         clocks += SECOND_CLOCKS + sums / (processors * own["memory_bytes"])
