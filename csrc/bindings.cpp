@@ -16,6 +16,7 @@ void bind_depthwise_separable_conv2d(py::module_& m);
 void bind_int8(py::module_& m);  // what the INT8 operators share
 void bind_int8_conv2d(py::module_& m);
 void bind_int8_gemm(py::module_& m);
+void bind_int8_pool2d(py::module_& m);
 void bind_max_pool2d(py::module_& m);
 void bind_quantize(py::module_& m);
 #if defined(CNN_INTERPRETER)
@@ -50,6 +51,7 @@ PYBIND11_MODULE(CNN_MODULE, m) {
   bind_int8(m);
   bind_int8_conv2d(m);
   bind_int8_gemm(m);
+  bind_int8_pool2d(m);
   bind_max_pool2d(m);
   bind_quantize(m);
 #if defined(CNN_INTERPRETER)

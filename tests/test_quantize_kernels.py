@@ -33,11 +33,23 @@ SHAPES = {
     "runs of planes": (2, 3, 1099),
     "planes of 7x7": (3, 20, 49),
     "channels that fill vectors": (37, 32, 1),
-    "channels that do not": (101, 19, 1),
+    "channels that do not fill vectors": (101, 19, 1),
     "more channels than shared memory's table": (3, 4099, 1),
     "filters of 3x3": (1, 19, 9),
 }
-shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=[name.replace(" ", "-") for name in SHAPES])
+# Types differ in how a chunk is read and written, shapes in where chunks begin and which kernel takes them.
+EVERY_TYPE = (
+    "tensor of whole chunks",
+    "rows that begin anywhere",
+    "planes of 7x7",
+    "channels that do not fill vectors",
+)
+FORMULA = [
+    pytest.param(shape, dtype, id=f"{name}-{kind}".replace(" ", "-"))
+    for name, shape in SHAPES.items()
+    for kind, dtype in DTYPES.items()
+    if kind == "bf16" or name in EVERY_TYPE
+]
 
 
 def values(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 1) -> Tensor:
@@ -87,8 +99,7 @@ def functions(request: pytest.FixtureRequest, device: str):
     return Reference if request.param == "reference" else backends.kernels(request.param, device)
 
 
-@shapes
-@dtypes
+@pytest.mark.parametrize("shape, dtype", FORMULA)
 def test_formula(functions, device, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     x = values(shape, dtype)
     scale = scales_of(x)

@@ -21,6 +21,7 @@ from .depthwise_separable_conv2d_backward import (
 )
 from .int8_conv2d import int8_conv2d
 from .int8_gemm import int8_gemm
+from .int8_pool2d import int8_avg_pool2d, int8_max_pool2d
 from .max_pool2d import (
     max_pool2d_backward,
     max_pool2d_forward,
@@ -43,8 +44,10 @@ __all__ = [
     "depthwise_separable_conv2d_fuses_backward",
     "depthwise_separable_conv2d_intermediate",
     "dequantize",
+    "int8_avg_pool2d",
     "int8_conv2d",
     "int8_gemm",
+    "int8_max_pool2d",
     "max_pool2d_backward",
     "max_pool2d_forward",
     "max_pool2d_gather",

@@ -272,7 +272,7 @@ class _Route(NamedTuple):
         return cls(common, place_step, inverse, -(-places // place_step))
 
 
-def _cut(geometry: Pool2dGeometry) -> Pool2dGeometry:
+def within_reach(geometry: Pool2dGeometry) -> Pool2dGeometry:
     """Strides and dilations that step over all of the input, cut to the shortest that does: places and windows beyond
     the first fall outside either way, and no product of coordinates overflows."""
     reach_h, reach_w = geometry.h + geometry.pad_h, geometry.w + geometry.pad_w
@@ -284,7 +284,7 @@ def _cut(geometry: Pool2dGeometry) -> Pool2dGeometry:
     )
 
 
-def _small(g: Pool2dGeometry) -> bool:
+def small(g: Pool2dGeometry) -> bool:
     """Does whatever is computed of coordinates stay below 2^31? The backward multiplies two numbers below a stride."""
     rows = g.h + g.pad_h + g.p * g.stride_h + g.r * g.dilation_h
     columns = g.w + g.pad_w + g.q * g.stride_w + g.s * g.dilation_w
@@ -293,9 +293,9 @@ def _small(g: Pool2dGeometry) -> bool:
 
 def max_pool2d_forward(input: Tensor, output: Tensor, argmax: Tensor, geometry: Pool2dGeometry, layout: Layout) -> None:
     """Writes every window's maximum and its place r * S + s."""
-    g = _cut(geometry)
+    g = within_reach(geometry)
     with on(input):
-        for part in work((input, output, argmax), layout, g.p, g.q, _small(g)):
+        for part in work((input, output, argmax), layout, g.p, g.q, small(g)):
             forward_kernel[(part.programs,)](
                 *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g[8:],
                 R=g.r, S=g.s, UNROLLED=g.r * g.s <= UNROLL, **part.constants,
@@ -306,10 +306,10 @@ def max_pool2d_backward(
     grad_output: Tensor, argmax: Tensor, grad_input: Tensor, geometry: Pool2dGeometry, layout: Layout
 ) -> None:
     """Writes every gradient of the input: the sum of grad_output over the windows the element won."""
-    g = _cut(geometry)
+    g = within_reach(geometry)
     rows, columns = _Route.of(g.r, g.stride_h, g.dilation_h), _Route.of(g.s, g.stride_w, g.dilation_w)
     with on(grad_output):
-        for part in work((grad_output, argmax, grad_input), layout, g.h, g.w, _small(g)):
+        for part in work((grad_output, argmax, grad_input), layout, g.h, g.w, small(g)):
             backward_kernel[(part.programs,)](
                 *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g[8:],
                 rows.common, columns.common, rows.place_step, columns.place_step, rows.inverse, columns.inverse,
@@ -320,9 +320,9 @@ def max_pool2d_backward(
 
 def max_pool2d_gather(input: Tensor, argmax: Tensor, output: Tensor, geometry: Pool2dGeometry, layout: Layout) -> None:
     """Writes the input at every window's winner, 0 for a window with no place inside: the backward's derivative."""
-    g = _cut(geometry)
+    g = within_reach(geometry)
     with on(input):
-        for part in work((input, argmax, output), layout, g.p, g.q, _small(g)):
+        for part in work((input, argmax, output), layout, g.p, g.q, small(g)):
             gather_kernel[(part.programs,)](
                 *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g[8:], S=g.s, **part.constants
             )

@@ -76,8 +76,16 @@ class Work(NamedTuple):
     constants: dict[str, bool | int]
 
 
-def work(tensors: tuple[Tensor, ...], layout: Layout, rows: int, columns: int, small: bool = True) -> Iterator[Work]:
-    """Slices of a batch, each within 32-bit arithmetic. `rows` x `columns` is what the kernel writes."""
+def work(
+    tensors: tuple[Tensor, ...],
+    layout: Layout,
+    rows: int,
+    columns: int,
+    small: bool = True,
+    elements: int | None = None,
+) -> Iterator[Work]:
+    """Slices of a batch, each within 32-bit arithmetic. `rows` x `columns` is what the kernel writes; `elements` of a
+    program, for NHWC alone, if others than usual."""
     nhwc = layout is Layout.NHWC
     n, channels = tensors[0].shape[:2]
     if not nhwc:
@@ -92,7 +100,7 @@ def work(tensors: tuple[Tensor, ...], layout: Layout, rows: int, columns: int, s
             part = tuple((t if nhwc else t.view(-1, *t.shape[2:])).narrow(0, first, images) for t in tensors)
         if nhwc:
             b = min(triton.next_power_of_2(channels), 256)
-            a = (TILE if b >= 8 else TILE // 2) // b
+            a = max(1, (elements or (TILE if b >= 8 else TILE // 2)) // b)
             programs = triton.cdiv(images * rows * columns, a) * triton.cdiv(channels, b)
         else:
             b = min(triton.next_power_of_2(rows * columns), 256)

@@ -10,6 +10,7 @@ from .depthwise_conv2d import depthwise_conv2d
 from .depthwise_separable_conv2d import depthwise_separable_conv2d
 from .int8_conv2d import int8_conv2d
 from .int8_gemm import int8_gemm, int8_linear, int_mm
+from .int8_pool2d import int8_adaptive_avg_pool2d, int8_avg_pool2d, int8_max_pool2d
 from .max_pool2d import max_pool2d, max_pool2d_with_indices
 from .max_unpool2d import max_unpool2d
 from .quantize import dequantize, quantize_per_channel, quantize_per_tensor, quantize_per_token
@@ -19,9 +20,12 @@ __all__ = [
     "depthwise_conv2d",
     "depthwise_separable_conv2d",
     "dequantize",
+    "int8_adaptive_avg_pool2d",
+    "int8_avg_pool2d",
     "int8_conv2d",
     "int8_gemm",
     "int8_linear",
+    "int8_max_pool2d",
     "int_mm",
     "max_pool2d",
     "max_pool2d_with_indices",

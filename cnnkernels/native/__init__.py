@@ -17,6 +17,7 @@ from .depthwise_conv2d import DepthwiseConv2dKernels
 from .depthwise_separable_conv2d import DepthwiseSeparableConv2dKernels
 from .int8_conv2d import Int8Conv2dKernels
 from .int8_gemm import Int8GemmKernels
+from .int8_pool2d import Int8Pool2dKernels
 from .launching import dtype_code
 from .max_pool2d import MaxPool2dKernels
 from .max_unpool2d import MaxUnpool2dKernels
@@ -33,6 +34,7 @@ class NativeKernels(
     DepthwiseSeparableConv2dKernels,
     Int8Conv2dKernels,
     Int8GemmKernels,
+    Int8Pool2dKernels,
     MaxPool2dKernels,
     MaxUnpool2dKernels,
     QuantizeKernels,

@@ -10,28 +10,13 @@
 #include <stdexcept>
 
 #include "../common/device.h"
-#include "../common/fast_divide.h"
+#include "../common/index.h"
 #include "../common/launch.h"
 #include "../common/vector.h"
 
 namespace cnnkernels {
 
 enum class Spread { channels, images };
-
-// Coordinates, and numbers of sites; element offsets have a type of their own.
-using Index = std::int32_t;
-
-// Exact division of non-negative numbers.
-CNN_DEVICE Index operator/(Index n, const FastDivide& d) {
-  return static_cast<Index>(d.quotient(static_cast<std::uint32_t>(n)));
-}
-// n := n / d, returns n % d.
-CNN_DEVICE Index split(Index& n, const FastDivide& d) {
-  std::uint32_t remainder;
-  n = static_cast<Index>(d.divmod(static_cast<std::uint32_t>(n), remainder));
-  return static_cast<Index>(remainder);
-}
-CNN_DEVICE Index value(const FastDivide& d) { return static_cast<Index>(d.divisor); }
 
 struct Site {
   Index image, row, column, channel;

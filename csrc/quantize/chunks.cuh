@@ -22,11 +22,22 @@ struct Span {
   std::int64_t begin, end;  // elements
 };
 
-// How many elements of chunk 0 lie before the tensor: chunk c begins at element 16 c - head.
+// A tensor to be written, by the 16-byte boundary at or before its start: chunk c begins 16 c elements after
+// it, at the tensor's element 16 c - head. (An address computed with the head would not be known to be
+// aligned, and nvcc splits its vectors.)
 template <class T>
-int head_of(const T* written) {
-  return static_cast<int>(reinterpret_cast<std::uintptr_t>(written) % 16 / sizeof(T));
-}
+struct Written {
+  T* boundary;
+  int head;
+
+  explicit Written(T* tensor)
+      : head(static_cast<int>(reinterpret_cast<std::uintptr_t>(tensor) % 16 / sizeof(T))) {
+    boundary = tensor - head;
+  }
+  CNN_DEVICE std::int64_t first_of(std::int64_t chunk) const { return chunk * kChunk - head; }
+};
+
+// The chunks of so many elements.
 inline std::int64_t chunks_of(std::int64_t count, int head) { return (count + head + kChunk - 1) / kChunk; }
 
 // An element as it is kept: fp64 is narrowed to fp32 at once.
@@ -41,7 +52,8 @@ CNN_DEVICE Kept<T> keep(T x) {
 template <class T>
 CNN_DEVICE void read_shifted(const T* from, std::uint32_t shift, T (&x)[kChunk]) {
   constexpr int kWords = kChunk * sizeof(T) / 4;
-  const auto* words = reinterpret_cast<const std::uint32_t*>(reinterpret_cast<std::uintptr_t>(from) - shift);
+  const auto* words =
+      reinterpret_cast<const std::uint32_t*>(reinterpret_cast<const std::uint8_t*>(from) - shift);
   std::uint32_t word[kWords + 4];
   const auto fetch = [&](int i) {
     const Vector<std::uint32_t, 4> four = load<4>(words + i);
@@ -98,21 +110,23 @@ CNN_DEVICE void read_chunk(const T* __restrict__ tensor, std::int64_t count, std
 
 // Stores those elements of a chunk that lie in the span.
 template <class T>
-CNN_DEVICE void write_chunk(T* __restrict__ tensor, const Span& span, std::int64_t first,
+CNN_DEVICE void write_chunk(const Written<T>& tensor, const Span& span, std::int64_t chunk,
                             const T (&x)[kChunk]) {
-  if (first >= span.begin && first + kChunk <= span.end) {
+  T* const to = tensor.boundary + chunk * kChunk;
+  const std::int64_t first = tensor.first_of(chunk);
+  if (first < span.begin || first + kChunk > span.end) {
 #pragma unroll
-    for (int i = 0; i < kChunk; i += kPerVector<T>) {
-      Vector<T, kPerVector<T>> values;
-#pragma unroll
-      for (int j = 0; j < kPerVector<T>; ++j) values[j] = x[i + j];
-      store(tensor + first + i, values);
+    for (int j = 0; j < kChunk; ++j) {
+      if (first + j >= span.begin && first + j < span.end) to[j] = x[j];
     }
     return;
   }
 #pragma unroll
-  for (int j = 0; j < kChunk; ++j) {
-    if (first + j >= span.begin && first + j < span.end) tensor[first + j] = x[j];
+  for (int i = 0; i < kChunk; i += kPerVector<T>) {
+    Vector<T, kPerVector<T>> values;
+#pragma unroll
+    for (int j = 0; j < kPerVector<T>; ++j) values[j] = x[i + j];
+    store(to + i, values);
   }
 }
 

@@ -12,9 +12,10 @@ namespace {
 // A thread takes a chunk.
 template <class T>
 CNN_KERNEL(kThreads, 4)
-quantize_kernel(const Groups groups, std::int64_t count, int head, std::int32_t low, const Quantization by,
-                const T* __restrict__ input, std::uint8_t* __restrict__ output) {
-  const std::int64_t first = (std::int64_t(blockIdx.x) * kThreads + threadIdx.x) * kChunk - head;
+quantize_kernel(const Groups groups, std::int64_t count, std::int32_t low, const Quantization by,
+                const T* __restrict__ input, const Written<std::uint8_t> output) {
+  const std::int64_t chunk = std::int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  const std::int64_t first = output.first_of(chunk);
   if (first >= count) return;
   Kept<T> x[kChunk];
   read_chunk(input, count, first, x);
@@ -23,19 +24,20 @@ quantize_kernel(const Groups groups, std::int64_t count, int head, std::int32_t 
   std::uint8_t q[kChunk];
 #pragma unroll
   for (int j = 0; j < kChunk; ++j) {
-    if (groups.enters(at, j))
+    if (j > 0 && groups.enters(at, j))
       quantizer = quantizer_of(scale_at(by, at.group), zero_point_at(by, at.group), low);
     q[j] = quantizer(value_of(x[j]));
   }
-  write_chunk(output, {0, count}, first, q);
+  write_chunk(output, {0, count}, chunk, q);
 }
 
 // `shift`: 128 for uint8, which is read as the int8 number 128 below.
 template <class T>
 CNN_KERNEL(kThreads, 3)
-dequantize_kernel(const Groups groups, std::int64_t count, int head, std::int32_t shift,
-                  const Quantization by, const std::uint8_t* __restrict__ input, T* __restrict__ output) {
-  const std::int64_t first = (std::int64_t(blockIdx.x) * kThreads + threadIdx.x) * kChunk - head;
+dequantize_kernel(const Groups groups, std::int64_t count, std::int32_t shift, const Quantization by,
+                  const std::uint8_t* __restrict__ input, const Written<T> output) {
+  const std::int64_t chunk = std::int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  const std::int64_t first = output.first_of(chunk);
   if (first >= count) return;
   std::uint8_t q[kChunk];
   read_chunk(input, count, first, q);
@@ -45,14 +47,14 @@ dequantize_kernel(const Groups groups, std::int64_t count, int head, std::int32_
   T x[kChunk];
 #pragma unroll
   for (int j = 0; j < kChunk; ++j) {
-    if (groups.enters(at, j)) {
+    if (j > 0 && groups.enters(at, j)) {
       scale = scale_at(by, at.group);
       zero_point = zero_point_at(by, at.group) - shift;
     }
     const int number = static_cast<std::int8_t>(q[j] ^ shift);
     x[j] = narrow<T>(__fmul_rn(static_cast<float>(number - zero_point), scale));
   }
-  write_chunk(output, {0, count}, first, x);
+  write_chunk(output, {0, count}, chunk, x);
 }
 
 Launch blocks(std::int64_t count, unsigned threads, std::uintptr_t stream) {
@@ -78,16 +80,16 @@ bool fits_registers(const Grouped& shape) {
 }
 
 template <class T>
-void quantize_rows(const Grouped& shape, int head, const T* input, std::uint8_t* output, float* scales,
+void quantize_rows(const Grouped& shape, const T* input, const Written<std::uint8_t>& output, float* scales,
                    std::uintptr_t stream) {
-  const bool aligned = head == 0 && shape.inner % kChunk == 0;
+  const bool aligned = output.head == 0 && shape.inner % kChunk == 0;
   const std::int64_t chunks = aligned ? shape.inner / kChunk : chunks_of_run(shape.inner);
   int team = 1;
   while (team * kRowChunks < chunks) team *= 2;
   const int threads = team > kThreads ? team : kThreads;
   launch(&quantize_rows_kernel<T>,
          blocks(ceil_div(shape.groups, threads / team), static_cast<unsigned>(threads), stream), shape.groups,
-         shape.inner, team, head, input, output, scales);
+         shape.inner, team, input, output, scales);
 }
 
 // Runs of memory at least as long as a block has chunks leave few of its threads without work.
@@ -123,10 +125,9 @@ std::int32_t lowest_of(DType to) {
 
 template <class T>
 void quantize_by(const Groups& groups, std::int64_t count, std::int32_t low, const Quantization& by,
-                 const T* input, std::uint8_t* output, std::uintptr_t stream) {
-  const int head = head_of(output);
-  launch(&quantize_kernel<T>, a_thread_for_each(chunks_of(count, head), stream), groups, count, head, low, by,
-         input, output);
+                 const T* input, const Written<std::uint8_t>& output, std::uintptr_t stream) {
+  launch(&quantize_kernel<T>, a_thread_for_each(chunks_of(count, output.head), stream), groups, count, low,
+         by, input, output);
 }
 
 }  // namespace
@@ -137,7 +138,7 @@ void quantize(DType from, DType to, const Grouped& shape, const void* input, voi
   const std::int32_t low = lowest_of(to);
   dispatch_floating(from, [&](auto t) {
     quantize_by(groups, count_of(shape), low, by, static_cast<const decltype(t)*>(input),
-                static_cast<std::uint8_t*>(output), stream);
+                Written(static_cast<std::uint8_t*>(output)), stream);
   });
 }
 
@@ -149,13 +150,12 @@ std::int64_t quantize_dynamic_workspace(const Grouped& shape) {
 void quantize_dynamic(DType from, const Grouped& given, const void* input, void* output, float* scales,
                       void* workspace, std::uintptr_t stream, std::int64_t largest_element) {
   const Grouped shape = merged(given);
-  auto* const bytes = static_cast<std::uint8_t*>(output);
-  const int head = head_of(bytes);
+  const Written bytes(static_cast<std::uint8_t*>(output));
   dispatch_floating(from, [&](auto t) {
     const auto* x = static_cast<const decltype(t)*>(input);
-    if (fits_registers(shape)) return quantize_rows(shape, head, x, bytes, scales, stream);
+    if (fits_registers(shape)) return quantize_rows(shape, x, bytes, scales, stream);
     const Groups groups(shape, largest_element);
-    find_scales(shape, groups, head, x, scales, static_cast<std::uint32_t*>(workspace), stream);
+    find_scales(shape, groups, bytes.head, x, scales, static_cast<std::uint32_t*>(workspace), stream);
     quantize_by(groups, count_of(shape), kLowestInt8, {1, 0, scales, nullptr}, x, bytes, stream);
   });
 }
@@ -166,10 +166,9 @@ void dequantize(DType from, DType to, const Grouped& shape, const void* input, v
   const std::int64_t count = count_of(shape);
   const std::int32_t shift = lowest_of(from) == 0 ? 128 : 0;
   dispatch_floating(to, [&](auto t) {
-    auto* const y = static_cast<decltype(t)*>(output);
-    const int head = head_of(y);
-    launch(&dequantize_kernel<decltype(t)>, a_thread_for_each(chunks_of(count, head), stream), groups, count,
-           head, shift, by, static_cast<const std::uint8_t*>(input), y);
+    const Written y(static_cast<decltype(t)*>(output));
+    launch(&dequantize_kernel<decltype(t)>, a_thread_for_each(chunks_of(count, y.head), stream), groups,
+           count, shift, by, static_cast<const std::uint8_t*>(input), y);
   });
 }
 

@@ -12,19 +12,19 @@ inline constexpr std::int32_t kLowestInt8 = -128;
 
 template <class T>
 CNN_KERNEL(kRowThreads, 1)
-quantize_rows_kernel(std::int64_t rows, std::int64_t length, int team, int head, const T* __restrict__ input,
-                     std::uint8_t* __restrict__ output, float* __restrict__ scales) {
+quantize_rows_kernel(std::int64_t rows, std::int64_t length, int team, const T* __restrict__ input,
+                     const Written<std::uint8_t> output, float* __restrict__ scales) {
   const int member = static_cast<int>(threadIdx.x) & (team - 1);
   const std::int64_t row = std::int64_t(blockIdx.x) * (blockDim.x / team) + threadIdx.x / team;
   const bool exists = row < rows;
   const Span span{row * length, exists ? row * length + length : 0};
-  const std::int64_t begin = ((span.begin + head) / kChunk + member) * kChunk - head;
+  const std::int64_t begin = (span.begin + output.head) / kChunk + member;
 
   Kept<T> x[kRowChunks][kChunk];
   float most = 0;
 #pragma unroll
   for (int k = 0; k < kRowChunks; ++k) {
-    const std::int64_t first = begin + std::int64_t(k) * team * kChunk;
+    const std::int64_t first = output.first_of(begin + k * team);
     if (first >= span.end) continue;
     read_chunk(input, rows * length, first, x[k]);
     most = larger(most, x[k], span, first);
@@ -35,12 +35,11 @@ quantize_rows_kernel(std::int64_t rows, std::int64_t length, int team, int head,
   const Quantizer quantizer = quantizer_of(scale, 0, kLowestInt8);
 #pragma unroll
   for (int k = 0; k < kRowChunks; ++k) {
-    const std::int64_t first = begin + std::int64_t(k) * team * kChunk;
-    if (first >= span.end) continue;
+    if (output.first_of(begin + k * team) >= span.end) continue;
     std::uint8_t q[kChunk];
 #pragma unroll
     for (int j = 0; j < kChunk; ++j) q[j] = quantizer(value_of(x[k][j]));
-    write_chunk(output, span, first, q);
+    write_chunk(output, span, begin + k * team, q);
   }
 }
 
