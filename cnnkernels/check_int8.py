@@ -10,9 +10,13 @@ from torch import Tensor
 
 from . import int8_reference
 from .int8_epilogue import Int8Epilogue
+from .ops.int8_pool2d import Reference as pool_reference
 from .ops.quantize import Reference as quantize_reference
-from .testing.cases import Conv2dCase
+from .testing.cases import MAX_POOL2D, Conv2dCase, Pool2dCase
 from .testing.int8_cases import INT8_CONV2D, INT8_GEMM, Int8GemmCase
+
+
+INT8_POOL2D = MAX_POOL2D[1:10]
 
 
 class Int8Check(NamedTuple):
@@ -86,6 +90,25 @@ def _quantize(shape: tuple[int, int, int], dtype: torch.dtype, dynamic: bool) ->
     return run
 
 
+def _dequantize(shape: tuple[int, int, int], dtype: torch.dtype) -> Callable[[Any, str], Tensor]:
+    def run(kernels: Any, device: str) -> Tensor:
+        y = torch.empty(shape, dtype=dtype, device=device)
+        kernels.dequantize(_integers(shape, 1, device), y, _floats((shape[1],), 2, device), 5)
+        return y
+
+    return run
+
+
+def _pool(case: Pool2dCase, name: str, dtype: torch.dtype, *numbers: Any) -> Callable[[Any, str], Tensor]:
+    def run(kernels: Any, device: str) -> Tensor:
+        x = _integers(case.input_shape, 1, device, dtype).contiguous(memory_format=torch.channels_last)
+        y = torch.empty(case.output_shape, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
+        getattr(kernels, name)(x, y, case.geometry, *numbers)
+        return y
+
+    return run
+
+
 def int8_checks() -> Iterator[Int8Check]:
     """Every INT8 kernel, on each case of the lists, in each kind of epilogue."""
     for kind in _TYPES:
@@ -97,3 +120,10 @@ def int8_checks() -> Iterator[Int8Check]:
         for shape in ((1, 1, 1000), (3, 5, 70), (1, 33, 65), (40, 7, 1)):
             for dynamic in (False, True):
                 yield Int8Check("quantize", name, quantize_reference, _quantize(shape, dtype, dynamic))
+            yield Int8Check("dequantize", name, quantize_reference, _dequantize(shape, dtype))
+    for pool in INT8_POOL2D:
+        for name, dtype in (("int8", torch.int8), ("uint8", torch.uint8)):
+            yield Int8Check("int8_max_pool2d", name, pool_reference, _pool(pool, "int8_max_pool2d", dtype))
+            if pool.dilation == (1, 1):
+                mean = _pool(pool, "int8_avg_pool2d", dtype, 3, True, None)
+                yield Int8Check("int8_avg_pool2d", name, pool_reference, mean)

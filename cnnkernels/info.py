@@ -15,7 +15,8 @@ from . import __version__, backends
 from .native import BUILD_HINT
 
 OPERATORS = ("conv2d", "depthwise_conv2d", "depthwise_separable_conv2d", "max_pool2d", "max_unpool2d")
-INT8_OPERATORS = ("int8_gemm", "int8_conv2d", "quantize")  # of no other types than their own
+# of no other types than their own
+INT8_OPERATORS = ("int8_gemm", "int8_conv2d", "int8_max_pool2d", "int8_avg_pool2d", "quantize", "dequantize")
 
 
 def _version(package: str) -> str:

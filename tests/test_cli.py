@@ -77,6 +77,7 @@ def few_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "MAX_POOL2D", check.MAX_POOL2D[3:4])
     monkeypatch.setattr(check_int8, "INT8_GEMM", check_int8.INT8_GEMM[4:5])
     monkeypatch.setattr(check_int8, "INT8_CONV2D", check_int8.INT8_CONV2D[6:7])
+    monkeypatch.setattr(check_int8, "INT8_POOL2D", check_int8.INT8_POOL2D[:1])
 
 
 class Planted:
@@ -119,8 +120,9 @@ def test_check_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.run(["cuda"], DEVICE) == 0
     out = capsys.readouterr().out
     # four conv2d kernels in five types but no tf32 bias, three of depthwise_conv2d in four, two of the fused pair in
-    # five, six of pooling in four, two of INT8 products and quantize in three
-    assert "74 of 74 right" in out and "WRONG" not in out
+    # five, six of pooling in four, two of INT8 products, quantize and
+    # dequantize in three, two of INT8 pooling in two
+    assert "81 of 81 right" in out and "WRONG" not in out
 
 
 @pytest.mark.usefixtures("few_cases")
@@ -151,7 +153,17 @@ def test_check_finds_a_wrong_kernel(plant, capsys: pytest.CaptureFixture[str], n
 
 
 @pytest.mark.usefixtures("few_cases")
-@pytest.mark.parametrize(("name", "output"), [("int8_gemm", 2), ("int8_conv2d", 2), ("quantize", 1)])
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [
+        ("int8_gemm", 2),
+        ("int8_conv2d", 2),
+        ("quantize", 1),
+        ("dequantize", 1),
+        ("int8_max_pool2d", 1),
+        ("int8_avg_pool2d", 1),
+    ],
+)
 def test_check_finds_one_wrong_integer(
     plant, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, output: int
 ) -> None:

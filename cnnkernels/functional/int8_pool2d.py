@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ..arguments import Ints, as_int, as_pair, check_is_tensor
 from ..backends import serving
-from ..int8_arguments import INTEGERS, checked_zero_points
+from ..int8_arguments import INTEGERS, checked_zero_point
 from ..ops import int8_pool2d as _int8_pool2d
 
 LARGEST_SUM = 2**31 - 1
@@ -139,9 +140,9 @@ def _check_images(op: str, input: Any) -> None:
 
 
 def _checked_zero_point(op: str, input: Tensor, zero_point: Any) -> int:
-    if isinstance(zero_point, Tensor):
-        raise TypeError(f"{op}(): argument 'zero_point' must be int, not Tensor")
-    return checked_zero_points(op, "zero_point", zero_point, ("input", input.device), (), input.dtype)
+    if isinstance(zero_point, bool) or not isinstance(zero_point, Integral):
+        raise TypeError(f"{op}(): argument 'zero_point' must be int, not {type(zero_point).__name__}")
+    return checked_zero_point(op, "zero_point", int(zero_point), input.dtype)
 
 
 def _parameters(

@@ -33,6 +33,7 @@ from ..epilogue import Epilogue
 from ..geometry import Layout, argmax_dtype
 from .cases import MAX_POOL2D, Conv2dCase, DepthwiseSeparableCase, Pool2dCase
 from .int8_aot import Int8Call, int8_calls
+from .quantize_aot import Int8PoolCall, QuantizeCall, quantize_calls
 
 ARCHITECTURES = (80, 90, 100)
 DTYPES = {
@@ -216,6 +217,8 @@ class Call(NamedTuple):
         function(*operands, layout)
 
 
+AnyCall = Call | Int8Call | QuantizeCall | Int8PoolCall
+
 CONV2D_PRODUCTS = ("forward", "backward_input", "backward_weight")
 MAX_POOL2D_OPS = (
     "max_pool2d_forward",
@@ -288,11 +291,12 @@ def depthwise_separable_conv2d_calls(layout: Layout, dtype: str, arch: int) -> l
     return found + [Call("depthwise_separable_conv2d_backward", case, dtype, layout, arch) for case in cases]
 
 
-def calls() -> list[Call | Int8Call]:
+def calls() -> list[AnyCall]:
     """Every kernel of every operator in every dtype and layout: each configuration on a usual size and on odd channels,
     and what selection takes at the sizes that lead down another path."""
-    found: list[Call | Int8Call] = []
+    found: list[AnyCall] = []
     for arch in ARCHITECTURES:
+        found += quantize_calls(arch)
         found += int8_calls(arch, WHOLE, (ODD, *OTHER_CONV2D, DEPTHWISE_3X3, DEPTHWISE_7X7, *OTHER_DEPTHWISE))
         for layout in Layout:
             for dtype in DTYPES:
@@ -316,13 +320,13 @@ def _interpret_nothing() -> None:
         os.environ.pop(name, None)
 
 
-def _compile(call: Call | Int8Call) -> list[Compiled]:
+def _compile(call: AnyCall) -> list[Compiled]:
     with compiling(call.arch, specialization=call.specialization) as kernels:
         call()
     return kernels
 
 
-def compile_all(calls_: Iterable[Call | Int8Call] | None = None, processes: int | None = None) -> Iterator[Compiled]:
+def compile_all(calls_: Iterable[AnyCall] | None = None, processes: int | None = None) -> Iterator[Compiled]:
     """Compiles what the calls launch (default: `calls()`), each distinct kernel once, in processes of its own."""
     spawn = multiprocessing.get_context("spawn")
     seen = set()

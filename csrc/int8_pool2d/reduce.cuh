@@ -5,6 +5,7 @@
 
 #include "../common/device.h"
 #include "../common/pool_axis.h"
+#include "../ptx/bytes.cuh"
 
 namespace cnnkernels {
 
@@ -23,12 +24,12 @@ struct Maximum {
 
     CNN_DEVICE void meet(const std::uint32_t (&bytes)[kWords<V>]) {
 #pragma unroll
-      for (int i = 0; i < kWords<V>; ++i) most[i] = __vmaxu4(most[i], bytes[i]);
+      for (int i = 0; i < kWords<V>; ++i) most[i] = larger_bytes(most[i], bytes[i]);
     }
     CNN_DEVICE void meet_lane(int distance) {
 #pragma unroll
       for (int i = 0; i < kWords<V>; ++i)
-        most[i] = __vmaxu4(most[i], __shfl_xor_sync(0xffffffffu, most[i], distance));
+        most[i] = larger_bytes(most[i], __shfl_xor_sync(0xffffffffu, most[i], distance));
     }
   };
 

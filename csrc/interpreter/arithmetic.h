@@ -70,13 +70,6 @@ inline unsigned __byte_perm(unsigned a, unsigned b, unsigned which) {
   return result;
 }
 
-// The larger of each pair of unsigned bytes.
-inline unsigned __vmaxu4(unsigned a, unsigned b) {
-  unsigned larger = 0;
-  for (unsigned byte = 0xff; byte != 0; byte <<= 8) larger |= (a & byte) > (b & byte) ? a & byte : b & byte;
-  return larger;
-}
-
 // Four products of signed bytes added to c.
 inline int __dp4a(int a, int b, int c) {
   auto sum = static_cast<unsigned>(c);
