@@ -123,11 +123,11 @@ def test_a_call_is_a_kernel(recorded, device) -> None:
 X, Q = torch.ones(2, 3), torch.ones(2, 3, dtype=torch.int8)
 INT = torch.tensor([1, 2, 300], dtype=torch.int32)
 ERRORS = [
-    (lambda: F.quantize_per_tensor(X, 0.0), ValueError, "scale must be positive and finite.*scale=0.0"),
-    (lambda: F.quantize_per_tensor(X, -1.0), ValueError, "scale=-1.0"),
-    (lambda: F.quantize_per_tensor(X, math.nan), ValueError, "scale=nan"),
-    (lambda: F.quantize_per_tensor(X, math.inf), ValueError, "scale=inf"),
-    (lambda: F.quantize_per_tensor(X, 1e-46), ValueError, "scale=1e-46"),
+    (lambda: F.quantize_per_tensor(X, 0.0), ValueError, "scale must be positive and finite.*0.0"),
+    (lambda: F.quantize_per_tensor(X, -1.0), ValueError, "scale.*-1.0"),
+    (lambda: F.quantize_per_tensor(X, math.nan), ValueError, "scale.*nan"),
+    (lambda: F.quantize_per_tensor(X, math.inf), ValueError, "scale.*inf"),
+    (lambda: F.quantize_per_tensor(X, 1e-46), ValueError, "scale.*1e-46"),
     (lambda: F.quantize_per_tensor(X, torch.tensor([math.nan])), ValueError, "scale.*nan"),
     (lambda: F.quantize_per_tensor(X, torch.tensor([-2.0])), ValueError, "scale.*-2.0"),
     (lambda: F.quantize_per_tensor(X, torch.ones(3)), RuntimeError, r"scale to be of size \[1\].*\[3\]"),
