@@ -15,7 +15,6 @@ from .ops.quantize import Reference as quantize_reference
 from .testing.cases import MAX_POOL2D, Conv2dCase, Pool2dCase
 from .testing.int8_cases import INT8_CONV2D, INT8_GEMM, Int8GemmCase
 
-
 INT8_POOL2D = MAX_POOL2D[1:10]
 
 
