@@ -109,7 +109,7 @@ def test_sums_of_the_filters_may_be_given() -> None:
 @pytest.mark.parametrize("case", [STEM, GROUPED], ids=str)
 def test_copied_channels(monkeypatch: pytest.MonkeyPatch, case: Conv2dCase) -> None:
     monkeypatch.setattr(int8_gemm_select, "PACKED_USES", 1)
-    monkeypatch.setattr(int8_gemm_select, "PACKED_BYTES", 1)
+    monkeypatch.setattr(int8_gemm_select, "PACKED_BYTES", range(2**29))
     assert module._copy_pays(case.geometry)
     check(case, everything(case), INT8)
     check(case, everything(case), INT8, UINT8)

@@ -27,13 +27,19 @@ SMALL = Configuration(16, 32, 32, 4, 1)
 int8_gemm = importlib.import_module("cnnkernels.triton_kernels.int8_gemm")  # the name is its function's in the package
 
 
+def place(tensor: Tensor) -> Tensor:
+    """On the device with its strides and offset."""
+    whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+    return whole.to(DEVICE).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+
 def run(
     a: Tensor, b: Tensor, e: Int8Epilogue, dtype: torch.dtype, configuration: Configuration | None = None
 ) -> Tensor:
     """The kernels' output; what they do not write is 77."""
     output = torch.full((a.shape[0], b.shape[1]), 77, device=DEVICE).to(dtype)
     there = e._replace(**{name: v.to(DEVICE) for name, v in e._asdict().items() if isinstance(v, Tensor)})
-    kernels.int8_gemm(a.to(DEVICE), b.to(DEVICE), output, there, configuration)
+    kernels.int8_gemm(place(a), place(b), output, there, configuration)
     return output.cpu()
 
 
@@ -157,7 +163,7 @@ def test_any_number_of_ranges_gives_the_whole_sum() -> None:
 def test_copied_operands(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     """Their rows are longer than the reduction, which the zero points' correction must not count."""
     monkeypatch.setattr(int8_gemm_select, "PACKED_USES", 1)
-    monkeypatch.setattr(int8_gemm_select, "PACKED_BYTES", 1)
+    monkeypatch.setattr(int8_gemm_select, "PACKED_BYTES", range(2**29))
     copies = []
     pack = int8_pack.pack
 

@@ -27,8 +27,9 @@ WORKSPACE_BYTES = 64 * 2**20
 # Sums of a thread that the epilogue takes at once; of more, parts of a tile one after the other. ptxas was seen to
 # compile that without spilling, but where columns are odd, and stored one by one, of so many parts at most.
 MOST_FINISHED_SUMS, MOST_ODD_PIECES = 32, 2
-# How often an element is used before copying it to where 16 bytes are loaded at once pays, and the fewest bytes.
-PACKED_USES, PACKED_BYTES = 64, 2**16
+# How often an element is used before copying it to where 16 bytes are loaded at once pays, and the bytes, as fewer are
+# not worth a launch and more would be memory nobody expects to be taken.
+PACKED_USES, PACKED_BYTES = 64, range(2**16, 2**29)
 
 
 class Problem(NamedTuple):
@@ -70,7 +71,7 @@ class Configuration(NamedTuple):
 
 def packing_pays(rows: int, length: int, uses: int) -> bool:
     """Is an operand worth copying before it is read, if its bytes do not lie as 16-byte loads want them?"""
-    return uses >= PACKED_USES and rows * length >= PACKED_BYTES
+    return uses >= PACKED_USES and rows * length in PACKED_BYTES
 
 
 def steps(problem: Problem, block_k: int) -> int:
