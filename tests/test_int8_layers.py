@@ -44,6 +44,9 @@ LAYERS: dict[str, tuple[Callable[[], torch.nn.Module], Tensor]] = {
         ),
         IMAGE,
     ),
+    "max pooling": (lambda: nn.Int8MaxPool2d(3, 2, 1), integers((2, 4, 7, 6), 1)),
+    "average pooling": (lambda: nn.Int8AvgPool2d(3, 2, 1, zero_point=7), integers((2, 4, 7, 6), 1)),
+    "mean": (lambda: nn.Int8AdaptiveAvgPool2d(-9), integers((2, 4, 7, 6), 1)),
     "quantize": (lambda: nn.Quantize(0.02, 3), IMAGE),
     "dequantize": (lambda: nn.Dequantize(0.02, 3, torch.bfloat16), integers((2, 3), 1)),
 }  # fmt: skip
@@ -63,8 +66,10 @@ def saved_and_loaded(layer: torch.nn.Module) -> torch.nn.Module:
         empty: Any = nn.Int8Linear(20, 12)
     elif isinstance(layer, nn.Int8Conv2d):
         empty = nn.Int8Conv2d(8, 12, 3, 2, 1, groups=2, bias=layer.bias is not None)
+    elif isinstance(layer, nn.Int8AdaptiveAvgPool2d):
+        empty = nn.Int8AdaptiveAvgPool2d()
     else:
-        empty = type(layer)(1.0)
+        empty = type(layer)(3, 2, 1) if "Pool" in type(layer).__name__ else type(layer)(1.0)
     empty.load_state_dict(torch.load(file, weights_only=True))
     return empty.to(next(iter(layer.buffers()), torch.empty(0)).device)
 
@@ -230,6 +235,20 @@ def test_numbers_of_other_kinds_become_pythons(device: str) -> None:
     assert (layer.input_scale, layer.input_zero_point, layer.out_scale) == (0.5, 3, 2.0)
     assert type(layer.input_scale) is type(layer.out_scale) is float and type(layer.input_zero_point) is int
     assert other.input_zero_point == 3
+
+
+def test_pooling_is_pytorchs_of_what_the_integers_stand_for(backend: str, device: str) -> None:
+    """Sums of quarters are exact, and rounding a mean's numerator over 4 is half to even."""
+    x = integers((2, 5, 6, 8), 1).to(device)
+    with use_backend(backend):
+        largest, mean = nn.Int8MaxPool2d(2)(x), nn.Int8AvgPool2d(2, zero_point=3)(x)
+        whole = nn.Int8AdaptiveAvgPool2d(3)(x[:, :, :4, :4])
+    assert torch.equal(largest, torch.nn.functional.max_pool2d(x.float(), 2).to(torch.int8))
+    assert torch.equal(mean, (torch.nn.functional.avg_pool2d(x.float() - 3, 2).round() + 3).to(torch.int8))
+    expected = ((x[:, :, :4, :4].float() - 3).mean((2, 3), keepdim=True).round() + 3).to(torch.int8)
+    assert torch.equal(whole, expected)
+    with pytest.raises(ValueError, match="got return_indices=True"):
+        nn.Int8MaxPool2d(2, return_indices=True)
 
 
 def test_what_is_folded_into_a_convolution(device: str) -> None:

@@ -7,14 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import functional
+from .. import functional as F
 from .layer import KernelLayer
-
-F: Any = functional
 
 
 class Int8MaxPool2d(KernelLayer, torch.nn.MaxPool2d):
-    """torch.nn.MaxPool2d of int8 or uint8 images; scale and zero point stay what they are. No indices."""
+    """torch.nn.MaxPool2d of int8 or uint8 images; scale and zero point stay what they are.
+
+    Raises:
+        ValueError: return_indices is true; there are none.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if self.return_indices:
+            raise ValueError("Int8MaxPool2d: expected return_indices=False, but got return_indices=True")
 
     def forward(self, input: Tensor) -> Tensor:
         with self._backend():
