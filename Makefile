@@ -9,7 +9,7 @@ WORKERS ?= 2
 STAGES ?= build conformance gpu quick tests
 
 help:
-	@echo "make demo      train on handwritten digits with every backend beside torch.nn, write demo.png"
+	@echo "make demo      train on handwritten digits with every backend beside torch.nn, then in INT8; write demo*.png"
 	@echo "make test      run the tests (in the interpreters where there is no GPU)"
 	@echo "make build     build the extensions in place"
 	@echo "make gpu       on a machine with a GPU, torch and no network: build, test, time (STAGES=\"$(STAGES)\")"
@@ -23,6 +23,7 @@ help:
 
 demo: $(VENV)/.built
 	$(BIN)/cnnkernels demo
+	$(BIN)/cnnkernels demo --int8
 
 test: $(VENV)/.built-tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
@@ -55,7 +56,7 @@ format: $(VENV)/.dependencies
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 clean:
-	rm -rf build dist *.egg-info cnnkernels/*.so demo.png $(VENV)/.built $(VENV)/.built-tests
+	rm -rf build dist *.egg-info cnnkernels/*.so demo.png demo_int8.png $(VENV)/.built $(VENV)/.built-tests
 
 distclean: clean
 	rm -rf $(VENV)

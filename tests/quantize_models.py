@@ -109,6 +109,22 @@ class Functional(nn.Module):
         return self.last(x.reshape(x.shape[0], -1))
 
 
+class Pools(nn.Module):
+    """Everything that carries INT8 from layer to layer, and linear layers with a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *(nn.Conv2d(3, 6, 3, padding=1), nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False)),
+            *(nn.Conv2d(6, 6, 3, padding=1), nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.ReLU(), nn.Identity()),
+            *(nn.Conv2d(6, 8, 1), nn.AvgPool2d(2), nn.Dropout2d(0.1), nn.Flatten()),
+        )
+        self.head = nn.Sequential(nn.Linear(32, 16), nn.BatchNorm1d(16), nn.ReLU6(), nn.Linear(16, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x).contiguous())
+
+
 class Twice(nn.Module):
     """A layer called twice, with a range of its own at each place."""
 

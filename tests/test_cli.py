@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnnkernels import backends, check, check_int8, cli, demo
+from cnnkernels import backends, check, check_int8, cli, demo, demo_int8, quantize
 from cnnkernels.native import NativeKernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -218,11 +218,45 @@ def test_demo_fails_where_a_backend_strays(
     assert "strays" in capsys.readouterr().out
 
 
+@pytest.fixture
+def one_observer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_int8, "OBSERVERS", ("minmax",))
+
+
+@needs_demo
+@pytest.mark.usefixtures("one_observer")
+def test_int8_demo_writes_its_picture_and_fails_at_a_wrong_bit(
+    plant, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """One score off by a millionth is seen, if not by the accuracy."""
+    picture = tmp_path / "demo_int8.png"
+    assert demo_int8.run(["cuda"], DEVICE, 4, 0, str(picture)) == 0
+    out = capsys.readouterr().out
+    assert "quantized 3, kept 0, 3.62 times smaller" in out and out.count("ok") >= 2
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    plant("int8_gemm", 2, 1e-6)
+    assert demo_int8.run(["cuda"], DEVICE, 4, 0, str(picture)) == 1
+    assert "differs" in capsys.readouterr().out
+
+
+@needs_demo
+@pytest.mark.usefixtures("one_observer")
+def test_int8_demo_fails_where_accuracy_is_lost(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        demo_int8, "quantize", lambda model, data, observer: quantize(model, 1e-3 * data, observer=observer)
+    )
+    assert cli.main(["demo", "--int8", "--backend", "cuda", "--output", str(tmp_path / "d.png")]) == 1
+    assert "inaccurate" in capsys.readouterr().out
+
+
 @needs_demo
 @pytest.mark.gpu
 def test_check_and_demo_on_the_gpu(tmp_path: Path) -> None:
     result = command("check")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "on the GPU" in result.stdout
-    result = command("demo", "--output", str(tmp_path / "demo.png"))
-    assert result.returncode == 0, result.stdout + result.stderr
+    for switch in ([], ["--int8"]):
+        result = command("demo", *switch, "--output", str(tmp_path / "demo.png"))
+        assert result.returncode == 0, result.stdout + result.stderr

@@ -34,7 +34,7 @@ def code_of(low: float, high: float) -> tuple[np.float32, int]:
 
 
 def rounded(x: float, scale: np.float32, zero_point: int) -> float:
-    q = np.rint(np.float32(x) * (np.float32(1) / scale)) + zero_point
+    q = int(np.rint(np.float32(x) * (np.float32(1) / scale))) + zero_point
     return (min(max(q, -128), 127) - zero_point) * float(scale)
 
 
@@ -56,6 +56,15 @@ def test_fake_quantize_is_the_formula() -> None:
     expected = torch.tensor([rounded(v, scale, zero_point) for v in x.tolist()], dtype=torch.float32)
     assert torch.equal(got, expected)
     assert got.unique().numel() == 256
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_fake_quantize_narrows_once(dtype: torch.dtype) -> None:
+    scale, zero_point = torch.tensor(0.037), torch.tensor(-31, dtype=torch.int32)
+    x = torch.linspace(-8, 8, 301).to(dtype)
+    plain = [rounded(v, np.float32(0.037), -31) for v in x.tolist()]
+    wide = torch.tensor(plain, dtype=torch.float64 if dtype is torch.float64 else torch.float32)
+    assert torch.equal(fake_quantize(x, scale, zero_point), wide.to(dtype))
 
 
 def test_gradient_passes_inside_the_range_alone() -> None:

@@ -155,7 +155,7 @@ class Conversion:
         value = node.args[0]
         if not isinstance(value, fx.Node):
             raise TypeError(f"a tap of {tap.names} reads no value")
-        if node.kwargs:  # rounds an average to the code it carries, which INT8 has done
+        if node.kwargs:  # around an average, which INT8 takes of codes anyway
             self.pass_on(value, node)
             return
         if tap.coded:

@@ -60,7 +60,8 @@ class _StraightThrough(torch.autograd.Function):
         code = torch.round(input.float() * (1 / scale))
         low, high = LOWEST - zero_point, HIGHEST - zero_point
         ctx.save_for_backward((code >= low) & (code <= high))
-        return (torch.clamp(code, low, high) * scale.to(input.dtype)).to(input.dtype)
+        wide = torch.promote_types(input.dtype, torch.float32)
+        return (torch.clamp(code, low, high).to(wide) * scale.to(wide)).to(input.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None, None]:

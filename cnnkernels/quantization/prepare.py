@@ -37,10 +37,13 @@ class Tap(nn.Module):
         self.names, self.coded, self.dtype = names, coded, dtype
         self.open = False
 
-    def forward(self, input: Any, watch: bool = True) -> Any:
+    def forward(self, input: Any, average: str = "") -> Any:
+        """The value; or, around an average in training, what goes into it as codes, or comes out of it as a number."""
         if self.open:
             return input
-        return self.watch(input) if watch else self.watch.rounded(input)
+        if average:
+            return self.watch.codes(input) if average == "in" else self.watch.numbers(input)
+        return self.watch(input)
 
     def extra_repr(self) -> str:
         return f"of {' + '.join(self.names)}"
@@ -91,7 +94,7 @@ def put_taps(piece: Piece, watch: Callable[[bool], nn.Module], inside: bool) -> 
 
     Args:
         watch: makes what watches a value; told whether it is to be coded.
-        inside: lets the result of an average be rounded to the code it carries, as INT8 does.
+        inside: lets averages be taken and rounded as INT8 does.
     """
     module = piece.module
     want = wanted(module)
@@ -115,7 +118,7 @@ def put_taps(piece: Piece, watch: Callable[[bool], nn.Module], inside: bool) -> 
             if carries(module, node) and node in want and node.args[0] in tap_of:
                 tap_of[node] = tap_of[node.args[0]]
                 if inside and averages(module, node):
-                    _round_again(module, node, tap_of)
+                    _average_codes(module, node, tap_of)
             continue
         for value in node.all_input_nodes:
             if value in tap_of:
@@ -133,10 +136,13 @@ def put_taps(piece: Piece, watch: Callable[[bool], nn.Module], inside: bool) -> 
     module.recompile()
 
 
-def _round_again(module: fx.GraphModule, node: fx.Node, tap_of: dict[fx.Node, fx.Node]) -> None:
-    readers = list(node.users)
+def _average_codes(module: fx.GraphModule, node: fx.Node, tap_of: dict[fx.Node, fx.Node]) -> None:
+    """Lets an average be taken of codes, whose sums are exact: rounding must not decide where it is half a code."""
+    tap, value, readers = str(tap_of[node].target), node.all_input_nodes[0], list(node.users)
+    with module.graph.inserting_before(node):
+        node.replace_input_with(value, module.graph.call_module(tap, (value,), {"average": "in"}))
     with module.graph.inserting_after(node):
-        again = module.graph.call_module(str(tap_of[node].target), (node,), {"watch": False})
-    tap_of[again] = tap_of[node]
+        number = module.graph.call_module(tap, (node,), {"average": "out"})
+    tap_of[number] = tap_of[node]
     for reader in readers:
-        reader.replace_input_with(node, again)
+        reader.replace_input_with(node, number)

@@ -15,6 +15,7 @@ from ..convert import Layer
 from .convert import Value
 from .graph import LAYERS, call
 from .prepare import Tap
+from .units import Unit
 
 
 class Noise(NamedTuple):
@@ -72,7 +73,7 @@ class Quantization:
         seen = False
         for batch in batches(data):
             seen = True
-            with torch.no_grad(), _unwatched(self.observed):
+            with torch.no_grad(), _plain(self.observed):
                 exact = _outputs(self.observed, [value.tap for value in self.values], batch)
                 rounded = _outputs(self.model, [value.module for value in self.values], batch)
             for i, value in enumerate(self.values):
@@ -99,18 +100,23 @@ def batches(data: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def _unwatched(observed: nn.Module) -> Iterator[None]:
-    """The float model in evaluation, its taps letting values by as they are."""
+def _plain(observed: nn.Module) -> Iterator[None]:
+    """The float model in evaluation, neither values nor weights rounded."""
     modes = {module: module.training for module in observed.modules()}
     taps = [module for module in observed.modules() if isinstance(module, Tap)]
+    units = [module for module in observed.modules() if isinstance(module, Unit) and module.trains]
     observed.eval()
     for tap in taps:
         tap.open = True
+    for unit in units:
+        unit.trains = False
     try:
         yield
     finally:
         for tap in taps:
             tap.open = False
+        for unit in units:
+            unit.trains = True
         for module, mode in modes.items():
             module.training = mode
 
@@ -120,10 +126,15 @@ def _outputs(model: nn.Module, names: list[str], batch: Any) -> list[list[Tensor
     made: list[list[Tensor]] = [[] for _ in names]
 
     def noting(place: int) -> Any:
-        # A copy: what comes after may work in place.
-        return lambda module, args, output: made[place].append(output.clone())
+        def note(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Tensor) -> None:
+            if not kwargs:  # a tap around an average has some
+                made[place].append(output.clone())  # what comes after may work in place
 
-    handles = [model.get_submodule(name).register_forward_hook(noting(i)) for i, name in enumerate(names)]
+        return note
+
+    handles = [
+        model.get_submodule(name).register_forward_hook(noting(i), with_kwargs=True) for i, name in enumerate(names)
+    ]
     try:
         call(model, batch)
     finally:

@@ -59,6 +59,16 @@ class FakeQuantize(nn.Module):
     def rounded(self, input: Tensor) -> Tensor:
         return fake_quantize(input, *affine_code(self.low, self.high)) if self.rounds else input
 
+    def codes(self, input: Tensor) -> Tensor:
+        """The codes, less the zero point, of numbers that have one."""
+        scale, zero_point = affine_code(self.low, self.high)
+        return fake_quantize(input * (1 / scale), torch.ones_like(scale), zero_point)
+
+    def numbers(self, codes: Tensor) -> Tensor:
+        """What codes, less the zero point, stand for, after rounding."""
+        scale, zero_point = affine_code(self.low, self.high)
+        return fake_quantize(codes, torch.ones_like(scale), zero_point) * scale
+
     def range(self) -> tuple[float, float]:
         """The ends of the range.
 
