@@ -10,8 +10,10 @@ import mmap
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 from cnnkernels.triton_kernels import depthwise_conv2d, depthwise_conv2d_select
-from cnnkernels.triton_kernels.depthwise_conv2d_patch import Axis
+from cnnkernels.triton_kernels.depthwise_conv2d_patch import Axis, lanes
 from cnnkernels.triton_kernels.depthwise_conv2d_select import Configuration, Problem
 from conftest import DEVICE
 from conv2d_helpers import DIRECTIONS, Data, convolve, floats, integers, result_shape
@@ -137,6 +139,26 @@ def test_offsets_beyond_32_bits(direction: str, layout: Layout, taps: int) -> No
     out = torch.full(result_shape(direction, case), math.nan, dtype=torch.float16, device=DEVICE)
     getattr(kernels, f"depthwise_conv2d_{direction}")(*operands, out, case.geometry, layout)
     assert torch.equal(out.cpu(), data.expected(direction, small).half())
+
+
+@triton.jit
+def lanes_kernel(found, rows, columns, NHWC: tl.constexpr, A: tl.constexpr, B: tl.constexpr):
+    here = lanes(2, 3, rows, columns, NHWC, A, B, True)
+    at = found + (tl.arange(0, A)[:, None] * B + tl.arange(0, B)[None, :])
+    for place in tl.static_range(5):
+        tl.store(at + place * A * B, tl.broadcast_to(here[place], (A, B)).to(tl.int64))
+
+
+@layouts
+def test_more_patches_than_32_bits_count(layout: Layout) -> None:
+    """Of an image of 2^32 of them the first, which a count that wrapped to 0 could not place."""
+    found = torch.full((5, 4, 4), -1, device=DEVICE)
+    lanes_kernel[(1,)](found, 2**16, 2**16, layout is Layout.NHWC, 4, 4)
+    first, second = torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
+    j, flat = (first, second) if layout is Layout.NHWC else (second, first)
+    n, c = (0 * flat, flat) if layout is Layout.NHWC else (flat // 3, flat % 3)
+    expected = torch.stack([n, 0 * j, j, c, c < 3])
+    assert torch.equal(found.cpu(), expected)
 
 
 @directions

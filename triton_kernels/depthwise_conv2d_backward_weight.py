@@ -13,7 +13,7 @@ import triton.language as tl
 
 from .common import accumulator, along, indices, narrow
 from .conv2d_tiles import pixel_axis
-from .depthwise_conv2d_patch import column_of, read_at, read_row, reads, replaced, step, tap_of, zeros
+from .depthwise_conv2d_patch import column_of, patches_of, read_at, read_row, reads, replaced, step, tap_of, zeros
 
 
 @triton.jit
@@ -69,8 +69,6 @@ def backward_weight_kernel(
     S: tl.constexpr = COLUMNS.taps
     TP: tl.constexpr = ROWS.patch
     TQ: tl.constexpr = COLUMNS.patch
-    if WIDE:
-        N = tl.cast(N, tl.int64)
     # Bands run first: they share dy and most of the image.
     pid = tl.program_id(0)
     first = pid % BANDS * BAND
@@ -78,7 +76,7 @@ def backward_weight_kernel(
     split = tl.program_id(1)
     k = along(filter, 1 - AXIS)
     rows, columns = tl.cdiv(P, TP), tl.cdiv(Q, TQ)
-    patches = rows * columns
+    patches = patches_of(rows, columns, WIDE)
     totals = zeros(BAND * S, A, B, accumulator(image.dtype.element_ty))
     for place in range(split * steps, tl.minimum((split + 1) * steps, tl.cdiv(N * patches, LANES))):
         index = along(indices(place, LANES, WIDE), AXIS)

@@ -190,13 +190,19 @@ def packed(items, FIRST: tl.constexpr, STEP: tl.constexpr, COUNT: tl.constexpr):
 
 
 @triton.jit
+def patches_of(rows, columns, WIDE: tl.constexpr):
+    """How many patches an image has: 32-bit, or 64-bit where a tensor needs them, and so what is counted with them."""
+    if WIDE:
+        rows = tl.cast(rows, tl.int64)
+    return rows * columns
+
+
+@triton.jit
 def lanes(N, C, rows, columns, NHWC: tl.constexpr, A: tl.constexpr, B: tl.constexpr, WIDE: tl.constexpr):
     """This program's lanes over N images of C channels and rows x columns patches: image, patch, channel, which
     exist, and which of them have a channel."""
     pid = tl.program_id(0)
-    if WIDE:
-        N = tl.cast(N, tl.int64)
-    patches = rows * columns
+    patches = patches_of(rows, columns, WIDE)
     if NHWC:
         across = tl.cdiv(C, B)
         index = indices(pid // across, A, WIDE)[:, None]
