@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import mmap
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import DEVICE, HAS_GPU
-from conv2d_helpers import DIRECTIONS, convolve, floats, integers
+from conv2d_helpers import DIRECTIONS, convolve, floats, from_memory, in_memory, integers, result_shape
 from depthwise_helpers import TYPES, Machine, aligned, check
 from torch import Tensor
 
@@ -285,6 +286,41 @@ def test_unaligned_pointers(machine: Machine, direction: str, layout: Layout, el
     check(
         machine, direction, depthwise("", 2, 16, (6, 7), (3, 3), padding=(1, 1)), layout, element, None, place=shifted
     )
+
+
+@pytest.mark.parametrize(("layout", "channels"), [(NCHW, 1), (NHWC, 1), (NHWC, 8)])
+@pytest.mark.parametrize("direction", ["forward", "backward_weight"])
+def test_offsets_beyond_32_bits(machine: Machine, direction: str, layout: Layout, channels: int) -> None:
+    """Three rows of three pixels far from each other among 2.16e9 elements: almost no memory is touched. By slabs and
+    by vectors."""
+    step = 360_000_000 // channels
+    case = depthwise("", 1, channels, (3, 2 * step + 1), (2, 1), (1, step))
+    count = math.prod(case.input_shape)
+    assert count > 2**31
+    plan = machine.plan(direction, case, layout, "fp16")
+    assert plan.slab == (channels == 1)
+    if HAS_GPU:
+        x = torch.zeros(count, dtype=torch.float16, device=DEVICE)
+    else:  # zeros that cost no memory until they are written
+        x = torch.frombuffer(mmap.mmap(-1, count * 2), dtype=torch.float16)
+    small = depthwise("", 1, channels, (3, 3), (2, 1))
+    data = integers(small)
+    seen = in_memory(data.x, NHWC).view(3, 3, channels).to(x)
+    x.view(3, 2 * step + 1, channels)[:, ::step] = seen
+    second = data.w if direction == "forward" else data.dy
+    second = aligned(in_memory(second.half(), layout).to(DEVICE))
+    shape = result_shape(direction, small)
+    result = aligned(torch.full((math.prod(shape),), math.nan, dtype=torch.float16, device=DEVICE))
+    rest = (2, int(layout), machine.geometry(case), 0, plan)
+    if direction == "forward":
+        machine.module.depthwise_conv2d_forward(x.data_ptr(), second.data_ptr(), 0, result.data_ptr(), *rest)
+    else:
+        size = machine.module.depthwise_conv2d_backward_weight_workspace(2, int(layout), machine.geometry(case), plan)
+        workspace = aligned(torch.zeros(size, dtype=torch.uint8, device=DEVICE))
+        machine.module.depthwise_conv2d_backward_weight(
+            second.data_ptr(), x.data_ptr(), result.data_ptr(), workspace.data_ptr(), *rest
+        )
+    assert torch.equal(from_memory(result.cpu(), shape, layout), data.expected(direction, small).half())
 
 
 def test_a_plan_that_cannot_serve_is_refused_with_the_reason(machine: Machine) -> None:
