@@ -65,13 +65,17 @@ WALKS = [
 @pytest.mark.parametrize(("stride", "chunk"), WALKS)
 def test_every_kernel(machine: Machine, direction: str, element: str, access: str, stride: int, chunk: int) -> None:
     layout = NCHW if access == "slab" else NHWC
-    case = depthwise("", 1, 8, (9, 8), (7, 7), (stride, stride), (3, 2))
+    taps = chunk if access == "slab" and chunk > 3 else 7  # slabs have wide chunks for square filters alone
+    case = depthwise("", 1, 8, (9, 8), (taps, taps), (stride, stride), (3, 2))
     plan = machine.plan(direction, case, layout, element, chunk=chunk)
     if access == "element":
         plan.vector, plan.lanes = 1, 2
     assert plan.slab == (access == "slab")
-    if chunk > (0 if access == "element" else {"fp64": 3, "fp32": 5}.get(element, 7)):
-        with pytest.raises(ValueError, match="a kernel for the type"):
+    widest = 0 if access == "element" else {"fp64": 3, "fp32": 5}.get(element, 7)
+    if access == "slab" and direction == "backward_input" and stride == 2:
+        widest = min(widest, 3)
+    if chunk > widest:
+        with pytest.raises(ValueError, match="a kernel for the type|5 x 5 and 7 x 7 filters alone"):
             check(machine, direction, case, layout, element, plan)
         return
     check(machine, direction, case, layout, element, plan)
@@ -110,8 +114,8 @@ def test_bits_do_not_depend_on_the_plan(machine: Machine, direction: str, layout
     """Taps are added in one order, whatever the chunk and the block, through shared memory or not."""
     case = depthwise("", 2, 8, (12, 11), (7, 7), (stride, stride), (3, 3))
     data = floats(case, torch.float32)
-    chosen = machine.plan(direction, case, layout, "fp32")
-    plans = [chosen, *(machine.plan(direction, case, layout, "fp32", chunk=chunk) for chunk in (0, 3, 5))]
+    chosen, chunks = machine.plan(direction, case, layout, "fp32"), (0, 3, 5) if layout is NHWC else (0, 3)
+    plans = [chosen, *(machine.plan(direction, case, layout, "fp32", chunk=chunk) for chunk in chunks)]
     narrow = 0 if layout is NCHW else 3  # single elements have no chunk
     plans.append(machine.plan(direction, case, layout, "fp32", slab=False, chunk=narrow, strips=1, lines=3, images=2))
     results = [machine.run(direction, case, layout, "fp32", data.operands(direction), plan) for plan in plans]

@@ -63,7 +63,7 @@ struct Axis {
 
 template <int kStride>
 struct Forward {
-  static constexpr bool kSparse = kStride > 1;
+  static constexpr bool kSparse = kStride > 1, kTransposed = false;
   static constexpr CNN_HOST_DEVICE int window(int strip, int chunk) { return (strip - 1) * kStride + chunk; }
   static constexpr CNN_HOST_DEVICE bool meet(int o, int t, int i, int) { return i == o * kStride + t; }
   // Which element is met as number `turn`: taps ascend, so that a result's order of summation is the same by
@@ -78,7 +78,7 @@ struct Forward {
 // The gradient of a stride of 2: half of the taps reach a result. Strips start where o + pad is even and
 // chunks at even taps, so which half is known at compile time.
 struct BackwardByTwo {
-  static constexpr bool kSparse = false;
+  static constexpr bool kSparse = false, kTransposed = true;
   static constexpr CNN_HOST_DEVICE int lead(int chunk) {
     return chunk / 2;
   }  // elements before the one that tap 0 of result 0 meets
@@ -97,7 +97,7 @@ struct BackwardByTwo {
 
 // Any stride and dilation, forward or backward: taps one at a time.
 struct Anyhow {
-  static constexpr bool kSparse = false;
+  static constexpr bool kSparse = false, kTransposed = false;
 };
 
 // Results of a strip: more of them share what is read, as long as sums and elements fit into registers. A

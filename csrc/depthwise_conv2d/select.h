@@ -1,7 +1,7 @@
 // Which accesses, chunk and block serve a problem: a pure function of it, on the host, the same on every GPU.
 //
 // What must not depend on the batch is each result's order of summation. In forward and backward_input it
-// follows from `vector` and `chunk` alone, and those from the layer; so the block may be chosen by the batch.
+// follows from `vector`, `chunk` and `band` alone, and those from the layer; so the block may be chosen by the batch.
 #pragma once
 
 #include <algorithm>
@@ -43,6 +43,10 @@ inline bool can_chunk(int chunk, const Axis& a, DType dtype, const Plan& plan) {
          (a.transposed ? a.stride == 2 : a.stride <= 2);
 }
 
+inline bool can_chunk_slab(int chunk, const Correlation& c) {
+  return slab_columns(chunk) || is_square(c, chunk);
+}
+
 // The elements that a strip reads for one line of taps, by the kernel with a chunk.
 inline int reads_of(const Axis& a, int vector, int chunk) {
   const int strip = strip_of(vector, chunk, a);
@@ -53,12 +57,14 @@ inline int reads_of(const Axis& a, int vector, int chunk) {
 }
 
 // The chunk with which a result's line of taps reads least, 0 where none can serve.
-inline int chunk_for(const Axis& a, DType dtype, const Plan& plan) {
+inline int chunk_for(const Correlation& c, DType dtype, const Plan& plan) {
+  const Axis& a = c.a;
   int best = 0;
   const auto cost = [&](int chunk) {
     return double(reads_of(a, plan.vector, chunk)) / strip_of(plan.vector, chunk, a);
   };
   for (const int chunk : kChunks) {
+    if (plan.slab && !can_chunk_slab(chunk, c)) continue;
     if (can_chunk(chunk, a, dtype, plan) && cost(chunk) < cost(best)) best = chunk;
   }
   return best;
@@ -133,7 +139,7 @@ bool shrink(int& groups, int& strips, int& columns, bool planes, Fits&& fits) {
 inline bool choose_slab(Plan& plan, const Problem& problem, const Correlation& c) {
   Plan slab;
   slab.slab = true;
-  slab.chunk = chunk_for(c.a, problem.dtype, slab);
+  slab.chunk = chunk_for(c, problem.dtype, slab);
   const Conv2dGeometry& g = problem.geometry;
   const bool nhwc = c.channels_last;
   const std::int64_t strips = strips_along(c.a, slab), columns = c.b.result_size, each = c.multiplier.divisor;
@@ -256,7 +262,7 @@ inline Plan select(Direction direction, const Problem& problem, bool may_vectori
     if (choose_band(plan, problem, correlation_of(direction, problem, 1))) return plan;
     const Correlation c = correlation_of(direction, problem, plan.vector);
     if (plan.vector == 1 && choose_slab(plan, problem, c)) return plan;
-    plan.chunk = chunk_for(c.a, problem.dtype, plan);
+    plan.chunk = chunk_for(c, problem.dtype, plan);
     choose_block(plan, problem, c);
   }
   return plan;
@@ -297,6 +303,8 @@ inline void validate(Direction direction, const Plan& plan, const Problem& probl
   if (threads > kThreads) refuse("a block has at most 256 threads");
   if (plan.slab) {
     if (plan.vector != 1) refuse("slabs are read element by element");
+    if (correlates && !can_chunk_slab(plan.chunk, correlation_of(direction, problem, 1)))
+      refuse("a slab has chunks of 5 and 7 for 5 x 5 and 7 x 7 filters alone");
     const bool can =
         correlates ? can_slab(correlation_of(direction, problem, 1), plan, problem.dtype, kLargeSlabBytes)
                    : can_slab(weight_gradient(problem, false), plan, problem.dtype, kLargeSlabBytes);

@@ -91,6 +91,7 @@ slab_kernel(const Correlation c, const Slab s, const T* __restrict__ source, con
             const T* __restrict__ bias, T* __restrict__ result) {
   using A = Accumulator<T>;
   constexpr int kStrip = strip_of(1, kChunk, Walk::kSparse);
+  constexpr bool kSquare = slab_square(kChunk, Walk::kTransposed), kColumns = slab_columns(kChunk);
   CNN_DYNAMIC_SHARED(shared);
   A* const weights = reinterpret_cast<A*>(shared);
   T* const from = reinterpret_cast<T*>(shared + s.source_at);
@@ -133,8 +134,7 @@ slab_kernel(const Correlation c, const Slab s, const T* __restrict__ source, con
   cp_async_wait<0>();
   __syncthreads();
 
-  const bool square =
-      kChunk > 0 && c.a.taps == kChunk && c.b.taps == kChunk && c.b.dilation == 1 && !c.b.transposed;
+  const bool square = is_square(c, kChunk);
   const Index in_head = head_of(source, in.begin), out_head = head_of(result, out.begin);
   const Index slots = extent(c.batch.slots), step = s.source.pitch_a, across = s.source.pitch_b;
 
@@ -168,14 +168,17 @@ slab_kernel(const Correlation c, const Slab s, const T* __restrict__ source, con
     for (Index term = 0; term < source_each; ++term) {
       const Index here = in_head + (source_unit + term) * s.source.pitch_unit;
       const A* const weight = weights + unit * source_each + term;
-      if (square) {
-        if constexpr (kChunk > 0) {
+      if constexpr (kSquare) {
+        if (square) {
           add_square<kChunk, Walk>(strip, a, b, from + here, step, across, zeros_at - here, first,
                                    column_begin + column, weight, slots);
         }
-      } else {
-        add_columns<kChunk, Walk>(strip, a, b, from + here, step, across, first, column_begin + column,
-                                  weight, slots);
+      }
+      if constexpr (kColumns) {
+        if (!square) {
+          add_columns<kChunk, Walk>(strip, a, b, from + here, step, across, first, column_begin + column,
+                                    weight, slots);
+        }
       }
     }
 #pragma unroll
@@ -187,6 +190,26 @@ slab_kernel(const Correlation c, const Slab s, const T* __restrict__ source, con
   }
   __syncthreads();
   copy_out(s.result, out, result, to);
+}
+
+// The kernels that select.h's can_chunk promises.
+template <class T>
+auto slab_kernel_for(const Axis& a, int chunk) {
+  const auto forward = [&](auto taps) {
+    constexpr int kTaps = decltype(taps)::value;
+    if constexpr (kTaps < 7) {
+      if (a.stride == 2) return &slab_kernel<T, kTaps, Forward<2>>;
+    }
+    return &slab_kernel<T, kTaps, Forward<1>>;
+  };
+  if constexpr (sizeof(T) <= 4) {
+    if (chunk == 5) return forward(std::integral_constant<int, 5>{});
+  }
+  if constexpr (sizeof(T) == 2) {
+    if (chunk == 7) return forward(std::integral_constant<int, 7>{});
+  }
+  if (chunk == 0) return &slab_kernel<T, 0, Anyhow>;
+  return a.transposed ? &slab_kernel<T, 3, BackwardByTwo> : forward(std::integral_constant<int, 3>{});
 }
 
 template <class T>
@@ -203,11 +226,9 @@ void launch_slab(Correlation c, const Plan& plan, const CorrelationPointers& poi
     throw std::invalid_argument("depthwise_conv2d: more than 2^31 blocks or planes");
   const Launch how{dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(plan.workers)),
                    static_cast<std::size_t>(slab.bytes), stream};
-  launch(kernel_for<T>(
-             c.a, plan.chunk,
-             [](auto chunk, auto walk) { return &slab_kernel<T, decltype(chunk)::value, decltype(walk)>; }),
-         how, c, slab, static_cast<const T*>(pointers.source), static_cast<const T*>(pointers.filter),
-         static_cast<const T*>(pointers.bias), static_cast<T*>(pointers.result));
+  launch(slab_kernel_for<T>(c.a, plan.chunk), how, c, slab, static_cast<const T*>(pointers.source),
+         static_cast<const T*>(pointers.filter), static_cast<const T*>(pointers.bias),
+         static_cast<T*>(pointers.result));
 }
 
 }  // namespace cnnkernels::depthwise_conv2d

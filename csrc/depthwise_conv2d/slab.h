@@ -27,6 +27,15 @@ struct Slab {
   bool all_rows, all_columns;                            // the source's box is not cut
 };
 
+// A filter of chunk x chunk taps finds the rows of its window once, for all of its columns; any other finds
+// them column by column, by the narrowest chunk at most. Not every kernel has the code of both.
+constexpr CNN_HOST_DEVICE bool slab_square(int chunk, bool transposed) { return chunk > 0 && !transposed; }
+constexpr CNN_HOST_DEVICE bool slab_columns(int chunk) { return chunk <= 3; }
+CNN_HOST_DEVICE bool is_square(const Correlation& c, int chunk) {
+  return slab_square(chunk, c.a.transposed || c.b.transposed) && c.a.taps == chunk && c.b.taps == chunk &&
+         c.b.dilation == 1;
+}
+
 // What results one after another read of an axis at most.
 inline std::int64_t reach_of(const Axis& axis, std::int64_t results) {
   const std::int64_t beyond = (axis.taps - 1) * std::int64_t(axis.dilation);

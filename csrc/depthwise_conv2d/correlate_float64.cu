@@ -1,9 +1,0 @@
-#include "slab.cuh"
-
-namespace cnnkernels::depthwise_conv2d {
-
-template void launch_correlation<double>(const Correlation&, const Plan&, const CorrelationPointers&,
-                                         std::uintptr_t);
-template void launch_slab<double>(Correlation, const Plan&, const CorrelationPointers&, std::uintptr_t);
-
-}  // namespace cnnkernels::depthwise_conv2d

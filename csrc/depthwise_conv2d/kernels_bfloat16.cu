@@ -1,0 +1,18 @@
+#include "band_correlate.cuh"
+#include "band_weight_gradient.cuh"
+#include "slab.cuh"
+#include "weight_gradient.cuh"
+
+namespace cnnkernels::depthwise_conv2d {
+
+template void launch_correlation<bfloat16>(const Correlation&, const Plan&, const CorrelationPointers&,
+                                           std::uintptr_t);
+template void launch_slab<bfloat16>(Correlation, const Plan&, const CorrelationPointers&, std::uintptr_t);
+template void launch_weight_gradient<bfloat16>(const WeightGradient&, const Plan&,
+                                               const WeightGradientPointers&, std::uintptr_t);
+template void launch_band<bfloat16>(const Correlation&, const Plan&, const CorrelationPointers&,
+                                    std::uintptr_t);
+template void launch_band_gradient<bfloat16>(const WeightGradient&, const Plan&,
+                                             const WeightGradientPointers&, std::uintptr_t);
+
+}  // namespace cnnkernels::depthwise_conv2d

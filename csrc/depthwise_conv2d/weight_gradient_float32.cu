@@ -1,8 +1,0 @@
-#include "weight_gradient.cuh"
-
-namespace cnnkernels::depthwise_conv2d {
-
-template void launch_weight_gradient<float>(const WeightGradient&, const Plan&, const WeightGradientPointers&,
-                                            std::uintptr_t);
-
-}  // namespace cnnkernels::depthwise_conv2d
