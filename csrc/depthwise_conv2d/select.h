@@ -1,7 +1,8 @@
 // Which accesses, chunk and block serve a problem: a pure function of it, on the host, the same on every GPU.
 //
 // What must not depend on the batch is each result's order of summation. In forward and backward_input it
-// follows from `vector`, `chunk` and `band` alone, and those from the layer; so the block may be chosen by the batch.
+// follows from `vector`, `chunk` and `band` alone, and those from the layer; so the block may be chosen by
+// the batch.
 #pragma once
 
 #include <algorithm>
