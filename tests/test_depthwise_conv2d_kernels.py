@@ -75,7 +75,7 @@ def test_every_kernel(machine: Machine, direction: str, element: str, access: st
     if access == "slab" and direction == "backward_input" and stride == 2:
         widest = min(widest, 3)
     if chunk > widest:
-        with pytest.raises(ValueError, match="a kernel for the type|5 x 5 and 7 x 7 filters alone"):
+        with pytest.raises(ValueError, match=r"a kernel for the type|5 x 5 and 7 x 7 filters alone"):
             check(machine, direction, case, layout, element, plan)
         return
     check(machine, direction, case, layout, element, plan)
