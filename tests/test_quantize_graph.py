@@ -173,6 +173,15 @@ def test_two_runs_are_one() -> None:
     assert torch.equal(first.model(x)[:1], first.model(x[:1])), "a sample depends on its batch"
 
 
+@pytest.mark.parametrize("make", [ResNet, Pools])
+def test_every_backend_gives_the_same_bits(make: type[nn.Module], kernel_backend: str, device: str) -> None:
+    x = images(batch=1, size=12 if make is Pools else 8).to(device)
+    model = quantize(trained(make()).to(device), x).model
+    expected = model(x)
+    with cnnkernels.use_backend(kernel_backend):
+        assert torch.equal(model(x), expected)
+
+
 def test_save_load_and_copy() -> None:
     x = images()
     result = quantize(trained(ResNet()), x)
@@ -387,6 +396,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no data": ({"calibration_data": None}, ValueError, "mode 'static' needs calibration_data"),
     "empty data": ({"calibration_data": []}, ValueError, "expected at least one batch of calibration_data"),
     "data for nothing": ({"mode": "dynamic"}, ValueError, "mode 'dynamic' takes no calibration_data"),
+    "lazy": ({"model": nn.LazyConv2d(3, 1).eval()}, ValueError, "the model's parameter weight has no size yet"),
     "NaN": ({"calibration_data": images() * torch.nan}, ValueError, "the calibration data make values from nan to nan"),
 }
 

@@ -67,7 +67,13 @@ def cut(model: nn.Module, batch: Any) -> Pieces:
     Args:
         batch: an example of the model's input. What is no tensor in it, or in what the model's code calls its parts
             with, is fixed: a graph has one way through the code.
+
+    Raises:
+        ValueError: a parameter has no size yet.
     """
+    for name, parameter in model.named_parameters():
+        if nn.parameter.is_lazy(parameter):
+            raise ValueError(f"the model's parameter {name} has no size yet: run the model once before it is quantized")
     whole = Pieces(_copy_sharing_tensors(model), [], [])
     # Tracing runs code on stand-ins for tensors, which it may keep: another copy is for that.
     replica = _copy_sharing_tensors(model)

@@ -60,7 +60,7 @@ def quantize(
     Raises:
         TypeError: `model` is no module, or an argument is of the wrong type.
         ValueError: the model is in training mode; an argument names nothing; there is no calibration data where it is
-            needed, or some where it is not; it makes NaN or infinity.
+            needed, or some where it is not; it makes NaN or infinity; a parameter has no size yet.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"quantize(): argument 'model' must be a torch.nn.Module, not {type(model).__name__}")

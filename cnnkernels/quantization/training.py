@@ -112,7 +112,7 @@ def prepare_qat(
 
     Raises:
         TypeError: `model` is no module.
-        ValueError: `momentum` is out of range.
+        ValueError: `momentum` is out of range, or a parameter has no size yet.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"prepare_qat(): argument 'model' must be a torch.nn.Module, not {type(model).__name__}")

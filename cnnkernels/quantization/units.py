@@ -160,8 +160,6 @@ class Matcher:
             return "it is parametrized"
         if own_arithmetic(layer):
             return f"{type(layer).__qualname__} has arithmetic of its own"
-        if isinstance(layer.weight, nn.parameter.UninitializedParameter):
-            return "its weight has no size yet"
         if layer.weight.dtype not in _FLOATING:
             return f"its weight is {layer.weight.dtype}"
         if node not in self.piece.shapes:
