@@ -252,6 +252,16 @@ def test_views_expanded_and_empty_inputs(device) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+def test_an_empty_batch_has_a_gradient_of_zeros(device) -> None:
+    x, first, second, *_ = (t.detach() for t in leaves(device))
+    y, z = torch.empty(0, 3, 5, 5), torch.empty(0, 4, 5, 5)
+    error, gradient = torch.ops.cnnkernels.depthwise_separable_conv2d_backward(
+        y.to(x), x[:0], first, second, None, None, True, True, z.shape, z.stride(), second.shape, second.stride(),
+        [2, 1], [1, 1, 2, 2], [1, 2], 2, "relu", 0.01, "cuda",
+    )  # fmt: skip
+    assert error.shape == z.shape and torch.equal(gradient, torch.zeros_like(second))
+
+
 def test_the_layer_has_two_convolutions_parameters(device) -> None:
     layer = cnnkernels.nn.DepthwiseSeparableConv2d(
         4, 6, 3, 2, 1, channel_multiplier=2, depthwise_activation="leaky_relu", negative_slope=0.25,

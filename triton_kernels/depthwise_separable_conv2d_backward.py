@@ -141,11 +141,9 @@ def depthwise_separable_conv2d_fuses_backward(dtype: torch.dtype, filters: int, 
     """Whether the kernel pays for a pair with so many pointwise filters.
 
     It makes z anew for each tile of up to 64 of them: 16-bit types pay for four times by what they save. csrc's rule is
-    the same, for its tiles (select.h, backward_pays).
+    the same, for its tiles (select.h, backward_pays), but for fp32, whose sums do not all fit this kernel's registers.
     """
-    if dtype is torch.float64:
-        return True
-    return not tf32 and filters <= 64 if dtype is torch.float32 else filters <= 256
+    return dtype is torch.float64 or (dtype is not torch.float32 and filters <= 256)
 
 
 def depthwise_separable_conv2d_backward(

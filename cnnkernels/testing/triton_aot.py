@@ -286,7 +286,7 @@ def depthwise_conv2d_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
 def depthwise_separable_conv2d_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
     cases = (SEPARABLE, *OTHER_SEPARABLE) if dtype in ("fp32", "bf16") else (SEPARABLE,)
     found = [Call("depthwise_separable_conv2d_forward", case, dtype, layout, arch) for case in cases]
-    if dtype == "tf32":  # whose backward is composed
+    if dtype in ("fp32", "tf32"):  # whose backward is composed
         return found
     return found + [Call("depthwise_separable_conv2d_backward", case, dtype, layout, arch) for case in cases]
 

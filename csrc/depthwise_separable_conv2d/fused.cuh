@@ -70,7 +70,6 @@ CNN_DEVICE void activate_chunk(Activation which, double slope, T* chunk) {
 // z of the pixels that a thread has just made in a tile becomes a(z), and goes where it is saved.
 template <class T, class Depthwise>
 CNN_DEVICE void finish_pixels(const Pair& pair, const Depthwise& depthwise, T* made, int channel, bool save) {
-  if (!save && pair.first == Activation::none) return;
 #pragma unroll 1  // in shared memory, where a loop can index it: this is much code
   for (int i = 0; i < kStrip; ++i) {
     const int row = depthwise.row_of(i);
@@ -123,7 +122,7 @@ depthwise_separable(const __grid_constant__ Pair pair) {
         depthwise.finish(sums, channel, [&](int row, int chunk, const auto& z) {
           store(made + C::Tile::chunk(row, chunk), z);
         });
-        finish_pixels(pair, depthwise, made, channel, save);
+        if (save || pair.first != Activation::none) finish_pixels(pair, depthwise, made, channel, save);
       }
       cp_async_wait<0>();
       __syncthreads();  // so are everyone's pixels and filters; the weights and other filters are done with

@@ -107,7 +107,7 @@ hopper_depthwise_separable(const __grid_constant__ Pair pair, const int pixel_ti
         depthwise.finish(sums, channel, [&](int row, int chunk, const auto& z) {
           store(made + C::Tile::chunk(row, chunk), z);
         });
-        finish_pixels(pair, depthwise, made, channel, save);
+        if (save || pair.first != Activation::none) finish_pixels(pair, depthwise, made, channel, save);
       }
       cp_async_wait<0>();
       fence_proxy_async();
