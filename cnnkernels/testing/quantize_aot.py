@@ -70,9 +70,7 @@ class Int8PoolCall:
 SHAPES = {
     "tensor": (1, 1, 1 << 22),
     "tokens": (1, 4096, 4096),
-    "filters 3x3": (1, 512, 4608),
     "channels_last channels": (32 * 56 * 56, 64, 1),
-    "planes": (32, 64, 56 * 56),
 }
 POOLS = (
     Pool2dCase("ResNet's stem", 32, 64, 112, 112, (3, 3), (2, 2), (1, 1)),
