@@ -138,7 +138,14 @@ def operator_calls(memory_format: torch.memory_format, device: str, backend: str
     pair = ([2, 1], [1, 1, 1, 2], [1, 1], 4)
     a, b = (torch.randint(-128, 128, size, dtype=torch.int8, device=device) for size in ((2, 4, 5, 5), (6, 4, 3, 3)))
     epilogue = (None, torch.rand(6, device=device), *[None] * 6, 0.5, 1.0, 3, 0, 2.0, 1.0, 0, "relu", 0.1, -4)
+    integers_of = torch.rand(4, device=device), 1.0, torch.ones(4, dtype=torch.int32, device=device), 0, "channel", 1
+    images = a.to(memory_format=memory_format)
     return {
+        "quantize": (x.detach(), *integers_of, torch.uint8, backend),
+        "quantize_dynamic": (x.detach(), "channel", 1, backend),
+        "dequantize": (images, *integers_of, torch.float16, backend),
+        "int8_max_pool2d": (images, *pool),
+        "int8_avg_pool2d": (images, *pool[:-1], 3, False, None, backend),
         "int8_gemm": (a.view(20, 10), b.view(36, 6)[:10], *epilogue, torch.int8, "reference"),
         "int8_conv2d": (a, b, *conv[:3], 1, *epilogue, torch.float16, "reference"),
         "pad_border": (x, [1, 2, 2, 1], "reflect"),
