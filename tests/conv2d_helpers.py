@@ -104,12 +104,60 @@ def from_memory(flat: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
     return flat.view(n, h, w, c).permute(0, 3, 1, 2) if layout is Layout.NHWC else flat.view(shape)
 
 
-class Machine:
-    """A native module's launchers, on the interpreter or a GPU."""
+class Launcher:
+    """A native module's launchers of one operator, on the interpreter or a GPU."""
+
+    operator = "conv2d"
 
     def __init__(self, module: ModuleType, device: str) -> None:
         self.module = module
         self.device = device
+
+    def geometry(self, case: Conv2dCase) -> Any:
+        return self.module.Conv2dGeometry(*case.geometry)
+
+    def kind(self, element: str, layout: Layout) -> tuple[int, ...]:
+        """How the launchers are told of a type and a layout."""
+        _, dtype, tf32 = ELEMENTS[element]
+        return dtype, int(layout), tf32
+
+    def workspace(self, flat: Tensor, place: Place) -> Tensor:
+        return place(flat)
+
+    def run(
+        self,
+        direction: str,
+        case: Conv2dCase,
+        layout: Layout,
+        element: str,
+        operands: tuple[Tensor, Tensor],
+        plan: Any = None,
+        bias: Tensor | None = None,
+        place: Place = torch_alloc,
+    ) -> Tensor:
+        """The result on the CPU. `place` decides where operands, bias, result and workspace lie."""
+        torch_dtype, geometry = ELEMENTS[element][0], self.geometry(case)
+        first, second = (place(in_memory(t.to(torch_dtype), layout).to(self.device)) for t in operands)
+        shape = result_shape(direction, case)
+        unwritten = torch.full((torch.Size(shape).numel(),), float("nan"), dtype=torch_dtype, device=self.device)
+        result = place(unwritten)
+        pointers = [first.data_ptr(), second.data_ptr()]
+        kind, launch = self.kind(element, layout), getattr(self.module, f"{self.operator}_{direction}")
+        rest = (*kind, geometry, 0, plan)
+        if direction == "forward":
+            b = None if bias is None else place(bias.to(torch_dtype).to(self.device))
+            launch(*pointers, 0 if b is None else b.data_ptr(), result.data_ptr(), *rest)
+        elif direction == "backward_input":
+            launch(*pointers, result.data_ptr(), *rest)
+        else:
+            size = getattr(self.module, f"{self.operator}_backward_weight_workspace")(*kind, geometry, plan)
+            workspace = self.workspace(torch.full((max(size, 1),), 255, dtype=torch.uint8, device=self.device), place)
+            launch(*pointers, result.data_ptr(), workspace.data_ptr(), *rest)
+        return from_memory(result.cpu(), shape, layout)
+
+
+class Machine(Launcher):
+    """conv2d's launchers."""
 
     def plans(self, direction: str, case: Conv2dCase, layout: Layout, element: str) -> list[Any]:
         _, dtype, tf32 = ELEMENTS[element]
@@ -124,43 +172,9 @@ class Machine:
         part = self.module.conv2d_explain(which, dtype, int(layout), tf32, geometry, a100).parts[0]
         return part.candidates[part.chosen].plan
 
-    def geometry(self, case: Conv2dCase) -> Any:
-        return self.module.Conv2dGeometry(*case.geometry)
-
     def plan(self, element: str, tile: int, a: str, b: str, splits: int = 1) -> Any:
         plan = self.module.Conv2dPlan()
         plan.engine = getattr(self.module.Conv2dEngine, "fma" if element in ("fp64", "fp32") else "mma")
         plan.tile, plan.splits = tile, splits
         plan.a, plan.b = getattr(self.module.Conv2dLoader, a), getattr(self.module.Conv2dLoader, b)
         return plan
-
-    def run(
-        self,
-        direction: str,
-        case: Conv2dCase,
-        layout: Layout,
-        element: str,
-        operands: tuple[Tensor, Tensor],
-        plan: Any = None,
-        bias: Tensor | None = None,
-        place: Place = torch_alloc,
-    ) -> Tensor:
-        """The result on the CPU. `place` decides where operands, bias, result and workspace lie."""
-        torch_dtype, dtype, tf32 = ELEMENTS[element]
-        geometry, m = self.geometry(case), self.module
-        first, second = (place(in_memory(t.to(torch_dtype), layout).to(self.device)) for t in operands)
-        shape = result_shape(direction, case)
-        unwritten = torch.full((torch.Size(shape).numel(),), float("nan"), dtype=torch_dtype, device=self.device)
-        result = place(unwritten)
-        pointers = [first.data_ptr(), second.data_ptr()]
-        rest = (dtype, int(layout), tf32, geometry, 0, plan)
-        if direction == "forward":
-            b = None if bias is None else place(bias.to(torch_dtype).to(self.device))
-            m.conv2d_forward(*pointers, 0 if b is None else b.data_ptr(), result.data_ptr(), *rest)
-        elif direction == "backward_input":
-            m.conv2d_backward_input(*pointers, result.data_ptr(), *rest)
-        else:
-            size = m.conv2d_backward_weight_workspace(dtype, int(layout), tf32, geometry, plan)
-            workspace = place(torch.full((max(size, 1),), 255, dtype=torch.uint8, device=self.device))
-            m.conv2d_backward_weight(*pointers, result.data_ptr(), workspace.data_ptr(), *rest)
-        return from_memory(result.cpu(), shape, layout)

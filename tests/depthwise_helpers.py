@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import math
-from types import ModuleType
 from typing import Any
 
 import torch
-from conv2d_helpers import ELEMENTS, Place, from_memory, in_memory, integers, result_shape
+from conv2d_helpers import ELEMENTS, Launcher, Place, integers
 from native_tests import aligned_copy
 from torch import Tensor
 
@@ -24,15 +22,17 @@ def aligned(flat: Tensor) -> Tensor:
     return aligned_copy(raw).view(flat.dtype)
 
 
-class Machine:
-    """The native module's launchers, on the interpreter or a GPU."""
+class Machine(Launcher):
+    """depthwise_conv2d's launchers."""
 
-    def __init__(self, module: ModuleType, device: str) -> None:
-        self.module = module
-        self.device = device
+    operator = "depthwise_conv2d"
 
-    def geometry(self, case: Conv2dCase) -> Any:
-        return self.module.Conv2dGeometry(*case.geometry)
+    def kind(self, element: str, layout: Layout) -> tuple[int, ...]:
+        return TYPES[element][1], int(layout)
+
+    def workspace(self, flat: Tensor, place: Place) -> Tensor:
+        """Aligned even where the tensors are not: torch allocates it."""
+        return aligned(flat)
 
     def plan(self, direction: str, case: Conv2dCase, layout: Layout, element: str, **changes: int) -> Any:
         """What the selection would do, but for some changes."""
@@ -53,24 +53,7 @@ class Machine:
         bias: Tensor | None = None,
         place: Place = aligned,
     ) -> Tensor:
-        """The result on the CPU. `place` decides where operands, bias, result and workspace lie."""
-        torch_dtype, dtype = TYPES[element]
-        geometry, m = self.geometry(case), self.module
-        first, second = (place(in_memory(t.to(torch_dtype), layout).to(self.device)) for t in operands)
-        shape = result_shape(direction, case)
-        result = place(torch.full((math.prod(shape),), float("nan"), dtype=torch_dtype, device=self.device))
-        pointers = [first.data_ptr(), second.data_ptr()]
-        rest = (dtype, int(layout), geometry, 0, plan)
-        if direction == "forward":
-            b = None if bias is None else place(bias.to(torch_dtype).to(self.device))
-            m.depthwise_conv2d_forward(*pointers, 0 if b is None else b.data_ptr(), result.data_ptr(), *rest)
-        elif direction == "backward_input":
-            m.depthwise_conv2d_backward_input(*pointers, result.data_ptr(), *rest)
-        else:
-            size = m.depthwise_conv2d_backward_weight_workspace(dtype, int(layout), geometry, plan)
-            workspace = aligned(torch.full((size,), 255, dtype=torch.uint8, device=self.device))
-            m.depthwise_conv2d_backward_weight(*pointers, result.data_ptr(), workspace.data_ptr(), *rest)
-        return from_memory(result.cpu(), shape, layout)
+        return super().run(direction, case, layout, element, operands, plan, bias, place)
 
 
 @functools.cache

@@ -295,22 +295,22 @@ def test_unaligned_pointers(machine: Machine, direction: str, layout: Layout, el
 @pytest.mark.parametrize(("layout", "channels"), [(NCHW, 1), (NHWC, 1), (NHWC, 8)])
 @pytest.mark.parametrize("direction", ["forward", "backward_weight"])
 def test_offsets_beyond_32_bits(machine: Machine, direction: str, layout: Layout, channels: int) -> None:
-    """Three rows of three pixels far from each other among 2.16e9 elements: almost no memory is touched. By slabs and
-    by vectors."""
+    """Four rows of three pixels far from each other among 2.9e9 elements: almost no memory is touched, and a row's
+    offset alone passes 2^31. By slabs and by vectors."""
     step = 360_000_000 // channels
-    case = depthwise("", 1, channels, (3, 2 * step + 1), (2, 1), (1, step))
+    case = depthwise("", 1, channels, (4, 2 * step + 1), (2, 1), (1, step))
     count = math.prod(case.input_shape)
-    assert count > 2**31
+    assert 3 * count // 4 > 2**31
     plan = machine.plan(direction, case, layout, "fp16")
     assert plan.slab == (channels == 1)
     if HAS_GPU:
         x = torch.zeros(count, dtype=torch.float16, device=DEVICE)
     else:  # zeros that cost no memory until they are written
         x = torch.frombuffer(mmap.mmap(-1, count * 2), dtype=torch.float16)
-    small = depthwise("", 1, channels, (3, 3), (2, 1))
+    small = depthwise("", 1, channels, (4, 3), (2, 1))
     data = integers(small)
-    seen = in_memory(data.x, NHWC).view(3, 3, channels).to(x)
-    x.view(3, 2 * step + 1, channels)[:, ::step] = seen
+    seen = in_memory(data.x, NHWC).view(4, 3, channels).to(x)
+    x.view(4, 2 * step + 1, channels)[:, ::step] = seen
     second = data.w if direction == "forward" else data.dy
     second = aligned(in_memory(second.half(), layout).to(DEVICE))
     shape = result_shape(direction, small)
