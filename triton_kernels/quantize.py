@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common import INTERPRETED, LARGEST_INDEX, narrow, on
+from .common import INTERPRETED, LARGEST_INDEX, MOST_REGISTERS, narrow, on
 
 # Elements of a program; in Triton's interpreter a program costs more than its elements do.
 BLOCK = 16384 if INTERPRETED.value else 4096
@@ -199,7 +199,8 @@ def _elementwise(tensor: Tensor) -> tuple[int, tuple[int, ...], dict[str, bool |
     pieces = triton.cdiv(inner, BLOCK)
     programs = count // inner * pieces if runs else triton.cdiv(count, BLOCK)
     wide = count > LARGEST_INDEX
-    return programs, (count, groups, inner, pieces), {"RUNS": runs, "WIDE": wide, "SIZE": BLOCK}
+    constants = {"RUNS": runs, "WIDE": wide, "SIZE": BLOCK, "maxnreg": MOST_REGISTERS}
+    return programs, (count, groups, inner, pieces), constants
 
 
 def quantize(
