@@ -130,6 +130,7 @@ def test_histogram_counts_as_if_the_limit_had_been_known(first: float) -> None:
     every = torch.cat([torch.tensor([first, -first / 2]), x.abs(), x]).double().numpy()
     expected, _ = np.histogram(every, bins=observer.edges().numpy())
     assert observer.counts.tolist() == expected.tolist()
+    assert observer.zeros == np.count_nonzero(every == 0)
 
 
 def heavy_tailed() -> torch.Tensor:
@@ -218,6 +219,7 @@ def test_entropy_is_the_least_divergence(positive: bool) -> None:
 @pytest.mark.parametrize("kind", [MinMax, Percentile, Entropy, MSE])
 def test_the_answer_does_not_depend_on_batches_or_their_order(kind: type[MinMax]) -> None:
     x = heavy_tailed()
+    x[::2] = 0
     whole = watched(kind(), x).range()
     assert watched(kind(), *x.flip(0).split(1777)).range() == whole
     assert watched(kind(), *x.view(8, 5, 500).transpose(0, 1)).range() == whole

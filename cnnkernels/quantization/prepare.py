@@ -104,10 +104,7 @@ def put_taps(piece: Piece, watch: Callable[[bool], nn.Module], inside: bool) -> 
         target = add_module(
             module, f"{value.name.removesuffix('_unit')}_tap", Tap(watch(coded), names, coded, piece.dtypes[value])
         )
-        after = value
-        while after.op == "placeholder" and after.next.op == "placeholder":
-            after = after.next
-        with module.graph.inserting_after(after):
+        with module.graph.inserting_after(value):
             node = module.graph.call_module(target, (value,))
         tap_of[node] = node
         return node
