@@ -37,6 +37,7 @@ def reference() -> Iterator[None]:
     """What is computed is the operators' matter; here it is which. One thread, as the models are too small to share."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     with cnnkernels.use_backend("reference"):
         yield
     torch.set_num_threads(threads)

