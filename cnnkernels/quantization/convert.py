@@ -113,12 +113,13 @@ class Conversion:
 
     def only_layer(self) -> nn.Module | None:
         """The INT8 layer that is all there is to a piece inside a model: it quantizes its input itself."""
-        kinds = [(node.op, type(self.modules.get(str(node.target)))) for node in self.graph.nodes]
-        calls = [("call_module", ours.Quantize), ("call_module", kinds[2][1] if len(kinds) == 4 else None)]
-        plain = kinds == [("placeholder", type(None)), *calls, ("output", type(None))]
-        if not plain or not self.prefix or not self.quantized or hooked(self.source):
+        if not self.prefix or hooked(self.source):
             return None
-        return next(layer for layer in self.modules.values() if isinstance(layer, (ours.Int8Conv2d, ours.Int8Linear)))
+        if [node.op for node in self.graph.nodes] != ["placeholder", "call_module", "call_module", "output"]:
+            return None
+        into, layer = (self.modules[str(node.target)] for node in self.graph.nodes if node.op == "call_module")
+        whole = isinstance(into, ours.Quantize) and isinstance(layer, (ours.Int8Conv2d, ours.Int8Linear))
+        return layer if whole else None
 
     def unit(self, node: fx.Node, unit: Unit) -> None:
         tap = part(self.source, next(iter(node.users)), Tap)
