@@ -98,15 +98,15 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
         named = [f"-DCNN_MODULE={name}", f'-DCNN_BUILT_FOR="{built_for(cuda)}"']
         for path in (source.relative_to(ROOT) for source in sources):
             device = cuda and path.suffix == ".cu"
-            face, bindings = path.parent.name == "csrc" and path.suffix == ".cpp", path.name == "bindings.cpp"
-            tag = name if face else "bindings" if bindings else "cuda" if cuda else "interpreter"
+            face, shared = path.parent.name == "csrc" and path.suffix == ".cpp", path.name == operators.name
+            tag = name if face else "shared" if shared else "cuda" if cuda else "interpreter"
             objects.append(target := str(build / tag / f"{path}.o"))
             if target in seen:
                 continue
             seen.add(target)
             lines.append(f"build {target}: {'nvcc' if device else 'host'} {path}")
             flags = shlex.join(["-Icsrc", *gencode(path)] if device else named)
-            if not cuda and tag != "bindings":
+            if not cuda and tag != "shared":
                 flags += " $interpreter" + ("" if "interpreter" in path.parts else " $sanitize")
             lines.append(f"  flags = {flags}")
         lines.append(f"build {out / name}{sysconfig.get_config_var('EXT_SUFFIX')}: link {' '.join(objects)}")
@@ -116,13 +116,20 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
 
     seen: set[str] = set()
     csrc = sorted((ROOT / "csrc").rglob("*.cu")) + sorted((ROOT / "csrc").rglob("*.cpp"))
+    # The operators' bindings are one source: most of what each would take to compile is pybind11.
+    parts = [p for p in csrc if p.name == "bindings.cpp" and p.parent != ROOT / "csrc"]
+    text = "".join(f'#include "{p.relative_to(ROOT / "csrc")}"\n' for p in parts)
+    operators = ROOT / build / "operators.cpp"
+    if not operators.exists() or operators.read_text() != text:
+        operators.write_text(text)
+    csrc = [operators, *(p for p in csrc if p not in parts)]
     tests = sorted((ROOT / "tests/csrc").glob("*.cu")) + sorted((ROOT / "tests/csrc").glob("*.cpp"))
     for cuda in [False, True] if nvcc else [False]:
         base = "_cuda" if cuda else "_interpreter"
         keep = [p for p in csrc if not (cuda and "interpreter" in p.parts)]
         module(base, keep, cuda)
         if TESTS and tests:
-            shared = [p for p in keep if p.suffix == ".cpp" and p.name != "bindings.cpp"]
+            shared = [p for p in keep if p.suffix == ".cpp" and p.name != "bindings.cpp" and p != operators]
             module(f"{base}_tests", tests + shared, cuda)
     return "\n".join(lines) + "\n"
 

@@ -9,16 +9,18 @@ namespace py = pybind11;
 
 namespace cnnkernels {
 
-// One per operator, in csrc/<operator>/bindings.cpp.
-void bind_conv2d(py::module_& m);
-void bind_depthwise_conv2d(py::module_& m);
-void bind_depthwise_separable_conv2d(py::module_& m);
-void bind_int8(py::module_& m);  // what the INT8 operators share
-void bind_int8_conv2d(py::module_& m);
-void bind_int8_gemm(py::module_& m);
-void bind_int8_pool2d(py::module_& m);
-void bind_max_pool2d(py::module_& m);
-void bind_quantize(py::module_& m);
+// One per operator, in csrc/<operator>/bindings.cpp; int8 is what the INT8 operators share (csrc/common).
+// clang-format off
+namespace conv2d { void bind(py::module_& m); }
+namespace depthwise_conv2d { void bind(py::module_& m); }
+namespace depthwise_separable_conv2d { void bind(py::module_& m); }
+namespace int8 { void bind(py::module_& m); }
+namespace int8_conv2d { void bind(py::module_& m); }
+namespace int8_gemm { void bind(py::module_& m); }
+namespace int8_pool2d { void bind(py::module_& m); }
+namespace max_pool2d { void bind(py::module_& m); }
+namespace quantization { void bind(py::module_& m); }
+// clang-format on
 #if defined(CNN_INTERPRETER)
 void bind_interpreter(py::module_& m);
 #endif
@@ -45,15 +47,15 @@ PYBIND11_MODULE(CNN_MODULE, m) {
   m.doc() = "Native kernels of cnnkernels: launchers that take pointers, geometry and a stream.";
   m.attr("built_for") = CNN_BUILT_FOR;  // architectures: sm_90a is machine code, compute_90 is PTX
   bind_geometry(m);
-  bind_conv2d(m);
-  bind_depthwise_conv2d(m);
-  bind_depthwise_separable_conv2d(m);
-  bind_int8(m);
-  bind_int8_conv2d(m);
-  bind_int8_gemm(m);
-  bind_int8_pool2d(m);
-  bind_max_pool2d(m);
-  bind_quantize(m);
+  conv2d::bind(m);
+  depthwise_conv2d::bind(m);
+  depthwise_separable_conv2d::bind(m);
+  int8::bind(m);
+  int8_conv2d::bind(m);
+  int8_gemm::bind(m);
+  int8_pool2d::bind(m);
+  max_pool2d::bind(m);
+  quantization::bind(m);
 #if defined(CNN_INTERPRETER)
   m.def("stand_for", &stand_for, "Has the interpreter select as that machine would.", py::arg("machine"));
   bind_interpreter(m);

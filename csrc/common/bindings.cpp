@@ -8,7 +8,7 @@
 
 namespace py = pybind11;
 
-namespace cnnkernels {
+namespace cnnkernels::int8 {
 
 namespace {
 
@@ -26,7 +26,7 @@ const T* pointer(std::uintptr_t address) {
 
 }  // namespace
 
-void bind_int8(py::module_& m) {
+void bind(py::module_& m) {
   using Real = std::tuple<float, std::uintptr_t, std::int64_t>;
   using Integer = std::tuple<std::int32_t, std::uintptr_t, std::int64_t>;
   py::class_<int8::Epilogue>(m, "Int8Epilogue", py::module_local())
@@ -70,4 +70,4 @@ void bind_int8(py::module_& m) {
   m.attr("int8_tiles") = tiles;
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::int8

@@ -6,7 +6,7 @@
 
 namespace py = pybind11;
 
-namespace cnnkernels {
+namespace cnnkernels::conv2d {
 
 namespace {
 
@@ -134,7 +134,7 @@ void bind_selection(py::module_& m) {
 
 }  // namespace
 
-void bind_conv2d(py::module_& m) {
+void bind(py::module_& m) {
   bind_plan(m);
   bind_selection(m);
   const py::arg_v plan = py::arg("plan") = static_cast<const Plan*>(nullptr);
@@ -207,4 +207,4 @@ void bind_conv2d(py::module_& m) {
       py::arg("direction"), py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"));
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::conv2d

@@ -5,7 +5,7 @@
 
 namespace py = pybind11;
 
-namespace cnnkernels {
+namespace cnnkernels::depthwise_conv2d {
 
 namespace {
 
@@ -43,7 +43,7 @@ void bind_plan(py::module_& m) {
 
 }  // namespace
 
-void bind_depthwise_conv2d(py::module_& m) {
+void bind(py::module_& m) {
   bind_plan(m);
   const py::arg_v plan = py::arg("plan") = static_cast<const Plan*>(nullptr);
 
@@ -95,4 +95,4 @@ void bind_depthwise_conv2d(py::module_& m) {
       py::arg("geometry"));
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::depthwise_conv2d

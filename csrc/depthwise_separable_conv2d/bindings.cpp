@@ -6,7 +6,7 @@
 
 namespace py = pybind11;
 
-namespace cnnkernels {
+namespace cnnkernels::depthwise_separable_conv2d {
 
 namespace {
 
@@ -85,7 +85,7 @@ void bind_backward(py::module_& m) {
 
 }  // namespace
 
-void bind_depthwise_separable_conv2d(py::module_& m) {
+void bind(py::module_& m) {
   bind_plan(m);
   bind_backward(m);
   const py::arg_v plan = py::arg("plan") = static_cast<const Plan*>(nullptr);
@@ -144,4 +144,4 @@ void bind_depthwise_separable_conv2d(py::module_& m) {
       py::arg("machine") = static_cast<const Machine*>(nullptr));
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::depthwise_separable_conv2d

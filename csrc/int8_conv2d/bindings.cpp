@@ -6,9 +6,9 @@
 
 namespace py = pybind11;
 
-namespace cnnkernels {
+namespace cnnkernels::int8_conv2d {
 
-void bind_int8_conv2d(py::module_& m) {
+void bind(py::module_& m) {
   using int8_conv2d::Plan;
   py::enum_<int8_conv2d::Kernel>(m, "Int8Conv2dKernel", py::module_local())
       .value("tiles", int8_conv2d::Kernel::tiles)
@@ -48,4 +48,4 @@ void bind_int8_conv2d(py::module_& m) {
       py::arg("aligned"), py::arg("machine"));
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::int8_conv2d

@@ -7,7 +7,7 @@
 
 namespace py = pybind11;
 
-namespace cnnkernels {
+namespace cnnkernels::int8_gemm {
 
 namespace {
 
@@ -29,7 +29,7 @@ Problem problem(const Sizes& sizes, const Place& a, const Place& b, bool unsigne
 
 }  // namespace
 
-void bind_int8_gemm(py::module_& m) {
+void bind(py::module_& m) {
   py::enum_<int8_gemm::Kernel>(m, "Int8GemmKernel", py::module_local())
       .value("tiles", int8_gemm::Kernel::tiles)
       .value("stream_weights", int8_gemm::Kernel::stream_weights);
@@ -78,4 +78,4 @@ void bind_int8_gemm(py::module_& m) {
       py::arg("a"), py::arg("b"), py::arg("unsigned_a"), py::arg("machine"));
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::int8_gemm

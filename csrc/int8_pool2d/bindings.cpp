@@ -5,9 +5,9 @@
 
 namespace py = pybind11;
 
-namespace cnnkernels {
+namespace cnnkernels::int8_pool2d {
 
-void bind_int8_pool2d(py::module_& m) {
+void bind(py::module_& m) {
   using Pointer = std::uintptr_t;
   const auto limit = [] { return py::arg("most_sites") = kMostSites; };
   m.def(
@@ -30,4 +30,4 @@ void bind_int8_pool2d(py::module_& m) {
       py::arg("count_include_pad"), py::arg("divisor_override"), py::arg("stream"), limit());
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::int8_pool2d

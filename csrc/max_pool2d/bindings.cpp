@@ -8,7 +8,7 @@
 
 namespace py = pybind11;
 
-namespace cnnkernels {
+namespace cnnkernels::max_pool2d {
 namespace {
 
 using Pointer = std::uintptr_t;
@@ -28,7 +28,7 @@ Unpool2dGeometry unpool_geometry(const std::array<std::int64_t, 6>& ncpqhw) {
 
 }  // namespace
 
-void bind_max_pool2d(py::module_& m) {
+void bind(py::module_& m) {
   const auto limit = [] { return py::arg("largest_index") = kLargestIndex; };
   m.def(
       "max_pool2d_forward",
@@ -87,4 +87,4 @@ void bind_max_pool2d(py::module_& m) {
       py::arg("ncpqhw"), py::arg("stream"), limit());
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::max_pool2d

@@ -8,7 +8,7 @@
 
 namespace py = pybind11;
 
-namespace cnnkernels {
+namespace cnnkernels::quantization {
 namespace {
 
 using Pointer = std::uintptr_t;
@@ -24,7 +24,7 @@ Grouped grouped(const Extents& extents) { return {extents[0], extents[1], extent
 
 }  // namespace
 
-void bind_quantize(py::module_& m) {
+void bind(py::module_& m) {
   const auto limit = [] { return py::arg("largest_element") = kLargestElement; };
   const auto bind = [&](const char* name, auto* function) {
     m.def(
@@ -57,4 +57,4 @@ void bind_quantize(py::module_& m) {
       py::arg("shape"), py::arg("stream"), limit());
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::quantization
