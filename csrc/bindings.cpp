@@ -45,7 +45,7 @@ void bind_geometry(py::module_& m) {
 PYBIND11_MODULE(CNN_MODULE, m) {
   using namespace cnnkernels;
   m.doc() = "Native kernels of cnnkernels: launchers that take pointers, geometry and a stream.";
-  m.attr("built_for") = CNN_BUILT_FOR;  // architectures: sm_90a is machine code, compute_90 is PTX
+  m.attr("built_for") = CNN_BUILT_FOR;  // architectures: sm_90a is machine code, compute_80 is PTX
   bind_geometry(m);
   conv2d::bind(m);
   depthwise_conv2d::bind(m);
