@@ -65,7 +65,7 @@ EXPECTED = {
         *[f"HGMMA.64x{n}x16.F32.BF16" for n in range(8, 257, 8)],
         *[f"HGMMA.64x{n}x16.F32" for n in (8, 24, 64, 256)],
         *[f"HGMMA.64x{n}x8.F32.TF32" for n in (8, 24, 64, 256)],
-        *[f"IGMMA.64x{n}x32.S8.S8" for n in (8, 24, 64, 256)],
+        *[f"IGMMA.64x{n}x32.{sign}8.S8" for n in (8, 24, 64, 256) for sign in "SU"],
         "WARPGROUP.ARRIVE", "WARPGROUP.DEPBAR.LE",
     ],
     ("conformance_cluster.cu", "90a"): [

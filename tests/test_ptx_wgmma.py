@@ -63,19 +63,19 @@ def run_wgmma(machine, name, columns, majors, swizzles, steps=2, from_registers=
     rng = np.random.default_rng([columns, *swizzles, *majors])
     size = to_bits(np.zeros(1), name).itemsize
     depth = steps * 32 // size
-    a, b = integers(rng, name, 64, depth), integers(rng, name, columns, depth)
-    tiles = [Tile(to_bits(v, name), mn, s) for v, mn, s in zip((a, b), majors, swizzles, strict=True)]
+    names = name, "int8" if name == "uint8" else name  # unsigned rows multiply signed columns
+    a, b = integers(rng, names[0], 64, depth), integers(rng, names[1], columns, depth)
+    tiles = [Tile(to_bits(v, n), mn, s) for v, n, mn, s in zip((a, b), names, majors, swizzles, strict=True)]
     image = np.full(tiles[0].nbytes + tiles[1].nbytes, 0xEE, np.uint8)
     fields = [tiles[0].place(image, 0), tiles[1].place(image, tiles[0].nbytes)]
 
     # the oracle reads the same image through the same descriptors
-    dtype = tiles[0].bytes.dtype
-    for operand, tile, field in zip((a, b), tiles, fields, strict=True):
+    for operand, named, tile, field in zip((a, b), names, tiles, fields, strict=True):
         read = [
-            swizzle_wgmma.operand(image, descriptor(field, step), tile.mn_major, tile.rows, dtype)
+            swizzle_wgmma.operand(image, descriptor(field, step), tile.mn_major, tile.rows, tile.bytes.dtype)
             for step in range(steps)
         ]
-        assert np.array_equal(np.concatenate(read, 1), to_bits(operand, name))
+        assert np.array_equal(np.concatenate(read, 1), to_bits(operand, named))
 
     registers = np.zeros((steps, 128, 4), np.uint32)
     if from_registers:
@@ -95,7 +95,7 @@ def run_wgmma(machine, name, columns, majors, swizzles, steps=2, from_registers=
     assert np.array_equal(swizzle_wgmma.accumulators_to_matrix(d), expected.astype(d.dtype))
 
 
-@pytest.mark.parametrize("name", ["float16", "bfloat16", "tf32", "int8"])
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "tf32", "int8", "uint8"])
 @pytest.mark.parametrize("swizzles", [(3, 3), (2, 2), (1, 1), (0, 0), (3, 0), (1, 2)])
 def test_wgmma_k_major(machine, name, swizzles):
     run_wgmma(machine, name, 64, (False, False), swizzles, steps=1 if 1 in swizzles else 2)
@@ -110,13 +110,14 @@ def test_wgmma_mn_major(machine, majors, swizzles):
 
 @pytest.mark.parametrize(
     ("name", "b_mn_major"),
-    [("float16", False), ("bfloat16", False), ("tf32", False), ("int8", False), ("float16", True), ("bfloat16", True)],
-)
+    [("float16", False), ("bfloat16", False), ("tf32", False), ("int8", False), ("uint8", False), ("float16", True),
+     ("bfloat16", True)],
+)  # fmt: skip
 def test_wgmma_with_a_in_registers(machine, name, b_mn_major):
     run_wgmma(machine, name, 64, (False, b_mn_major), (3, 3), steps=2, from_registers=True)
 
 
-@pytest.mark.parametrize("name", ["float16", "bfloat16", "tf32", "int8"])
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "tf32", "int8", "uint8"])
 def test_wgmma_widths(machine, name):
     """All of them in one type: the others share the lists of operands."""
     for columns in range(8, 257, 8) if name == "bfloat16" else (8, 24, 256):

@@ -1,8 +1,8 @@
 // wgmma: a warpgroup (128 threads, four warps from a multiple of four) multiplies tiles of shared memory on
 // tensor cores, D [64][N] = A [64][k] * B [k][N] (+ D), asynchronously. Needs sm_90a.
 //
-// k is 32 bytes: 16 of float16 or bfloat16, 8 of tf32, 32 of int8. N is a multiple of 8 up to 256 (for int8:
-// of 16, or 8 or 24). Thread t of the warpgroup holds in d[v]
+// k is 32 bytes: 16 of float16 or bfloat16, 8 of tf32, 32 of int8 (or of uint8 in A by int8 in B). N is a
+// multiple of 8 up to 256 (for int8: of 16, or 8 or 24). Thread t of the warpgroup holds in d[v]
 //   row 16 * (t / 32) + t % 32 / 4 + 8 * (v / 2 % 2), column 8 * (v / 4) + 2 * (t % 4) + v % 2
 // of D: a warp has 16 rows, each as mma.sync has them.
 //
@@ -151,12 +151,15 @@ CNN_WGMMA(tf32)
 #undef CNN_SCALES_REGISTERS
 #undef CNN_CONSTRAINT
 
-// int8: neither.
+// int8, and uint8 by int8: neither.
 #define CNN_CONSTRAINT "+r"
 #define CNN_SCALES_SHARED(TA, TB)
 #define CNN_SCALES_REGISTERS(TB)
 #define CNN_TYPE "k32.s32.s8.s8"
 CNN_WGMMA(std::int8_t)
+#undef CNN_TYPE
+#define CNN_TYPE "k32.s32.u8.s8"
+CNN_WGMMA(std::uint8_t)
 #undef CNN_TYPE
 #undef CNN_SCALES_SHARED
 #undef CNN_SCALES_REGISTERS
@@ -170,7 +173,7 @@ CNN_WGMMA(std::int8_t)
 template <class In, int N, Major MajorA = Major::k, Major MajorB = Major::k>
 CNN_HOST_DEVICE constexpr void check_wgmma() {
   static_assert(N >= 8 && N <= 256 && N % 8 == 0, "wgmma's N is a multiple of 8 in 8..256");
-  static_assert(!std::is_same_v<In, std::int8_t> || N % 16 == 0 || N == 8 || N == 24,
+  static_assert(!std::is_integral_v<In> || N % 16 == 0 || N == 8 || N == 24,
                 "the int8 wgmma's N is 8, 24 or a multiple of 16");
   static_assert((MajorA == Major::k && MajorB == Major::k) || sizeof(In) == 2,
                 "only 16-bit operands can be mn-major");

@@ -141,6 +141,8 @@ CNN_TEST(wgmma_product) {
       return k_major_forms<tf32, SomeWidths>(columns, x);
     case tests::Format::int8:
       return k_major_forms<std::int8_t, SomeWidths>(columns, x);
+    case tests::Format::uint8:
+      return k_major_forms<std::uint8_t, SomeWidths>(columns, x);
     default:
       throw std::invalid_argument("wgmma has no such type");
   }

@@ -133,7 +133,7 @@ void execute(Instruction& instruction) {
   const float* sums = multiply(what.format, a, kRows, b, what.columns);
   std::uint32_t* values = instruction.accumulators->values.data();
   for (int i = 0; i < kRows * what.columns; ++i) {
-    if (what.format == OperandFormat::int8) {
+    if (what.format == OperandFormat::int8 || what.format == OperandFormat::uint8) {
       values[i] = (what.accumulate ? values[i] : 0) + std::uint32_t(std::int32_t(sums[i]));
     } else {
       values[i] =
