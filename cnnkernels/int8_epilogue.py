@@ -16,7 +16,8 @@ class Int8Epilogue(NamedTuple):
         x = float(sum) (scale_a[m] scale_b[n]);   x = x + bias[n];   x = x + r[m, n];   x = activation(x)
         output = sum, where it is int32
                = x rounded once, to nearest even, where it is floating
-               = clamp(rint(x (1 / out_scale)) + out_zero_point), where it is int8 or uint8; NaN gives out_zero_point
+               = clamp(rint(x (1 / out_scale)) + out_zero_point), where it is int8 or uint8;
+                 a product x (1 / out_scale) that is NaN gives out_zero_point
 
     All of it is fp32, and every operation is rounded by itself: no multiplication is fused with an addition, so that
     all backends give the same bits. r is the residual, or float(residual - residual_zero_point) residual_scale where

@@ -133,12 +133,16 @@ def test_activations_with_an_exponential(activation: str) -> None:
     assert ((run(a, b, e, torch.float32) - right).abs() <= 32 * UNIT_ROUNDOFF[torch.float32] * right.abs()).all()
 
 
+@pytest.mark.filterwarnings("ignore:.* encountered in")  # Triton's interpreter computes in numpy
 @pytest.mark.parametrize("dtype", [INT8, UINT8], ids=str)
 def test_rounding_half_to_even_saturation_and_nan(dtype: torch.dtype) -> None:
     a, b = torch.arange(-128, 128).to(INT8)[:, None], torch.ones(1, 6, dtype=INT8)
     bias = torch.tensor([0.0, 0.25, float("nan"), float("inf"), -float("inf"), 1e30])
     for zero_point in (0, 3, 100):
         check(a, b, Int8Epilogue(scale_a=0.5, bias=bias, out_zero_point=zero_point), dtype)
+    for scale in (0.0, 1e-45, float("inf")):  # nobody looks at scales on a device: 0 inf gives the zero point
+        out_scale = torch.tensor([scale])
+        check(a, b, Int8Epilogue(scale_a=0.5, bias=bias, out_scale=out_scale, out_zero_point=3), dtype)
 
 
 def every_configuration() -> list[Configuration]:

@@ -13,14 +13,15 @@ namespace cnnkernels::int8 {
 
 inline constexpr int kRun = 4;  // columns
 
-// clamp(rint(x * inverse) + zero_point) in int8 or uint8, ties to even; NaN gives the zero point.
+// clamp(rint(x * inverse) + zero_point) in int8 or uint8, ties to even. A product that is NaN gives the zero
+// point: of a NaN, or of 0 * inf where the scale that was inverted is 0 or subnormal.
 template <class T>
 CNN_DEVICE T quantized(float x, float inverse, std::int32_t zero_point) {
   constexpr int kLow = std::is_same_v<T, std::int8_t> ? -128 : 0;
   const float rounded = rintf(__fmul_rn(x, inverse));
   const auto low = static_cast<float>(kLow - zero_point), high = static_cast<float>(kLow + 255 - zero_point);
   const float inside = rounded < low ? low : rounded > high ? high : rounded;  // infinities, too
-  return static_cast<T>((x == x ? static_cast<std::int32_t>(inside) : 0) + zero_point);
+  return static_cast<T>((rounded == rounded ? static_cast<std::int32_t>(inside) : 0) + zero_point);
 }
 
 // The value of int8 and uint8 numbers.
