@@ -129,7 +129,6 @@ def checked_epilogue(
     rows: Shapes,
     columns: Shapes,
     default: torch.dtype | None = None,
-    measured: bool = False,
 ) -> tuple[Int8Epilogue, torch.dtype]:
     """The epilogue as the operators take it, and the output's dtype.
 
@@ -137,7 +136,6 @@ def checked_epilogue(
         size: the output's.
         rows, columns: the sizes that a tensor of numbers for each row or each column may have, besides one element.
         default: the output's dtype where neither out_dtype nor out_scale is given and int32 will not do.
-        measured: scale_a is a quantizer's, not the caller's: of infinities it is infinite, and no error.
     """
     device, g = a.device, given
     where = names.a, device
@@ -158,7 +156,7 @@ def checked_epilogue(
         raise ValueError(f"{op}: out_dtype={out_dtype} needs out_scale")
     residual_scale, residual_zero_point = _residual(op, where, given, size)
     return Int8Epilogue(
-        g.scale_a.reshape(-1) if measured else checked_scales(op, names.scale_a, g.scale_a, where, rows),
+        checked_scales(op, names.scale_a, g.scale_a, where, rows),
         checked_scales(op, names.scale_b, g.scale_b, where, columns),
         checked_zero_points(op, names.zero_point_a, g.zero_point_a, where, rows, a.dtype),
         checked_zero_points(op, names.zero_point_b, g.zero_point_b, where, columns, torch.int8),

@@ -274,12 +274,15 @@ def test_weight_scales_may_be_given() -> None:
     assert torch.equal(layer.weight.float(), (linear().weight / 0.01).round().clamp(-128, 127))
 
 
-def test_a_row_of_zeros_has_a_scale() -> None:
+def test_a_row_of_zeros_or_of_next_to_nothing_has_a_scale() -> None:
     source = linear()
     with torch.no_grad():
         source.weight[3] = 0
+        source.weight[4] = 3 * 2.0**-126
     layer = nn.Int8Linear.from_float(source, mode="dynamic")
-    assert layer.weight_scale[3] == 1 and not layer.weight[3].any()
+    assert layer.weight_scale[3:5].tolist() == [1, 2.0**-126]
+    assert not layer.weight[3].any() and (layer.weight[4] == 3).all()
+    assert layer(torch.ones(1, 20))[0, 3] == layer.bias[3]
 
 
 def test_a_layer_may_pin_its_backend(recorded, device: str) -> None:

@@ -103,6 +103,25 @@ def test_empty(backend, device) -> None:
         assert F.dequantize(q, 0.5).shape == (2, 0, 5)
 
 
+@pytest.mark.filterwarnings("ignore:.* encountered in")  # Triton's interpreter computes in numpy
+def test_what_dynamic_scales_give_is_taken_back(backend, device) -> None:
+    """The way there and back of infinities, subnormals, zeros and NaN, and into a product: an infinity stays one."""
+    x = torch.tensor([[math.inf, 1.0, -math.inf], [1e-45, 0.0, -2e-38], [0.0] * 3, [math.nan, 2.0, -254.0]])
+    there = torch.tensor([[math.inf, 0.0, -math.inf], [0.0, 0.0, -2.0 * 2.0**-126], [0.0] * 3, [0.0, 2.0, -254.0]])
+    x, w = x.to(device), torch.tensor([[2, -1, 0], [0, 0, 3]], dtype=torch.int8, device=device)
+    with use_backend(backend):
+        q, scale = F.quantize_per_token(x)
+        assert torch.equal(F.dequantize(q, scale).cpu(), there)
+        q, scales = F.quantize_per_channel(x, 0)
+        assert torch.equal(F.dequantize(q, scales, axis=0).cpu(), there)
+        for i in range(4):
+            q, one = F.quantize_per_tensor(x[i])
+            assert torch.equal(F.dequantize(q, one).cpu(), there[i])
+        y = F.int8_linear(x, w, None, 1.0).cpu()
+        assert torch.equal(y, F.int8_linear(F.quantize_per_token(x)[0], w, scale, 1.0).cpu())
+    assert y.tolist() == [[math.inf, -math.inf], [0.0, -6.0 * 2.0**-126], [0.0, 0.0], [-2.0, -762.0]]
+
+
 def test_a_call_is_a_kernel(recorded, device) -> None:
     """Numbers are passed by value, and the backend asked for is the one that is called."""
     for name in ("cuda", "triton"):

@@ -67,7 +67,8 @@ def values(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 1) -> Tensor:
 def scales_of(x: Tensor) -> Tensor:
     magnitude = np.abs(x.float().numpy())
     largest = np.where(np.isnan(magnitude), np.float32(0), magnitude).max(axis=(0, 2))
-    return torch.from_numpy(np.where(largest == 0, np.float32(1), largest / np.float32(127)))
+    bounds = np.float32(2.0**-126), np.float32(2.0**126)
+    return torch.from_numpy(np.where(largest == 0, np.float32(1), np.clip(largest / np.float32(127), *bounds)))
 
 
 def formula(x: Tensor, dtype: torch.dtype, scale: Tensor, zero_point: Tensor) -> Tensor:
@@ -153,7 +154,7 @@ def test_rounding_by_hand(functions, device) -> None:
 
 @pytest.mark.filterwarnings("ignore:.* encountered in")  # Triton's interpreter computes in numpy
 def test_largest_magnitudes(functions, device) -> None:
-    """NaN does not count, zeros have the scale 1, subnormals one too small to invert; infinity gives zeros."""
+    """NaN does not count, zeros have the scale 1; subnormals and infinities one that can be inverted."""
     rows = [
         [NAN, 2.0, -254.0, 1.0],
         [0.0, -0.0, 0.0, 0.0],
@@ -161,15 +162,30 @@ def test_largest_magnitudes(functions, device) -> None:
         [INF, 1.0, -INF, 0.0],
         [1e-45, 0.0, -3e-45, NAN],
         [1e-37, -5e-38, 2e-38, 0.0],
+        [INF, 3e38, -9e37, 4e37],
     ]
-    x = torch.tensor(rows).view(1, 6, 4)
+    x = torch.tensor(rows).view(1, 7, 4)
     scale = scales_of(x)
-    assert scale.tolist()[:4] == [2.0, 1.0, 1.0, INF]
-    assert 0 < scale[5] < 1e-38
-    for shaped in (x, x.permute(0, 2, 1).reshape(4, 6, 1)):  # rows, and columns
+    assert scale.tolist() == [2.0, 1.0, 1.0, 2.0**126, 2.0**-126, 2.0**-126, 2.0**126]
+    for shaped in (x, x.permute(0, 2, 1).reshape(4, 7, 1)):  # rows, and columns
         q, found = dynamic(functions, shaped.contiguous().to(device))
         assert torch.equal(found.cpu(), scale)
-        assert torch.equal(q.cpu(), formula(shaped, torch.int8, scale, torch.zeros(6, dtype=torch.int32)))
+        assert torch.equal(q.cpu(), formula(shaped, torch.int8, scale, torch.zeros(7, dtype=torch.int32)))
+        values = back(q.cpu(), torch.float32, scale, torch.zeros(7, dtype=torch.int32))
+        assert torch.equal(values.isinf(), shaped.abs() > 2.9e38)
+
+
+@pytest.mark.filterwarnings("ignore:.* encountered in")
+def test_scales_that_nobody_looked_at(functions, device) -> None:
+    """A scale on a device may be 0, infinite or subnormal: 0 inf is NaN and gives the zero point."""
+    x = torch.tensor([0.0, 1.0, -1.0, INF, -INF, NAN], device=device).repeat(4).view(1, 4, 6)
+    scale = torch.tensor([0.0, INF, 1e-45, -INF], device=device)
+    zero_point = torch.tensor([5, -128, 127, 0], dtype=torch.int32, device=device)
+    q = unwritten(x.shape, torch.int8, x.device.type)
+    functions.quantize(x, q, scale, zero_point)
+    assert q.tolist() == [
+        [[5, 127, -128, 127, -128, 5], [-128] * 6, [127, 127, -128, 127, -128, 127], [0] * 6],
+    ]
 
 
 @dtypes

@@ -20,6 +20,7 @@ LONG_RUN = 1024  # from here on blocks stay within a group
 LONGEST_ROW = 16384  # that a program keeps in registers
 
 HALF = tl.constexpr(12582912.0)  # 1.5 2^23: a smaller number added to it keeps no fraction
+SMALLEST_SCALE, LARGEST_SCALE = tl.constexpr(2.0**-126), tl.constexpr(2.0**126)  # and inverses: normal numbers
 
 
 @triton.jit
@@ -39,7 +40,8 @@ def magnitude(x):
 
 @triton.jit
 def dynamic_scale(largest):
-    return tl.where(largest == 0, 1.0, tl.math.div_rn(largest, tl.full(largest.shape, 127.0, tl.float32)))
+    scale = tl.math.div_rn(largest, tl.full(largest.shape, 127.0, tl.float32))
+    return tl.where(largest == 0, 1.0, tl.minimum(tl.maximum(scale, SMALLEST_SCALE), LARGEST_SCALE))
 
 
 @triton.jit

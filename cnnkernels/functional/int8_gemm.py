@@ -108,7 +108,6 @@ def _multiply(
     rows: tuple[tuple[int, ...], ...],
     columns: tuple[tuple[int, ...], ...],
     default: torch.dtype | None = None,
-    measured: bool = False,
 ) -> Tensor:
     check_operand(op, names.b, b, (torch.int8,), 2)
     if a.shape[1] != b.shape[0]:
@@ -119,7 +118,7 @@ def _multiply(
     check_device(op, names.b, b, names.a, a.device)
     check_reduction(op, names, a, a.shape[1], given)
     size = a.shape[0], b.shape[1]
-    epilogue, out_dtype = checked_epilogue(op, names, a, given, size, rows, columns, default, measured)
+    epilogue, out_dtype = checked_epilogue(op, names, a, given, size, rows, columns, default)
     return _int8_gemm.int8_gemm(a, b, *flat(epilogue), out_dtype, serving("int8_gemm", a.device, a.dtype))
 
 
@@ -212,7 +211,7 @@ def int8_linear(
             f"got {list(input.shape)}"
         )
     refuse_gradients(op, input=input)
-    default, measured = None, input.is_floating_point() and input_scale is None
+    default = None
     if input.is_floating_point():
         default = input.dtype if input.dtype in FLOATS else torch.float32
         input, input_scale = _quantized(op, input, input_scale, input_zero_point)
@@ -229,7 +228,7 @@ def int8_linear(
         weight_sum,
     )  # fmt: skip
     rows = input.reshape(m, k)
-    output = _multiply(op, LAYER, rows, weight.t(), given, ((m,), (*leading, 1)), ((n,), (n, 1)), default, measured)
+    output = _multiply(op, LAYER, rows, weight.t(), given, ((m,), (*leading, 1)), ((n,), (n, 1)), default)
     return output.view(size)
 
 

@@ -25,7 +25,8 @@ def quantize_per_tensor(
     Args:
         input: of any shape; float64, float32, float16 or bfloat16.
         scale: a positive number or a float32 tensor of one element. None: the largest magnitude of input, where NaN
-            does not count, / 127; 1 where that is 0.
+            does not count, / 127, within [2^-126, 2^126]; 1 where that is 0. Only an infinity goes beyond, and stays
+            one: it saturates, and 127 2^126 is infinite.
         zero_point: the integer that stands for 0, a number or an int32 tensor of one element; 0 with scale None.
         dtype: torch.int8 or torch.uint8; int8 with scale None.
 

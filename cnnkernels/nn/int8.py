@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import functional as F
 from ..activation import NEGATIVE_SLOPE, activate, checked_activation
 from ..backends import use_backend
-from ..int8_arguments import FLOATS, INTEGERS, SMALLEST_SCALE, checked_scale, checked_zero_point
+from ..int8_arguments import FLOATS, INTEGERS, checked_scale, checked_zero_point
 from .conv2d import Conv2dAct
 from .layer import KernelLayer
 
@@ -144,7 +144,6 @@ class Int8Layer(KernelLayer):
         with use_backend("reference"):  # weights may lie where the backend in force has no kernels
             if scale is None:
                 scale = F.quantize_per_channel(rows)[1]
-                scale = torch.where(scale < SMALLEST_SCALE, 1.0, scale)  # as good as zeros
             integers, _ = F.quantize_per_channel(rows, 0, scale)
         self.weight_scale.copy_(scale)
         self.weight.copy_(integers.view(weight.shape))

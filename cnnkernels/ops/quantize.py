@@ -1,9 +1,10 @@
 """The operators quantize, quantize_dynamic and dequantize.
 
-    q = clamp(rint(x (1 / scale)) + zero_point)      ties to even; NaN gives the zero point
+    q = clamp(rint(x (1 / scale)) + zero_point)      ties to even
     x = (q - zero_point) scale
 
-in fp32, each operation rounded by itself, fp64 narrowed to fp32 first. A scale holds for a tensor, for each channel
+in fp32, each operation rounded by itself, fp64 narrowed to fp32 first; a product that is NaN gives the zero point. A
+scale holds for a tensor, for each channel
 of one axis, or for each token, that is, for each row along the last axis. A tensor keeps its memory where that is dense
 (contiguous or channels_last), and in memory it is [outer, groups, inner] with a scale for each group.
 """
@@ -74,6 +75,14 @@ def _convert(
 # --- the reference
 
 
+def dynamic_scale(largest: Tensor) -> Tensor:
+    """The scales that make largest magnitudes 127, within [2^-126, 2^126], where they and their inverses are normal
+    numbers; 1 for 0. Only an infinity goes beyond."""
+    # by a tensor: a division by a number may be a multiplication by its reciprocal
+    scale = largest / torch.full_like(largest, 127.0)
+    return torch.where(largest == 0, 1.0, scale.clamp(2.0**-126, 2.0**126))
+
+
 def _reference_round(x: Tensor, output: Tensor, scale: Tensor, zero_point: int | Tensor) -> None:
     limits = torch.iinfo(output.dtype)
     steps = torch.round(x * (1 / scale)).nan_to_num(0.0, torch.inf, -torch.inf)
@@ -94,8 +103,7 @@ class Reference:
         x = input.float()
         if dynamic:
             magnitude = torch.where(x.isnan(), 0.0, x.abs()).amax((0, 2))
-            # by a tensor: a division by a number may be a multiplication by its reciprocal
-            scale.copy_(torch.where(magnitude == 0, 1.0, magnitude / torch.full_like(magnitude, 127.0)))
+            scale.copy_(dynamic_scale(magnitude))
         shift = _along_groups(zero_point, input.device, torch.int32)
         _reference_round(x, output, _along_groups(scale, input.device, torch.float32), shift)
 

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ops.quantize import dynamic_scale
+
 LOWEST, HIGHEST = -128, 127
-SYMMETRIC = 127
 # The reciprocal of a scale must be a number too.
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
@@ -43,9 +44,9 @@ def affine_code(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def symmetric_scale(weight: Tensor) -> Tensor:
-    """A scale for each filter of weight [K, ...]: max |w| / 127 in fp32, and 1 where all are 0; fp32 [K]."""
-    largest = weight.detach().float().flatten(1).abs().amax(1)
-    return torch.where(largest == 0, 1.0, largest / SYMMETRIC)
+    """A scale for each filter of weight [K, ...], as `functional.quantize_per_channel` finds it: max |w| / 127 in fp32,
+    at least 2^-126, and 1 where all are 0; fp32 [K]."""
+    return dynamic_scale(weight.detach().float().flatten(1).abs().amax(1))
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -67,8 +67,11 @@ CNN_DEVICE float value_of(T x) {
   return static_cast<float>(widen(x));
 }
 
-// The scale that makes a group's largest magnitude 127.
-CNN_DEVICE float dynamic_scale(float largest) { return largest == 0 ? 1.0f : __fdiv_rn(largest, 127.0f); }
+// The scale that makes a group's largest magnitude 127, as far as it and its inverse are normal numbers: only
+// an infinity, which saturates, goes beyond.
+CNN_DEVICE float dynamic_scale(float largest) {
+  return largest == 0 ? 1.0f : fminf(fmaxf(__fdiv_rn(largest, 127.0f), 0x1p-126f), 0x1p126f);
+}
 
 // One group's quantization to int8 (least = -128) or uint8 (least = 0).
 struct Quantizer {
