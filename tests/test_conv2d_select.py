@@ -143,7 +143,10 @@ def test_the_bias_workspace_is_small(machine: Machine, element: str) -> None:
 
 WORKLOADS = json.loads((Path(__file__).parent.parent / "benchmarks" / "workloads.json").read_text())["networks"]
 GPUS = ["a100", "h200", "rtx3090"]
-NO_CLUSTER = "a cluster shares stages whose 128 bytes are of one tap"
+SHORT_RUNS = {
+    "a cluster shares stages whose 128 bytes are of one tap",
+    "its stages hold 128 bytes of one tap, and with so few channels several taps share one",
+}
 
 
 def workload_cases(network: str) -> list[Conv2dCase]:
@@ -192,7 +195,7 @@ def test_every_layer_of_the_workloads(machine: Machine, network: str) -> None:
                 if found.wgmma:
                     assert gpu == "h200" and element == "bf16" and layout is Layout.NHWC
                     able = [c for c in found.wgmma if c.why_not is None]
-                    assert {c.why_not for c in found.wgmma} <= {None, NO_CLUSTER}
+                    assert {c.why_not for c in found.wgmma} <= {None, *SHORT_RUNS}
                     check_choice(able, found.wgmma[found.chosen_wgmma])
             assert direction != "backward_weight" or len(splits) == 1
 
@@ -241,7 +244,10 @@ def test_a_cluster_brings_its_columns_once(machine: Machine) -> None:
     odd = explain(machine, "forward", replace(case, n=1), Layout.NHWC, "bf16", "h200")  # 7 row tiles are 4 pairs
     assert {c.plan.tile_shape: c.cost.tiles for c in odd.wgmma}[128, 256, 1, 2] == 2 * 8
     narrow = explain(machine, "forward", replace(case, c=72), Layout.NHWC, "bf16", "h200").wgmma
-    assert [c.plan.tile_shape for c in narrow if c.why_not == NO_CLUSTER] == [(128, 256, 1, 2), (256, 128, 1, 2)]
+    assert [c.plan.tile_shape for c in narrow if (c.why_not or "").startswith("a cluster")] == [
+        (128, 256, 1, 2),
+        (256, 128, 1, 2),
+    ]
 
 
 def test_a_faster_machine_is_not_slower(machine: Machine) -> None:

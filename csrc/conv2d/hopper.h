@@ -6,15 +6,14 @@
 #include <optional>
 #include <string>
 
+#include "../common/hopper_walk.h"
 #include "conv2d.h"
 #include "phases.h"
 #include "select.h"
 
 namespace cnnkernels::conv2d::hopper {
 
-inline constexpr int kRowBytes = 128;   // of the reduction that a stage holds for each row and column
-inline constexpr int kCapability = 90;  // the only one whose binary has the kernel
-inline constexpr std::int64_t kProcessors = 132;  // of an H100 or H200
+using namespace ::cnnkernels::hopper;  // what every operator's kernel for Hopper has
 
 // The two sides of a direction: how many channels a group's result has, and how many are summed over.
 struct Channels {
@@ -25,48 +24,14 @@ inline Channels channels(Direction direction, const Conv2dGeometry& g) {
   return direction == Direction::backward_input ? Channels{c, k} : Channels{k, c};
 }
 
-// A stage's 128 bytes of the reduction are one run of channels of one tap; two or four shorter ones, each of
-// a tap of its own, where channels are few. So 16 channels fill a stage with four taps, not a quarter of it.
-inline constexpr int kSpans[] = {128, 64, 32};
-
-inline std::int64_t stages_of(std::int64_t taps, std::int64_t row_bytes, int span) {
-  return ceil_div(taps * ceil_div(row_bytes, span), kRowBytes / span);
-}
-
-// Bytes of a run: those that need the fewest stages, and that divide a group's channels where there are
-// several groups, so that no stage reaches into the next one's. 0: there are none. backward_weight sums over
-// pixels, and its runs are of the result.
+// Bytes of a run of a stage. backward_weight sums over pixels, and its runs are of the result.
 inline int span_of(Direction direction, const Problem& problem) {
   if (direction == Direction::backward_weight) return kRowBytes;
   const Conv2dGeometry& g = problem.geometry;
-  const std::int64_t row_bytes = channels(direction, g).of_sum * Element{problem.dtype, problem.tf32}.bytes();
-  int best = 0;
-  for (const int span : kSpans) {
-    if (g.groups > 1 && row_bytes % span != 0) continue;
-    if (best == 0 || stages_of(g.r * g.s, row_bytes, span) < stages_of(g.r * g.s, row_bytes, best))
-      best = span;
-  }
-  return best;
+  const std::int64_t bytes = Element{problem.dtype, problem.tf32}.bytes();
+  return span_for(channels(direction, g).of_sum * bytes, g.r * g.s, g.groups > 1);
 }
 
-// Is each window one pixel, and each pixel a window's? Then windows are rows of a plain matrix.
-inline bool pointwise(const Conv2dGeometry& g) {
-  return g.r == 1 && g.s == 1 && g.stride_h == 1 && g.stride_w == 1 && g.pad_h == 0 && g.pad_w == 0 &&
-         g.p == g.h && g.q == g.w;
-}
-
-// The places a window's first tap takes along one axis, from `lower` to `upper` past the last pixel, and the
-// farthest tap: what TMA's im2col mode is told in 8 bits each.
-struct Corners {
-  std::int64_t lower, upper, farthest;
-  bool fit() const {
-    return lower >= -128 && lower <= 127 && upper >= -128 && upper <= 127 && farthest <= 255;
-  }
-};
-inline Corners corners_of_input(std::int64_t size, std::int64_t taps, std::int64_t places,
-                                std::int64_t stride, std::int64_t pad, std::int64_t dilation) {
-  return {-pad, (places - 1) * stride + 1 - size - pad, (taps - 1) * dilation};
-}
 inline Corners corners_of_error(const PhaseAxis& phase, std::int64_t size) {
   const std::int64_t farthest = -phase.step * (phase.taps - 1), lower = phase.origin - farthest;
   return {lower, lower + phase.pixels - size, farthest};
@@ -74,10 +39,7 @@ inline Corners corners_of_error(const PhaseAxis& phase, std::int64_t size) {
 
 inline bool corners_fit(Direction direction, const Conv2dGeometry& g) {
   if (pointwise(g)) return true;
-  if (direction != Direction::backward_input) {
-    return corners_of_input(g.h, g.r, g.p, g.stride_h, g.pad_h, g.dilation_h).fit() &&
-           corners_of_input(g.w, g.s, g.q, g.stride_w, g.pad_w, g.dilation_w).fit();
-  }
+  if (direction != Direction::backward_input) return corners_of_rows(g).fit() && corners_of_columns(g).fit();
   const auto fit = [](std::int64_t size, std::int64_t taps, std::int64_t places, std::int64_t stride,
                       std::int64_t pad, std::int64_t dilation) {
     for (std::int64_t first = 0; first < std::min(stride, size); ++first) {
@@ -109,7 +71,7 @@ inline std::optional<std::string> cannot_serve(Direction direction, const Proble
            " output channels are not both multiples of 16 bytes";
   if (span_of(direction, problem) == 0)
     return "a stage would reach from a group's " + number(of_sum) + " channels into the next group's";
-  if (direction != Direction::backward_input && (g.stride_h > 8 || g.stride_w > 8))
+  if (direction != Direction::backward_input && (g.stride_h > kMostStride || g.stride_w > kMostStride))
     return "TMA takes strides up to 8, not " + number(std::max(g.stride_h, g.stride_w));
   if (!corners_fit(direction, g))
     return "padding or the filter's extent pass what TMA's im2col takes: 128 before and after the image, 255 "
@@ -120,10 +82,9 @@ inline std::optional<std::string> cannot_serve(Direction direction, const Proble
 
 // Why a tile cannot serve a problem that the engine can; null where it can.
 inline const char* cannot_serve(Direction direction, const Problem& problem, const Tile& tile) {
-  // With shorter runs the columns are few, and the kernel is not compiled for them.
-  if (tile.cluster > 1 && span_of(direction, problem) != kRowBytes)
-    return "a cluster shares stages whose 128 bytes are of one tap";
-  return nullptr;
+  if (tile.short_runs || span_of(direction, problem) == kRowBytes) return nullptr;
+  if (tile.cluster > 1) return "a cluster shares stages whose 128 bytes are of one tap";
+  return "its stages hold 128 bytes of one tap, and with so few channels several taps share one";
 }
 
 }  // namespace cnnkernels::conv2d::hopper

@@ -1,6 +1,8 @@
 // Geometry into tensor maps.
 #include "hopper_arguments.h"
 
+#include "../common/hopper_maps.h"
+
 namespace cnnkernels::conv2d::hopper {
 
 namespace {
@@ -14,50 +16,18 @@ MapElement map_element(const Problem& problem) {
 std::int64_t bytes_of(const Problem& problem) { return Element{problem.dtype, problem.tf32}.bytes(); }
 int row_elements(std::int64_t bytes) { return static_cast<int>(kRowBytes / bytes); }
 
-int narrow_size(std::int64_t value, const char* what) {
-  if (value >= std::int64_t(1) << 31) throw std::invalid_argument(std::string("conv2d: too many ") + what);
-  return static_cast<int>(value);
+Image image(const Problem& problem, const void* data, std::int64_t n, std::int64_t h, std::int64_t w,
+            std::int64_t c) {
+  return {map_element(problem), data, n, h, w, c, c * bytes_of(problem)};
 }
-
-// Columns of `pixels` windows, a run of `span` bytes of channels each, of an image [n][h][w][c].
-TensorMap window_map(const Problem& problem, const void* image, std::int64_t n, std::int64_t c,
-                     std::int64_t h, std::int64_t w, const Corners& rows, const Corners& columns,
-                     std::int64_t stride_h, std::int64_t stride_w, int span, int pixels) {
-  const std::int64_t e = bytes_of(problem);
-  const int width = static_cast<int>(span / e);
-  if (pointwise(problem.geometry)) {
-    return make_tensor_map(TileBox{.element = map_element(problem),
-                                   .address = image,
-                                   .rank = 2,
-                                   .size = {c, n * h * w},
-                                   .stride = {0, c * e},
-                                   .box = {width, pixels},
-                                   .swizzle = swizzle_of(span)});
-  }
-  return make_tensor_map(Im2colBox{.element = map_element(problem),
-                                   .address = image,
-                                   .rank = 4,
-                                   .size = {c, w, h, n},
-                                   .stride = {0, c * e, w * c * e, h * w * c * e},
-                                   .lower = {static_cast<int>(columns.lower), static_cast<int>(rows.lower)},
-                                   .upper = {static_cast<int>(columns.upper), static_cast<int>(rows.upper)},
-                                   .channels = width,
-                                   .pixels = pixels,
-                                   .step = {1, static_cast<int>(stride_w), static_cast<int>(stride_h), 1},
-                                   .swizzle = swizzle_of(span)});
-}
-
-// The filter [k][tap][c] by groups: a block ends where its group does.
-TensorMap filter_map(const Problem& problem, const void* weight, int channels, int filters, Swizzle swizzle) {
+Image input_image(const Problem& problem, const void* input) {
   const Conv2dGeometry& g = problem.geometry;
-  const std::int64_t e = bytes_of(problem), c = g.c / g.groups, k = g.k / g.groups, taps = g.r * g.s;
-  return make_tensor_map(TileBox{.element = map_element(problem),
-                                 .address = weight,
-                                 .rank = 4,
-                                 .size = {c, taps, k, g.groups},
-                                 .stride = {0, c * e, taps * c * e, k * taps * c * e},
-                                 .box = {channels, 1, filters, 1},
-                                 .swizzle = swizzle});
+  return image(problem, input, g.n, g.h, g.w, g.c);
+}
+TensorMap filters(const Problem& problem, const void* weight, int channels, int filters, Swizzle swizzle) {
+  const Conv2dGeometry& g = problem.geometry;
+  return filter_map(map_element(problem), g, weight, g.r * g.s * (g.c / g.groups) * bytes_of(problem),
+                    channels, filters, swizzle);
 }
 
 // An image [pixel][group][channel] in blocks of 64 pixels by 128 bytes.
@@ -76,53 +46,6 @@ MapElement stored_element(const Problem& problem) {
   return problem.dtype == DType::float32 ? MapElement::float32 : map_element(problem);
 }
 
-// Row tiles of an extent; those of the blocks of a cluster count as one, the last ones may lie outside.
-std::int32_t row_tiles(std::int64_t rows, const Tile& tile) {
-  return static_cast<std::int32_t>(ceil_div(rows, std::int64_t(tile.rows) * tile.cluster));
-}
-
-// Numbers the tiles of the first `phases` phases, each `slices` times: for every group (and part of the sum).
-template <class A>
-void number_tiles(A& a, const Tile& tile, std::int64_t slices, std::int64_t columns) {
-  std::int64_t tiles = 0;
-  a.column_tiles = static_cast<int>(ceil_div(columns, tile.columns));
-  a.band_tiles = FastDivide(std::int64_t(kBand) * a.column_tiles);
-  for (int i = 0; i < a.phases; ++i) {
-    Phase& phase = a.phase[i];
-    phase.first_tile = static_cast<int>(tiles);
-    const std::int64_t slice = std::int64_t(phase.row_tiles) * a.column_tiles;
-    phase.slice_tiles = FastDivide(narrow_size(slice, "tiles of output"));
-    tiles = narrow_size(tiles + slices * slice, "tiles of output");
-  }
-  a.tiles = static_cast<int>(tiles);
-}
-
-Phase pixels_of(std::int64_t n, std::int64_t h, std::int64_t w) {
-  Phase phase;
-  phase.pixels = static_cast<int>(n * h * w);
-  phase.width = FastDivide(w);
-  phase.height = FastDivide(h);
-  return phase;
-}
-
-// The windows of the input that forward and backward_weight walk over.
-Phase input_windows(const Conv2dGeometry& g) {
-  Phase phase = pixels_of(g.n, g.p, g.q);
-  phase.w = -static_cast<int>(g.pad_w);
-  phase.h = -static_cast<int>(g.pad_h);
-  const auto small = [](std::int64_t value) { return static_cast<std::int16_t>(value); };
-  phase.s = {small(g.s), 0, small(g.dilation_w), 0, 1};
-  phase.r = {small(g.r), 0, small(g.dilation_h), 0, 1};
-  return phase;
-}
-TensorMap input_map(const Problem& problem, const void* input, int span, int pixels) {
-  const Conv2dGeometry& g = problem.geometry;
-  return window_map(problem, input, g.n, g.c, g.h, g.w,
-                    corners_of_input(g.h, g.r, g.p, g.stride_h, g.pad_h, g.dilation_h),
-                    corners_of_input(g.w, g.s, g.q, g.stride_w, g.pad_w, g.dilation_w), g.stride_h,
-                    g.stride_w, span, pixels);
-}
-
 Taps taps_of(const PhaseAxis& axis) {
   const auto small = [](std::int64_t value) { return static_cast<std::int16_t>(value); };
   const std::int64_t farthest = -axis.step * (axis.taps - 1);
@@ -134,28 +57,21 @@ Taps taps_of(const PhaseAxis& axis) {
 ForwardArguments forward_arguments(const Problem& problem, const Tile& tile, const void* input,
                                    const void* weight, const Epilogue& epilogue, void* output) {
   const Conv2dGeometry& g = problem.geometry;
-  const std::int64_t e = bytes_of(problem), filters = g.k / g.groups, channels = g.c / g.groups;
+  const std::int64_t e = bytes_of(problem), columns = g.k / g.groups, channels = g.c / g.groups;
   const int span = span_of(Direction::forward, problem), run = static_cast<int>(span / e);
   ForwardArguments a;
-  a.windows[0] = input_map(problem, input, span, tile.rows);
-  a.other = filter_map(problem, weight, run, tile.columns / tile.cluster, swizzle_of(span));
-  a.result = pixel_map(problem, stored_element(problem), output, filters, g.n * g.p * g.q);
-  a.phase[0] = input_windows(g);
+  set_geometry(a, g);
+  a.windows[0] = input_map(input_image(problem, input), g, span, tile.rows);
+  a.other = filters(problem, weight, run, tile.columns / tile.cluster, swizzle_of(span));
+  a.result = pixel_map(problem, stored_element(problem), output, columns, g.n * g.p * g.q);
   a.phase[0].row_tiles = row_tiles(a.phase[0].pixels, tile);
-  a.columns = static_cast<int>(filters);
+  a.columns = static_cast<int>(columns);
   a.span = span;
   a.chunks = static_cast<int>(ceil_div(channels, run));
-  a.group_channels = static_cast<int>(channels);
-  a.groups = FastDivide(g.groups);
-  a.stride_w = static_cast<int>(g.stride_w);
-  a.stride_h = static_cast<int>(g.stride_h);
-  a.images = static_cast<int>(g.n);
-  a.filter_width = static_cast<int>(g.s);
-  a.pointwise = pointwise(g);
   a.epilogue = epilogue;
   a.data = output;
   a.spread.q = g.k;
-  number_tiles(a, tile, g.groups, filters);
+  number_tiles(a, tile, g.groups, columns);
   return a;
 }
 
@@ -163,7 +79,7 @@ std::vector<BackwardInputArguments> backward_input_arguments(const Problem& prob
                                                              const void* grad_output, const void* weight,
                                                              void* grad_input) {
   const Conv2dGeometry& g = problem.geometry;
-  const std::int64_t e = bytes_of(problem), filters = g.k / g.groups, channels = g.c / g.groups;
+  const std::int64_t e = bytes_of(problem), sums = g.k / g.groups, channels = g.c / g.groups;
   struct Axes {
     PhaseAxis h, w;
     std::int64_t taps() const { return h.taps * w.taps; }
@@ -180,11 +96,11 @@ std::vector<BackwardInputArguments> backward_input_arguments(const Problem& prob
 
   const int span = span_of(Direction::backward_input, problem), run = static_cast<int>(span / e);
   BackwardInputArguments a;
-  a.other = filter_map(problem, weight, kBlock, run, kSwizzle);
+  a.other = filters(problem, weight, kBlock, run, kSwizzle);
   a.columns = static_cast<int>(channels);
   a.span = span;
-  a.chunks = static_cast<int>(ceil_div(filters, run));
-  a.group_channels = static_cast<int>(filters);
+  a.chunks = static_cast<int>(ceil_div(sums, run));
+  a.group_channels = static_cast<int>(sums);
   a.groups = FastDivide(g.groups);
   a.images = static_cast<int>(g.n);
   a.filter_width = static_cast<int>(g.s);
@@ -211,8 +127,8 @@ std::vector<BackwardInputArguments> backward_input_arguments(const Problem& prob
       const Corners rows = corners_of_error(h, g.p), columns = corners_of_error(w, g.q);
       phase.h = static_cast<int>(rows.lower);
       phase.w = static_cast<int>(columns.lower);
-      a.windows[i] =
-          window_map(problem, grad_output, g.n, g.k, g.p, g.q, rows, columns, 1, 1, span, tile.rows);
+      a.windows[i] = window_map(image(problem, grad_output, g.n, g.p, g.q, g.k), a.pointwise, rows, columns,
+                                1, 1, span, tile.rows);
     }
     number_tiles(a, tile, g.groups, channels);
     launches.push_back(a);
@@ -227,7 +143,8 @@ BackwardWeightArguments backward_weight_arguments(const Problem& problem, const 
   const MapElement element = parts > 1 ? MapElement::float32 : stored_element(problem);
   const std::int64_t e = element_bytes(element);
   BackwardWeightArguments a;
-  a.windows[0] = input_map(problem, input, kRowBytes, kBlock);
+  set_geometry(a, g);
+  a.windows[0] = input_map(input_image(problem, input), g, kRowBytes, kBlock);
   a.other = pixel_map(problem, map_element(problem), grad_output, filters, g.n * g.p * g.q);
   a.result =
       make_tensor_map(TileBox{.element = element,
@@ -238,7 +155,6 @@ BackwardWeightArguments backward_weight_arguments(const Problem& problem, const 
                                          g.groups * filters * taps * channels * e},
                               .box = {row_elements(e), 1, kBlock, 1, 1},
                               .swizzle = kSwizzle});
-  a.phase[0] = input_windows(g);
   a.phase[0].row_tiles = row_tiles(filters, tile);
   a.rows = static_cast<int>(filters);
   a.columns = static_cast<int>(channels);
@@ -246,13 +162,6 @@ BackwardWeightArguments backward_weight_arguments(const Problem& problem, const 
   a.steps = static_cast<int>(ceil_div(a.phase[0].pixels, kBlock));
   a.in_parts = parts > 1;
   a.steps_per_part = static_cast<int>(ceil_div(a.steps, parts));
-  a.group_channels = static_cast<int>(channels);
-  a.groups = FastDivide(g.groups);
-  a.stride_w = static_cast<int>(g.stride_w);
-  a.stride_h = static_cast<int>(g.stride_h);
-  a.images = static_cast<int>(g.n);
-  a.filter_width = static_cast<int>(g.s);
-  a.pointwise = pointwise(g);
   number_tiles(a, tile, g.groups * parts, taps * a.chunks * kBlock);
   return a;
 }

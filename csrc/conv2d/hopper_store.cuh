@@ -9,7 +9,7 @@
 #include "../ptx/ldmatrix.cuh"
 #include "../ptx/tma.cuh"
 #include "epilogue.cuh"
-#include "hopper_multiply.cuh"
+#include "hopper_config.cuh"
 
 namespace cnnkernels::conv2d::hopper {
 

@@ -3,16 +3,7 @@
 
 #include "hopper_config.cuh"
 
-namespace cnnkernels::conv2d::hopper {
-
-template <class C>
-CNN_DEVICE int first_row_of(int consumer) {
-  return C::kDown > 1 ? consumer * C::kM * kBlock : 0;
-}
-template <class C>
-CNN_DEVICE int first_column_of(int consumer) {
-  return C::kAcross > 1 ? consumer * C::kN : 0;
-}
+namespace cnnkernels::hopper {
 
 // The operand from its row (or column) `first`, a multiple of 64, on: one run of the reduction of all of the
 // tile's `Extent` rows. Along the reduction a row has kSpan bytes; across it, blocks of 64 rows hold 128
@@ -31,8 +22,8 @@ CNN_DEVICE constexpr int instruction_offset(int i) {
   return run * Extent * C::kSpan + (kMajor == Major::k ? within : within / 2 * kRowBytes);
 }
 
-// sums += A * B of one stage, issued only.
-template <class C>
+// sums += A * B of one stage, issued only. In: of C, or uint8 where that is int8.
+template <class C, class In>
 CNN_DEVICE void multiply(typename C::Sums& sums, const unsigned char* stage, int consumer) {
   const std::uint64_t b = operand<C, C::kMajorB>(stage + C::kBytesA, first_column_of<C>(consumer));
   std::uint64_t a[C::kM];
@@ -43,11 +34,11 @@ CNN_DEVICE void multiply(typename C::Sums& sums, const unsigned char* stage, int
   for (int i = 0; i < kRowBytes / 32; ++i) {
 #pragma unroll
     for (int m = 0; m < C::kM; ++m) {
-      wgmma<typename C::In, C::kN, C::kMajorA, C::kMajorB>(
+      wgmma<In, C::kN, C::kMajorA, C::kMajorB>(
           sums[m], wgmma_advance(a[m], instruction_offset<C, C::kMajorA, C::kRows>(i)),
           wgmma_advance(b, instruction_offset<C, C::kMajorB, C::kColumns>(i)), true);
     }
   }
 }
 
-}  // namespace cnnkernels::conv2d::hopper
+}  // namespace cnnkernels::hopper
