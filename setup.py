@@ -35,85 +35,73 @@ def find_nvcc() -> str | None:
     return os.environ.get("NVCC") or shutil.which("nvcc") or shutil.which(f"{CUDA_HOME}/bin/nvcc")
 
 
-def host_flags() -> list[str]:
+def host_flags(cxx: str) -> list[str]:
     level = ["-Og", "-g"] if os.environ.get("CNNKERNELS_DEBUG") == "1" else ["-O2", "-g1"]
     flags = ["-std=c++20", *level, "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
+    flags.append("-Wno-unknown-pragmas")
+    if not SANITIZE and ("g++" in cxx or cxx == "c++"):
+        flags.append("-ftrivial-auto-var-init=pattern")  # an unset accumulator is seen
     if sys.platform == "linux":
-        flags += ["-fno-gnu-unique"]  # both modules define the same inline statics; they must not be merged
+        flags.append("-fno-gnu-unique")  # both modules define the same inline statics; they must not be merged
         cpu = Path("/proc/cpuinfo").read_text()
         flags += ["-march=x86-64-v3"] * all(f" {feature}" in cpu for feature in ("avx2", "fma", "f16c", "bmi2"))
-    return flags
+    includes = [sysconfig.get_path("include"), pybind11.get_include(), "csrc"]
+    return flags + [f"-I{path}" for path in includes]
 
 
 def gencode(source: Path) -> list[str]:
-    """What to compile a source for: every architecture by itself where it asks for one, else all out of one PTX."""
+    """What to compile a source for: sm_90a where it asks for that, and all else out of the oldest PTX."""
     real, virtual = [a for a in ARCHS if "+" not in a], [a.removesuffix("+PTX") for a in ARCHS if "+" in a]
     plain = list(dict.fromkeys(a.rstrip("af") for a in real))
-    oldest = min(plain + virtual, key=int)
-    if "tests" in source.parts or str(source) in NEWER:
-        passes = [(a, f"sm_{a}") for a in real] + [(a, f"compute_{a}") for a in virtual]
+    if str(source) in NEWER:
+        passes = {a: [f"sm_{a}"] * (a in plain) + [f"compute_{a}"] * (a in virtual) for a in plain + virtual}
     else:
-        special = [a for a in real if a not in plain] if source.name.startswith("hopper") else []
-        covered = {a.rstrip("af") for a in special}
-        codes = [f"sm_{a}" for a in plain if a not in covered] + [f"compute_{oldest}"] * bool(virtual)
-        passes = [(a, f"sm_{a}") for a in special] + [(oldest, ",".join(codes))] * bool(codes)
-    return [f"-gencode=arch=compute_{arch},code=[{code}]" for arch, code in passes]
+        asks = source.name.startswith("hopper") or "tests" in source.parts
+        passes = {a: [f"sm_{a}"] for a in real if asks and a not in plain}
+        oldest, covered = min(plain + virtual, key=int), {a.rstrip("af") for a in passes}
+        passes[oldest] = [f"sm_{a}" for a in plain if a not in covered] + [f"compute_{oldest}"] * bool(virtual)
+    return [f"-gencode=arch=compute_{arch},code=[{','.join(codes)}]" for arch, codes in passes.items() if codes]
 
 
 def built_for(cuda: bool) -> str:
     """What `cnnkernels info` says a module was compiled for."""
-    flags = gencode(Path("hopper")) if cuda else [flag for flag in host_flags() if "-march" in flag]
+    flags = gencode(Path("hopper")) if cuda else [flag for flag in host_flags("") if "-march" in flag]
     return ", ".join(flag.rpartition("=")[2].strip("[]").replace(",", ", ") for flag in flags) or os.uname().machine
 
 
 def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
-    """One rule a compiler, one edge a source, one link a module. Operators' bindings are compiled once for both."""
+    """One edge a source, one link a module; csrc/rules.ninja has the rules."""
     cxx = os.environ.get("CXX", "c++")
-    includes = shlex.join([f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}", "-Icsrc"])
-    interpreter = ["-DCNN_INTERPRETER=1", "-Wno-unknown-pragmas", "-fstack-clash-protection"]
+    interpreter = ["-DCNN_INTERPRETER=1", "-fstack-clash-protection"]
     if SANITIZE:
         interpreter += [f"-DCNN_{SANITIZE[0].upper()}SAN=1", "-fno-omit-frame-pointer"]
-    elif "g++" in cxx or cxx == "c++":
-        interpreter.append("-ftrivial-auto-var-init=pattern")  # an unset accumulator is seen
-    depends = ["  depfile = $out.d", "  deps = gcc"]
     lines = [
         f"builddir = {build}",  # where ninja keeps its log
-        f"host = {shlex.join(host_flags())} {includes}",
+        f"cxx = {cxx}",
+        f"nvcc = {nvcc}",
+        f"host = {shlex.join(host_flags(cxx))}",
         f"interpreter = {shlex.join(interpreter)}",
         f"sanitize = {f'-fsanitize={SANITIZE}' if SANITIZE else ''}",  # kernels, not the machine that runs them
-        "device = -std=c++20 -O3 -lineinfo -Xptxas -v -Xfatbin=-compress-all -Xcompiler -fPIC,-fvisibility=hidden",
-        "rule host",
-        f"  command = {cxx} $host $flags -MD -MF $out.d -x c++ -c $in -o $out",
-        *depends,
-        "  description = host $in",
-        "rule nvcc",
-        # what ptxas said (registers, spills, serialised wgmma) stays beside the object: benchmarks/audit.py reads it
-        f"  command = {nvcc} $device $flags -MD -MF $out.d -c $in -o $out > $out.log 2>&1 || (cat $out.log; exit 1)",
-        *depends,
-        "  description = nvcc $in",
-        "rule link",
-        f"  command = {cxx} -shared $in -o $out -static-libgcc -pthread $sanitize $libs",
-        "  description = link $out",
+        "include csrc/rules.ninja",
     ]
 
     def module(name: str, sources: list[Path], cuda: bool) -> None:
-        objects = []
-        named = [f"-DCNN_MODULE={name}", f'-DCNN_BUILT_FOR="{built_for(cuda)}"']
+        own, objects = "cuda" if cuda else "interpreter", []
         for path in (source.relative_to(ROOT) for source in sources):
-            device = cuda and path.suffix == ".cu"
-            face, shared = path.parent.name == "csrc" and path.suffix == ".cpp", path.name == operators.name
-            tag = name if face else "shared" if shared else "cuda" if cuda else "interpreter"
+            rule, tag, flags = "host", "shared", "-O1"  # no kernels: once for both modules, less optimized
+            if path.suffix == ".cu" and cuda:
+                rule, tag, flags = "nvcc", own, shlex.join(["-Icsrc", *gencode(path)])
+            elif path.suffix == ".cu":
+                tag, flags = own, "$interpreter $sanitize"
+            elif "interpreter" in path.parts:
+                tag, flags = own, "$interpreter"
+            elif path.name == "bindings.cpp":
+                tag, named = name, [f"-DCNN_MODULE={name}", f'-DCNN_BUILT_FOR="{built_for(cuda)}"']
+                flags = shlex.join(["-O1", *named]) + " $interpreter" * (not cuda)
             objects.append(target := str(build / tag / f"{path}.o"))
-            if target in seen:
-                continue
-            seen.add(target)
-            lines.append(f"build {target}: {'nvcc' if device else 'host'} {path}")
-            flags = shlex.join(["-Icsrc", *gencode(path)] if device else named)
-            if tag in ("shared", name):
-                flags += " -O1"  # they only pass numbers on, and take a quarter less
-            if not cuda and tag != "shared":
-                flags += " $interpreter" + ("" if "interpreter" in path.parts else " $sanitize")
-            lines.append(f"  flags = {flags}")
+            if target not in seen:
+                seen.add(target)
+                lines.append(f"build {target}: {rule} {path}\n  flags = {flags}")
         lines.append(f"build {out / name}{sysconfig.get_config_var('EXT_SUFFIX')}: link {' '.join(objects)}")
         if cuda:
             libs = Path(shutil.which(nvcc.split()[-1])).resolve().parent.parent / "lib64"
@@ -134,8 +122,7 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
         keep = [p for p in csrc if not (cuda and "interpreter" in p.parts)]
         module(base, keep, cuda)
         if TESTS and tests:
-            shared = [p for p in keep if p.suffix == ".cpp" and p.name != "bindings.cpp" and p != operators]
-            module(f"{base}_tests", tests + shared, cuda)
+            module(f"{base}_tests", tests + [p for p in keep if p.parent.name in ("common", "interpreter")], cuda)
     return "\n".join(lines) + "\n"
 
 

@@ -1,5 +1,6 @@
 // The words a kernel source is written in. nvcc maps them to CUDA, the host compiler to the interpreter,
-// so one source runs on a GPU and on a CPU.
+// so one source runs on a GPU and on a CPU. A source without kernels (.cpp) is compiled once for both, and
+// meets them in headers that it shares with kernels: they are plain functions to it.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +10,7 @@
 
 #include "../interpreter/vocabulary.h"
 
-#else
+#elif defined(__CUDACC__)
 
 #include <cuda_runtime.h>
 
@@ -21,5 +22,12 @@
 #define CNN_DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 // Static shared memory: CNN_SHARED(float, tile, [32][33]).
 #define CNN_SHARED(type, name, extents) __shared__ type name extents
+
+#else
+
+#include "../interpreter/arithmetic.h"
+
+#define CNN_DEVICE inline
+#define CNN_HOST_DEVICE inline
 
 #endif

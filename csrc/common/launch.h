@@ -2,9 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
-#include <string>
-#include <utility>
 
 #include "device.h"
 
@@ -30,36 +27,16 @@ void launch(void (*kernel)(P...), const Launch& how, A... arguments) {
 
 #else
 
-inline void check(cudaError_t status, const char* doing) {
-  if (status != cudaSuccess) {
-    cudaGetLastError();  // a launch error is not sticky: leave none behind for the next caller
-    throw std::runtime_error(std::string(doing) + ": " + cudaGetErrorString(status));
-  }
-}
+// Starts a kernel whose parameters lie at `parameters`.
+void start(const void* kernel, const Launch& how, void** parameters);
 
 template <class... P, class... A>
 void launch(void (*kernel)(P...), const Launch& how, A... arguments) {
-  constexpr std::size_t kWithoutAsking = 48 * 1024;
-  if (how.shared_bytes > kWithoutAsking) {
-    check(
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(how.shared_bytes)),
-        "raising a kernel's shared memory limit");
-  }
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = how.cluster.x;
-  cluster.val.clusterDim.y = how.cluster.y;
-  cluster.val.clusterDim.z = how.cluster.z;
-
-  cudaLaunchConfig_t config{};
-  config.gridDim = how.grid;
-  config.blockDim = how.block;
-  config.dynamicSmemBytes = how.shared_bytes;
-  config.stream = reinterpret_cast<cudaStream_t>(how.stream);
-  config.attrs = &cluster;
-  config.numAttrs = how.cluster.x * how.cluster.y * how.cluster.z > 1 ? 1 : 0;
-  check(cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...), "launching a kernel");
+  const auto with = [&](P... converted) {
+    void* parameters[] = {&converted..., nullptr};
+    start(reinterpret_cast<const void*>(kernel), how, parameters);
+  };
+  with(static_cast<P>(arguments)...);
 }
 
 #endif

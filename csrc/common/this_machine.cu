@@ -1,8 +1,9 @@
-// The GPU a launch goes to, looked up once a device.
+// The GPU a launch goes to, looked up once a device, and the launch.
 #include "launch.h"
 #include "machine.h"
 
 #include <mutex>
+#include <stdexcept>
 
 namespace cnnkernels {
 
@@ -13,9 +14,23 @@ Machine machine = kMachines[0];
 }  // namespace
 
 const Machine& this_machine() { return machine; }
+bool is_interpreter() { return true; }
 void stand_for(const Machine& other) { machine = other; }
 
 #else
+
+namespace {
+
+void check(cudaError_t status, const char* doing) {
+  if (status != cudaSuccess) {
+    cudaGetLastError();  // a launch error is not sticky: leave none behind for the next caller
+    throw std::runtime_error(std::string(doing) + ": " + cudaGetErrorString(status));
+  }
+}
+
+}  // namespace
+
+bool is_interpreter() { return false; }
 
 const Machine& this_machine() {
   constexpr int kMostDevices = 64;
@@ -31,6 +46,29 @@ const Machine& this_machine() {
                                     properties.multiProcessorCount);
   });
   return machines[device];
+}
+
+void start(const void* kernel, const Launch& how, void** parameters) {
+  constexpr std::size_t kWithoutAsking = 48 * 1024;
+  if (how.shared_bytes > kWithoutAsking) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(how.shared_bytes)),
+          "raising a kernel's shared memory limit");
+  }
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = how.cluster.x;
+  cluster.val.clusterDim.y = how.cluster.y;
+  cluster.val.clusterDim.z = how.cluster.z;
+
+  cudaLaunchConfig_t config{};
+  config.gridDim = how.grid;
+  config.blockDim = how.block;
+  config.dynamicSmemBytes = how.shared_bytes;
+  config.stream = reinterpret_cast<cudaStream_t>(how.stream);
+  config.attrs = &cluster;
+  config.numAttrs = how.cluster.x * how.cluster.y * how.cluster.z > 1 ? 1 : 0;
+  check(cudaLaunchKernelExC(&config, kernel, parameters), "launching a kernel");
 }
 
 #endif

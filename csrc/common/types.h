@@ -1,10 +1,9 @@
 // Element types: 16-bit floats as storage, and what each type is computed in.
 #pragma once
 
-#include <stdexcept>
-
 #include "../ptx/convert.cuh"
 #include "device.h"
+#include "errors.h"
 
 namespace cnnkernels {
 
@@ -75,7 +74,7 @@ auto dispatch_floating(DType dtype, Body&& body) {
     case DType::bfloat16:
       return body(bfloat16{});
     default:
-      throw std::invalid_argument("expected float64, float32, float16 or bfloat16");
+      throw_invalid_argument("expected float64, float32, float16 or bfloat16");
   }
 }
 

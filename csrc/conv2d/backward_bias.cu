@@ -1,6 +1,7 @@
 // db[k] = the error summed over the batch and all pixels, in two passes of fixed order: each block sums a
 // part of the pixels, then the parts are added one after another.
-#include "../common/add_parts.cuh"
+#include "../common/add_parts.h"
+#include "../common/launch.h"
 #include "conv2d.h"
 #include "select.h"
 #include "views.h"
@@ -81,8 +82,8 @@ void backward_bias(const Problem& problem, const void* grad_output, void* grad_b
     } else {
       sum(sum_pixels<T, 1>, 1);
     }
-    launch_add_parts<T>(workspace, grad_bias, g.k, static_cast<int>(parts), stream);
   });
+  add_parts(problem.dtype, workspace, grad_bias, g.k, static_cast<int>(parts), stream);
 }
 
 }  // namespace cnnkernels::conv2d

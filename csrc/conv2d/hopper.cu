@@ -1,7 +1,8 @@
 // The three directions on Hopper's kernel, and when it serves.
-#include "hopper_launch.h"
+#include "hopper_directions.h"
 
-#include "../common/add_parts.cuh"
+#include "../common/add_parts.h"
+#include "hopper_launch.h"
 #include "hopper_select.h"
 #include "../ptx/mma.cuh"
 
@@ -74,16 +75,13 @@ void backward_weight(const Problem& problem, const Plan& plan, const void* grad_
   void* result = plan.splits > 1 ? workspace : grad_weight;
   const BackwardWeightArguments a =
       backward_weight_arguments(problem, tile_of(plan), plan.splits, grad_output, input, result);
-  const auto run = [&](auto zero) {
-    using T = decltype(zero);
-    launch_backward_weight<T>(a, plan, stream);
-    if (plan.splits > 1)
-      launch_add_parts<T>(workspace, grad_weight, g.k * (g.c / g.groups) * g.r * g.s, plan.splits, stream);
-  };
   if (problem.dtype == DType::float16)
-    run(float16{});
+    launch_backward_weight<float16>(a, plan, stream);
   else
-    run(bfloat16{});
+    launch_backward_weight<bfloat16>(a, plan, stream);
+  if (plan.splits > 1) {
+    add_parts(problem.dtype, workspace, grad_weight, g.k * (g.c / g.groups) * g.r * g.s, plan.splits, stream);
+  }
 }
 
 }  // namespace cnnkernels::conv2d::hopper

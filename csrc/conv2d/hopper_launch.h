@@ -1,8 +1,5 @@
-// Runs a direction of a problem on Hopper's kernel. One source file an element type and direction holds its
-// kernels.
+// Starts Hopper's kernel. One source file an element type holds those of all directions.
 #pragma once
-
-#include <optional>
 
 #include "hopper_arguments.h"
 
@@ -15,19 +12,5 @@ template <class In>
 void launch_backward_input(const BackwardInputArguments& a, const Plan& plan, std::uintptr_t stream);
 template <class In>
 void launch_backward_weight(const BackwardWeightArguments& a, const Plan& plan, std::uintptr_t stream);
-
-// The plan by which this kernel serves, if it is to: because `asked` names it, or nothing was asked for, the
-// current device is a Hopper and it can. Pointers are those of the problem's tensors.
-// std::invalid_argument where it was asked for and cannot serve.
-std::optional<Plan> plan_for(Direction direction, const Problem& problem, const Plan* asked,
-                             std::initializer_list<const void*> pointers = {});
-
-void forward(const Problem& problem, const Plan& plan, const void* input, const void* weight,
-             const Epilogue& epilogue, void* output, std::uintptr_t stream);
-void backward_input(const Problem& problem, const Plan& plan, const void* grad_output, const void* weight,
-                    void* grad_input, std::uintptr_t stream);
-// workspace: plan.splits times the filter in fp32, where there is more than one.
-void backward_weight(const Problem& problem, const Plan& plan, const void* grad_output, const void* input,
-                     void* grad_weight, void* workspace, std::uintptr_t stream);
 
 }  // namespace cnnkernels::conv2d::hopper

@@ -1,8 +1,11 @@
 // Starts the implicit GEMM of a problem as a plan says. One source file an element type holds its kernels.
 #pragma once
 
-#include "../ptx/mma.cuh"
 #include "select.h"
+
+namespace cnnkernels {
+struct tf32;  // ptx/mma.cuh
+}
 
 namespace cnnkernels::conv2d {
 

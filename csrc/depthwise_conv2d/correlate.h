@@ -64,7 +64,7 @@ template <class T>
 void launch_slab(Correlation correlation, const Plan& plan, const CorrelationPointers& pointers,
                  std::uintptr_t stream);
 
-// forward.cu and backward_input.cu.
+// forward.cpp and backward_input.cpp.
 Correlation forward_correlation(const Problem& problem, bool along_row);
 Correlation backward_input_correlation(const Problem& problem, bool along_row);
 

@@ -174,10 +174,8 @@ inline void validate(const Plan& plan, const Problem& problem, const Tensors& at
         std::to_string(plan.patch_columns));
   if (!has_kernel(plan.tile, plan.reader, problem, plan.wgmma))
     refuse(plan, "this element type has no such kernel");
-#if !defined(CNN_INTERPRETER)  // which runs every kernel, whatever GPU it selects for
-  if (plan.wgmma && machine.architecture != kWgmmaCapability)
+  if (plan.wgmma && machine.architecture != kWgmmaCapability && !is_interpreter())
     refuse(plan, "wgmma is of compute capability 9.0 alone");
-#endif
   if (plan.keeps && !can_keep(plan.tile, problem, machine, plan.wgmma))
     refuse(plan, "shared memory does not hold the intermediate of so many channels");
   if (!can_read(plan.reader, problem, at)) refuse(plan, "the input is not made for that reader");

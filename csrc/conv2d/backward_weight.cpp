@@ -2,9 +2,9 @@
 // the reduction runs over every output pixel of the batch. That is long where the output is small, so it is
 // cut into parts, each summed by blocks of its own; the parts' sums are added in order, so the bits never
 // change.
-#include "../common/add_parts.cuh"
+#include "../common/add_parts.h"
 #include "directions.h"
-#include "hopper_launch.h"
+#include "hopper_directions.h"
 #include "views.h"
 
 namespace cnnkernels::conv2d {
@@ -61,9 +61,7 @@ void backward_weight(const Problem& problem, const void* grad_output, const void
   const Plan plan = decide(Direction::backward_weight, problem, gemm, asked);
   if (plan.splits == 1) return launch_gemm(element_of(problem), gemm, plan, nullptr, stream);
   launch_gemm(element_of(problem), gemm, plan, workspace, stream);
-  dispatch_floating(problem.dtype, [&](auto zero) {
-    launch_add_parts<decltype(zero)>(workspace, grad_weight, weights(problem), plan.splits, stream);
-  });
+  add_parts(problem.dtype, workspace, grad_weight, weights(problem), plan.splits, stream);
 }
 
 }  // namespace cnnkernels::conv2d

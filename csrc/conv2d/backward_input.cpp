@@ -5,7 +5,7 @@
 // without taps has a reduction of length 0 and writes zeros.
 #include "conv2d.h"
 #include "directions.h"
-#include "hopper_launch.h"
+#include "hopper_directions.h"
 #include "phases.h"
 #include "views.h"
 

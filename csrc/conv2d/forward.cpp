@@ -1,7 +1,7 @@
 // y = w * x: rows are output pixels, columns output channels, the reduction runs over channels and taps.
 #include "conv2d.h"
 #include "directions.h"
-#include "hopper_launch.h"
+#include "hopper_directions.h"
 #include "views.h"
 
 namespace cnnkernels::conv2d {

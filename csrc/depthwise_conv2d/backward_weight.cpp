@@ -1,5 +1,5 @@
 // dw = the input correlated with the error: blocks sum parts of it, then the parts are added in order.
-#include "../common/add_parts.cuh"
+#include "../common/add_parts.h"
 #include "select.h"
 
 namespace cnnkernels::depthwise_conv2d {
@@ -50,8 +50,8 @@ void backward_weight(const Problem& problem, const void* grad_output, const void
       launch_weight_gradient<T>(gradient, plan, pointers, stream);
     };
     sum();
-    launch_add_parts<T>(workspace, grad_weight, g.k * g.r * g.s, plan.splits, stream);
   });
+  add_parts(problem.dtype, workspace, grad_weight, g.k * g.r * g.s, plan.splits, stream);
 }
 
 }  // namespace cnnkernels::depthwise_conv2d

@@ -1,5 +1,5 @@
 // The backward pass on the host: how pixels are divided into parts, the kernel, and the sum of the parts.
-#include "../common/add_parts.cuh"
+#include "../common/add_parts.h"
 #include "backward_launchers.h"
 #include "make_pair.h"
 
@@ -87,13 +87,12 @@ void backward(const Problem& problem, const BackwardTensors& tensors, std::uintp
   errors.output_vectors = problem.layout == Layout::nhwc && problem.filters % chunk_of(problem) == 0 &&
                           aligned(tensors.grad_output);
   dispatch_floating(problem.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    launch_backward<T>(pair, errors, reader, blocks, stream);
-    if (of_pointwise) {
-      launch_add_parts<T>(tensors.workspace, tensors.grad_pointwise, problem.filters * problem.geometry.k,
-                          static_cast<int>(shape.parts), stream);
-    }
+    launch_backward<decltype(zero)>(pair, errors, reader, blocks, stream);
   });
+  if (of_pointwise) {
+    add_parts(problem.dtype, tensors.workspace, tensors.grad_pointwise, problem.filters * problem.geometry.k,
+              static_cast<int>(shape.parts), stream);
+  }
 }
 
 }  // namespace cnnkernels::depthwise_separable_conv2d

@@ -1,6 +1,6 @@
 // What selection would do for a problem, step by step, for whoever asks: nothing is launched.
 #include "directions.h"
-#include "hopper_launch.h"
+#include "hopper_directions.h"
 #include "hopper_select.h"
 #include "selection.h"
 
