@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "../common/hopper_walk.h"
+#include "../common/hopper_limits.h"
 #include "conv2d.h"
 #include "phases.h"
 #include "select.h"

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "../common/hopper_walk.h"
 #include "hopper.h"
 
 namespace cnnkernels::conv2d::hopper {
