@@ -1,4 +1,4 @@
-"""replace_layers(fuse=True): which chains it finds in models as they are written, what it computes, why it refuses."""
+"""replace_layers(fuse=True): which chains it finds in models as they are written, and what it computes."""
 
 from __future__ import annotations
 
@@ -7,111 +7,24 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torch.nn.functional as F
+from fusion_models import (
+    ConvNeXtBlock,
+    MBConv,
+    Untraceable,
+    chain,
+    conv_norm,
+    fused,
+    image,
+    mobilenet_v1,
+    mobilenet_v2,
+    trained,
+)
 from torch import Tensor, nn
 
 import cnnkernels
 from cnnkernels import use_backend
-from cnnkernels.convert import Replacement
 from cnnkernels.fusion import FusedConv2dForInference, FusedForInference
 from cnnkernels.testing.numerics import UNIT_ROUNDOFF
-
-
-def conv_norm(c: int, k: int, size: int = 3, stride: int = 1, groups: int = 1, act: type | None = nn.ReLU6):
-    layers = [nn.Conv2d(c, k, size, stride, size // 2, groups=groups, bias=False), nn.BatchNorm2d(k)]
-    return nn.Sequential(*layers, *([act(inplace=True)] if act else []))
-
-
-class InvertedResidual(nn.Module):
-    """MobileNetV2's block."""
-
-    def __init__(self, c: int, k: int, stride: int, expand: int) -> None:
-        super().__init__()
-        self.skips = stride == 1 and c == k
-        hidden = c * expand
-        first = [conv_norm(c, hidden, 1)] if expand > 1 else []
-        self.conv = nn.Sequential(
-            *first, conv_norm(hidden, hidden, 3, stride, hidden), nn.Conv2d(hidden, k, 1, bias=False), nn.BatchNorm2d(k)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.skips else self.conv(x)
-
-
-class SqueezeExcite(nn.Module):
-    def __init__(self, c: int) -> None:
-        super().__init__()
-        self.reduce, self.expand = nn.Conv2d(c, 4, 1), nn.Conv2d(4, c, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.expand(F.silu(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()
-
-
-class MBConv(nn.Module):
-    """EfficientNet's block, with or without squeeze-excite between the pair."""
-
-    def __init__(self, c: int, k: int, squeeze: bool) -> None:
-        super().__init__()
-        self.conv_dw, self.bn1, self.act1 = nn.Conv2d(c, c, 5, padding=2, groups=c), nn.BatchNorm2d(c), nn.SiLU()
-        self.se = SqueezeExcite(c) if squeeze else nn.Identity()
-        self.conv_pw, self.bn2 = nn.Conv2d(c, k, 1), nn.BatchNorm2d(k)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.act1(self.bn1(self.conv_dw(x)))
-        if isinstance(self.se, SqueezeExcite):
-            x = self.se(x)
-        return self.bn2(self.conv_pw(x))
-
-
-class ConvNeXtBlock(nn.Module):
-    def __init__(self, c: int) -> None:
-        super().__init__()
-        self.dwconv, self.norm = nn.Conv2d(c, c, 7, padding=3, groups=c), nn.LayerNorm(c)
-        self.pwconv = nn.Linear(c, c)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.pwconv(self.norm(self.dwconv(x).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
-
-
-def mobilenet_v1() -> nn.Sequential:
-    pairs = [
-        nn.Sequential(conv_norm(c, c, 3, stride, c, nn.ReLU), conv_norm(c, k, 1, act=nn.ReLU))
-        for c, k, stride in ((8, 16, 1), (16, 24, 2))
-    ]
-    return nn.Sequential(
-        conv_norm(3, 8, 3, 2, act=nn.ReLU), *pairs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 5)
-    )
-
-
-def mobilenet_v2() -> nn.Sequential:
-    blocks = [InvertedResidual(8, 8, 1, 1), InvertedResidual(8, 12, 2, 3), InvertedResidual(12, 12, 1, 2)]
-    return nn.Sequential(conv_norm(3, 8, 3, 2), *blocks)
-
-
-def trained(model: nn.Module, device: str, dtype: torch.dtype = torch.float64) -> nn.Module:
-    """In eval, with statistics and affine maps as training would leave them."""
-    generator = torch.Generator().manual_seed(0)
-
-    def uniform(like: Tensor, low: float, high: float) -> Tensor:
-        return torch.empty(like.shape).uniform_(low, high, generator=generator)
-
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            bound = 1.5 * module.weight[0].numel() ** -0.5
-            module.weight.data = uniform(module.weight, -bound, bound)
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean, module.running_var = uniform(module.bias, -0.2, 0.2), uniform(module.bias, 0.3, 1.5)
-            module.weight.data, module.bias.data = uniform(module.bias, 0.6, 1.4), uniform(module.bias, -0.3, 0.6)
-    return model.to(device, dtype).eval()
-
-
-def image(device: str, dtype: torch.dtype = torch.float64, channels: int = 3) -> Tensor:
-    return torch.randn(2, channels, 14, 13, generator=torch.Generator().manual_seed(1)).to(device, dtype)
-
-
-def fused(model: nn.Module) -> Replacement:
-    return cnnkernels.replace_layers(model, fuse=True)
-
 
 # How many pairs are fused, how many other convolutions with what follows them, and what is told of the rest.
 MODELS: dict[str, tuple[Callable[[], nn.Module], int, int, int]] = {
@@ -182,159 +95,6 @@ def test_folding_is_rounded_once(device) -> None:
     assert layer.pointwise.weight is model[2].weight, "without a norm nothing is copied"
 
 
-def chain(**changes: nn.Module) -> nn.Sequential:
-    layers = {
-        "dw": nn.Conv2d(4, 4, 3, padding=1, groups=4),
-        "bn": nn.BatchNorm2d(4),
-        "act": nn.ReLU(),
-        "pw": nn.Conv2d(4, 6, 1),
-    }
-    made = nn.Sequential()
-    for name, layer in (layers | changes).items():
-        made.add_module(name, layer)
-    return made.eval()
-
-
-def reason(model: nn.Module) -> str:
-    """Why there is no pair; its first convolution may still be fused with what follows it."""
-    report = fused(model)
-    assert not any(isinstance(m, FusedForInference) for m in report.model.modules()), report
-    assert len(report.unfused) == 1, report
-    assert f"unfused {report.unfused[0]}" in str(report)
-    return report.unfused[0].reason
-
-
-class Own(nn.ReLU):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(0, 3)
-
-
-class Taps(nn.Module):
-    """Returns what lies between too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pair = chain()
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        between = self.pair.act(self.pair.bn(self.pair.dw(x)))
-        return self.pair.pw(between), between
-
-
-class Functional(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.pair = chain()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pair.pw(F.relu(self.pair.dw(x)))
-
-
-class Twice(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.pair = chain(pw=nn.Conv2d(4, 4, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pair(self.pair(x))
-
-
-class Untraceable(nn.Module):
-    """Looks at values, as code that torch.fx cannot follow does, and calls its parts or looks into them."""
-
-    def __init__(self, looks: bool) -> None:
-        super().__init__()
-        if looks:
-            self.looked_into = chain()
-        else:
-            self.called = chain()
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.sum() > 1e9:
-            return x
-        if hasattr(self, "called"):
-            return self.called(x)
-        for layer in self.looked_into:
-            x = layer(x)
-        return x
-
-
-def norm_in_training() -> nn.Module:
-    model = chain()
-    model.bn.train()
-    return model
-
-
-def hooked(where: str) -> nn.Module:
-    model = nn.Sequential(nn.Sequential(*list(chain())[:3]), nn.Conv2d(4, 6, 1)).eval()
-    model.get_submodule(where).register_forward_hook(lambda module, args, output: None)
-    return model
-
-
-def shared() -> nn.Module:
-    model = nn.Sequential(chain(), nn.Conv2d(6, 6, 1)).eval()
-    model[0].pw = nn.Conv2d(4, 6, 1)
-    model[1] = nn.Conv2d(4, 6, 1)
-    model[1].weight = model[0].pw.weight
-    return nn.Sequential(model[0], nn.Conv2d(6, 4, 1), model[1]).eval()
-
-
-def twice_named() -> nn.Module:
-    model = chain()
-    model.alias = model.act
-    return nn.Sequential(Named(model)).eval()
-
-
-class Named(nn.Module):
-    def __init__(self, pair: nn.Module) -> None:
-        super().__init__()
-        self.pair = pair
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pair.pw(self.pair.act(self.pair.bn(self.pair.dw(x))))
-
-
-def parametrized() -> nn.Module:
-    model = chain()
-    nn.utils.parametrizations.weight_norm(model.pw)
-    return model
-
-
-def complex_numbers() -> nn.Module:
-    made = nn.Conv2d(4, 4, 3, groups=4, dtype=torch.complex64), nn.Conv2d(4, 6, 1, dtype=torch.complex64)
-    return nn.Sequential(*made).eval()
-
-
-REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "training": (lambda: chain().train(), "it is in training mode: fusing is for inference"),
-    "norm in training": (norm_in_training, "its BatchNorm2d is in training mode"),
-    "hook": (lambda: hooked("0.1"), "its BatchNorm2d has hooks"),
-    "hook around a part": (lambda: hooked("0"), "Sequential 0, which holds a part of the chain, has hooks"),
-    "tap": (Taps, "more than one reader (pair_pw, output) follows"),
-    "functional activation": (Functional, "relu follows, not a 1x1 convolution"),
-    "run twice": (Twice, "it is used more than once"),
-    "shared parameter": (shared, "its Conv2d shares its weight with another layer"),
-    "own arithmetic": (lambda: chain(act=Own()), "Own has arithmetic of its own"),
-    "batch statistics": (lambda: chain(bn=nn.BatchNorm2d(4, track_running_stats=False)), "BatchNorm2d follows"),
-    "3x3 follows": (lambda: chain(pw=nn.Conv2d(4, 6, 3)), "not a 1x1 convolution of stride 1"),
-    "strided 1x1": (lambda: chain(pw=nn.Conv2d(4, 6, 1, 2)), "not a 1x1 convolution of stride 1"),
-    "grouped 1x1": (lambda: chain(pw=nn.Conv2d(4, 6, 1, groups=2)), "not a 1x1 convolution of stride 1"),
-    "two names": (twice_named, "its ReLU is used more than once"),
-    "parametrized": (parametrized, "its ParametrizedConv2d is parametrized"),
-    "complex": (complex_numbers, "its weight is torch.complex64"),
-    "padded 1x1": (lambda: chain(pw=nn.Conv2d(4, 6, 1, padding=1)), "has padding"),
-    "padding mode": (lambda: chain(dw=nn.Conv2d(4, 4, 3, padding=1, groups=4, padding_mode="reflect")), "reflect"),
-    "mixed types": (lambda: chain(pw=nn.Conv2d(4, 6, 1).double()), "torch.float64 on cpu, beside torch.float32 on cpu"),
-    "looked into": (lambda: Untraceable(True).eval(), "the code that runs it could not be traced"),
-    "alone": (lambda: nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)).eval(), "the output follows"),
-}
-
-
-@pytest.mark.parametrize(("make", "why"), REFUSED.values(), ids=REFUSED)
-def test_refuses_with_the_reason(make: Callable[[], nn.Module], why: str) -> None:
-    assert why in reason(make())
-
-
 def test_traces_block_by_block_where_the_whole_cannot_be(device) -> None:
     model = trained(nn.Sequential(Untraceable(False), nn.Conv2d(6, 4, 1), Untraceable(False)), device)
     report = fused(model)
@@ -344,18 +104,6 @@ def test_traces_block_by_block_where_the_whole_cannot_be(device) -> None:
     x = image(device, channels=4)
     with use_backend("cuda"):
         torch.testing.assert_close(report.model(x), model(x))
-
-
-def test_a_smooth_activation_is_left_out_where_the_kernel_has_another(device) -> None:
-    """The approximate gelu, and a second slope, are no part of the chain before or after it."""
-    approximate = trained(chain(act=nn.GELU(approximate="tanh")), device)
-    assert "GELU follows" in reason(approximate)
-    two_slopes = trained(chain(act=nn.LeakyReLU(0.1), last=nn.LeakyReLU(0.3)), device)
-    report = fused(two_slopes)
-    assert report.fused[0].names == ("dw + bn + act + pw",) and isinstance(report.model.last, nn.LeakyReLU)
-    x = image(device, channels=4)
-    with use_backend("cuda"):
-        torch.testing.assert_close(report.model(x), two_slopes(x))
 
 
 @pytest.mark.parametrize("pair", [True, False])
@@ -396,38 +144,6 @@ def test_a_convolution_keeps_what_others_read(device, of: str, names: list[str])
     x = image(device, channels=4)
     with use_backend("cuda"):
         torch.testing.assert_close(report.model(x), model(x))
-
-
-def in_training(model: nn.Sequential, name: str) -> nn.Module:
-    model.get_submodule(name).train()
-    return model
-
-
-def overflowing() -> nn.Module:
-    model = nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)).half().eval()
-    model[0].weight.data.fill_(300)
-    model[1].running_var.fill_(0)
-    return model
-
-
-CONVOLUTIONS_REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "training": (lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU()), "it is in training mode"),
-    "norm in training": (
-        lambda: in_training(nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU()).eval(), "1"),
-        "its BatchNorm2d is in training mode",
-    ),
-    "epilogue of its own": (
-        lambda: nn.Sequential(cnnkernels.nn.Conv2dAct(4, 6, 3, activation="silu"), nn.ReLU()).eval(),
-        "Conv2dAct has arithmetic of its own",
-    ),
-    "overflow": (overflowing, "a folded filter or bias is not finite in torch.float16"),
-}
-
-
-@pytest.mark.parametrize(("make", "why"), CONVOLUTIONS_REFUSED.values(), ids=CONVOLUTIONS_REFUSED)
-def test_refuses_a_convolution_with_the_reason(make: Callable[[], nn.Module], why: str) -> None:
-    assert why in reason(make())
-    assert not any(isinstance(m, FusedConv2dForInference) for m in fused(make()).model.modules())
 
 
 def test_fuses_a_converted_model_on_its_backend(device) -> None:
