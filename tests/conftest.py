@@ -58,6 +58,19 @@ def kernel_backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture
+def on_the_reference() -> Iterator[None]:
+    """What is computed is the operators' matter; here it is which. One thread, as the models are too small to share."""
+    import cnnkernels
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    with cnnkernels.use_backend("reference"):
+        yield
+    torch.set_num_threads(threads)
+
+
 class Call(NamedTuple):
     """One call of a kernel."""
 

@@ -1,10 +1,12 @@
-"""Small models as they are written, for the tests of quantization."""
+"""Small models as they are written, for the tests of quantization, and what is asked of the quantized ones."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from cnnkernels import Quantization
 
 
 def trained(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -162,3 +164,22 @@ class Untraceable(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return x if x.sum() > -1e9 else -x
+
+
+def count(model: nn.Module, *kinds: type[nn.Module]) -> int:
+    return sum(isinstance(module, kinds) for module in model.modules())
+
+
+def outputs(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    with torch.no_grad():
+        result = model(x)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def close(result: Quantization, model: nn.Module, x: Tensor, decibels: float = 30.0) -> None:
+    """Every value of the model, and what it returns, is near the float model's."""
+    noise = result.signal_to_noise(x)
+    assert noise and all(n.decibels > decibels for n in noise), noise
+    for got, expected in zip(outputs(result.model, x), outputs(model, x), strict=True):
+        assert got.dtype is expected.dtype and got.shape == expected.shape
+        assert (got - expected).norm() <= 10 ** (-decibels / 20) * expected.norm()

@@ -1,10 +1,10 @@
-"""quantize(mode="static"): what becomes INT8 in models as they are written, what it computes, what stays and why."""
+"""quantize(mode="static"): what becomes INT8 in models as they are written, and what it computes."""
 
 from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,47 +19,21 @@ from quantize_models import (
     ResNet,
     Twice,
     Untraceable,
+    close,
     conv_norm,
+    count,
     images,
+    outputs,
     trained,
 )
 from torch import Tensor, nn
 
 import cnnkernels
-from cnnkernels import Quantization, quantize
+from cnnkernels import quantize
 from cnnkernels.nn import Dequantize, Int8Conv2d, Int8Linear, Quantize
 
+pytestmark = pytest.mark.usefixtures("on_the_reference")
 LAYERS = Int8Conv2d, Int8Linear
-
-
-@pytest.fixture(autouse=True)
-def reference() -> Iterator[None]:
-    """What is computed is the operators' matter; here it is which. One thread, as the models are too small to share."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    with cnnkernels.use_backend("reference"):
-        yield
-    torch.set_num_threads(threads)
-
-
-def count(model: nn.Module, *kinds: type[nn.Module]) -> int:
-    return sum(isinstance(module, kinds) for module in model.modules())
-
-
-def outputs(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-    with torch.no_grad():
-        result = model(x)
-    return result if isinstance(result, tuple) else (result,)
-
-
-def close(result: Quantization, model: nn.Module, x: Tensor, decibels: float = 30.0) -> None:
-    """Every value of the model, and what it returns, is near the float model's."""
-    noise = result.signal_to_noise(x)
-    assert noise and all(n.decibels > decibels for n in noise), noise
-    for got, expected in zip(outputs(result.model, x), outputs(model, x), strict=True):
-        assert got.dtype is expected.dtype and got.shape == expected.shape
-        assert (got - expected).norm() <= 10 ** (-decibels / 20) * expected.norm()
 
 
 # The model, its INT8 layers, Quantize, Dequantize, and lines of the report on what stays.
@@ -210,68 +184,6 @@ def test_a_layer_called_twice_keeps_one_weight() -> None:
     assert first.input_scale != second.input_scale
 
 
-class Own(nn.Conv2d):
-    def forward(self, input: Tensor) -> Tensor:
-        return 2 * super().forward(input)
-
-
-class Kept(nn.Module):
-    """One layer among others that stays in float; the sum around it is another shape's where that matters."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.first, self.layer, self.last = nn.Conv2d(3, 4, 1), layer, nn.Conv2d(4, 4, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(torch.relu(self.layer(self.first(x))))
-
-
-def hooked() -> nn.Module:
-    layer = nn.Conv2d(4, 4, 1)
-    layer.register_forward_hook(lambda module, args, output: 2 * output)
-    return layer
-
-
-def parametrized() -> nn.Module:
-    return nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1))
-
-
-STAYS: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "own arithmetic": (lambda: Own(4, 4, 1), "Own has arithmetic of its own"),
-    "hooks": (hooked, "it has hooks, which would see another tensor"),
-    "parametrized": (parametrized, "it is parametrized"),
-    "transposed": (lambda: nn.ConvTranspose2d(4, 4, 1), "no INT8 kernel"),
-    "norm": (lambda: nn.GroupNorm(2, 4), "no INT8 kernel"),
-    "batch norm of the batch": (
-        lambda: nn.BatchNorm2d(4, track_running_stats=False), "it does not stand behind a layer that could take it in"
-    ),
-    "another gelu": (lambda: nn.GELU(approximate="tanh"), "no INT8 kernel"),
-    "pool to more than one": (lambda: nn.AdaptiveAvgPool2d(2), "no INT8 kernel"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("make", "why"), STAYS.values(), ids=STAYS)
-def test_stays_in_float_with_the_reason(make: Callable[[], nn.Module], why: str) -> None:
-    model, x = Kept(make()).eval(), images()
-    result = quantize(model, x)
-    assert [(line.names, line.reason) for line in result.kept][:1] == [(("layer",), why)], result
-    assert f"kept      {result.kept[0]}" in str(result)
-    assert count(result.model, Int8Conv2d) == 2
-    close(result, model, x)
-
-
-def test_filter_fn_and_norms_in_training() -> None:
-    model, x = trained(ResNet()), images()
-    result = quantize(model, x, filter_fn=lambda module, name: name not in ("stem.0", "fc"))
-    assert {line.names: line.reason for line in result.kept if line.reason == "filter_fn leaves it out"}.keys() == {
-        ("stem.0",), ("fc",)
-    }  # fmt: skip
-    close(result, model, x)
-    model.layer1.bn1.train()
-    result = quantize(copy.deepcopy(model), x)
-    assert any(line.names == ("layer1.bn1",) for line in result.kept), result
-
-
 class Broadcast(nn.Module):
     """Sums that no epilogue makes: of another shape, of a number, of a value with itself."""
 
@@ -320,47 +232,6 @@ def test_sums(make: type[nn.Module]) -> None:
         read
         == {Broadcast: {"a": 1, "b": 1, "c": 1}, InPlace: {"a": 1, "b": 2}, TwoConvolutions: {"a": 2, "b": 1}}[make]
     )
-
-
-def test_hooks_see_what_they_saw() -> None:
-    model, x = trained(nn.Sequential(conv_norm(3, 6), conv_norm(6, 6), nn.Conv2d(6, 4, 1))), images()
-    seen: list[tuple[Tensor, Tensor]] = []
-    for module in (model, model[1]):
-        module.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
-    model(x)
-    expected = list(seen)
-    result = quantize(model, x)
-    seen.clear()
-    result.model(x)
-    assert len(seen) == 2 and count(result.model, Int8Conv2d) == 3
-    for (got_in, got_out), (was_in, was_out) in zip(seen, expected, strict=True):
-        assert got_in.dtype is got_out.dtype is torch.float32
-        assert (got_in - was_in).norm() <= 0.03 * was_in.norm() and (got_out - was_out).norm() <= 0.03 * was_out.norm()
-
-
-class Counts(nn.Module):
-    """Keeps state, which no graph does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 1)
-        self.register_buffer("calls", torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        return self.conv(x)
-
-
-def test_code_that_cannot_be_traced() -> None:
-    result = quantize(trained(Untraceable()), images())
-    assert len(result.notes) == 1 and "its parts are quantized one by one, with floats between them" in result.notes[0]
-    assert f"note      {result.notes[0]}" in str(result)
-    model, x = trained(Counts()), images()
-    result = quantize(model, x)
-    assert "keeps a tensor in calls" in result.notes[0]
-    calls = result.model.calls.item()
-    result.model(x)
-    assert result.model.calls == calls + 1 and isinstance(result.model.conv, Int8Conv2d)
 
 
 def test_one_layer_alone() -> None:

@@ -23,22 +23,12 @@ from quantize_models import (
 )
 from torch import Tensor, nn
 
-import cnnkernels
 from cnnkernels import convert_qat, prepare_qat, quantize
 from cnnkernels.nn import Int8Conv2d, Int8Linear
 from cnnkernels.quantization import FakeQuantize, fake_quantize, fake_quantize_weight
 from cnnkernels.quantization.units import Unit
 
-
-@pytest.fixture(autouse=True)
-def reference() -> Iterator[None]:
-    """What is computed is the operators' matter; here it is which. One thread, as the models are too small to share."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    with cnnkernels.use_backend("reference"):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("on_the_reference")
 
 
 def first(output: Any) -> Tensor:
