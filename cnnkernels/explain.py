@@ -102,7 +102,7 @@ def _loaders(name: str, loaders: list[tuple[Any, str | None]]) -> str:
 
 
 def explain_cuda(problem: Problem, gpu: Any) -> Iterator[str]:
-    """The candidates of csrc/conv2d/select.h and hopper_select.h, their costs and the choice."""
+    """The candidates of csrc/conv2d/select.h, grouped_select.h and hopper_select.h, their costs and the choice."""
     module = host_module()
     direction = getattr(module.Conv2dDirection, problem.direction)
     geometry = module.Conv2dGeometry(*problem.geometry)
@@ -110,11 +110,13 @@ def explain_cuda(problem: Problem, gpu: Any) -> Iterator[str]:
     preferred = _preferred(problem, gpu)
     found = module.conv2d_explain(direction, dtype, int(problem.layout), tf32, geometry, gpu, preferred)
     yield f"cuda: {_choice_of_cuda(found)}"
-    if found.wgmma:
-        yield _HEAD
-        yield from _ranked(found.wgmma, found.chosen_wgmma)
-    else:
-        yield f"    not wgmma: {found.why_not_wgmma}"
+    before = chosen_whole(found)
+    for engine in ("grouped", "wgmma"):
+        if candidates := getattr(found, engine):
+            yield _HEAD
+            yield from _ranked(candidates, getattr(found, f"chosen_{engine}"))
+        else:
+            yield f"    not {engine}: {getattr(found, f'why_not_{engine}')}"
     seen: dict[str, int] = {}
     for number, part in enumerate(found.parts):
         size = f"{part.rows} x {part.columns} outputs, depth {part.depth}, groups {part.groups}"
@@ -122,18 +124,26 @@ def explain_cuda(problem: Problem, gpu: Any) -> Iterator[str]:
             yield f"  implicit GEMM {number}: as {seen[size]}"
             continue
         seen[size] = number
-        yield f"  implicit GEMM {number}: {size}" + ("" if found.chosen_wgmma < 0 else " (wgmma goes before it)")
+        yield f"  implicit GEMM {number}: {size}" + (
+            f" ({before.plan.engine.name} goes before it)" if before else ""
+        )
         yield _loaders("A", part.a)
         yield _loaders("B", part.b)
         yield _HEAD
-        yield from _ranked(part.candidates, part.chosen if found.chosen_wgmma < 0 else -1)
+        yield from _ranked(part.candidates, -1 if before else part.chosen)
+
+
+def chosen_whole(found: Any) -> Any | None:
+    """The candidate that serves a problem as a whole, before its implicit GEMMs; None where they serve it."""
+    if found.chosen_grouped >= 0:
+        return found.grouped[found.chosen_grouped]
+    return found.wgmma[found.chosen_wgmma] if found.chosen_wgmma >= 0 else None
 
 
 def _choice_of_cuda(found: Any) -> str:
     how = "measured to be the fastest (a tuned table)" if found.tuned else "the least time by the model"
-    if found.chosen_wgmma >= 0:
-        chosen = found.wgmma[found.chosen_wgmma]
-        return f"{chosen.plan!r}, {how}: {_micro(chosen.cost.seconds)} us"
+    if whole := chosen_whole(found):
+        return f"{whole.plan!r}, {how}: {_micro(whole.cost.seconds)} us"
     chosen = [part.candidates[part.chosen] for part in found.parts]
     seconds = sum(c.cost.seconds for c in chosen)
     plans = list(dict.fromkeys(repr(c.plan) for c in chosen))

@@ -49,8 +49,8 @@ def cuda_plans(problem: Problem, gpu: Any) -> Iterator[dict[str, Any]]:
     )
     parts = [{repr(c.plan): c.plan for c in part.candidates if c.why_not is None} for part in found.parts]
     common = [plan for name, plan in parts[0].items() if all(name in part for part in parts)]
-    able = [c.plan for c in found.wgmma if c.why_not is None] + common
-    chosen = found.wgmma[found.chosen_wgmma] if found.wgmma else found.parts[0].candidates[found.parts[0].chosen]
+    able = [c.plan for c in [*found.grouped, *found.wgmma] if c.why_not is None] + common
+    chosen = explain.chosen_whole(found) or found.parts[0].candidates[found.parts[0].chosen]
     for plan in sorted(able, key=lambda plan: plan != chosen.plan):
         yield {
             "engine": plan.engine.name, "tile": list(plan.tile_shape), "a": plan.a.name, "b": plan.b.name,

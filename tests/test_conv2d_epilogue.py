@@ -121,6 +121,20 @@ def test_hoppers_kernel(device: str, dtype: torch.dtype, tile: str, groups: int)
     assert torch.equal(found, reference(case, zeros, "none").to(dtype).double())
 
 
+@pytest.mark.parametrize(("c", "k"), [(4, 4), (16, 8), (2, 16)])
+def test_groups_of_few_channels(device: str, c: int, k: int) -> None:
+    """Sums wait to be stored unrounded where residual or activation follow, else rounded."""
+    kernels = native.load("cuda" if device == "cuda" else "interpreter")
+    case = Conv2dCase("", 2, 8 * c, 6, 5, 8 * k, 3, 2, groups=8)
+    fields = {"engine": "grouped", "tile": (64, 64), "a": "elements", "b": "elements", "splits": 1}
+    given = numbers(case, torch.bfloat16, device, Layout.NHWC)
+    zeros = given | {"residual": torch.zeros_like(given["residual"])}
+    for activation, told, means in (("none", given, given), ("relu6", given, given), ("none", zeros, zeros),
+                                    ("none", zeros | {"residual": None}, zeros)):  # fmt: skip
+        found = run(kernels, case, told, Layout.NHWC, activation, plan=kernels.plan(fields))  # type: ignore[arg-type]
+        assert torch.equal(found, reference(case, means, activation).to(torch.bfloat16).double())
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_rounding(kernels: Any, device: str, activation: str, dtype: torch.dtype) -> None:

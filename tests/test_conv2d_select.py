@@ -68,6 +68,10 @@ def test_every_layer_has_a_plan(machine: Machine, spec: tuple, batch: int) -> No
     g = case.geometry
     for direction, layout, element in itertools.product(DIRECTIONS, Layout, ELEMENTS):
         plans = machine.plans(direction, case, layout, element)
+        if plans[0].engine.name == "grouped":
+            assert 1 < g.groups < g.c and layout is Layout.NHWC and element in ("fp16", "bf16")
+            assert plans[0].splits >= 1 and len(plans) == 1
+            continue
         phases = min(g.stride_h, g.h) * min(g.stride_w, g.w) if direction == "backward_input" else 1
         assert len(plans) == phases
         for plan in plans:
@@ -191,7 +195,14 @@ def test_every_layer_of_the_workloads(machine: Machine, network: str) -> None:
                     assert len(able) == (2 if element == "fp64" else 3)
                     check_choice(able, part.candidates[part.chosen])
                     splits.update(c.plan.splits for c in able)
-                assert bool(found.why_not_wgmma) == (found.chosen_wgmma < 0) == (not found.wgmma)
+                assert bool(found.why_not_wgmma) == (not found.wgmma)
+                assert (found.chosen_grouped < 0) == (not found.grouped) == bool(found.why_not_grouped)
+                if found.grouped:
+                    assert element == "bf16" and layout is Layout.NHWC and found.chosen_wgmma < 0
+                    able = [c for c in found.grouped if c.why_not is None]
+                    check_choice(able, found.grouped[found.chosen_grouped])
+                    continue
+                assert (found.chosen_wgmma < 0) == (not found.wgmma)
                 if found.wgmma:
                     assert gpu == "h200" and element == "bf16" and layout is Layout.NHWC
                     able = [c for c in found.wgmma if c.why_not is None]

@@ -5,6 +5,7 @@
 // without taps has a reduction of length 0 and writes zeros.
 #include "conv2d.h"
 #include "directions.h"
+#include "grouped.h"
 #include "hopper_directions.h"
 #include "phases.h"
 #include "views.h"
@@ -47,6 +48,9 @@ std::vector<Gemm> backward_input_gemms(const Problem& problem, const void* grad_
 
 void backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
                     std::uintptr_t stream, const Plan* plan) {
+  constexpr Direction kThis = Direction::backward_input;
+  if (const auto grouped = grouped::plan_for(kThis, problem, plan, {grad_output, grad_input}))
+    return grouped::sweep_all(kThis, problem, *grouped, grad_output, weight, {}, grad_input, stream);
   if (const auto hopper =
           hopper::plan_for(Direction::backward_input, problem, plan, {grad_output, weight, grad_input}))
     return hopper::backward_input(problem, *hopper, grad_output, weight, grad_input, stream);

@@ -37,7 +37,8 @@ void bind_plan(py::module_& m) {
   py::enum_<conv2d::Engine>(m, "Conv2dEngine", py::module_local())
       .value("fma", conv2d::Engine::fma)
       .value("mma", conv2d::Engine::mma)
-      .value("wgmma", conv2d::Engine::wgmma);
+      .value("wgmma", conv2d::Engine::wgmma)
+      .value("grouped", conv2d::Engine::grouped);
   py::enum_<conv2d::Direction>(m, "Conv2dDirection", py::module_local())
       .value("forward", conv2d::Direction::forward)
       .value("backward_input", conv2d::Direction::backward_input)
@@ -65,6 +66,7 @@ void bind_plan(py::module_& m) {
   by_engine["fma"] = shapes(conv2d::kTiles);
   by_engine["mma"] = shapes(conv2d::kTiles);
   by_engine["wgmma"] = shapes(conv2d::kHopperTiles);
+  by_engine["grouped"] = shapes(conv2d::kGroupedTiles);
   m.attr("conv2d_tile_shapes") = by_engine;
 }
 
@@ -117,6 +119,9 @@ void bind_selection(py::module_& m) {
       .def_property_readonly("chosen", [](const conv2d::Part& part) { return part.selection.chosen; });
   py::class_<Explanation>(m, "Conv2dExplanation", py::module_local())
       .def_readonly("parts", &Explanation::parts)
+      .def_readonly("grouped", &Explanation::grouped)
+      .def_readonly("why_not_grouped", &Explanation::why_not_grouped)
+      .def_readonly("chosen_grouped", &Explanation::chosen_grouped)
       .def_readonly("wgmma", &Explanation::wgmma)
       .def_readonly("why_not_wgmma", &Explanation::why_not_wgmma)
       .def_readonly("chosen_wgmma", &Explanation::chosen_wgmma)

@@ -1,6 +1,7 @@
 // y = w * x: rows are output pixels, columns output channels, the reduction runs over channels and taps.
 #include "conv2d.h"
 #include "directions.h"
+#include "grouped.h"
 #include "hopper_directions.h"
 #include "views.h"
 
@@ -30,6 +31,8 @@ Gemm forward_gemm(const Problem& problem, const void* input, const void* weight,
 void forward(const Problem& problem, const void* input, const void* weight, const Epilogue& epilogue,
              void* output, std::uintptr_t stream, const Plan* plan) {
   const void* residual = epilogue.residual;
+  if (const auto grouped = grouped::plan_for(Direction::forward, problem, plan, {input, output, residual}))
+    return grouped::sweep_all(Direction::forward, problem, *grouped, input, weight, epilogue, output, stream);
   if (const auto hopper =
           hopper::plan_for(Direction::forward, problem, plan, {input, weight, output, residual}))
     return hopper::forward(problem, *hopper, input, weight, epilogue, output, stream);

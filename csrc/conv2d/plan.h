@@ -10,8 +10,8 @@ namespace cnnkernels::conv2d {
 enum class Direction { forward, backward_input, backward_weight };
 
 // fma: one multiply-add at a time, fp64 and exact fp32. mma: tensor cores, fp16, bf16 and tf32. wgmma: the
-// same on Hopper alone, fed by TMA (hopper.h).
-enum class Engine { fma, mma, wgmma };
+// same on Hopper alone, fed by TMA (hopper.h). grouped: tensor cores on groups of few channels (grouped.h).
+enum class Engine { fma, mma, wgmma, grouped };
 
 // How an operand's tile reaches shared memory; each gives the same values, so the same bits.
 enum class Loader {
@@ -43,6 +43,9 @@ inline constexpr Tile kHopperTiles[] = {{128, 256},
                                         {128, 256, false, 2},
                                         {256, 128, false, 2}};
 inline constexpr int kHopperTileCount = 10;
+// Of grouped: the most pixels of a patch, and channels of a bundle of groups.
+inline constexpr Tile kGroupedTiles[] = {{256, 64}, {128, 64}, {64, 64}, {128, 32}, {64, 32}, {64, 16}};
+inline constexpr int kGroupedTileCount = 6;
 
 inline constexpr int kStages = 4;         // of the reduction held in shared memory at a time
 inline constexpr int kTileRowBytes = 64;  // of the reduction that one stage holds for each row and column
@@ -75,10 +78,11 @@ inline constexpr Footprint footprint(Engine engine, int tile, bool gathers, int 
 
 struct Plan {
   Engine engine = Engine::fma;
-  int tile = 1;  // index into kTiles, or of wgmma into kHopperTiles
+  int tile = 1;  // index into kTiles, of wgmma into kHopperTiles, of grouped into kGroupedTiles
   Loader a = Loader::elements, b = Loader::elements;
   int splits = 1;  // parts of the reduction summed separately; only backward_weight has more than one
-  int blocks = 0;  // of wgmma, which take tiles in turn; 0: one a processor
+  // Of wgmma and grouped, whose blocks take tiles in turn; 0: as many as the processors hold.
+  int blocks = 0;
   // false: where it cannot serve, the selection decides (a measured plan is a preference).
   bool binding = true;
 
@@ -86,7 +90,9 @@ struct Plan {
 };
 
 inline const Tile& tile_of(const Plan& plan) {
-  return plan.engine == Engine::wgmma ? kHopperTiles[plan.tile] : kTiles[plan.tile];
+  return plan.engine == Engine::wgmma     ? kHopperTiles[plan.tile]
+         : plan.engine == Engine::grouped ? kGroupedTiles[plan.tile]
+                                          : kTiles[plan.tile];
 }
 
 inline std::string describe(const Plan& plan) {
@@ -102,6 +108,7 @@ inline std::string describe(const Plan& plan) {
     return "wgmma " + shape + (tile.ping_pong ? " ping-pong" : "") + (tile.cluster > 1 ? " cluster" : "") +
            splits;
   }
+  if (plan.engine == Engine::grouped) return "grouped " + shape + splits;
   return (plan.engine == Engine::mma ? "mma " : "fma ") + shape + ", A " + name(plan.a) + ", B " +
          name(plan.b) + splits;
 }

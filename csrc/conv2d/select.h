@@ -58,6 +58,7 @@ inline constexpr bool loaders_exist(Loader a, Loader b) {
 // Why a plan cannot serve; null where it can.
 inline const char* why_not(Direction direction, const Plan& plan, const Gemm& gemm, const Element& element) {
   if (plan.engine == Engine::wgmma) return "wgmma is Hopper's and serves a problem as a whole";
+  if (plan.engine == Engine::grouped) return "grouped is for groups of few channels, a problem as a whole";
   if (plan.engine != engine_for(element))
     return plan.engine == Engine::fma ? "fma is for float64 and exact float32"
                                       : "mma is for float16, bfloat16 and tf32";
@@ -134,7 +135,9 @@ inline Selection select(Direction direction, const Gemm& gemm, const Element& el
 
 // A plan that came from outside is refused, with the reason, where it cannot serve.
 inline void validate(Direction direction, const Plan& plan, const Gemm& gemm, const Element& element) {
-  const int tiles = plan.engine == Engine::wgmma ? kHopperTileCount : kTileCount;
+  const int tiles = plan.engine == Engine::wgmma     ? kHopperTileCount
+                    : plan.engine == Engine::grouped ? kGroupedTileCount
+                                                     : kTileCount;
   if (plan.tile < 0 || plan.tile >= tiles) throw std::invalid_argument("conv2d: there is no such tile");
   if (const char* why = why_not(direction, plan, gemm, element))
     throw std::invalid_argument("conv2d: the plan '" + describe(plan) +

@@ -46,10 +46,13 @@ struct Part {
   Selection selection;
 };
 
-// A problem is one implicit GEMM, or in backward_input one for each phase of the stride. Hopper's kernel
-// serves a problem as a whole, with no part: it has candidates of its own.
+// A problem is one implicit GEMM, or in backward_input one for each phase of the stride. Hopper's kernel, and
+// that of grouped.h before it, serve a problem as a whole, with no part: they have candidates of their own.
 struct Explanation {
   std::vector<Part> parts;
+  std::vector<Candidate> grouped;
+  std::string why_not_grouped;  // empty: it serves
+  int chosen_grouped = -1;      // among `grouped`; -1: it does not serve, or another plan was measured
   std::vector<Candidate> wgmma;
   std::string why_not_wgmma;  // empty: it serves
   int chosen_wgmma = -1;      // among `wgmma`; -1: the parts are served each by its own selection

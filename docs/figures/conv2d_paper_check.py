@@ -70,7 +70,7 @@ def row(network: str, asked: Problem) -> str:
         module.Conv2dGeometry(*asked.geometry), gpu,
     )  # fmt: skip
     part = found.parts[0]
-    chosen = found.wgmma[found.chosen_wgmma] if found.wgmma else part.candidates[part.chosen]
+    chosen = explain.chosen_whole(found) or part.candidates[part.chosen]
     plan = repr(chosen.plan).removesuffix(", splits 1")
     return (
         f"| {name(network, asked)} | {asked.operations / 1e9:.1f} | {asked.bytes / 1e6:.0f} "

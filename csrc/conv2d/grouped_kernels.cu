@@ -1,0 +1,8 @@
+#include "grouped_kernel.cuh"
+
+namespace cnnkernels::conv2d::grouped {
+
+template void launch_sweep<float16>(const Sweep&, const Patch&, const Epilogue&, std::uintptr_t);
+template void launch_sweep<bfloat16>(const Sweep&, const Patch&, const Epilogue&, std::uintptr_t);
+
+}  // namespace cnnkernels::conv2d::grouped
