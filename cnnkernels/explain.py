@@ -124,9 +124,7 @@ def explain_cuda(problem: Problem, gpu: Any) -> Iterator[str]:
             yield f"  implicit GEMM {number}: as {seen[size]}"
             continue
         seen[size] = number
-        yield f"  implicit GEMM {number}: {size}" + (
-            f" ({before.plan.engine.name} goes before it)" if before else ""
-        )
+        yield f"  implicit GEMM {number}: {size}" + (f" ({before.plan.engine.name} goes before it)" if before else "")
         yield _loaders("A", part.a)
         yield _loaders("B", part.b)
         yield _HEAD
