@@ -1,6 +1,5 @@
 """int8_gemm's CUDA kernels, plan by plan: int32 results equal a plain integer product, whatever the tile, the way
-operands are read and the order of threads; scaled ones equal the written formula bit for bit; no byte beside a tensor
-is touched."""
+operands are read and the order of threads; no byte beside a tensor is touched."""
 
 from __future__ import annotations
 
@@ -12,15 +11,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import DEVICE, HAS_GPU
+from int8_gemm_helpers import PLAIN, integers, run, streaming, strided, tiles
 from torch import Tensor
 
-from cnnkernels import int8_reference, native
-from cnnkernels.activation import ACTIVATIONS
+from cnnkernels import native
 from cnnkernels.int8_epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.guarded import guarded
 
-PLAIN = Int8Epilogue()
 TILES = range(3)
 WORDS = 1  # the tile that reads by words
 
@@ -45,65 +43,11 @@ def schedules(machine: NativeKernels) -> Iterator[list[dict[str, Any]]]:
     machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
 
 
-def integers(seed: int, rows: int, columns: int, dtype: torch.dtype = torch.int8) -> Tensor:
-    """The whole range, its ends often."""
-    limits = torch.iinfo(dtype)
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.randint(limits.min, limits.max + 1, (rows, columns), generator=generator)
-    ends = torch.randint(0, 8, (rows, columns), generator=generator)
-    values[ends == 0], values[ends == 1] = limits.min, limits.max
-    return values.to(dtype)
-
-
-def strided(values: Tensor, how: str) -> Tensor:
-    """The same matrix, its rows contiguous, its columns contiguous, neither, or rows at odd addresses."""
-    values = values.to(DEVICE)
-    rows, columns = values.shape
-    if how == "rows":
-        return values.contiguous()
-    if how == "columns":
-        return values.t().contiguous().t()
-    if how == "odd":
-        place = torch.zeros(rows, columns + 3, dtype=values.dtype, device=DEVICE)[:, 1 : columns + 1]
-        return place.copy_(values)
-    if how == "odd columns":
-        return strided(values.t(), "odd").t()
-    assert how == "neither"
-    return torch.zeros(rows, 3, columns, 2, dtype=values.dtype, device=DEVICE)[:, 1, :, 1].copy_(values)
-
-
 def product(a: Tensor, b: Tensor, epilogue: Int8Epilogue = PLAIN) -> Tensor:
     """[M, N] int32 by integer arithmetic."""
     rows = a.cpu().long() - (torch.as_tensor(epilogue.zero_point_a).cpu().long().reshape(-1, 1))
     columns = b.cpu().long() - torch.as_tensor(epilogue.zero_point_b).cpu().long().reshape(1, -1)
     return (rows @ columns).int()
-
-
-def run(
-    machine: NativeKernels,
-    a: Tensor,
-    b: Tensor,
-    epilogue: Int8Epilogue = PLAIN,
-    plan: Any = None,
-    dtype: torch.dtype = torch.int32,
-) -> Tensor:
-    output = torch.full((a.shape[0], b.shape[1]), 77, device=DEVICE).to(dtype)
-    machine.int8_gemm(a, b, output, epilogue, plan)
-    return output.cpu()
-
-
-def tiles(machine: NativeKernels, vectors: bool, tile: int, splits: int = 1, pack: str = "") -> Any:
-    plan = machine.module.Int8GemmPlan()
-    plan.tiles = machine.module.Int8Plan(vectors, tile, splits)
-    plan.pack_a, plan.pack_b = "a" in pack, "b" in pack
-    return plan
-
-
-def streaming(machine: NativeKernels, columns: int, warps: int) -> Any:
-    plan = machine.module.Int8GemmPlan()
-    plan.kernel = machine.module.Int8GemmKernel.stream_weights
-    plan.stream_columns, plan.warps = columns, warps
-    return plan
 
 
 # Of all 35937 triples of 1 .. 33 a few: each size with every other somewhere, strides and signs in turn.
@@ -240,118 +184,6 @@ def test_zero_points(machine: NativeKernels, plan: str, given: bool) -> None:
     for za, zb in [(7, 0), (0, -3), (of_rows, 0), (of_rows, of_columns), (255, of_columns[:1])]:
         e = PLAIN._replace(zero_point_a=za, zero_point_b=zb, sums_b=sums_b)
         assert torch.equal(run(machine, a.to(DEVICE), b, e, plans[plan]), product(a, b, e))
-
-
-# The epilogue
-
-
-def full(m: int, n: int, **changes: Any) -> Int8Epilogue:
-    generator = torch.Generator().manual_seed(15)
-    numbers = [
-        torch.rand(m, generator=generator),
-        torch.rand(n, generator=generator),
-        torch.randn(n, generator=generator),
-    ]
-    scale_a, scale_b, bias = (x.to(DEVICE) for x in numbers)
-    epilogue = Int8Epilogue(scale_a=scale_a, scale_b=scale_b * 1e-3, bias=bias, out_scale=0.03, out_zero_point=-5)
-    return epilogue._replace(**changes)
-
-
-def residual(dtype: torch.dtype, m: int, n: int) -> Tensor:
-    if dtype.is_floating_point:
-        return (torch.randn(m, n, generator=torch.Generator().manual_seed(16)) * 3).to(dtype).to(DEVICE)
-    return integers(17, m, n, dtype).to(DEVICE)
-
-
-def check(machine: NativeKernels, n: int, epilogue: Int8Epilogue, dtype: torch.dtype, plan: Any = None) -> None:
-    m, k = 21, 80
-    a, b = integers(18, m, k).to(DEVICE), strided(integers(19, k, n), "columns")
-    expected = torch.empty(m, n, dtype=dtype, device=DEVICE)
-    int8_reference.int8_gemm(a, b, expected, epilogue)
-    assert_same_bits(run(machine, a, b, epilogue, plan, dtype), expected.cpu())
-
-
-def assert_same_bits(result: Tensor, expected: Tensor) -> None:
-    if result.is_floating_point():
-        assert torch.equal(result.isnan(), expected.isnan())
-        result, expected = (torch.where(x.isnan(), 0.0, x) for x in (result, expected))
-        bits = torch.int32 if result.dtype is torch.float32 else torch.int16
-        result, expected = result.view(bits), expected.view(bits)
-    assert torch.equal(result, expected)
-
-
-OUTPUTS = [torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.uint8]
-
-
-@pytest.mark.parametrize("n", [36, 35], ids=["whole runs", "odd"])
-@pytest.mark.parametrize("dtype", OUTPUTS)
-def test_epilogue(machine: NativeKernels, dtype: torch.dtype, n: int) -> None:
-    """Scales, bias and a residual of every type, into every type."""
-    check(machine, n, full(21, n), dtype)
-    for other in OUTPUTS:
-        more = full(21, n, residual=residual(other, 21, n), residual_scale=0.07, residual_zero_point=9)
-        check(machine, n, more, dtype)
-    check(machine, n, full(21, n, scale_a=0.37, scale_b=0.011, bias=None), dtype)
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_epilogue_activations(machine: NativeKernels, activation: str) -> None:
-    epilogue = full(21, 36, activation=activation, negative_slope=0.3)
-    if activation not in ("silu", "gelu"):
-        check(machine, 36, epilogue, torch.float32)
-        check(machine, 36, epilogue, torch.int8, tiles(machine, True, 1, 2))  # in the kernel that adds splits
-        return
-    a, b = integers(18, 21, 80).to(DEVICE), strided(integers(19, 80, 36), "columns")
-    expected = torch.empty(21, 36, device=DEVICE)
-    int8_reference.int8_gemm(a, b, expected, epilogue)
-    torch.testing.assert_close(run(machine, a, b, epilogue, dtype=torch.float32), expected.cpu(), rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8])
-def test_epilogue_saturates(machine: NativeKernels, dtype: torch.dtype) -> None:
-    """Ties to even, infinities and NaN, and what leaves the range on either side, at every zero point's end."""
-    limits = torch.iinfo(dtype)
-    a = torch.arange(-16, 16, dtype=torch.int8, device=DEVICE).view(32, 1)
-    b = torch.ones(1, 4, dtype=torch.int8, device=DEVICE)
-    special = torch.tensor([0.0, float("inf"), float("-inf"), float("nan")], device=DEVICE)
-    for zero_point in (limits.min, 3, limits.max):
-        for out_scale in (2.0, 1e-3, torch.tensor([2.0], device=DEVICE)):
-            e = Int8Epilogue(bias=special, out_scale=out_scale, out_zero_point=zero_point)
-            result, expected = run(machine, a, b, e, dtype=dtype), torch.empty(32, 4, dtype=dtype, device=DEVICE)
-            int8_reference.int8_gemm(a, b, expected, e)
-            assert torch.equal(result, expected.cpu())
-            assert (result[:, 1] == limits.max).all() and (result[:, 2] == limits.min).all()
-            assert (result[:, 3] == zero_point).all()
-    halves = Int8Epilogue(out_scale=2.0, out_zero_point=3)
-    assert run(machine, a[16:22], b[:, :1], halves, dtype=dtype).view(-1).tolist() == [3, 3, 4, 5, 5, 5]
-
-
-@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8], ids=str)
-def test_scales_that_nobody_looked_at(machine: NativeKernels, dtype: torch.dtype) -> None:
-    """A scale on a device may be 0, infinite or subnormal: 0 inf is NaN and gives the zero point. (That no NaN is
-    converted to an integer, which a CPU may answer as it likes, is seen by tests/sanitize.sh.)"""
-    limits = torch.iinfo(dtype)
-    a = torch.arange(-3, 4, dtype=torch.int8, device=DEVICE).view(7, 1)
-    b = torch.ones(1, 4, dtype=torch.int8, device=DEVICE)
-    bias = torch.tensor([0.0, float("inf"), float("-inf"), float("nan")], device=DEVICE)
-    for zero_point in (limits.min, 5, limits.max):
-        low, high, zero = limits.min, limits.max, zero_point
-        for scale, of_signs in ((0.0, [low, zero, high]), (1e-45, [low, zero, high]), (float("inf"), [zero] * 3)):
-            e = Int8Epilogue(bias=bias, out_scale=torch.tensor([scale], device=DEVICE), out_zero_point=zero_point)
-            result, expected = run(machine, a, b, e, dtype=dtype), torch.empty(7, 4, dtype=dtype, device=DEVICE)
-            int8_reference.int8_gemm(a, b, expected, e)
-            assert torch.equal(result, expected.cpu())
-            assert result[[0, 3, 6], 0].tolist() == of_signs
-            infinite = scale == float("inf")
-            assert result[3].tolist()[1:] == [zero if infinite else high, zero if infinite else low, zero]
-
-
-def test_multiplication_and_addition_are_not_fused(machine: NativeKernels) -> None:
-    """1 (1 + 2^-12) squared is 1 + 2^-11 in fp32; minus that is 0, or fused 2^-24."""
-    scale = 1 + 2.0**-12
-    a = b = torch.ones(1, 1, dtype=torch.int8, device=DEVICE)
-    bias = torch.tensor([-(1 + 2.0**-11)], device=DEVICE)
-    assert run(machine, a, b, Int8Epilogue(scale_a=scale, scale_b=scale, bias=bias), dtype=torch.float32).item() == 0
 
 
 # Memory
