@@ -238,7 +238,7 @@ def test_nothing_beside_the_tensors_is_touched(machine: NativeKernels, shape: Sh
 def test_selection(machine: NativeKernels) -> None:
     def chosen(shape: Shape, aligned: bool = True) -> str:
         geometry = machine.module.Conv2dGeometry(*shape.geometry)
-        return repr(machine.module.int8_conv2d_plan(geometry, False, aligned, machine.module.machine_named("h100")))
+        return repr(machine.module.int8_conv2d_plan(geometry, False, aligned, machine.module.machine_named("a100")))
 
     assert chosen(Shape(64, 256, 56, 56, 256, 3, 3, padding=(1, 1))) == "vectors 128x128, splits 1"
     assert chosen(Shape(64, 64, 112, 112, 32, 3, 3, padding=(1, 1))) == "vectors 128x32, splits 1"

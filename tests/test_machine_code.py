@@ -38,6 +38,7 @@ pytestmark = [
 ]
 
 HOPPER = "conv2d/hopper_bfloat16.cu"  # of csrc; all others are of tests/csrc
+HOPPER_INT8 = "common/hopper_int8.cu"  # of csrc, too
 
 # Instructions that must be in the machine code of a file, by architecture.
 EXPECTED = {
@@ -82,6 +83,11 @@ EXPECTED = {
         *[f"HGMMA.64x{n}x16.F32.BF16" for n in (64, 128, 256)], "USETMAXREG.DEALLOC.CTAPOOL",
         "USETMAXREG.TRY_ALLOC.CTAPOOL", "SYNCS.PHASECHK.TRANS64.TRYWAIT", "STG.E.128",
     ],
+    (HOPPER_INT8, "90a"): [
+        *[f"IGMMA.64x{n}x32.{sign}8.S8" for n in (64, 128, 256) for sign in "SU"], "UTMALDG.2D", "UTMALDG.4D",
+        "UTMALDG.4D.IM2COL", "UTMALDG.4D.MULTICAST", "USETMAXREG.DEALLOC.CTAPOOL", "USETMAXREG.TRY_ALLOC.CTAPOOL",
+        "STG.E.128",
+    ],
 }  # fmt: skip
 
 
@@ -89,7 +95,7 @@ EXPECTED = {
 def compiled(source: str, arch: str, directory: Path) -> tuple[str, str]:
     """What ptxas said of a file, and its machine code."""
     target = directory / f"{Path(source).name}.{arch}.cubin"
-    file = f"csrc/{source}" if source == HOPPER else f"tests/csrc/{source}"
+    file = f"csrc/{source}" if source in (HOPPER, HOPPER_INT8) else f"tests/csrc/{source}"
     done = subprocess.run(
         [nvcc(), "-std=c++20", "-O3", "-Icsrc", "-Itests/csrc", f"-gencode=arch=compute_{arch},code=sm_{arch}",
          "-Xptxas", "-v", "-cubin", file, "-o", str(target)],

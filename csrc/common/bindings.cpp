@@ -59,15 +59,22 @@ void bind(py::module_& m) {
            py::arg("activation"), py::arg("slope"), py::arg("out_scale"), py::arg("out_zero_point"));
 
   py::class_<int8::Plan>(m, "Int8Plan", py::module_local())
-      .def(py::init<bool, int, int>(), py::arg("vectors"), py::arg("tile"), py::arg("splits") = 1)
+      .def(py::init<bool, int, int, bool, int>(), py::arg("vectors"), py::arg("tile"), py::arg("splits") = 1,
+           py::arg("wgmma") = false, py::arg("blocks") = 0)
       .def_readwrite("vectors", &int8::Plan::vectors)
       .def_readwrite("tile", &int8::Plan::tile)
       .def_readwrite("splits", &int8::Plan::splits)
+      .def_readwrite("wgmma", &int8::Plan::wgmma)
+      .def_readwrite("blocks", &int8::Plan::blocks)
       .def(py::self == py::self)
       .def("__repr__", [](const int8::Plan& plan) { return int8::describe(plan); });
   std::vector<std::pair<int, int>> tiles;
   for (const int8::Tile& tile : int8::kTiles) tiles.emplace_back(tile.rows, tile.columns);
   m.attr("int8_tiles") = tiles;
+  std::vector<std::tuple<int, int, bool, int, bool>> of_hopper;
+  for (const int8::HopperTile& t : int8::kHopperTiles)
+    of_hopper.emplace_back(t.rows, t.columns, t.ping_pong, t.cluster, t.short_runs);
+  m.attr("int8_hopper_tiles") = of_hopper;  // rows, columns, ping-pong, cluster, short runs
 }
 
 }  // namespace cnnkernels::int8

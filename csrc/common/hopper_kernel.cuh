@@ -83,9 +83,10 @@ CNN_DEVICE void consume(const typename C::Arguments& a, unsigned char* stages, R
         if (step > 0) release(before);
         before = turn.stage;
       }
+      wgmma_wait<0>(sums);
     };
-    if constexpr (std::is_same_v<typename C::In,
-                                 std::int8_t>) {  // the sign of A is a branch of the whole tile
+    // The sign of INT8 rows is a branch of the whole tile, which no wgmma in flight crosses.
+    if constexpr (std::is_same_v<typename C::In, std::int8_t>) {
       if (a.unsigned_a)
         multiply_all(std::uint8_t{});
       else
@@ -93,7 +94,6 @@ CNN_DEVICE void consume(const typename C::Arguments& a, unsigned char* stages, R
     } else {
       multiply_all(typename C::In{});
     }
-    wgmma_wait<0>(sums);
     if (job.steps > 0) release(before);
     alternation.end(tile + all_clusters<C>() >= a.tiles);
     store.tile(job, sums);

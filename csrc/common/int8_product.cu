@@ -179,15 +179,19 @@ void launch_tiles(Product product, const Plan& plan, void* workspace, std::uintp
 
   product.epilogue = epilogue;
   product.output = output;
+  launch_finish_parts(product, workspace, plan.splits, stream);
+}
+
+}  // namespace
+
+void launch_finish_parts(const Product& product, const void* parts, int splits, std::uintptr_t stream) {
   const std::int64_t runs = ceil_div(product.columns(), kRun);
   launch(finish_parts,
          Launch{dim3(static_cast<unsigned>(ceil_div(runs * product.rows(), kThreads))), dim3(kThreads), 0,
                 stream},
-         product, static_cast<const std::int32_t*>(workspace), plan.splits, FastDivide(runs),
-         whole_runs(product.epilogue, output, product.b.extent));
+         product, static_cast<const std::int32_t*>(parts), splits, FastDivide(runs),
+         whole_runs(product.epilogue, product.output, product.b.extent));
 }
-
-}  // namespace
 
 void launch_product(const Product& product, const Plan& plan, void* workspace, std::uintptr_t stream) {
   if (!plan.vectors) return launch_tiles<Config<kWordsTile, false>>(product, plan, workspace, stream);

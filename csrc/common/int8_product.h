@@ -4,6 +4,7 @@
 #pragma once
 
 #include "fast_divide.h"
+#include "geometry.h"
 #include "int8_epilogue.h"
 #include "int8_plan.h"
 
@@ -60,6 +61,29 @@ struct Product {
 
 // Runs it as the plan says. workspace: workspace_bytes(plan, ...) of device memory.
 void launch_product(const Product& product, const Plan& plan, void* workspace, std::uintptr_t stream);
+
+// The same product as TMA sees it: windows of an image by filters. A matrix is an image of one row, whose
+// pixels are the matrix's rows, k its channels.
+struct Boxes {
+  Conv2dGeometry geometry{};
+  const void *a = nullptr, *b = nullptr;
+  std::int64_t pixel_bytes = 0, filter_bytes = 0;  // from one to the next
+  // [(r + 1)(s + 1)][filters]: sums of the filters' taps above and left of each place (launch_window_sums).
+  // TMA brings 0 from outside of the image, where the zero point belongs; so what the zero point takes away
+  // is the sum of the taps inside. Null: there is no zero point, or every window lies inside.
+  const std::int32_t* window_sums = nullptr;
+};
+
+// On Hopper: by a plan with wgmma. The epilogue's zero point is a number where there are window sums.
+void launch_hopper(const Product& product, const Boxes& boxes, const Plan& plan, void* workspace,
+                   std::uintptr_t stream);
+
+// Adds the parts of a split reduction in order and finishes the sums.
+void launch_finish_parts(const Product& product, const void* parts, int splits, std::uintptr_t stream);
+
+// window_sums of filters [filters][r][s][channels], at multiples of 16 bytes.
+void launch_window_sums(const void* weight, std::int64_t filters, int r, int s, int channels,
+                        std::int32_t* window_sums, std::uintptr_t stream);
 
 // sums[side] = sum over depth of data[side * side_stride + depth * depth_stride].
 struct Summands {

@@ -56,7 +56,40 @@ sums_across(const Summands from, std::int32_t* sums) {
   sums[side] = sum;
 }
 
+// A warp a filter, tap by tap; its first lane keeps the sums of the row so far and adds those of the rows
+// above.
+CNN_KERNEL(kSumThreads, 1)
+sums_of_windows(const std::uint32_t* weight, std::int64_t filters, int r, int s, int words,
+                std::int32_t* sums) {
+  const std::int64_t filter = std::int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (filter >= filters) return;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const auto at = [&](int row, int column) { return sums + (row * (s + 1) + column) * filters + filter; };
+  const std::uint32_t* tap = weight + filter * r * s * words;
+  if (lane == 0)
+    for (int column = 0; column <= s; ++column) *at(0, column) = 0;
+  for (int row = 0; row < r; ++row) {
+    std::int32_t of_row = 0;
+    if (lane == 0) *at(row + 1, 0) = 0;
+    for (int column = 0; column < s; ++column, tap += words) {
+      std::int32_t sum = 0;
+      for (int word = lane; word < words; word += 32) sum = add_word(tap[word], 0, sum);
+#pragma unroll
+      for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
+      of_row += sum;
+      if (lane == 0) *at(row + 1, column + 1) = *at(row, column + 1) + of_row;
+    }
+  }
+}
+
 }  // namespace
+
+void launch_window_sums(const void* weight, std::int64_t filters, int r, int s, int channels,
+                        std::int32_t* window_sums, std::uintptr_t stream) {
+  const auto blocks = static_cast<unsigned>(ceil_div(filters, kWarps));
+  launch(sums_of_windows, Launch{dim3(blocks), dim3(kSumThreads), 0, stream},
+         static_cast<const std::uint32_t*>(weight), filters, r, s, channels / 4, window_sums);
+}
 
 void launch_sums(const Summands& summands, std::int32_t* sums, std::uintptr_t stream) {
   const bool along = summands.depth_stride == 1;

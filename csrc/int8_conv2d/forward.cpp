@@ -15,7 +15,16 @@ bool asks_for_sums(const int8::Epilogue& epilogue, const Plan& plan) {
   return epilogue.zero_point_a.value != 0 && epilogue.sums_b == nullptr && plan.kernel != Kernel::depthwise;
 }
 
+// What TMA brings from outside of the image is no zero point: the window sums correct it.
+bool asks_for_window_sums(const Conv2dGeometry& g, const int8::Epilogue& epilogue, const Plan& plan) {
+  return plan.kernel == Kernel::tiles && plan.tiles.wgmma && epilogue.zero_point_a.value != 0 &&
+         leaves_image(g);
+}
+
 std::size_t sums_bytes(const Problem& problem, const int8::Epilogue& epilogue, const Plan& plan) {
+  const Conv2dGeometry& g = problem.geometry;
+  if (asks_for_window_sums(g, epilogue, plan))
+    return static_cast<std::size_t>(ceil_div((g.r + 1) * (g.s + 1) * g.k, 4)) * 16;
   return asks_for_sums(epilogue, plan) ? static_cast<std::size_t>(ceil_div(problem.geometry.k, 4)) * 16 : 0;
 }
 
@@ -91,13 +100,19 @@ void forward(const Problem& problem, const void* input, const void* weight, cons
   product.epilogue = asked;
   product.epilogue.depth = static_cast<std::int32_t>(depth);
   if (asked.zero_point_a.value == 0) product.epilogue.sums_b = nullptr;
-  if (asks_for_sums(asked, plan)) {
-    auto* sums = static_cast<std::int32_t*>(workspace);
+  auto* const sums = static_cast<std::int32_t*>(workspace);
+  const bool by_windows = asks_for_window_sums(g, asked, plan);
+  if (by_windows) {
+    int8::launch_window_sums(weight, g.k, static_cast<int>(g.r), static_cast<int>(g.s),
+                             static_cast<int>(g.c / g.groups), sums, stream);
+  } else if (asks_for_sums(asked, plan)) {
     int8::launch_sums({weight, false, g.k, depth, depth, 1}, sums, stream);
     product.epilogue.sums_b = sums;
   }
   auto* const parts = static_cast<unsigned char*>(workspace) + sums_bytes(problem, asked, plan);
-  int8::launch_product(product, plan.tiles, parts, stream);
+  if (!plan.tiles.wgmma) return int8::launch_product(product, plan.tiles, parts, stream);
+  int8::launch_hopper(product, {g, input, weight, g.c, depth, by_windows ? sums : nullptr}, plan.tiles, parts,
+                      stream);
 }
 
 }  // namespace cnnkernels::int8_conv2d

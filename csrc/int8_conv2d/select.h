@@ -48,12 +48,41 @@ inline bool vectors(const Problem& problem, bool aligned) {
   return aligned && g.c / g.groups % int8::kVectorBytes == 0;
 }
 
-inline int8::Extents extents(const Problem& problem, bool vectors) {
+// Does a window reach past the image?
+inline bool leaves_image(const Conv2dGeometry& g) {
+  return g.pad_h > 0 || g.pad_w > 0 || (g.p - 1) * g.stride_h + (g.r - 1) * g.dilation_h >= g.h ||
+         (g.q - 1) * g.stride_w + (g.s - 1) * g.dilation_w >= g.w;
+}
+
+// Why TMA cannot bring windows and filters; null where it can.
+inline const char* not_by_tma(const Problem& problem, bool aligned) {
+  const Conv2dGeometry& g = problem.geometry;
+  constexpr std::int64_t kMost = (std::int64_t(1) << 31) - 1024;
+  if (!aligned) return "TMA needs tensors that begin at a multiple of 16 bytes";
+  if (g.c / g.groups % int8::kVectorBytes != 0) return "TMA needs a group's channels in multiples of 16";
+  if (hopper::span_for(g.c / g.groups, g.r * g.s, g.groups > 1) == 0)
+    return "a stage would reach from a group's channels into the next group's";
+  if (g.stride_h > hopper::kMostStride || g.stride_w > hopper::kMostStride)
+    return "TMA takes strides up to 8";
+  if (!hopper::pointwise(g) && !(hopper::corners_of_rows(g).fit() && hopper::corners_of_columns(g).fit()))
+    return "padding or the filter's extent pass what TMA's im2col takes: 128 before and after the image, 255 "
+           "from tap to tap";
+  if (g.n * g.h * g.w > kMost || g.n * g.p * g.q > kMost) return "the batch has more than 2^31 pixels";
+  return nullptr;
+}
+
+inline int8::Extents extents(const Problem& problem, bool vectors, bool aligned) {
   const Conv2dGeometry& g = problem.geometry;
   const Runs runs(g);
   const int unit = vectors ? int8::kVectorBytes : int8::kWordBytes;
   const std::int64_t bytes = ceil_div(runs.bytes, unit) * unit * runs.across * runs.down;
-  return {g.n * g.p * g.q, g.k / g.groups, g.groups, ceil_div(bytes, int8::kStageBytes)};
+  int8::Extents size{g.n * g.p * g.q, g.k / g.groups, g.groups, ceil_div(bytes, int8::kStageBytes),
+                     not_by_tma(problem, aligned)};
+  if (size.not_by_tma == nullptr) {
+    size.span = hopper::span_for(g.c / g.groups, g.r * g.s, g.groups > 1);
+    size.tma_stages = hopper::stages_of(g.r * g.s, g.c / g.groups, size.span);
+  }
+  return size;
 }
 
 // Why a plan cannot serve; null where it can.
@@ -66,7 +95,7 @@ inline const char* why_not(const Plan& plan, const Problem& problem, bool aligne
     return "rows of more than 2^31 bytes, or more than 2^30 of them";
   if (plan.kernel == Kernel::depthwise)
     return g.groups == g.c ? nullptr : "a group has more than one channel";
-  return int8::why_not(plan.tiles, extents(problem, plan.tiles.vectors), vectors(problem, aligned));
+  return int8::why_not(plan.tiles, extents(problem, plan.tiles.vectors, aligned), vectors(problem, aligned));
 }
 
 // Filters that share a single channel make a matrix product of it after all.
@@ -76,7 +105,7 @@ inline Plan select(const Problem& problem, bool aligned, const Machine& machine)
   if (problem.geometry.groups > 1 && why_not(plan, problem, aligned) == nullptr) return plan;
   plan.kernel = Kernel::tiles;
   const bool as_vectors = vectors(problem, aligned);
-  plan.tiles = int8::choose(extents(problem, as_vectors), as_vectors, machine);
+  plan.tiles = int8::choose(extents(problem, as_vectors, aligned), as_vectors, machine);
   return plan;
 }
 

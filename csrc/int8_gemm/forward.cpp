@@ -44,6 +44,18 @@ int8::Operand operand_b(const Problem& p) {
   return operand(p.b.data, access_of_b(p), p.n, p.b.column_stride, p.b.row_stride);
 }
 
+// Rows of a are pixels of an image of one row, columns of b its filters. A single one's stride says nothing.
+int8::Boxes boxes(const Problem& p) {
+  const std::int64_t pitch = padded_depth(p.k);
+  int8::Boxes found;
+  found.geometry = {1, p.k, 1, p.m, p.n, 1, 1, 1, p.m, 1, 1, 0, 0, 1, 1, 1};
+  found.a = p.a.data;
+  found.b = p.b.data;
+  found.pixel_bytes = p.m > 1 ? p.a.row_stride : pitch;
+  found.filter_bytes = p.n > 1 ? p.b.column_stride : pitch;
+  return found;
+}
+
 }  // namespace
 
 std::size_t workspace(const Problem& problem, const int8::Epilogue& epilogue, const Plan* plan) {
@@ -85,7 +97,8 @@ void forward(const Problem& problem, const int8::Epilogue& asked, void* output, 
   product.unsigned_a = p.unsigned_a;
   product.output = output;
   product.epilogue = epilogue;
-  int8::launch_product(product, plan.tiles, memory + at.parts, stream);
+  if (!plan.tiles.wgmma) return int8::launch_product(product, plan.tiles, memory + at.parts, stream);
+  int8::launch_hopper(product, boxes(left), plan.tiles, memory + at.parts, stream);
 }
 
 }  // namespace cnnkernels::int8_gemm

@@ -88,9 +88,32 @@ inline std::int64_t packed_bytes(const Problem& p, const Plan& plan) {
   return padded_depth(p.k) * ((plan.pack_a ? p.m : 0) + (plan.pack_b ? p.n : 0));
 }
 
+// Why TMA cannot bring an operand; null where it can.
+inline const char* not_by_tma(const void* data, std::int64_t side, std::int64_t side_stride,
+                              std::int64_t depth, std::int64_t depth_stride) {
+  constexpr std::int64_t kMostSides = (std::int64_t(1) << 31) - 1024, kMostStride = std::int64_t(1) << 40;
+  if (side > kMostSides) return "more than 2^31 rows or columns";
+  if (depth_stride != 1 && depth > 1) return "TMA copies runs of the reduction, and an operand has none";
+  if (reinterpret_cast<std::uintptr_t>(data) % int8::kVectorBytes != 0)
+    return "TMA needs operands that begin at a multiple of 16 bytes";
+  if (side > 1 &&
+      (side_stride % int8::kVectorBytes != 0 || side_stride < depth || side_stride >= kMostStride))
+    return "TMA needs rows of a and columns of b apart, at multiples of 16 bytes";
+  return nullptr;
+}
+inline const char* not_by_tma(const Problem& p) {
+  const char* const of_a = not_by_tma(p.a.data, p.m, p.a.row_stride, p.k, p.a.column_stride);
+  return of_a != nullptr ? of_a : not_by_tma(p.b.data, p.n, p.b.column_stride, p.k, p.b.row_stride);
+}
+
 inline int8::Extents extents(const Problem& p, bool vectors) {
   const int unit = vectors ? int8::kVectorBytes : int8::kWordBytes;
-  return {p.m, p.n, 1, ceil_div(ceil_div(p.k, unit) * unit, int8::kStageBytes)};
+  return {p.m,
+          p.n,
+          1,
+          ceil_div(ceil_div(p.k, unit) * unit, int8::kStageBytes),
+          not_by_tma(p),
+          hopper::stages_of(1, p.k, hopper::kRowBytes)};
 }
 
 // Why a plan cannot serve; null where it can.
@@ -168,7 +191,10 @@ inline std::vector<Candidate> candidates(const Problem& p, const Machine& machin
   const auto add = [&](const Plan& plan) {
     for (const Candidate& other : all)
       if (other.plan == plan) return;
-    all.push_back({plan, why_not(plan, p), plan.kernel == Kernel::tiles ? seconds(plan, p, machine) : 0});
+    const char* why = why_not(plan, p);
+    if (plan.kernel == Kernel::tiles && plan.tiles.wgmma && machine.architecture != hopper::kCapability)
+      why = "wgmma and TMA's im2col are of compute capability 9.0 alone";
+    all.push_back({plan, why, plan.kernel == Kernel::tiles ? seconds(plan, p, machine) : 0});
   };
   add(streaming(p, machine));
   for (const bool as_vectors : {true, false}) {
@@ -177,6 +203,11 @@ inline std::vector<Candidate> candidates(const Problem& p, const Machine& machin
       plan.tiles = {as_vectors, tile, 1};
       if (as_vectors || tile == int8::kWordsTile) add(plan);
     }
+  }
+  for (int tile = 0; tile < int8::kHopperTileCount; ++tile) {
+    Plan plan;
+    plan.tiles = {false, tile, 1, true};
+    add(plan);
   }
   add(tiled(p, false, machine));
   add(tiled(p, true, machine));
