@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from conftest import DEVICE, HAS_GPU
+from int8_gemm_helpers import integers, run, strided
 from test_int8_conv2d_kernels import Shape, convolve, operands
 from test_int8_conv2d_kernels import run as run_conv2d
-from test_int8_gemm_kernels import full, integers, product, residual, run, strided
+from test_int8_gemm_epilogue import full, residual
+from test_int8_gemm_kernels import product
 from torch import Tensor
 
 from cnnkernels import int8_reference, native
