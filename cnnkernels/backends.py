@@ -29,6 +29,7 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)  # in the order in which auto 
 KERNEL_BACKENDS: tuple[Backend, ...] = BACKENDS[:-1]
 KERNEL_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 INT8_DTYPES = (torch.int8, torch.uint8)
+WEIGHT_ONLY_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 OLDEST_CAPABILITY = (8, 0)
 
 
@@ -153,6 +154,8 @@ def _missing(backend: str, device: str) -> str | None:
 
 def kernel_dtypes(op: str) -> tuple[torch.dtype, ...]:
     """The types of an operator's first operand that the kernels take."""
+    if op == "int8_weight_only_linear":
+        return WEIGHT_ONLY_DTYPES
     return INT8_DTYPES if op.startswith("int8_") else KERNEL_DTYPES
 
 

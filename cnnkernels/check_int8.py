@@ -78,6 +78,20 @@ def _conv2d(case: Conv2dCase, kind: str) -> Callable[[Any, str], Tensor]:
     return run
 
 
+def _weight_only(case: Int8GemmCase, dtype: torch.dtype) -> Callable[[Any, str], Tensor]:
+    """Of small integers and powers of two, whose sums are exact in any order."""
+
+    def run(kernels: Any, device: str) -> Tensor:
+        x = _integers((case.m, case.k), 1, device).div(32, rounding_mode="floor").to(dtype)
+        w = _integers((case.n, case.k), 2, device)
+        scales = torch.exp2(_integers((case.n,), 3, device).div(64, rounding_mode="floor").float() - 8)
+        output = torch.empty((case.m, case.n), dtype=dtype, device=device)
+        kernels.int8_weight_only_linear(x, w, output, Int8Epilogue(scale_b=scales, activation="relu"))
+        return output
+
+    return run
+
+
 def _quantize(shape: tuple[int, int, int], dtype: torch.dtype, dynamic: bool) -> Callable[[Any, str], Tensor]:
     def run(kernels: Any, device: str) -> Tensor:
         x = ((_floats(shape, 1, device) - 0.5) * 9).to(dtype)
@@ -116,6 +130,8 @@ def int8_checks() -> Iterator[Int8Check]:
         for case in INT8_CONV2D:
             yield Int8Check("int8_conv2d", kind, int8_reference, _conv2d(case, kind))
     for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)):
+        for product in INT8_GEMM:
+            yield Int8Check("int8_weight_only_linear", name, int8_reference, _weight_only(product, dtype))
         for shape in ((1, 1, 1000), (3, 5, 70), (1, 33, 65), (40, 7, 1)):
             for dynamic in (False, True):
                 yield Int8Check("quantize", name, quantize_reference, _quantize(shape, dtype, dynamic))

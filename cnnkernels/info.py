@@ -16,7 +16,10 @@ from .native import BUILD_HINT
 
 OPERATORS = ("conv2d", "depthwise_conv2d", "depthwise_separable_conv2d", "max_pool2d", "max_unpool2d")
 # of no other types than their own
-INT8_OPERATORS = ("int8_gemm", "int8_conv2d", "int8_max_pool2d", "int8_avg_pool2d", "quantize", "dequantize")
+INT8_OPERATORS = (
+    "int8_gemm", "int8_conv2d", "int8_weight_only_linear", "int8_max_pool2d", "int8_avg_pool2d", "quantize",
+    "dequantize",
+)  # fmt: skip
 
 
 def _version(package: str) -> str:

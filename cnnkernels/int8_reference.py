@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .activation import activate
 from .geometry import Conv2dGeometry
 from .int8_epilogue import Int8Epilogue
 
@@ -35,9 +36,29 @@ def int8_conv2d(
     finish(sums.round().movedim(1, -1), output.movedim(1, -1), epilogue)
 
 
+def int8_weight_only_linear(input: Tensor, weight: Tensor, output: Tensor, epilogue: Int8Epilogue) -> None:
+    """output [M, N] = the epilogue of input [M, K], floating, times weight [N, K]; sums are PyTorch's, in fp32."""
+    finish(input.float() @ weight.float().t(), output, epilogue)
+
+
+def widened_linear(input: Tensor, weight: Tensor, epilogue: Int8Epilogue) -> Tensor:
+    """[M, N]: the same by PyTorch's product with a weight that is widened and scaled first; input and a floating
+    residual may have gradients."""
+    e, device = epilogue, input.device
+    widened = (weight.float() * _fp32(e.scale_b, (-1, 1), device)).to(input.dtype)
+    output = torch.nn.functional.linear(input, widened, None if e.bias is None else e.bias.to(input.dtype))
+    if e.residual is not None:
+        residual = e.residual
+        if not residual.is_floating_point():
+            shifted = (residual.int() - e.residual_zero_point).float()
+            residual = (shifted * _fp32(e.residual_scale, (), device)).to(output.dtype)
+        output = output + residual
+    return activate(output, e.activation, e.negative_slope)
+
+
 def finish(sums: Tensor, output: Tensor, epilogue: Int8Epilogue) -> None:
-    """Writes the epilogue of the sums [..., columns], integers of any type; only those of [rows, columns] may have
-    numbers for each row."""
+    """Writes the epilogue of the sums [..., columns], integers of any type or fp32; only those of [rows, columns] may
+    have numbers for each row."""
     if output.dtype is torch.int32:
         output.copy_(sums)
         return

@@ -18,6 +18,7 @@ namespace int8 { void bind(py::module_& m); }
 namespace int8_conv2d { void bind(py::module_& m); }
 namespace int8_gemm { void bind(py::module_& m); }
 namespace int8_pool2d { void bind(py::module_& m); }
+namespace int8_weight_only_linear { void bind(py::module_& m); }
 namespace max_pool2d { void bind(py::module_& m); }
 namespace quantization { void bind(py::module_& m); }
 // clang-format on
@@ -54,6 +55,7 @@ PYBIND11_MODULE(CNN_MODULE, m) {
   int8_conv2d::bind(m);
   int8_gemm::bind(m);
   int8_pool2d::bind(m);
+  int8_weight_only_linear::bind(m);
   max_pool2d::bind(m);
   quantization::bind(m);
 #if defined(CNN_INTERPRETER)

@@ -120,9 +120,9 @@ def test_check_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.run(["cuda"], DEVICE) == 0
     out = capsys.readouterr().out
     # four conv2d kernels in five types but no tf32 bias, three of depthwise_conv2d in four, two of the fused pair in
-    # five, six of pooling in four, two of INT8 products, quantize and
+    # five, six of pooling in four, two of INT8 products, the weight-only one, quantize and
     # dequantize in three, two of INT8 pooling in two
-    assert "81 of 81 right" in out and "WRONG" not in out
+    assert "84 of 84 right" in out and "WRONG" not in out
 
 
 @pytest.mark.usefixtures("few_cases")
@@ -158,6 +158,7 @@ def test_check_finds_a_wrong_kernel(plant, capsys: pytest.CaptureFixture[str], n
     [
         ("int8_gemm", 2),
         ("int8_conv2d", 2),
+        ("int8_weight_only_linear", 2),
         ("quantize", 1),
         ("dequantize", 1),
         ("int8_max_pool2d", 1),

@@ -221,7 +221,7 @@ def test_a_residual_of_integers_has_the_layers_scale(backend: str, device: str) 
 def test_weight_only_takes_a_residual_of_integers_too(device: str) -> None:
     layer, x = made("weight-only linear", device)
     residual = integers((3, 12), 2).to(device)
-    with pytest.raises(TypeError, match="argument 'scale' must be float or Tensor, not NoneType"):
+    with pytest.raises(TypeError, match="argument 'residual_scale' must be float for a residual"):
         layer(x, residual)
     layer.residual_scale, layer.residual_zero_point = 0.5, 3
     with use_backend("reference"):

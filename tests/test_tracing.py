@@ -148,6 +148,7 @@ def operator_calls(memory_format: torch.memory_format, device: str, backend: str
         "int8_avg_pool2d": (images, *pool[:-1], 3, False, None, backend),
         "int8_gemm": (a.view(20, 10), b.view(36, 6)[:10], *epilogue, torch.int8, "reference"),
         "int8_conv2d": (a, b, *conv[:3], 1, *epilogue, torch.float16, "reference"),
+        "int8_weight_only_linear": (x.detach()[0, 0], b.view(8, 27)[:6, :5], *epilogue, torch.float16, "reference"),
         "pad_border": (x, [1, 2, 2, 1], "reflect"),
         "fold_border": (x, [1, 1, 0, 1], "circular"),
         "depthwise_separable_conv2d_forward": (x, first, second, *biases, True, *pair, "silu", "relu", 0.1, backend),

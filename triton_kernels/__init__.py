@@ -22,6 +22,7 @@ from .depthwise_separable_conv2d_backward import (
 from .int8_conv2d import int8_conv2d
 from .int8_gemm import int8_gemm
 from .int8_pool2d import int8_avg_pool2d, int8_max_pool2d
+from .int8_weight_only_linear import int8_weight_only_linear
 from .max_pool2d import (
     max_pool2d_backward,
     max_pool2d_forward,
@@ -48,6 +49,7 @@ __all__ = [
     "int8_conv2d",
     "int8_gemm",
     "int8_max_pool2d",
+    "int8_weight_only_linear",
     "max_pool2d_backward",
     "max_pool2d_forward",
     "max_pool2d_gather",

@@ -11,6 +11,7 @@ from .depthwise_separable_conv2d import depthwise_separable_conv2d
 from .int8_conv2d import int8_conv2d
 from .int8_gemm import int8_gemm, int8_linear, int_mm
 from .int8_pool2d import int8_adaptive_avg_pool2d, int8_avg_pool2d, int8_max_pool2d
+from .int8_weight_only_linear import int8_weight_only_linear
 from .max_pool2d import max_pool2d, max_pool2d_with_indices
 from .max_unpool2d import max_unpool2d
 from .quantize import dequantize, quantize_per_channel, quantize_per_tensor, quantize_per_token
@@ -26,6 +27,7 @@ __all__ = [
     "int8_gemm",
     "int8_linear",
     "int8_max_pool2d",
+    "int8_weight_only_linear",
     "int_mm",
     "max_pool2d",
     "max_pool2d_with_indices",

@@ -18,6 +18,7 @@ from .depthwise_separable_conv2d import DepthwiseSeparableConv2dKernels
 from .int8_conv2d import Int8Conv2dKernels
 from .int8_gemm import Int8GemmKernels
 from .int8_pool2d import Int8Pool2dKernels
+from .int8_weight_only_linear import Int8WeightOnlyLinearKernels
 from .launching import dtype_code
 from .max_pool2d import MaxPool2dKernels
 from .max_unpool2d import MaxUnpool2dKernels
@@ -35,6 +36,7 @@ class NativeKernels(
     Int8Conv2dKernels,
     Int8GemmKernels,
     Int8Pool2dKernels,
+    Int8WeightOnlyLinearKernels,
     MaxPool2dKernels,
     MaxUnpool2dKernels,
     QuantizeKernels,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..activation import NEGATIVE_SLOPE, activate, checked_activation
+from ..activation import NEGATIVE_SLOPE, checked_activation
 from ..backends import use_backend
 from ..int8_arguments import FLOATS, INTEGERS, checked_scale, checked_zero_point
 from .conv2d import Conv2dAct
@@ -182,8 +182,8 @@ class Int8Linear(Int8Layer):
     Modes:
         static: a floating input is quantized with input_scale; integers are taken as they are. Products are INT8.
         dynamic: each row of a floating input is quantized by its own largest magnitude. Products are INT8.
-        weight_only: only the weight is stored as int8; it is widened to the input's dtype and multiplied by PyTorch,
-            so an input may have a gradient.
+        weight_only: only the weight is int8, and is read as such (`functional.int8_weight_only_linear`, which says when
+            it is widened and PyTorch multiplies). Products are floating; an input may have a gradient.
 
     Args:
         in_features, out_features, bias, device: as torch.nn.Linear's.
@@ -236,24 +236,18 @@ class Int8Linear(Int8Layer):
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         if self.mode != "static" and not input.is_floating_point():
             raise RuntimeError(f"Int8Linear: mode={self.mode!r} needs a floating input, but got {input.dtype}")
-        if self.mode == "weight_only":
-            return self._weight_only(input, residual)
         with self._backend():
+            if self.mode == "weight_only":
+                return self._weight_only(input, residual)
             return F.int8_linear(
                 input, self.weight, self.input_scale, self.weight_scale, self.bias, **self._epilogue(residual)
             )
 
     def _weight_only(self, input: Tensor, residual: Tensor | None) -> Tensor:
-        weight = (self.weight.float() * self.weight_scale[:, None]).to(input.dtype)
-        bias = None if self.bias is None else self.bias.to(input.dtype)
-        output = torch.nn.functional.linear(input, weight, bias)
-        if residual is not None:
-            if not residual.is_floating_point():
-                scale: Any = self.residual_scale  # where it is None, dequantize says so
-                residual = F.dequantize(residual, scale, self.residual_zero_point, None, output.dtype)
-            output = output + residual
-        output = activate(output, self.activation, self.negative_slope)
-        return output if self.out_dtype is None else output.to(self.out_dtype)
+        given = self._epilogue(residual)
+        for name in ("input_zero_point", "out_scale", "out_zero_point", "weight_sum"):
+            del given[name]
+        return F.int8_weight_only_linear(input, self.weight, self.weight_scale, self.bias, **given)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {**super().get_extra_state(), "mode": self.mode}

@@ -75,6 +75,34 @@ class Int8Call:
             kernels.int8_conv2d(x, w, output, case.geometry, epilogue, self.configuration)
 
 
+@dataclass(frozen=True)
+class WeightOnlyCall:
+    """int8_weight_only_linear for one architecture, on meta tensors, with all of the epilogue."""
+
+    case: GemmCase
+    arch: int
+    dtype: str = "bf16"
+
+    @property
+    def specialization(self) -> str:
+        return f"{self.dtype} {self.case.reason}"
+
+    def __call__(self) -> None:
+        import cnnkernels.triton_kernels as kernels
+
+        case = self.case
+        element = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.dtype]
+        x, w, y = (
+            torch.empty(shape, dtype=dtype, device="meta")
+            for shape, dtype in (
+                ((case.m, case.k), element), ((case.n, case.k), torch.int8), ((case.m, case.n), element)
+            )
+        )  # fmt: skip
+        scales = torch.empty(case.n, device="meta")
+        epilogue = Int8Epilogue(scale_b=scales, bias=scales, residual=y, activation="relu")
+        kernels.int8_weight_only_linear(x, w, y, epilogue)
+
+
 # Sizes as they occur: nothing is allocated.
 LARGE = GemmCase("4096^3", 4096, 4096, 4096)
 OTHER_GEMM = (
@@ -87,6 +115,15 @@ OTHER_GEMM = (
     GemmCase("odd columns", 4096, 1001, 2048),
     GemmCase("beyond 2^31 elements", 600000, 4096, 4096),
 )
+
+WEIGHT_ONLY = (
+    OTHER_GEMM[0],
+    GemmCase("64 rows", 64, 4096, 4096),
+    LARGE,
+    OTHER_GEMM[3],
+    OTHER_GEMM[5],
+    OTHER_GEMM[7],
+)  # fmt: skip
 
 
 def gemm_candidates(case: GemmCase, arch: int) -> list[Int8Call]:
@@ -104,13 +141,14 @@ def conv2d_candidates(case: Conv2dCase, arch: int) -> list[Int8Call]:
     return [Int8Call(case, arch, c) for c in candidates(problem_of(case.geometry, arch))]
 
 
-def int8_calls(arch: int, whole: Conv2dCase, others: tuple[Conv2dCase, ...]) -> list[Int8Call]:
-    """Every configuration of both operators at a usual size, what selection takes at the sizes that lead down another
-    path, and outputs and activations of each kind."""
-    found = gemm_candidates(LARGE, arch) + conv2d_candidates(whole, arch)
+def int8_calls(arch: int, whole: Conv2dCase, others: tuple[Conv2dCase, ...]) -> list[Int8Call | WeightOnlyCall]:
+    """Every configuration of both integer products at a usual size, what selection takes at the sizes that lead down
+    another path, outputs and activations of each kind, and each tile of the weight-only product."""
+    found: list[Int8Call | WeightOnlyCall] = [*gemm_candidates(LARGE, arch), *conv2d_candidates(whole, arch)]
     found += [Int8Call(case, arch) for case in (*OTHER_GEMM, *others)]
     for case in (LARGE, whole):
         found += [Int8Call(case, arch, unsigned=True, zero_point=0), Int8Call(case, arch, zero_point=0)]
         found += [Int8Call(case, arch, output=output) for output in (torch.int32, torch.float32, torch.bfloat16)]
         found += [Int8Call(case, arch, activation=activation) for activation in ("gelu", "hardswish")]
-    return found
+    found += [WeightOnlyCall(case, arch) for case in WEIGHT_ONLY]
+    return found + [WeightOnlyCall(case, arch, dtype) for case in WEIGHT_ONLY[:3] for dtype in ("fp16", "fp32")]

@@ -32,7 +32,7 @@ from torch import Tensor
 from ..epilogue import Epilogue
 from ..geometry import Layout, argmax_dtype
 from .cases import MAX_POOL2D, Conv2dCase, DepthwiseSeparableCase, Pool2dCase
-from .int8_aot import Int8Call, int8_calls
+from .int8_aot import Int8Call, WeightOnlyCall, int8_calls
 from .quantize_aot import Int8PoolCall, QuantizeCall, quantize_calls
 
 ARCHITECTURES = (80, 90, 100)
@@ -217,7 +217,7 @@ class Call(NamedTuple):
         function(*operands, layout)
 
 
-AnyCall = Call | Int8Call | QuantizeCall | Int8PoolCall
+AnyCall = Call | Int8Call | WeightOnlyCall | QuantizeCall | Int8PoolCall
 
 CONV2D_PRODUCTS = ("forward", "backward_input", "backward_weight")
 MAX_POOL2D_OPS = (

@@ -180,8 +180,23 @@ inline bool whole_runs(const Epilogue& epilogue, const void* output, std::int64_
          (epilogue.residual == nullptr || aligned(epilogue.residual, epilogue.residual_dtype));
 }
 
-// Stores what the epilogue makes of four sums of products sum_k a b at output + offset, where the residual,
-// too, has its offset. `count` of them exist; `vectors`: always all four, at multiples of four elements.
+// Stores what follows the scales at output + offset, where the residual, too, has its offset. `count` of the
+// four exist; `vectors`: always all four, at multiples of four elements.
+CNN_DEVICE void finish_scaled(const Epilogue& epilogue, const Columns& columns, float (&x)[kRun],
+                              void* output, std::int64_t offset, int count, bool vectors) {
+  if (epilogue.bias != nullptr) {  // not where it is absent: -0 + 0 is +0
+#pragma unroll
+    for (int i = 0; i < kRun; ++i) x[i] = __fadd_rn(x[i], columns.bias[i]);
+  }
+  if (epilogue.residual != nullptr) add_residual(epilogue, offset, count, vectors, x);
+  with_activation(epilogue.activation, [&](auto which) {
+#pragma unroll
+    for (int i = 0; i < kRun; ++i) x[i] = activate(decltype(which)::value, x[i], epilogue.slope);
+  });
+  store_rounded(epilogue, output, offset, count, vectors, x);
+}
+
+// Stores what the epilogue makes of four sums of products sum_k a b.
 CNN_DEVICE void finish(const Epilogue& epilogue, const Row& row, const Columns& columns,
                        Vector<std::int32_t, kRun> sums, void* output, std::int64_t offset, int count,
                        bool vectors) {
@@ -196,16 +211,7 @@ CNN_DEVICE void finish(const Epilogue& epilogue, const Row& row, const Columns& 
 #pragma unroll
   for (int i = 0; i < kRun; ++i)
     x[i] = __fmul_rn(static_cast<float>(sums[i]), __fmul_rn(row.scale, columns.scale[i]));
-  if (epilogue.bias != nullptr) {  // not where it is absent: -0 + 0 is +0
-#pragma unroll
-    for (int i = 0; i < kRun; ++i) x[i] = __fadd_rn(x[i], columns.bias[i]);
-  }
-  if (epilogue.residual != nullptr) add_residual(epilogue, offset, count, vectors, x);
-  with_activation(epilogue.activation, [&](auto which) {
-#pragma unroll
-    for (int i = 0; i < kRun; ++i) x[i] = activate(decltype(which)::value, x[i], epilogue.slope);
-  });
-  store_rounded(epilogue, output, offset, count, vectors, x);
+  finish_scaled(epilogue, columns, x, output, offset, count, vectors);
 }
 
 }  // namespace cnnkernels::int8
