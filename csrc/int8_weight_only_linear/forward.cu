@@ -6,6 +6,7 @@
 // neighbours nor on the GPU: part p of 32 adds the terms of floor(k / 16) mod 32 = p in increasing k by fused
 // multiply-adds; four parts are added as (0 + 1) + (2 + 3), and eight such sums one after the other.
 #include <algorithm>
+#include <stdexcept>
 
 #include "../common/fast_divide.h"
 #include "../common/geometry.h"
