@@ -95,9 +95,6 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
                 tag, flags = own, "$interpreter $sanitize"
             elif "interpreter" in path.parts:
                 tag, flags = own, "$interpreter"
-            elif path.name == "bindings.cpp":
-                tag, named = name, [f"-DCNN_MODULE={name}", f'-DCNN_BUILT_FOR="{built_for(cuda)}"']
-                flags = shlex.join(["-O1", *named]) + " $interpreter" * (not cuda)
             objects.append(target := str(build / tag / f"{path}.o"))
             if target not in seen:
                 seen.add(target)
@@ -109,13 +106,14 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
 
     seen: set[str] = set()
     csrc = sorted((ROOT / "csrc").rglob("*.cu")) + sorted((ROOT / "csrc").rglob("*.cpp"))
-    # The operators' bindings are one source: most of what each would take to compile is pybind11.
-    parts = [p for p in csrc if p.name == "bindings.cpp" and p.parent != ROOT / "csrc"]
-    text = "".join(f'#include "{p.relative_to(ROOT / "csrc")}"\n' for p in parts)
-    operators = ROOT / build / "operators.cpp"
-    if not operators.exists() or operators.read_text() != text:
-        operators.write_text(text)
-    csrc = [operators, *(p for p in csrc if p not in parts)]
+    # All bindings are one source: most of what each would take to compile is pybind11.
+    parts = [p for p in csrc if p.name == "bindings.cpp"]
+    text = f'#define CNN_BUILT_FOR_CUDA "{built_for(True)}"\n#define CNN_BUILT_FOR_INTERPRETER "{built_for(False)}"\n'
+    text += "".join(f'#include "{p.relative_to(ROOT / "csrc")}"\n' for p in parts)
+    bindings = ROOT / build / "all_bindings.cpp"
+    if not bindings.exists() or bindings.read_text() != text:
+        bindings.write_text(text)
+    csrc = [bindings, *(p for p in csrc if p not in parts)]
     tests = sorted((ROOT / "tests/csrc").glob("*.cu")) + sorted((ROOT / "tests/csrc").glob("*.cpp"))
     for cuda in [False, True] if nvcc else [False]:
         base = "_cuda" if cuda else "_interpreter"

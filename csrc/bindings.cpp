@@ -1,5 +1,6 @@
-// The Python face of a native module. Pointers, sizes and a stream come in as plain numbers; shapes were
-// checked and memory allocated by the caller. Compiled once for _cuda and once for _interpreter.
+// The Python face of the native modules. Pointers, sizes and a stream come in as plain numbers; shapes were
+// checked and memory allocated by the caller. Compiled once for both, which takes half: each module has both
+// initializers, and Python calls the one of its name.
 #include <pybind11/pybind11.h>
 
 #include "common/geometry.h"
@@ -22,9 +23,7 @@ namespace int8_weight_only_linear { void bind(py::module_& m); }
 namespace max_pool2d { void bind(py::module_& m); }
 namespace quantization { void bind(py::module_& m); }
 // clang-format on
-#if defined(CNN_INTERPRETER)
-void bind_interpreter(py::module_& m);
-#endif
+[[gnu::weak]] void bind_interpreter(py::module_& m);  // null in _cuda, which has no csrc/interpreter
 
 namespace {
 
@@ -40,13 +39,10 @@ void bind_geometry(py::module_& m) {
       .def(constructor<Pool2dGeometry>(std::make_index_sequence<14>{}));
 }
 
-}  // namespace
-}  // namespace cnnkernels
-
-PYBIND11_MODULE(CNN_MODULE, m) {
-  using namespace cnnkernels;
+// Of architectures, sm_90a is machine code and compute_80 is PTX.
+void bind_module(py::module_& m, const char* built_for) {
   m.doc() = "Native kernels of cnnkernels: launchers that take pointers, geometry and a stream.";
-  m.attr("built_for") = CNN_BUILT_FOR;  // architectures: sm_90a is machine code, compute_80 is PTX
+  m.attr("built_for") = built_for;
   bind_geometry(m);
   conv2d::bind(m);
   depthwise_conv2d::bind(m);
@@ -58,8 +54,13 @@ PYBIND11_MODULE(CNN_MODULE, m) {
   int8_weight_only_linear::bind(m);
   max_pool2d::bind(m);
   quantization::bind(m);
-#if defined(CNN_INTERPRETER)
+  if (bind_interpreter == nullptr) return;
   m.def("stand_for", &stand_for, "Has the interpreter select as that machine would.", py::arg("machine"));
   bind_interpreter(m);
-#endif
 }
+
+}  // namespace
+}  // namespace cnnkernels
+
+PYBIND11_MODULE(_cuda, m) { cnnkernels::bind_module(m, CNN_BUILT_FOR_CUDA); }
+PYBIND11_MODULE(_interpreter, m) { cnnkernels::bind_module(m, CNN_BUILT_FOR_INTERPRETER); }

@@ -46,9 +46,7 @@ const Machine& machine_named(const std::string& name);
 
 // The current device. The interpreter stands for an A100, or for what it is told to.
 const Machine& this_machine();
-bool is_interpreter();  // which runs every kernel, whatever GPU it stands for
-#if defined(CNN_INTERPRETER)
-void stand_for(const Machine& machine);
-#endif
+bool is_interpreter();                   // which runs every kernel, whatever GPU it stands for
+void stand_for(const Machine& machine);  // std::logic_error where launches go to a GPU
 
 }  // namespace cnnkernels

@@ -31,6 +31,7 @@ void check(cudaError_t status, const char* doing) {
 }  // namespace
 
 bool is_interpreter() { return false; }
+void stand_for(const Machine&) { throw std::logic_error("only the interpreter stands for another GPU"); }
 
 const Machine& this_machine() {
   constexpr int kMostDevices = 64;

@@ -1,4 +1,4 @@
-// The face of the test kernels: _interpreter_tests and _cuda_tests.
+// The face of the test kernels: _interpreter_tests and _cuda_tests, compiled once as csrc/bindings.cpp is.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -7,18 +7,14 @@
 namespace py = pybind11;
 
 namespace cnnkernels {
-#if defined(CNN_INTERPRETER)
-void bind_interpreter(py::module_& m);
-#endif
-}  // namespace cnnkernels
 
-PYBIND11_MODULE(CNN_MODULE, m) {
-  using namespace cnnkernels;
-  using tests::Arguments;
-  using tests::Registration;
-#if defined(CNN_INTERPRETER)
-  bind_interpreter(m);
-#endif
+[[gnu::weak]] void bind_interpreter(py::module_& m);  // null in _cuda_tests, which has no csrc/interpreter
+
+namespace tests {
+namespace {
+
+void bind_module(py::module_& m) {
+  if (bind_interpreter != nullptr) bind_interpreter(m);
   m.def(
       "run",
       [](const std::string& name, const py::args& values, std::uintptr_t stream) {
@@ -36,3 +32,10 @@ PYBIND11_MODULE(CNN_MODULE, m) {
     return all;
   });
 }
+
+}  // namespace
+}  // namespace tests
+}  // namespace cnnkernels
+
+PYBIND11_MODULE(_cuda_tests, m) { cnnkernels::tests::bind_module(m); }
+PYBIND11_MODULE(_interpreter_tests, m) { cnnkernels::tests::bind_module(m); }
