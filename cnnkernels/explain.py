@@ -110,6 +110,7 @@ def explain_cuda(problem: Problem, gpu: Any) -> Iterator[str]:
     preferred = _preferred(problem, gpu)
     found = module.conv2d_explain(direction, dtype, int(problem.layout), tf32, geometry, gpu, preferred)
     yield f"cuda: {_choice_of_cuda(found)}"
+    yield from _packing(found)
     before = chosen_whole(found)
     for engine in ("grouped", "wgmma"):
         if candidates := getattr(found, engine):
@@ -138,12 +139,25 @@ def chosen_whole(found: Any) -> Any | None:
     return found.wgmma[found.chosen_wgmma] if found.chosen_wgmma >= 0 else None
 
 
+def _packing(found: Any) -> Iterator[str]:
+    """Whether tensors are copied first into memory that the fast kernels read, and what was weighed."""
+    if found.packing.name != "none":
+        yield (
+            f"    packed {found.packing.name} (csrc/conv2d/packing.h), as they lie {found.why_packed}: copies move "
+            f"{found.copy_bytes / 1e6:.1f} MB in {found.copy_launches} launches, {_micro(found.copy_seconds)} us"
+        )
+    judged = {"gathered": found.judged_none, "channels": found.judged_channels, "rows": found.judged_rows}
+    if found.judged_none > 0:
+        weighed = ", ".join(f"{name} {_micro(seconds)} us" for name, seconds in judged.items() if seconds > 0)
+        yield f"    the rule weighs, at a batch of 32, whatever the batch is: {weighed}"
+
+
 def _choice_of_cuda(found: Any) -> str:
     how = "measured to be the fastest (a tuned table)" if found.tuned else "the least time by the model"
     if whole := chosen_whole(found):
-        return f"{whole.plan!r}, {how}: {_micro(whole.cost.seconds)} us"
+        return f"{whole.plan!r}, {how}: {_micro(whole.cost.seconds + found.copy_seconds)} us"
     chosen = [part.candidates[part.chosen] for part in found.parts]
-    seconds = sum(c.cost.seconds for c in chosen)
+    seconds = sum(c.cost.seconds for c in chosen) + found.copy_seconds
     plans = list(dict.fromkeys(repr(c.plan) for c in chosen))
     phases = f" in {len(chosen)} launches" if len(chosen) > 1 else ""
     return f"{'; '.join(plans)}{phases}, {how}: {_micro(seconds)} us"

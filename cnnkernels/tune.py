@@ -54,7 +54,7 @@ def cuda_plans(problem: Problem, gpu: Any) -> Iterator[dict[str, Any]]:
     for plan in sorted(able, key=lambda plan: plan != chosen.plan):
         yield {
             "engine": plan.engine.name, "tile": list(plan.tile_shape), "a": plan.a.name, "b": plan.b.name,
-            "splits": plan.splits,
+            "splits": plan.splits, "packing": plan.packing.name,
         }  # fmt: skip
 
 

@@ -124,6 +124,12 @@ class Launcher:
     def workspace(self, flat: Tensor, place: Place) -> Tensor:
         return place(flat)
 
+    def workspace_bytes(self, direction: str, kind: tuple[int, ...], geometry: Any, plan: Any, *addresses: int) -> int:
+        """What a direction needs beside its tensors, at these addresses."""
+        if direction != "backward_weight":
+            return 0
+        return getattr(self.module, f"{self.operator}_backward_weight_workspace")(*kind, geometry, plan)
+
     def run(
         self,
         direction: str,
@@ -144,20 +150,31 @@ class Launcher:
         pointers = [first.data_ptr(), second.data_ptr()]
         kind, launch = self.kind(element, layout), getattr(self.module, f"{self.operator}_{direction}")
         rest = (*kind, geometry, 0, plan)
+        size = self.workspace_bytes(direction, kind, geometry, plan, *pointers, result.data_ptr())
+        # NaN in every type.
+        workspace = self.workspace(torch.full((max(size, 1),), 255, dtype=torch.uint8, device=self.device), place)
+        packed = {"workspace": workspace.data_ptr()} if size else {}
         if direction == "forward":
             b = None if bias is None else place(bias.to(torch_dtype).to(self.device))
-            launch(*pointers, 0 if b is None else b.data_ptr(), result.data_ptr(), *rest)
+            launch(*pointers, 0 if b is None else b.data_ptr(), result.data_ptr(), *rest, **packed)
         elif direction == "backward_input":
-            launch(*pointers, result.data_ptr(), *rest)
+            launch(*pointers, result.data_ptr(), *rest, **packed)
         else:
-            size = getattr(self.module, f"{self.operator}_backward_weight_workspace")(*kind, geometry, plan)
-            workspace = self.workspace(torch.full((max(size, 1),), 255, dtype=torch.uint8, device=self.device), place)
             launch(*pointers, result.data_ptr(), workspace.data_ptr(), *rest)
         return from_memory(result.cpu(), shape, layout)
 
 
 class Machine(Launcher):
     """conv2d's launchers."""
+
+    def workspace(self, flat: Tensor, place: Place) -> Tensor:
+        """Aligned as every allocator aligns, which packed copies rely on."""
+        placed = place(flat)
+        return flat if placed.data_ptr() % 16 else placed
+
+    def workspace_bytes(self, direction: str, kind: tuple[int, ...], geometry: Any, plan: Any, *addresses: int) -> int:
+        which = getattr(self.module.Conv2dDirection, direction)
+        return self.module.conv2d_workspace(which, *kind, geometry, plan, *addresses)
 
     def plans(self, direction: str, case: Conv2dCase, layout: Layout, element: str) -> list[Any]:
         _, dtype, tf32 = ELEMENTS[element]
@@ -172,8 +189,9 @@ class Machine(Launcher):
         part = self.module.conv2d_explain(which, dtype, int(layout), tf32, geometry, a100).parts[0]
         return part.candidates[part.chosen].plan
 
-    def plan(self, element: str, tile: int, a: str, b: str, splits: int = 1) -> Any:
+    def plan(self, element: str, tile: int, a: str, b: str, splits: int = 1, packing: str = "none") -> Any:
         plan = self.module.Conv2dPlan()
+        plan.packing = getattr(self.module.Conv2dPacking, packing)
         plan.engine = getattr(self.module.Conv2dEngine, "fma" if element in ("fp64", "fp32") else "mma")
         plan.tile, plan.splits = tile, splits
         plan.a, plan.b = getattr(self.module.Conv2dLoader, a), getattr(self.module.Conv2dLoader, b)

@@ -137,19 +137,20 @@ def test_ldmatrix_meets_no_bank_twice(
 @layouts
 @elements
 def test_bits_do_not_depend_on_the_plan(machine: Machine, direction: str, layout: Layout, element: str) -> None:
-    """The order of summation is the depth's, whatever the tile and the loaders: only splits may change the bits."""
+    """The order of summation is the depth's, whatever the tile and the loaders: only splits may change the bits (and
+    packing, which is the layer's)."""
     case = Conv2dCase("", 2, 16, 9, 8, 72, 3, 3, (2, 1), (1, 1, 1, 1))
     data = floats(case, ELEMENTS[element][0])
+    chosen = machine.tiled_plan(direction, case, layout, element)
+    chosen.splits = 1
     gathered = [
         machine.run(
             direction, case, layout, element, data.operands(direction),
-            machine.plan(element, tile, "elements", "elements"),
+            machine.plan(element, tile, "elements", "elements", packing=chosen.packing.name),
         )
         for tile in TILES
         if has_tile(element, tile)
     ]  # fmt: skip
-    chosen = machine.tiled_plan(direction, case, layout, element)
-    chosen.splits = 1
     vectors = machine.run(direction, case, layout, element, data.operands(direction), chosen)
     assert all(torch.equal(result, vectors) for result in gathered)
 

@@ -28,9 +28,10 @@ class Conv2dKernels(Launching):
     def __init__(self, module: ModuleType, device_type: str) -> None:
         super().__init__(module, device_type)
         self._measured = functools.cache(self._measured_plans)
+        self._bytes_by_rule = functools.lru_cache(maxsize=4096)(self._workspace_bytes)
 
     def plan(self, fields: dict[str, Any], binding: bool = True) -> Any:
-        """A plan of conv2d from a tuned table's fields: engine, tile, a, b, splits.
+        """A plan of conv2d from a tuned table's fields: engine, tile, a, b, splits and, unless it is none, packing.
 
         Raises:
             KeyError, ValueError, AttributeError: for an engine, a tile or a loader that there is not.
@@ -41,7 +42,42 @@ class Conv2dKernels(Launching):
         plan.engine = getattr(m.Conv2dEngine, fields["engine"])
         plan.a, plan.b = getattr(m.Conv2dLoader, fields["a"]), getattr(m.Conv2dLoader, fields["b"])
         plan.splits, plan.binding = fields["splits"], binding
+        plan.packing = getattr(m.Conv2dPacking, fields.get("packing", "none"))
         return plan
+
+    def _workspace_bytes(
+        self,
+        direction: str,
+        dtype: torch.dtype,
+        numbers: tuple[Any, ...],
+        device: torch.device,
+        addresses: tuple[int, ...],
+        plan: Any = None,
+    ) -> int:
+        """Of the current device; of addresses only the alignment counts, and whether there is a residual."""
+        which = getattr(self.module.Conv2dDirection, direction)
+        return self.module.conv2d_workspace(which, dtype_code(dtype), *numbers, plan, *addresses)
+
+    def _room(
+        self,
+        direction: str,
+        tensors: tuple[Tensor, Tensor, Tensor],
+        geometry: Conv2dGeometry,
+        layout: Layout,
+        tf32: bool,
+        plan: Any,
+        residual: Tensor | None = None,
+    ) -> Tensor | None:
+        """The workspace of a launch: for packed copies of 16-bit tensors, and backward_weight's partial sums."""
+        on = tensors[0]
+        if on.element_size() != 2 and direction != "backward_weight":
+            return None
+        addresses = *(tensor.data_ptr() % 16 for tensor in tensors), 0 if residual is None else 16
+        arguments = direction, on.dtype, (int(layout), tf32, self._geometry(geometry)), on.device, addresses
+        device, _ = self._on(on)
+        with device:
+            size = self._bytes_by_rule(*arguments) if plan is None else self._workspace_bytes(*arguments, plan)
+        return torch.empty(size, dtype=torch.uint8, device=on.device) if size else None
 
     def _measured_plans(self, device: torch.device) -> dict[tuned.Key, Any]:
         """The tuned plans of a device. They are preferences: one that cannot serve unaligned tensors gives way."""
@@ -73,6 +109,8 @@ class Conv2dKernels(Launching):
         epilogue: Epilogue | None = None,
     ) -> None:
         plan = plan or self._preferred("forward", input, geometry, layout, tf32)
+        epilogue = epilogue or Epilogue()
+        workspace = self._room("forward", (input, weight, output), geometry, layout, tf32, plan, epilogue.residual)
         self._launch(
             "conv2d_forward",
             (input, weight, bias, output),
@@ -80,7 +118,7 @@ class Conv2dKernels(Launching):
             int(layout),
             tf32,
             self._geometry(geometry),
-            last=(plan, *(() if epilogue is None else _epilogue_arguments(epilogue))),
+            last=(plan, *_epilogue_arguments(epilogue), address(workspace)),
         )
 
     def conv2d_backward_input(
@@ -94,6 +132,7 @@ class Conv2dKernels(Launching):
         plan: Any = None,
     ) -> None:
         plan = plan or self._preferred("backward_input", grad_output, geometry, layout, tf32)
+        workspace = self._room("backward_input", (grad_output, weight, grad_input), geometry, layout, tf32, plan)
         self._launch(
             "conv2d_backward_input",
             (grad_output, weight, grad_input),
@@ -101,7 +140,7 @@ class Conv2dKernels(Launching):
             int(layout),
             tf32,
             self._geometry(geometry),
-            last=(plan,),
+            last=(plan, address(workspace)),
         )
 
     def conv2d_backward_weight(
@@ -115,9 +154,9 @@ class Conv2dKernels(Launching):
         plan: Any = None,
     ) -> None:
         plan = plan or self._preferred("backward_weight", input, geometry, layout, tf32)
-        name, numbers = "conv2d_backward_weight", (dtype_code(input.dtype), int(layout), tf32, self._geometry(geometry))
-        workspace = self._workspace(name, input, *numbers, plan)
-        self._launch(name, (grad_output, input, grad_weight, workspace), *numbers, last=(plan,))
+        workspace = self._room("backward_weight", (grad_output, input, grad_weight), geometry, layout, tf32, plan)
+        numbers = dtype_code(input.dtype), int(layout), tf32, self._geometry(geometry)
+        self._launch("conv2d_backward_weight", (grad_output, input, grad_weight, workspace), *numbers, last=(plan,))
 
     def conv2d_backward_bias(
         self, grad_output: Tensor, grad_bias: Tensor, geometry: Conv2dGeometry, layout: Layout

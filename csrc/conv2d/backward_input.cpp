@@ -7,6 +7,7 @@
 #include "directions.h"
 #include "grouped.h"
 #include "hopper_directions.h"
+#include "packing.h"
 #include "phases.h"
 #include "views.h"
 
@@ -46,8 +47,8 @@ std::vector<Gemm> backward_input_gemms(const Problem& problem, const void* grad_
   return gemms;
 }
 
-void backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
-                    std::uintptr_t stream, const Plan* plan) {
+void run_backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
+                        std::uintptr_t stream, const Plan* plan) {
   constexpr Direction kThis = Direction::backward_input;
   if (const auto grouped = grouped::plan_for(kThis, problem, plan, {grad_output, grad_input}))
     return grouped::sweep_all(kThis, problem, *grouped, grad_output, weight, {}, grad_input, stream);
@@ -57,6 +58,57 @@ void backward_input(const Problem& problem, const void* grad_output, const void*
   for (const Gemm& gemm : backward_input_gemms(problem, grad_output, weight, grad_input))
     launch_gemm(element_of(problem), gemm, decide(Direction::backward_input, problem, gemm, plan), nullptr,
                 stream);
+}
+
+namespace {
+
+void backward_input_packed(const Problem& problem, const Packed& packed, const void* grad_output,
+                           const void* weight, void* grad_input, void* workspace, std::uintptr_t stream,
+                           const Plan* asked) {
+  if (packed.end > 0) check_workspace(workspace);
+  const Conv2dGeometry& g = problem.geometry;
+  const bool unpacked = packed.result == ResultBy::unpacked;
+  const std::optional<Plan> inside = plan_inside(asked);
+  const Plan* plan = inside ? &*inside : nullptr;
+  const std::int64_t bytes = element_of(problem).bytes();
+  void* w = packed.second ? ahead(workspace, packed.at_second) : const_cast<void*>(weight);
+
+  for (std::int64_t first = 0; first < g.n; first += packed.images) {
+    const Problem part = slice_of(problem, packed, first), inner = slice_of(packed.problem, packed, first);
+    const void* from = ahead(grad_output, first * g.k * g.p * g.q * bytes);
+    void* to = ahead(grad_input, first * g.c * g.h * g.w * bytes);
+    void* dy = packed.first ? ahead(workspace, packed.at_first) : const_cast<void*>(from);
+    Copies copies;
+    if (packed.first) copies.add(pack_output(part, from, dy));
+    if (packed.second && first == 0) copies.add(pack_weight(problem, packed.how, weight, w));
+    launch_copies(copies, stream);
+    if (packed.result == ResultBy::strided) {
+      std::vector<Gemm> phases = backward_input_gemms(inner, dy, w, nullptr);
+      const std::vector<Gemm> plain = backward_input_gemms(part, nullptr, nullptr, to);
+      for (std::size_t i = 0; i < phases.size(); ++i) {
+        phases[i].c = plain[i].c;
+        launch_gemm(element_of(problem), phases[i], decide(Direction::backward_input, inner, phases[i], plan),
+                    nullptr, stream);
+      }
+    } else {
+      void* dx = unpacked ? ahead(workspace, packed.at_result) : to;
+      run_backward_input(inner, dy, w, dx, stream, plan);
+      if (!unpacked) continue;
+      Copies back;
+      back.add(unpack_image(problem.layout, part.geometry.n, g.groups, g.c / g.groups, g.h, g.w, dx, to));
+      launch_copies(back, stream);
+    }
+  }
+}
+
+}  // namespace
+
+void backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
+                    void* workspace, std::uintptr_t stream, const Plan* plan) {
+  const Tensors tensors{grad_output, weight, grad_input};
+  if (const auto packed = packed_for(Direction::backward_input, problem, plan, tensors, this_machine()))
+    return backward_input_packed(problem, *packed, grad_output, weight, grad_input, workspace, stream, plan);
+  run_backward_input(problem, grad_output, weight, grad_input, stream, plan);
 }
 
 }  // namespace cnnkernels::conv2d

@@ -43,6 +43,10 @@ void bind_plan(py::module_& m) {
       .value("forward", conv2d::Direction::forward)
       .value("backward_input", conv2d::Direction::backward_input)
       .value("backward_weight", conv2d::Direction::backward_weight);
+  py::enum_<conv2d::Packing>(m, "Conv2dPacking", py::module_local())
+      .value("none", conv2d::Packing::none)
+      .value("channels", conv2d::Packing::channels)
+      .value("rows", conv2d::Packing::rows);
   py::class_<Plan>(m, "Conv2dPlan", py::module_local())
       .def(py::init<>())
       .def_readwrite("engine", &Plan::engine)
@@ -51,6 +55,8 @@ void bind_plan(py::module_& m) {
       .def_readwrite("b", &Plan::b)
       .def_readwrite("splits", &Plan::splits)
       .def_readwrite("blocks", &Plan::blocks)
+      .def_readwrite("packing", &Plan::packing)
+      .def_readwrite("images", &Plan::images)
       .def_readwrite("binding", &Plan::binding)
       .def("__eq__", &Plan::operator==)
       .def_property_readonly("tile_shape", [](const Plan& plan) { return shape_of(conv2d::tile_of(plan)); })
@@ -118,6 +124,14 @@ void bind_selection(py::module_& m) {
                              })
       .def_property_readonly("chosen", [](const conv2d::Part& part) { return part.selection.chosen; });
   py::class_<Explanation>(m, "Conv2dExplanation", py::module_local())
+      .def_readonly("packing", &Explanation::packing)
+      .def_readonly("why_packed", &Explanation::why_packed)
+      .def_readonly("judged_none", &Explanation::judged_none)
+      .def_readonly("judged_channels", &Explanation::judged_channels)
+      .def_readonly("judged_rows", &Explanation::judged_rows)
+      .def_readonly("copy_bytes", &Explanation::copy_bytes)
+      .def_readonly("copy_seconds", &Explanation::copy_seconds)
+      .def_readonly("copy_launches", &Explanation::copy_launches)
       .def_readonly("parts", &Explanation::parts)
       .def_readonly("grouped", &Explanation::grouped)
       .def_readonly("why_not_grouped", &Explanation::why_not_grouped)
@@ -148,25 +162,28 @@ void bind(py::module_& m) {
       "conv2d_forward",
       [](std::uintptr_t input, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t output, int dtype,
          int layout, bool tf32, const Conv2dGeometry& geometry, std::uintptr_t stream, const Plan* plan,
-         std::uintptr_t scale, std::uintptr_t shift, std::uintptr_t residual, int activation, double slope) {
+         std::uintptr_t scale, std::uintptr_t shift, std::uintptr_t residual, int activation, double slope,
+         std::uintptr_t workspace) {
         conv2d::forward(problem(dtype, layout, tf32, geometry), pointer(input), pointer(weight),
                         {pointer(bias), pointer(scale), pointer(shift), pointer(residual),
                          static_cast<Activation>(activation), slope},
-                        pointer(output), stream, plan);
+                        pointer(output), pointer(workspace), stream, plan);
       },
       py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("output"), py::arg("dtype"),
       py::arg("layout"), py::arg("tf32"), py::arg("geometry"), py::arg("stream"), plan, py::arg("scale") = 0,
-      py::arg("shift") = 0, py::arg("residual") = 0, py::arg("activation") = 0, py::arg("slope") = 0.0);
+      py::arg("shift") = 0, py::arg("residual") = 0, py::arg("activation") = 0, py::arg("slope") = 0.0,
+      py::arg("workspace") = 0);
 
   m.def(
       "conv2d_backward_input",
       [](std::uintptr_t grad_output, std::uintptr_t weight, std::uintptr_t grad_input, int dtype, int layout,
-         bool tf32, const Conv2dGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
+         bool tf32, const Conv2dGeometry& geometry, std::uintptr_t stream, const Plan* plan,
+         std::uintptr_t workspace) {
         conv2d::backward_input(problem(dtype, layout, tf32, geometry), pointer(grad_output), pointer(weight),
-                               pointer(grad_input), stream, plan);
+                               pointer(grad_input), pointer(workspace), stream, plan);
       },
       py::arg("grad_output"), py::arg("weight"), py::arg("grad_input"), py::arg("dtype"), py::arg("layout"),
-      py::arg("tf32"), py::arg("geometry"), py::arg("stream"), plan);
+      py::arg("tf32"), py::arg("geometry"), py::arg("stream"), plan, py::arg("workspace") = 0);
 
   m.def(
       "conv2d_backward_weight",
@@ -180,11 +197,17 @@ void bind(py::module_& m) {
       py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"), py::arg("stream"), plan);
 
   m.def(
-      "conv2d_backward_weight_workspace",
-      [](int dtype, int layout, bool tf32, const Conv2dGeometry& geometry, const Plan* plan) {
-        return conv2d::backward_weight_workspace(problem(dtype, layout, tf32, geometry), plan);
+      "conv2d_workspace",
+      [](conv2d::Direction direction, int dtype, int layout, bool tf32, const Conv2dGeometry& geometry,
+         const Plan* plan, std::uintptr_t first, std::uintptr_t second, std::uintptr_t result,
+         std::uintptr_t residual) {
+        return conv2d::workspace_bytes(direction, problem(dtype, layout, tf32, geometry),
+                                       {pointer(first), pointer(second), pointer(result), pointer(residual)},
+                                       plan);
       },
-      py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"), plan);
+      "Bytes that a launcher needs; of addresses it matters whether they are aligned, 0 counts as aligned.",
+      py::arg("direction"), py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"), plan,
+      py::arg("first") = 0, py::arg("second") = 0, py::arg("result") = 0, py::arg("residual") = 0);
 
   m.def(
       "conv2d_backward_bias",

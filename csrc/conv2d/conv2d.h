@@ -24,18 +24,28 @@ struct Problem {
 };
 
 // `plan` null: select.h decides. A binding plan that cannot serve is refused with std::invalid_argument.
-// Every element of the result is written exactly once and nothing else is.
+// Every element of the result is written exactly once and nothing else is. `workspace`: as many bytes as
+// workspace_bytes() says for these pointers, aligned to 16 bytes.
 void forward(const Problem& problem, const void* input, const void* weight, const Epilogue& epilogue,
-             void* output, std::uintptr_t stream, const Plan* plan = nullptr);
+             void* output, void* workspace, std::uintptr_t stream, const Plan* plan = nullptr);
 void backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
-                    std::uintptr_t stream, const Plan* plan = nullptr);
+                    void* workspace, std::uintptr_t stream, const Plan* plan = nullptr);
 void backward_weight(const Problem& problem, const void* grad_output, const void* input, void* grad_weight,
                      void* workspace, std::uintptr_t stream, const Plan* plan = nullptr);
 void backward_bias(const Problem& problem, const void* grad_output, void* grad_bias, void* workspace,
                    std::uintptr_t stream);
 
-// Bytes of device memory the two reductions need for their partial sums; at most 256 MB.
-std::size_t backward_weight_workspace(const Problem& problem, const Plan* plan = nullptr);
+// What a direction reads, in the order in which its launcher takes it, and writes. Null pointers count as
+// aligned; the residual is the forward's, null where there is none.
+struct Tensors {
+  const void *first = nullptr, *second = nullptr, *result = nullptr, *residual = nullptr;
+};
+
+// Bytes of device memory that a direction needs beside its tensors: at most 256 MB for packed copies, and in
+// backward_weight at most 256 MB for partial sums.
+std::size_t workspace_bytes(Direction direction, const Problem& problem, const Tensors& tensors = {},
+                            const Plan* plan = nullptr);
+// Of the bias gradient's partial sums.
 std::size_t backward_bias_workspace(const Problem& problem);
 
 }  // namespace cnnkernels::conv2d

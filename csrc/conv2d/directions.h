@@ -29,6 +29,15 @@ inline Plan decide(Direction direction, const Problem& problem, const Gemm& gemm
   return select(direction, gemm, element, this_machine(), splits, asked).plan();
 }
 
+// The directions on tensors as they lie, nothing packed.
+void run_forward(const Problem& problem, const void* input, const void* weight, const Epilogue& epilogue,
+                 void* output, std::uintptr_t stream, const Plan* plan);
+void run_backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
+                        std::uintptr_t stream, const Plan* plan);
+void run_backward_weight(const Problem& problem, const void* grad_output, const void* input,
+                         void* grad_weight, void* workspace, std::uintptr_t stream, const Plan* plan);
+std::size_t bytes_of_parts(const Problem& problem, const Plan* asked);  // of run_backward_weight's workspace
+
 // One, or one for each phase of backward_input, with null pointers.
 std::vector<Gemm> gemms(Direction direction, const Problem& problem);
 

@@ -20,6 +20,13 @@ enum class Loader {
   elements,     // one element at a time: odd channel counts, NCHW windows, unaligned pointers
 };
 
+// What is copied first into memory that the fast loaders and TMA read (packing.h).
+enum class Packing {
+  none,      // nothing: tensors as they lie
+  channels,  // channels together, padded to whole runs of 16 bytes
+  rows,      // the taps of a window's row together as channels, for few channels
+};
+
 // Rows and columns of the output one block makes.
 struct Tile {
   int rows, columns;
@@ -83,6 +90,8 @@ struct Plan {
   int splits = 1;  // parts of the reduction summed separately; only backward_weight has more than one
   // Of wgmma and grouped, whose blocks take tiles in turn; 0: as many as the processors hold.
   int blocks = 0;
+  Packing packing = Packing::none;  // engine and loaders are those of the packed tensors
+  int images = 0;                   // packed at a time; 0: as many as the workspace limit allows
   // false: where it cannot serve, the selection decides (a measured plan is a preference).
   bool binding = true;
 
@@ -103,7 +112,10 @@ inline std::string describe(const Plan& plan) {
   };
   const Tile& tile = tile_of(plan);
   const std::string shape = std::to_string(tile.rows) + "x" + std::to_string(tile.columns);
-  const std::string splits = ", splits " + std::to_string(plan.splits);
+  const std::string packed = plan.packing == Packing::channels ? ", packed channels"
+                             : plan.packing == Packing::rows   ? ", packed rows"
+                                                               : "";
+  const std::string splits = packed + ", splits " + std::to_string(plan.splits);
   if (plan.engine == Engine::wgmma) {
     return "wgmma " + shape + (tile.ping_pong ? " ping-pong" : "") + (tile.cluster > 1 ? " cluster" : "") +
            splits;

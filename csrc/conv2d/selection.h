@@ -49,6 +49,14 @@ struct Part {
 // A problem is one implicit GEMM, or in backward_input one for each phase of the stride. Hopper's kernel, and
 // that of grouped.h before it, serve a problem as a whole, with no part: they have candidates of their own.
 struct Explanation {
+  // How tensors are packed first, what the rule weighed, and what the copies take here. Parts and wgmma are
+  // then those of the packed tensors.
+  Packing packing = Packing::none;
+  std::string why_packed;
+  double judged_none = 0, judged_channels = 0,
+         judged_rows = 0;  // seconds at the rule's batch; 0: not weighed
+  double copy_bytes = 0, copy_seconds = 0;
+  int copy_launches = 0;
   std::vector<Part> parts;
   std::vector<Candidate> grouped;
   std::string why_not_grouped;  // empty: it serves
