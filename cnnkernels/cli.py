@@ -11,7 +11,7 @@ import torch
 
 from . import __version__, bench, tuned
 from .backends import INTERPRETING
-from .geometry import Layout
+from .geometry import PADDING_MODES, Layout
 from .ops.checks import conv2d_geometry
 from .problem import Problem
 
@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("operator", choices=("conv2d",))
         _add_problem(sub, needed=sub is explain)
         sub.add_argument("--backend", action="append", choices=("cuda", "triton"), help="only this one (default: both)")
+    explain.add_argument("--padding-mode", choices=PADDING_MODES, default="zeros", help="default: %(default)s")
     explain.add_argument("--gpu", help="a100, h100, h200, ... (default: the one at hand, else h200)")
     tune.add_argument("--shapes", metavar="FILE", help="layers, as benchmarks/workloads.json of a checkout has them")
     tune.add_argument("--batch", type=_positive, default=32, help="of the layers of --shapes (default: %(default)s)")
@@ -111,7 +112,8 @@ def _problems(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list
     pair = {name: getattr(args, name) * (2 // len(getattr(args, name))) for name in ("stride", "padding", "dilation")}
     sides = tuple(pad for pad in pair["padding"] for _ in range(2))
     try:
-        geometry = conv2d_geometry(args.input, args.weight, pair["stride"], sides, pair["dilation"], args.groups)
+        mode = getattr(args, "padding_mode", "zeros")
+        geometry = conv2d_geometry(args.input, args.weight, pair["stride"], sides, pair["dilation"], args.groups, mode)
     except RuntimeError as error:
         parser.error(str(error))
     layout = Layout[args.layout.upper()]

@@ -43,8 +43,9 @@ def describe(problem: Problem, gpu: Any) -> Iterator[str]:
     sizes = (problem.input_size, problem.weight_size, problem.output_size)
     yield "  input {}, weight {}, output {}".format(*(list(size) for size in sizes))
     yield (
-        f"  stride {(g.stride_h, g.stride_w)}, padding before {(g.pad_h, g.pad_w)}, "
-        f"dilation {(g.dilation_h, g.dilation_w)}, groups {g.groups}"
+        f"  stride {(g.stride_h, g.stride_w)}, padding before {(g.pad_h, g.pad_w)}"
+        + (f" ({g.padding_mode.name.lower()})" if g.padding_mode else "")
+        + f", dilation {(g.dilation_h, g.dilation_w)}, groups {g.groups}"
     )
     yield (
         f"  {problem.operations / 1e9:.2f} GFLOP on {problem.bytes / 1e6:.1f} MB, each tensor once: "
@@ -209,6 +210,28 @@ def _configuration(c: Any) -> str:
     return f"{'elementwise' if c.direct else 'dot'} {block}, {c.warps} warps, {c.stages} stages{flat}{splits}"
 
 
+def _border(problem: Problem, gpu: Any, backend: str) -> tuple[str, Problem]:
+    """What a backend does about the border of a padding mode, and what is then left to its convolution."""
+    g, module = problem.geometry, host_module()
+    size = (g.p - 1) * g.stride_h + (g.r - 1) * g.dilation_h + 1, (g.q - 1) * g.stride_w + (g.s - 1) * g.dilation_w + 1
+    without = problem._replace(geometry=g.on_padded_image(*size))
+    if problem.direction == "backward_input":
+        return "its border is folded back after the gradient of the padded image", without
+    if is_depthwise(g):
+        why = "depthwise_conv2d's kernels pad with zeros alone"
+    elif backend == "triton":
+        from .triton_kernels.conv2d import why_copy_border
+
+        why = why_copy_border(triton_problem(problem, _driver_name(gpu), gpu.architecture))
+    else:
+        dtype, tf32 = dtype_code(DTYPES[problem.dtype][0]), DTYPES[problem.dtype][1]
+        why = module.conv2d_why_copy_border(
+            getattr(module.Conv2dDirection, problem.direction), dtype, int(problem.layout), tf32,
+            module.Conv2dGeometry(*g), machine=gpu,
+        )  # fmt: skip
+    return (f"the border is copied first: {why}", without) if why else ("the border is read through the index", problem)
+
+
 def explain(problem: Problem, gpu: Any, backends: tuple[str, ...] = ("cuda", "triton")) -> Iterator[str]:
     """The whole explanation, line by line."""
     yield from describe(problem, gpu)
@@ -216,7 +239,11 @@ def explain(problem: Problem, gpu: Any, backends: tuple[str, ...] = ("cuda", "tr
         yield "  a filter a channel: where a backend has depthwise_conv2d's kernels, they go before what follows"
     for backend in backends:
         yield ""
-        yield from explain_cuda(problem, gpu) if backend == "cuda" else explain_triton(problem, gpu)
+        asked = problem
+        if problem.geometry.padding_mode:
+            line, asked = _border(problem, gpu, backend)
+            yield f"{backend}: {line}"
+        yield from explain_cuda(asked, gpu) if backend == "cuda" else explain_triton(asked, gpu)
 
 
 def run(problems: Iterable[Problem], gpu: str | None, backends: tuple[str, ...]) -> int:

@@ -19,10 +19,23 @@ class Layout(IntEnum):
         return torch.channels_last if self is Layout.NHWC else torch.contiguous_format
 
 
+class PaddingMode(IntEnum):
+    """What lies outside the image: zeros or its own pixels, as torch.nn.Conv2d's padding_mode."""
+
+    ZEROS = 0
+    REFLECT = 1
+    REPLICATE = 2
+    CIRCULAR = 3
+
+
+PADDING_MODES = tuple(mode.name.lower() for mode in PaddingMode)
+
+
 class Conv2dGeometry(NamedTuple):
     """Input [n, c, h, w], filter [k, c / groups, r, s], output [n, k, p, q].
 
-    `pad_h`, `pad_w` stand before the first row and column; what is needed after the last follows from p and q.
+    `pad_h`, `pad_w` stand before the first row and column; what is needed after the last follows from p and q. Only
+    conv2d's forward and backward_weight know padding of anything but zeros.
     """
 
     n: int
@@ -41,6 +54,11 @@ class Conv2dGeometry(NamedTuple):
     dilation_h: int
     dilation_w: int
     groups: int
+    padding_mode: PaddingMode = PaddingMode.ZEROS
+
+    def on_padded_image(self, height: int, width: int) -> Conv2dGeometry:
+        """The same convolution of an image that has its padding already."""
+        return self._replace(h=height, w=width, pad_h=0, pad_w=0, padding_mode=PaddingMode.ZEROS)
 
 
 class Pool2dGeometry(NamedTuple):

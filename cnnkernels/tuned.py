@@ -60,8 +60,9 @@ class Table:
 
 
 def geometry_fields(direction: str, geometry: Conv2dGeometry) -> dict[str, int]:
-    """The numbers that a row names: all, but the batch only where it is summed over."""
+    """The numbers that a row names: all, but the batch only where it is summed over. Padding is of zeros."""
     fields = geometry._asdict()
+    del fields["padding_mode"]
     if direction != "backward_weight":
         del fields["n"]
     return fields
@@ -105,7 +106,8 @@ def load(path: Path) -> Table:
         for name, values in allowed:
             if getattr(row, name) not in values:
                 raise wrong(f"row {number}: {name} is {getattr(row, name)!r}, none of {', '.join(values)}")
-        names = set(Conv2dGeometry._fields) - (set() if row.direction == "backward_weight" else {"n"})
+        names = set(Conv2dGeometry._fields) - {"padding_mode"}
+        names -= set() if row.direction == "backward_weight" else {"n"}
         if set(row.geometry) != names:
             raise wrong(f"row {number}: its geometry has not the fields {', '.join(sorted(names))}")
         rows.append(row)

@@ -32,9 +32,17 @@ auto constructor(std::index_sequence<I...>) {
   return py::init([](decltype((void)I, std::int64_t{})... fields) { return G{fields...}; });
 }
 
+template <std::size_t... I>
+auto with_padding_mode(std::index_sequence<I...>) {
+  return py::init([](decltype((void)I, std::int64_t{})... fields, int mode) {
+    return Conv2dGeometry{fields..., static_cast<PaddingMode>(mode)};
+  });
+}
+
 void bind_geometry(py::module_& m) {
   py::class_<Conv2dGeometry>(m, "Conv2dGeometry", py::module_local())
-      .def(constructor<Conv2dGeometry>(std::make_index_sequence<16>{}));
+      .def(constructor<Conv2dGeometry>(std::make_index_sequence<16>{}))
+      .def(with_padding_mode(std::make_index_sequence<16>{}));
   py::class_<Pool2dGeometry>(m, "Pool2dGeometry", py::module_local())
       .def(constructor<Pool2dGeometry>(std::make_index_sequence<14>{}));
 }

@@ -54,6 +54,28 @@ def test_why_hoppers_kernel_does_not_serve(capsys: pytest.CaptureFixture[str]) -
     assert "not wgmma: a group's 3 input and 64 output channels are not both multiples of 16 bytes" in text
 
 
+@pytest.mark.parametrize(
+    ("filters", "gpu", "line"),
+    [
+        (64, "h200", "cuda: the border is read through the index\ncuda: mma"),
+        (
+            256,
+            "h200",
+            "cuda: the border is copied first: Hopper's kernel, whose TMA pads with zeros alone, makes",
+        ),
+        (256, "a100", "cuda: the border is read through the index\ncuda: mma"),
+    ],
+)
+def test_a_border(capsys: pytest.CaptureFixture[str], filters: int, gpu: str, line: str) -> None:
+    case = ("--input", "32,64,56,56", "--weight", f"{filters},64,3,3", "--padding", "1", "--gpu", gpu)
+    text = explained(capsys, *case, "--padding-mode", "reflect")
+    assert "padding before (1, 1) (reflect), dilation" in text
+    assert line in text and ("cuda: wgmma" in text) == ("copied" in line)
+    assert "triton: the border is read through the index\ntriton: dot" in text
+    back = explained(capsys, *case, "--padding-mode", "circular", "--direction", "backward_input")
+    assert back.count("its border is folded back after the gradient of the padded image") == 2
+
+
 def test_a_depthwise_convolution_says_who_serves_it(capsys: pytest.CaptureFixture[str]) -> None:
     text = explained(capsys, "--input", "8,96,56,56", "--weight", "96,1,7,7", "--padding", "3", "--groups", "96")
     assert "depthwise_conv2d's kernels, they go before what follows" in text

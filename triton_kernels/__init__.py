@@ -5,7 +5,13 @@ try:
 except ImportError as error:
     raise ImportError("the Triton kernels need triton: `pip install triton`") from error
 
-from .conv2d import conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight, conv2d_forward
+from .conv2d import (
+    conv2d_backward_bias,
+    conv2d_backward_input,
+    conv2d_backward_weight,
+    conv2d_forward,
+    conv2d_why_copy_border,
+)
 from .depthwise_conv2d import (
     depthwise_conv2d_backward_input,
     depthwise_conv2d_backward_weight,
@@ -37,6 +43,7 @@ __all__ = [
     "conv2d_backward_input",
     "conv2d_backward_weight",
     "conv2d_forward",
+    "conv2d_why_copy_border",
     "depthwise_conv2d_backward_input",
     "depthwise_conv2d_backward_weight",
     "depthwise_conv2d_forward",

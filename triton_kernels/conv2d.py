@@ -84,6 +84,18 @@ def _sizes(g: Conv2dGeometry, unit: int) -> tuple[int, ...]:
     return (g.n, g.c // unit, g.h, g.w, g.k // unit, g.p, g.q, *g[9:15])
 
 
+def conv2d_why_copy_border(
+    direction: str, first: Tensor, second: Tensor, geometry: Conv2dGeometry, layout: Layout, tf32: bool
+) -> str:
+    """Why the border of a padding mode is copied before forward or backward_weight of these operands; empty where
+    it is read through the index."""
+    return why_copy_border(problem_of(direction, first, _plain(geometry), layout, tf32))  # type: ignore[arg-type]
+
+
+def why_copy_border(problem: Problem) -> str:
+    return "the kernels for narrow groups pad with zeros alone" if choose(problem).direct else ""
+
+
 def conv2d_forward(
     input: Tensor,
     weight: Tensor,
@@ -116,7 +128,7 @@ def conv2d_forward(
             programs = tiles_m * math.ceil(filters / c.block_n) * g.groups
             forward_kernel[(programs,)](
                 x, weight, *finish, y, *_sizes(g, unit), g.c // g.groups // unit, filters // unit,
-                FLAT=c.flat, **constants,
+                FLAT=c.flat, MODE=int(g.padding_mode), **constants,
             )  # fmt: skip
 
 
@@ -185,7 +197,7 @@ def conv2d_backward_weight(
             programs = tiles_n * math.ceil(filters / c.block_m) * g.groups * c.splits
             backward_weight_kernel[(programs,)](
                 grad_output, input, parts, *_sizes(g, unit), channels // unit, filters // unit,
-                g.groups, steps, elements, FLAT=c.flat, **constants,
+                g.groups, steps, elements, FLAT=c.flat, MODE=int(g.padding_mode), **constants,
             )  # fmt: skip
         sum_partials(parts, grad_weight, c.splits)
 

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from .common import accumulator, along, indices, narrow
-from .conv2d_tiles import filter_offset, flat_place, image_offset, inside, multiply, pixel_axis, site
+from .conv2d_tiles import filter_offset, flat_place, image_offset, inside, multiply, pixel_axis, repeated, site
 
 
 @triton.jit
@@ -48,12 +48,13 @@ def backward_weight_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    MODE: tl.constexpr = 0,
 ):
     """One tile of BLOCK_M filters of a group x BLOCK_N channels of one tap, over `steps` steps of BLOCK_K pixels.
 
     Where FLAT gives a group's few channels, the columns are places in the order of the filter's memory, whatever
     their tap. The filters' `elements` repeat in `partials` for every range of pixels. C, K, `channels` and `filters`
-    count UNITs.
+    count UNITs. MODE is the padding's, as the forward's.
     """
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
@@ -92,7 +93,11 @@ def backward_weight_kernel(
         dy = tl.load(at_grad + image_offset(n, p, q, 0, P, Q, K, NHWC), mask=exists, other=0.0)
         h = p * stride_h - pad_h + r * dilation_h
         w = q * stride_w - pad_w + s * dilation_w
-        exists = m_exists & inside(h, w, H, W) & along(c_exists, 1 - A)
+        exists = m_exists & along(c_exists, 1 - A)
+        if MODE == 0:
+            exists = exists & inside(h, w, H, W)
+        else:
+            h, w = repeated(h, H, MODE), repeated(w, W, MODE)
         x = tl.load(at_input + image_offset(n, h, w, 0, H, W, C, NHWC), mask=exists, other=0.0)
         total = multiply(tl.trans(dy) if NHWC else dy, x if NHWC else tl.trans(x), total, PRECISION)
 

@@ -12,7 +12,7 @@ import triton.language as tl
 
 from .common import accumulator, along, indices, narrow
 from .conv2d_epilogue import finish
-from .conv2d_tiles import filter_offset, flat_place, image_offset, inside, pixel_axis, product, site
+from .conv2d_tiles import filter_offset, flat_place, image_offset, inside, pixel_axis, product, repeated, site
 
 
 @triton.jit
@@ -51,11 +51,13 @@ def forward_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    MODE: tl.constexpr = 0,
 ):
     """One tile of BLOCK_M pixels x BLOCK_N filters of a group of `channels` and `filters`.
 
     A step of the loop takes BLOCK_K channels of one tap, or, where FLAT gives a group's few channels, BLOCK_K places
-    in the order of the filter's memory, whatever their tap. C, K, `channels` and `filters` count UNITs.
+    in the order of the filter's memory, whatever their tap. C, K, `channels` and `filters` count UNITs. MODE is the
+    padding's: outside the image lie zeros (0) or the pixels that are `repeated` there.
     """
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
@@ -92,7 +94,11 @@ def forward_kernel(
             c_exists = c < channels
             r, s = tap // S, tap % S
         dh, dw = r * dilation_h, s * dilation_w
-        exists = m_exists & inside(h + dh, w + dw, H, W) & along(c_exists, 1 - A)
+        exists = m_exists & along(c_exists, 1 - A)
+        if MODE == 0:
+            exists = exists & inside(h + dh, w + dw, H, W)
+        else:
+            dh, dw = repeated(h + dh, H, MODE) - h, repeated(w + dw, W, MODE) - w
         x = tl.load(at_input + image_offset(0, dh, dw, along(c, 1 - A), H, W, C, NHWC), mask=exists, other=0.0)
         exists = k_exists & along(c_exists, A)
         f = tl.load(at_weight + along(filter_offset(0, c, tap, channels, TAPS, NHWC), A), mask=exists, other=0.0)

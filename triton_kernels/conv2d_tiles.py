@@ -60,6 +60,21 @@ def inside(h, w, H, W):
 
 
 @triton.jit
+def repeated(at, size, MODE: tl.constexpr):
+    """The row (or column) of an image of `size` that its row `at`, at most one image away, repeats: under reflect (1),
+    replicate (2) or circular (3), the numbers of cnnkernels.geometry.PaddingMode."""
+    if MODE == 1:
+        at = tl.where(at < 0, -at, at)
+        return tl.where(at < size, at, 2 * (size - 1) - at)
+    elif MODE == 2:
+        at = tl.where(at < 0, 0, at)
+        return tl.where(at < size, at, size - 1)
+    else:
+        at = tl.where(at < 0, at + size, at)
+        return tl.where(at < size, at, at - size)
+
+
+@triton.jit
 def multiply(a, b, total, PRECISION: tl.constexpr):
     """total + a x b."""
     if INTERPRETED and a.dtype == tl.bfloat16:

@@ -10,6 +10,7 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 from ..activation import NEGATIVE_SLOPE, checked_activation
 from ..arguments import Ints, check_is_tensor
 from ..epilogue import Epilogue
+from ..geometry import PADDING_MODES
 from .convolve import convolve
 
 
@@ -27,6 +28,7 @@ def conv2d(
     scale: Tensor | None = None,
     shift: Tensor | None = None,
     negative_slope: float = NEGATIVE_SLOPE,
+    padding_mode: str = "zeros",
 ) -> Tensor:
     """Two-dimensional convolution (cross-correlation), as `torch.nn.functional.conv2d`, with what follows it.
 
@@ -49,6 +51,8 @@ def conv2d(
             it is computed in the sums' precision and rounded once, by the kernels themselves (of a depthwise
             convolution by PyTorch, in a second pass).
         negative_slope: leaky_relu's factor below zero.
+        padding_mode: "zeros", or "reflect", "replicate" or "circular": input's own pixels, as `torch.nn.Conv2d`'s. Read
+            through the index where the kernels can, else from a copy of input with its border (docs/conv2d.md).
 
     Returns:
         [N, K, P, Q] or [K, P, Q] with P = floor((H + 2 padding - dilation (R - 1) - 1) / stride) + 1; channels_last
@@ -57,7 +61,7 @@ def conv2d(
     Raises:
         TypeError, RuntimeError: where `torch.nn.functional.conv2d` raises them, and for a residual, scale or shift of
             another size, dtype or device.
-        ValueError: no activation is called so.
+        ValueError: no activation or padding mode is called so.
         NotImplementedError: a dtype that the kernels asked for do not take.
         ImportError, RuntimeError: kernels asked for by name that are not built or can not run here.
     """
@@ -67,15 +71,21 @@ def conv2d(
         fused = {name: value for name, value in fused.items() if value is not None}
         if negative_slope != NEGATIVE_SLOPE:
             fused["negative_slope"] = negative_slope
+        if padding_mode != "zeros":
+            fused["padding_mode"] = padding_mode
         return handle_torch_function(
             conv2d, given, input, weight, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups,
             **fused,
         )  # fmt: skip
+    if padding_mode not in PADDING_MODES:
+        raise ValueError(
+            f"padding_mode must be one of {', '.join(PADDING_MODES)}, but got padding_mode={padding_mode!r}"
+        )
     if activation is None and residual is None and scale is None and shift is None:
-        return convolve("conv2d", input, weight, bias, stride, padding, dilation, groups)
+        return convolve("conv2d", input, weight, bias, stride, padding, dilation, groups, None, padding_mode)
     name, slope = checked_activation("conv2d", activation, negative_slope)
     for argument, tensor in (("residual", residual), ("scale", scale), ("shift", shift)):
         if tensor is not None:
             check_is_tensor("conv2d", argument, tensor)
     epilogue = Epilogue(scale, shift, residual, name, slope)
-    return convolve("conv2d", input, weight, bias, stride, padding, dilation, groups, epilogue)
+    return convolve("conv2d", input, weight, bias, stride, padding, dilation, groups, epilogue, padding_mode)

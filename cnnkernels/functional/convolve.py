@@ -18,6 +18,7 @@ from ..arguments import (
 from ..backends import serving
 from ..epilogue import Epilogue
 from ..ops import conv2d as _conv2d
+from ..ops.border import add_border
 from ..ops.conv2d_epilogue import check_epilogue, epilogue_conv2d
 
 _reference: Any = torch.nn.functional.conv2d  # its annotations know fewer kinds of sequence than it takes
@@ -33,6 +34,7 @@ def convolve(
     dilation: Ints,
     groups: int,
     epilogue: Epilogue | None = None,
+    padding_mode: str = "zeros",
 ) -> Tensor:
     """conv2d, under the name that its errors give it."""
     if not isinstance(input, Tensor):
@@ -40,6 +42,10 @@ def convolve(
     device = input.device
     backend = serving(op, device, input.dtype)
     if backend == "reference" or input.numel() == 0:
+        if padding_mode != "zeros":
+            check_is_tensor(op, "weight", weight)
+            top, bottom, left, right = _sides(op, weight, stride, padding, dilation)
+            input, padding = add_border(input, (left, right, top, bottom), padding_mode), 0
         output = _reference(input, weight, bias, stride, padding, dilation, groups)  # checks and casts for itself
         if epilogue is None:
             return output
@@ -56,19 +62,25 @@ def convolve(
     check_conv2d_tensors(op, input, weight, bias)
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise TypeError(f"{op}(): argument 'groups' must be int, but got groups={groups!r}")
-    strides = as_pair(op, "stride", stride)
-    dilations = as_pair(op, "dilation", dilation)
-    if isinstance(padding, str):
-        sides = named_padding(padding, weight.shape[-2:], strides, dilations)
-    else:
-        rows, columns = as_pair(op, "padding", padding)
-        sides = rows, rows, columns, columns
-    parameters = strides, sides, dilations, groups, backend
+    strides, dilations = as_pair(op, "stride", stride), as_pair(op, "dilation", dilation)
+    sides = _sides(op, weight, stride, padding, dilation)
+    parameters: tuple[Any, ...] = (strides, sides, dilations, groups, backend)
+    if padding_mode != "zeros":
+        parameters = (*parameters, padding_mode)
     if epilogue is not None:
         return epilogue_conv2d(op, input, weight, bias, epilogue, parameters)
     if input.dim() == 4:
         return _conv2d.conv2d_forward(input, weight, bias, *parameters)
     return _conv2d.conv2d_forward(input.unsqueeze(0), weight, bias, *parameters).squeeze(0)
+
+
+def _sides(op: str, weight: Tensor, stride: Ints, padding: str | Ints, dilation: Ints) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right)."""
+    if isinstance(padding, str):
+        strides, dilations = as_pair(op, "stride", stride), as_pair(op, "dilation", dilation)
+        return named_padding(padding, weight.shape[-2:], strides, dilations)
+    rows, columns = as_pair(op, "padding", padding)
+    return rows, rows, columns, columns
 
 
 def _cast_for_autocast(device: torch.device, epilogue: Epilogue) -> Epilogue:

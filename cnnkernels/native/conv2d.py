@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import tuned
 from ..epilogue import Epilogue
-from ..geometry import Conv2dGeometry, Layout
+from ..geometry import Conv2dGeometry, Layout, PaddingMode
 from .launching import Launching, address, dtype_code
 
 # By which a tuned table calls them.
@@ -91,7 +91,7 @@ class Conv2dKernels(Launching):
     ) -> Any | None:
         """The tuned plan of a problem; None leaves the choice to csrc/conv2d/select.h."""
         measured = self._measured(tensor.device)
-        if not measured:
+        if not measured or geometry.padding_mode is not PaddingMode.ZEROS:
             return None
         name = "tf32" if tf32 else _DTYPE_NAMES[tensor.dtype]
         return measured.get(tuned.key(direction, name, layout, geometry))
@@ -157,6 +157,18 @@ class Conv2dKernels(Launching):
         workspace = self._room("backward_weight", (grad_output, input, grad_weight), geometry, layout, tf32, plan)
         numbers = dtype_code(input.dtype), int(layout), tf32, self._geometry(geometry)
         self._launch("conv2d_backward_weight", (grad_output, input, grad_weight, workspace), *numbers, last=(plan,))
+
+    def conv2d_why_copy_border(
+        self, direction: str, first: Tensor, second: Tensor, geometry: Conv2dGeometry, layout: Layout, tf32: bool
+    ) -> str:
+        """Why the border of a padding mode is copied before forward or backward_weight of these operands; empty where
+        it is read through the index."""
+        m, (device, _) = self.module, self._on(first)
+        with device:
+            return m.conv2d_why_copy_border(  # type: ignore[no-any-return]
+                getattr(m.Conv2dDirection, direction), dtype_code(first.dtype), int(layout), tf32,
+                self._geometry(geometry), first.data_ptr(), second.data_ptr(),
+            )  # fmt: skip
 
     def conv2d_backward_bias(
         self, grad_output: Tensor, grad_bias: Tensor, geometry: Conv2dGeometry, layout: Layout

@@ -10,7 +10,6 @@ from torch import Tensor
 from .. import functional as F
 from ..activation import NEGATIVE_SLOPE, checked_activation
 from ..backends import use_backend
-from ..ops.border import add_border
 from .layer import KernelLayer
 
 
@@ -23,15 +22,11 @@ class Conv2d(KernelLayer, torch.nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding: Any = self.padding
-        if self.padding_mode != "zeros":
-            # The other modes read values that zeros cannot stand for: the border is made first.
-            input = add_border(input, self._reversed_padding_repeated_twice, self.padding_mode)
-            padding = 0
         parameters = self.stride, padding, self.dilation, self.groups
         if self.backend is None:
-            return F.conv2d(input, weight, bias, *parameters)
+            return F.conv2d(input, weight, bias, *parameters, padding_mode=self.padding_mode)
         with use_backend(self.backend):
-            return F.conv2d(input, weight, bias, *parameters)
+            return F.conv2d(input, weight, bias, *parameters, padding_mode=self.padding_mode)
 
 
 class Conv2dAct(Conv2d):
@@ -101,14 +96,11 @@ class Conv2dAct(Conv2d):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         padding: Any = self.padding
-        if self.padding_mode != "zeros":
-            input = add_border(input, self._reversed_padding_repeated_twice, self.padding_mode)
-            padding = 0
         with self._backend():
             return F.conv2d(
                 input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups,
                 activation=self.activation, residual=residual, scale=self.scale, shift=self.shift,
-                negative_slope=self.negative_slope,
+                negative_slope=self.negative_slope, padding_mode=self.padding_mode,
             )  # fmt: skip
 
     def extra_repr(self) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from ..geometry import Conv2dGeometry, Pool2dGeometry, conv_output_size, pool_output_size
+from ..geometry import Conv2dGeometry, PaddingMode, Pool2dGeometry, conv_output_size, pool_output_size
 
 _INT_MAX = 2**31 - 1
 
@@ -18,12 +19,14 @@ def conv2d_geometry(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    padding_mode: str = "zeros",
 ) -> Conv2dGeometry:
     """The checked geometry of a call.
 
     Args:
         input_size, weight_size: [N, C, H, W] and [K, C / groups, R, S].
         padding: (top, bottom, left, right).
+        padding_mode: "zeros", "reflect", "replicate" or "circular".
 
     Raises:
         RuntimeError: PyTorch's errors, naming the argument and its value.
@@ -38,6 +41,14 @@ def conv2d_geometry(
         if any(value < least for value in values):
             raise RuntimeError(f"{kind} {name} is not supported, but got {name}={tuple(values)}")
     n, c, h, w = input_size
+    if padding_mode != "zeros":
+        top, bottom, left, right = padding
+        _check_border(input_size, padding, padding_mode)
+        padded = (n, c, h + top + bottom, w + left + right)
+        geometry = conv2d_geometry(padded, weight_size, stride, (0, 0, 0, 0), dilation, groups)
+        if not any(padding):
+            return geometry
+        return geometry._replace(h=h, w=w, pad_h=top, pad_w=left, padding_mode=PaddingMode[padding_mode.upper()])
     k, group_channels, r, s = weight_size
     weight_text, input_text = list(weight_size), list(input_size)
     if k < groups:
@@ -67,6 +78,15 @@ def conv2d_geometry(
             "Kernel size can't be greater than actual input size"
         )
     return Conv2dGeometry(n, c, h, w, k, r, s, p, q, stride[0], stride[1], top, left, dilation[0], dilation[1], groups)
+
+
+def _check_border(size: Sequence[int], padding: Sequence[int], mode: str) -> None:
+    """Raises torch.nn.functional.pad's error for padding that an image [N, C, H, W] is too small for."""
+    top, bottom, left, right = padding
+    if mode != "replicate":
+        most = [extent - (mode == "reflect") for extent in size[2:]]
+        if max(top, bottom) > most[0] or max(left, right) > most[1]:
+            torch.nn.functional.pad(torch.empty(1).expand(size), (left, right, top, bottom), mode)
 
 
 def pool2d_geometry(

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..geometry import Conv2dGeometry, Layout
+from ..geometry import Conv2dGeometry, Layout, PaddingMode
 from .batching import fold, unfold
+from .border import fold_border, pad_border
 from .checks import conv2d_geometry
-from .depthwise_conv2d import depthwise_kernel
+from .depthwise_conv2d import depthwise_kernel, is_depthwise
 from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
 from .operator import Operator, register_autocast
 
@@ -45,9 +46,14 @@ _remembered_geometry = functools.lru_cache(maxsize=4096)(conv2d_geometry)
 
 def _geometry(input_size: Sequence[int], weight_size: Sequence[int], parameters: Sequence[Any]) -> Conv2dGeometry:
     """The geometry of plain sizes, remembered: checking it again would cost more than a small kernel."""
-    stride, padding, dilation, groups, _ = parameters
+    stride, padding, dilation, groups, _, *mode = parameters
     sizes = tuple(input_size), tuple(weight_size), tuple(stride), tuple(padding), tuple(dilation)
-    return _remembered_geometry(*sizes, groups)
+    return _remembered_geometry(*sizes, groups, *mode)
+
+
+def fake_geometry(input_size: Sequence[int], weight_size: Sequence[int], parameters: Sequence[Any]) -> Conv2dGeometry:
+    """The geometry of sizes that may be symbols."""
+    return conv2d_geometry(input_size, weight_size, *parameters[:4], *parameters[5:])
 
 
 def _layout(size: Sequence[int], stride: Sequence[int], other: Tensor) -> Layout:
@@ -78,24 +84,50 @@ def _bilinear_jvp(operator: Callable[..., Tensor], inputs: tuple[Any, ...], tang
     return sum(terms[1:], terms[0])
 
 
+def _with_border(
+    direction: str,
+    operands: tuple[Tensor, Tensor],
+    geometry: Conv2dGeometry,
+    layout: Layout,
+    parameters: Sequence[Any],
+) -> tuple[Tensor, Tensor, Conv2dGeometry]:
+    """A kernel's operands and geometry; the image has its border where the kernel cannot read it through the index."""
+    if geometry.padding_mode is PaddingMode.ZEROS:
+        return *operands, geometry
+    image = operands[direction == "backward_weight"]
+    kernels, tf32 = backends.kernels(parameters[4], image.device.type), tf32_allowed(image.dtype)
+    if not is_depthwise(geometry) and not kernels.conv2d_why_copy_border(direction, *operands, geometry, layout, tf32):
+        return *operands, geometry
+    image = dense(pad_border.run(image, *_border(parameters)), layout)
+    geometry = geometry.on_padded_image(*image.shape[2:])
+    return (operands[0], image, geometry) if direction == "backward_weight" else (image, operands[1], geometry)
+
+
+def _border(parameters: Sequence[Any]) -> tuple[tuple[int, int, int, int], str]:
+    """Padding and mode as ops/border.py takes them."""
+    (top, bottom, left, right), mode = parameters[1], parameters[5]
+    return (left, right, top, bottom), mode
+
+
 # Below, for each operator: its fake kernel, its run on plain tensors, its derivative, its batching rule. `parameters`
-# are the schema's last five, (stride, padding as (top, bottom, left, right), dilation, groups, backend).
+# are the schema's last, (stride, padding as (top, bottom, left, right), dilation, groups, backend) and, where it is not
+# zeros, the padding mode. That maps x to a larger image linearly, so the derivatives are the same operators in the
+# same mode.
 # A batching rule folds the new axis into N where the filter has none, else into the groups: a batch of filters is a
 # grouped convolution.
 
-PARAMETERS = "int[2] stride, int[4] padding, int[2] dilation, int groups, str backend"
+PARAMETERS = 'int[2] stride, int[4] padding, int[2] dilation, int groups, str backend, str padding_mode="zeros"'
 
 
 def _more_groups(parameters: Sequence[Any], factor: int) -> list[Any]:
-    stride, padding, dilation, groups, backend = parameters
-    return [stride, padding, dilation, groups * factor, backend]
+    return [*parameters[:3], parameters[3] * factor, *parameters[4:]]
 
 
 # --- forward: F(x, w) + b
 
 
 def _forward_fake(input: Tensor, weight: Tensor, bias: Tensor | None, *parameters: Any) -> Tensor:
-    return _forward_output(input, weight, conv2d_geometry(input.shape, weight.shape, *parameters[:-1]))[0]
+    return _forward_output(input, weight, fake_geometry(input.shape, weight.shape, parameters))[0]
 
 
 def _forward_output(input: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> tuple[Tensor, Layout]:
@@ -111,8 +143,10 @@ def _forward_run(input: Tensor, weight: Tensor, bias: Tensor | None, *parameters
     if input.numel() == 0:
         return output.zero_() if bias is None else output.copy_(bias[:, None, None])
     bias = None if bias is None else bias.contiguous()
-    kernel = _kernel("forward", parameters[-1], input, geometry)
-    kernel(dense(input, layout), dense(weight, layout), bias, output, geometry, layout)
+    operands = dense(input, layout), dense(weight, layout)
+    input, weight, geometry = _with_border("forward", operands, geometry, layout, parameters)
+    kernel = _kernel("forward", parameters[4], input, geometry)
+    kernel(input, weight, bias, output, geometry, layout)
     return output
 
 
@@ -133,8 +167,8 @@ def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     if of_weight:
         grad_weight = conv2d_backward_weight(grad, input, *ctx.weight_like, *ctx.parameters)
     if of_bias:
-        grad_bias = conv2d_backward_bias(grad, ctx.parameters[-1])
-    return grad_input, grad_weight, grad_bias, None, None, None, None, None
+        grad_bias = conv2d_backward_bias(grad, ctx.parameters[4])
+    return grad_input, grad_weight, grad_bias, *[None] * len(ctx.parameters)
 
 
 def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
@@ -181,8 +215,15 @@ def _backward_input_run(
     if grad_input.numel() == 0:
         return grad_input
     layout = _layout(size, stride, weight)
+    if geometry.padding_mode is not PaddingMode.ZEROS:
+        (left, right, top, bottom), _ = border = _border(parameters)
+        padded = (*size[:2], size[2] + top + bottom, size[3] + left + right)
+        unpadded = (parameters[0], (0, 0, 0, 0), *parameters[2:5])
+        of_padded = _backward_input_run(grad_output, weight, padded, dense_stride(padded, layout), *unpadded)
+        folded = fold_border.run(of_padded, *border)
+        return folded if folded.stride() == grad_input.stride() else grad_input.copy_(folded)
     grad_output, weight = dense(grad_output, layout), dense(weight, layout)
-    kernel = _kernel("backward_input", parameters[-1], weight, geometry)
+    kernel = _kernel("backward_input", parameters[4], weight, geometry)
     return filled(grad_input, layout, lambda out: kernel(grad_output, weight, out, geometry, layout))
 
 
@@ -198,7 +239,7 @@ def _backward_input_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     of_grad, of_weight, *_ = ctx.needs_input_grad
     by_grad = conv2d_forward(grad, weight, None, *ctx.parameters) if of_grad else None
     by_weight = conv2d_backward_weight(grad_output, grad, *ctx.weight_like, *ctx.parameters) if of_weight else None
-    return by_grad, by_weight, *[None] * 7
+    return by_grad, by_weight, None, None, *[None] * len(ctx.parameters)
 
 
 def _backward_input_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
@@ -232,8 +273,9 @@ def _backward_weight_run(
     if input.numel() == 0:
         return grad_weight.zero_()
     layout = _layout(size, stride, input)
-    grad_output, input = dense(grad_output, layout), dense(input, layout)
-    kernel = _kernel("backward_weight", parameters[-1], input, geometry)
+    operands = dense(grad_output, layout), dense(input, layout)
+    grad_output, input, geometry = _with_border("backward_weight", operands, geometry, layout, parameters)
+    kernel = _kernel("backward_weight", parameters[4], input, geometry)
     return filled(grad_weight, layout, lambda out: kernel(grad_output, input, out, geometry, layout))
 
 
@@ -249,7 +291,7 @@ def _backward_weight_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     of_grad, of_input, *_ = ctx.needs_input_grad
     by_grad = conv2d_forward(input, grad, None, *ctx.parameters) if of_grad else None
     by_input = conv2d_backward_input(grad_output, grad, *ctx.input_like, *ctx.parameters) if of_input else None
-    return by_grad, by_input, *[None] * 7
+    return by_grad, by_input, None, None, *[None] * len(ctx.parameters)
 
 
 def _backward_weight_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:

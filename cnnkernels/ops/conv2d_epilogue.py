@@ -27,17 +27,18 @@ from ..activation import activation_backward, known_from_output
 from ..epilogue import Epilogue
 from ..geometry import Layout
 from .batching import fold, unfold
-from .checks import conv2d_geometry
 from .conv2d import (
     PARAMETERS,
     _forward_output,
     _geometry,
     _more_groups,
+    _with_border,
     cast_for_autocast,
     conv2d_backward_bias,
     conv2d_backward_input,
     conv2d_backward_weight,
     conv2d_forward,
+    fake_geometry,
     tf32_allowed,
 )
 from .depthwise_conv2d import depthwise_kernel
@@ -59,8 +60,10 @@ def _forward_run(input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any)
     if input.numel() == 0:
         sums = output.zero_() if bias is None else output.copy_(bias[:, None, None])
         return output.copy_(epilogue.apply(sums))
-    kernels = backends.kernels(parameters[-1], input.device.type)
-    operands = dense(input, layout), dense(weight, layout), None if bias is None else bias.contiguous(), output
+    kernels = backends.kernels(parameters[4], input.device.type)
+    images = dense(input, layout), dense(weight, layout)
+    input, weight, geometry = _with_border("forward", images, geometry, layout, parameters)
+    operands = input, weight, None if bias is None else bias.contiguous(), output
     depthwise = depthwise_kernel(kernels, "forward", geometry)
     if depthwise is not None:  # these kernels store the sums; PyTorch does the rest, in a second pass
         depthwise(*operands, geometry, layout)
@@ -83,7 +86,7 @@ def _contiguous(epilogue: Epilogue, layout: Layout) -> Epilogue:
 
 def _forward_fake(input: Tensor, weight: Tensor, *rest: Any) -> Tensor:
     parameters = rest[6:]
-    return _forward_output(input, weight, conv2d_geometry(input.shape, weight.shape, *parameters[:-1]))[0]
+    return _forward_output(input, weight, fake_geometry(input.shape, weight.shape, parameters))[0]
 
 
 def _forward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -125,7 +128,7 @@ def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     if of_weight or of_scale:
         whole = conv2d_backward_weight(g, input, *ctx.weight_like, *ctx.parameters)
     if of_bias or of_shift or (of_scale and bias is not None):
-        total = conv2d_backward_bias(g, ctx.parameters[-1])
+        total = conv2d_backward_bias(g, ctx.parameters[4])
     if of_weight:
         grad_weight = _by_filter(scale, whole, 0)
     if of_bias:
@@ -134,7 +137,7 @@ def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         grad_scale = _scale_gradient(whole, weight, total, bias)
     return (
         grad_input, grad_weight, grad_bias, grad_scale, total if of_shift else None, g if of_residual else None,
-        *[None] * 7,
+        *[None] * (2 + len(ctx.parameters)),
     )  # fmt: skip
 
 
@@ -213,7 +216,7 @@ def epilogue_conv2d(
 ) -> Tensor:
     """The operator on an input [N, C, H, W] or [C, H, W], checked but for the epilogue."""
     batch = input if input.dim() == 4 else input.unsqueeze(0)
-    g = conv2d_geometry(batch.shape, weight.shape, *parameters[:-1])
+    g = fake_geometry(batch.shape, weight.shape, parameters)
     size = (g.n, g.k, g.p, g.q)
     check_epilogue(op, input, epilogue, size if input.dim() == 4 else size[1:])
     if input.dim() == 4:

@@ -8,6 +8,9 @@ namespace cnnkernels {
 // How the four axes lie in memory. Filters follow: KRSC beside NHWC, KCRS beside NCHW.
 enum class Layout : int { nchw = 0, nhwc = 1 };
 
+// What lies outside the image: zeros, or its own pixels (conv2d/border.h).
+enum class PaddingMode : int { zeros = 0, reflect = 1, replicate = 2, circular = 3 };
+
 struct Conv2dGeometry {
   std::int64_t n, c, h, w;  // input
   std::int64_t k, r, s;     // filter [k, c / groups, r, s]
@@ -17,6 +20,7 @@ struct Conv2dGeometry {
       pad_w;  // before the first row and column; what is needed after the last follows from p, q
   std::int64_t dilation_h, dilation_w;
   std::int64_t groups;
+  PaddingMode padding_mode = PaddingMode::zeros;  // conv2d's forward and backward_weight alone know others
 };
 
 struct Pool2dGeometry {

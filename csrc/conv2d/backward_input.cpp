@@ -16,6 +16,9 @@ namespace cnnkernels::conv2d {
 std::vector<Gemm> backward_input_gemms(const Problem& problem, const void* grad_output, const void* weight,
                                        void* grad_input) {
   const Conv2dGeometry& g = problem.geometry;
+  if (g.padding_mode != PaddingMode::zeros)
+    throw std::invalid_argument(
+        "conv2d: backward_input's padding is of zeros; a border's gradient is folded back");
   const std::int64_t channels = g.c / g.groups, filters = g.k / g.groups;
   const Strides dx = strides(problem.layout, g.c, g.h, g.w), dy = strides(problem.layout, g.k, g.p, g.q);
   const Strides w = strides(problem.layout, channels, g.r, g.s);

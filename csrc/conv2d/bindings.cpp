@@ -227,6 +227,18 @@ void bind(py::module_& m) {
       py::arg("dtype"), py::arg("layout"), py::arg("geometry"));
 
   m.def(
+      "conv2d_why_copy_border",
+      [](conv2d::Direction direction, int dtype, int layout, bool tf32, const Conv2dGeometry& geometry,
+         std::uintptr_t first, std::uintptr_t second, const Machine* machine) {
+        return conv2d::why_copy_border(direction, problem(dtype, layout, tf32, geometry),
+                                       machine != nullptr ? *machine : this_machine(), pointer(first),
+                                       pointer(second));
+      },
+      "Why a border is copied before the launch; empty where it is read through the index.",
+      py::arg("direction"), py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"),
+      py::arg("first") = 0, py::arg("second") = 0, py::arg("machine") = static_cast<const Machine*>(nullptr));
+
+  m.def(
       "conv2d_plans",
       [](conv2d::Direction direction, int dtype, int layout, bool tf32, const Conv2dGeometry& geometry) {
         return conv2d::plans(direction, problem(dtype, layout, tf32, geometry));

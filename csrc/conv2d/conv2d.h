@@ -1,7 +1,8 @@
 // conv2d's launchers in plain C++: pointers, sizes and a stream come in; shapes were checked by the caller.
 //
 // y[n, k, p, q] = sum over c, r, s of x[n, c, p stride_h - pad_h + r dilation_h, ...] w[k, c, r,
-// s], zero where x ends; activations dense in `layout`, filters KRSC beside NHWC and KCRS beside NCHW.
+// s], where x ends zero or what the padding mode repeats there; activations dense in `layout`, filters KRSC
+// beside NHWC and KCRS beside NCHW.
 #pragma once
 
 #include <cstddef>

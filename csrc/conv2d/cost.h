@@ -21,10 +21,11 @@ inline constexpr double kLaunch = 3e-6;     // a kernel's start
 inline constexpr int kGatherClocks = 14;
 inline constexpr int kSharedBytesPerClock = 128, kLanesPerClock = 128;
 
-// Bytes of shared memory a block takes; the epilogue reuses the ring. As Config::kSharedBytes.
-inline constexpr int shared_bytes(int tile, int accumulator_bytes) {
+// Bytes of shared memory a block takes; the epilogue reuses the ring and the table of a border behind it.
+// As Config::kSharedBytes.
+inline constexpr int shared_bytes(int tile, int accumulator_bytes, int border = 0) {
   const Tile& t = kTiles[tile];
-  const int ring = kStages * (t.rows + t.columns) * kTileRowBytes;
+  const int ring = kStages * (t.rows + t.columns) * kTileRowBytes + border;
   const int staging =
       (t.rows + t.columns) * 8 + t.rows * t.columns * accumulator_bytes + std::max(t.rows, t.columns) * 16;
   return std::max(ring, staging);
@@ -78,8 +79,8 @@ inline Cost cost(const Plan& plan, const Gemm& gemm, const Element& element, con
   // The last row's and column's tiles write less: what is written on average.
   const double store = outputs * plan.splits / c.tiles * written / (kReachedOfMemory * machine.memory / sms);
 
-  const std::int64_t fitting =
-      machine.shared_bytes / (shared_bytes(plan.tile, element.accumulator_bytes()) + 1024);
+  const int shared = shared_bytes(plan.tile, element.accumulator_bytes(), gemm.a.border.bytes());
+  const std::int64_t fitting = machine.shared_bytes / (shared + 1024);
   const std::int64_t held = std::max<std::int64_t>(1, std::min<std::int64_t>(block.blocks, fitting));
   const std::int64_t busiest = ceil_div(c.tiles, machine.processors);
   const auto turns = [&](std::int64_t blocks, std::int64_t count) {

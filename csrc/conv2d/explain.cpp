@@ -5,6 +5,7 @@
 #include "hopper_select.h"
 #include "packing.h"
 #include "selection.h"
+#include "views.h"
 
 namespace cnnkernels::conv2d {
 
@@ -116,6 +117,47 @@ Explanation explain(Direction direction, const Problem& problem, const Machine& 
   if (all.chosen_grouped >= 0 || (all.tuned && tuned->engine != Engine::wgmma)) return all;
   all.chosen_wgmma = static_cast<int>(all.tuned ? all.wgmma.size() - 1 : hopper::cheapest(all.wgmma));
   return all;
+}
+
+namespace {
+
+// Would Hopper's kernel, which needs a copy, be done sooner than mma.sync without one? For each element of
+// the image a copy reads and writes one, and mma.sync takes longer for what is multiplied by it. Neither
+// depends on the batch. Every Hopper answers as an H200 would, as the bits are not the same.
+bool copy_pays(const Problem& problem) {
+  const Conv2dGeometry& g = problem.geometry;
+  const Machine& machine = machine_named("h200");
+  const Element element = element_of(problem);
+  const double multiply_adds =
+      static_cast<double>(g.k / g.groups) * g.r * g.s * g.p * g.q / (static_cast<double>(g.h) * g.w);
+  const double rate = kReachedOfPeak * (element.bytes() == 4 ? machine.tensor_tf32 : machine.tensor16);
+  const double longer = 2 * multiply_adds / rate * (1 / machine.mma_share - 1);
+  return longer > 2 * element.bytes() / (kReachedOfMemory * machine.memory);
+}
+
+}  // namespace
+
+std::string why_copy_border(Direction direction, const Problem& problem, const Machine& machine,
+                            const void* first, const void* second) {
+  const char* why;
+  border_of(problem, why);
+  if (why != nullptr) return why;
+  Problem padded = problem;
+  Conv2dGeometry& g = padded.geometry;
+  g.padding_mode = PaddingMode::zeros;
+  g.h = (g.p - 1) * g.stride_h + (g.r - 1) * g.dilation_h + 1;
+  g.w = (g.q - 1) * g.stride_w + (g.s - 1) * g.dilation_w + 1;
+  g.pad_h = g.pad_w = 0;
+  if (!grouped::cannot_serve(direction, padded))
+    return "the kernel for groups of few channels, which pads with zeros alone, makes up for it";
+  if (!hopper::why_not(direction, padded, machine) && copy_pays(problem))
+    return "Hopper's kernel, whose TMA pads with zeros alone, makes up for it";
+  const Gemm gemm = direction == Direction::forward ? forward_gemm(problem, first, second, {}, nullptr)
+                                                    : backward_weight_gemm(problem, first, second, nullptr);
+  const Selection able = candidates(direction, gemm, element_of(problem), 1);
+  for (int i = 0; i < able.count; ++i)
+    if (able.candidates[i].why_not == nullptr) return "";
+  return "no 16 bytes of it run along channels, or a tensor is not aligned to them";
 }
 
 std::vector<Plan> plans(Direction direction, const Problem& problem) {

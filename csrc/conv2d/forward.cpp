@@ -18,6 +18,7 @@ Gemm forward_gemm(const Problem& problem, const void* input, const void* weight,
                                {g.p, g.q, g.stride_h, g.stride_w}, {g.r, g.s, g.dilation_h, g.dilation_w});
   Gemm gemm;
   gemm.a = {input, view.origin, view.height, view.width, channels * x.c, view.position, view.tap};
+  add_border(problem, gemm.a);
   gemm.b.data = weight;
   gemm.b.group_stride = filters * w.n;
   gemm.b.side = Axis{{filters, w.n}};

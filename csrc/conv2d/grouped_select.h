@@ -27,6 +27,7 @@ inline std::optional<std::string> cannot_serve(Direction direction, const Proble
   const std::int64_t made = direction == Direction::forward ? k : c;
   const auto number = [](std::int64_t value) { return std::to_string(value); };
 
+  if (g.padding_mode != PaddingMode::zeros) return "it pads with zeros alone";
   if (direction == Direction::backward_weight) return "it has no kernel for the filter's gradient";
   if (g.groups == 1) return "there is one group";
   if (c > kWidestGroup || k > kWidestGroup)

@@ -62,6 +62,7 @@ inline std::optional<std::string> cannot_serve(Direction direction, const Proble
   constexpr std::int64_t kMost = (std::int64_t(1) << 31) - 1024;
   const auto number = [](std::int64_t value) { return std::to_string(value); };
 
+  if (g.padding_mode != PaddingMode::zeros) return "TMA pads with zeros alone";
   if (problem.layout != Layout::nhwc) return "TMA copies runs of channels: only channels_last has them";
   if (engine_for(element) != Engine::mma) return "wgmma multiplies float16, bfloat16 and tf32";
   if (bytes == 4 && direction != Direction::forward)

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "../common/launch.h"
+#include "border_table.cuh"
 #include "depth_table.cuh"
 #include "engine_fma.cuh"
 #include "engine_mma.cuh"
@@ -76,11 +77,13 @@ implicit_gemm(const __grid_constant__ Gemm gemm, const Schedule schedule, const 
   typename C::LoaderA a(gemm.a, group, first_row);
   typename C::LoaderB b(gemm.b, group, first_column);
   typename C::Multiplier engine;
+  const BorderTable border(gemm.a.border, memory + C::kRingBytes);
+  if (!C::kGathers && border.exists()) border.fill(C::kThreads);
 
   const auto start = [&](int stage) {
     if (stage < stages) {
-      a.start(tile_a(stage), table.a(stage));
-      b.start(tile_b(stage), table.b(stage));
+      b.start(tile_b(stage), table.b(stage), NoBorder{});
+      a.start(tile_a(stage), table.a(stage), border);
     }
     cp_async_commit();  // also when empty: the wait below counts groups
     table.prepare(stage + 1);
@@ -160,9 +163,9 @@ void launch_config(const Gemm& gemm, const Plan& plan, void* partial, std::uintp
                 reinterpret_cast<std::uintptr_t>(data) % kChunkBytes == 0 &&
                 reinterpret_cast<std::uintptr_t>(gemm.epilogue.residual) % kChunkBytes == 0;
 
-  launch(implicit_gemm<C>,
-         Launch{dim3(static_cast<unsigned>(blocks)), dim3(C::kThreads), C::kSharedBytes, stream}, gemm,
-         schedule, how, partial);
+  const std::size_t shared = std::max(C::kSharedBytes, C::kRingBytes + gemm.a.border.bytes());
+  launch(implicit_gemm<C>, Launch{dim3(static_cast<unsigned>(blocks)), dim3(C::kThreads), shared, stream},
+         gemm, schedule, how, partial);
 }
 
 // Turns a plan's numbers into template parameters.

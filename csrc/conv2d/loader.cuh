@@ -29,8 +29,10 @@ class OperandLoader {
   }
 
   // Starts a tile on its way, given the places of its depths. What could not be sent off at once is held in
-  // registers until finish().
-  CNN_DEVICE void start(T* tile, const Place* depths) {
+  // registers until finish(). `border`: called, if it exists, with a row and a column for how many elements
+  // further they lie.
+  template <class Border>
+  CNN_DEVICE void start(T* tile, const Place* depths, const Border& border) {
     if constexpr (kLoader == Loader::elements) {
 #pragma unroll
       for (int i = 0; i < kOwned; ++i) gather(i, tile, depths);
@@ -38,13 +40,25 @@ class OperandLoader {
       Place place[kDepths];
 #pragma unroll
       for (int i = 0; i < kDepths; ++i) place[i] = depths[depth_of(i)];
+      const T* from[kOwned];
+      bool valid[kOwned];
 #pragma unroll
       for (int i = 0; i < kOwned; ++i) {
         const Place& depth = place[kDepths == 1 ? 0 : i];
         const int side = kSides == 1 ? 0 : i;
-        const bool valid = inside(side, depth);
-        cp_async<kChunkBytes>(tile + slot(i), valid ? side_[side] + depth.offset : data_, valid);
+        valid[i] = inside(side, depth);
+        from[i] = valid[i] ? side_[side] + depth.offset : data_;
       }
+      if (border.exists()) {  // once for all, so that without one this costs no more than the question
+#pragma unroll
+        for (int i = 0; i < kOwned; ++i) {
+          const Place& depth = place[kDepths == 1 ? 0 : i];
+          const int side = kSides == 1 ? 0 : i;
+          if (valid[i]) from[i] += border(h_[side] + depth.h, w_[side] + depth.w);
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kOwned; ++i) cp_async<kChunkBytes>(tile + slot(i), from[i], valid[i]);
     }
   }
 

@@ -16,6 +16,7 @@
 #include "../common/fast_divide.h"
 #include "../common/geometry.h"
 #include "../common/types.h"
+#include "border.h"
 #include "epilogue.h"
 #include "plan.h"
 
@@ -140,13 +141,15 @@ CNN_DEVICE void step(const Axis& axis, Cursor& cursor, std::int32_t by) {
 }
 
 // A or B: element (side, depth) lies at origin + side's offset + depth's offset, and is zero where its row or
-// column leaves the image. A view without a border has an image of one pixel that it never leaves.
+// column leaves the image. A view that never leaves its image has one of a single pixel. Where there is a
+// border, the image is the padded one, and elements lie as many further as its table says.
 struct Operand {
   const void* data = nullptr;
   Place origin;
   std::int32_t height = 1, width = 1;
   std::int64_t group_stride = 0;
   Axis side, depth;
+  Border border = {};  // A's alone
 };
 
 // C: element (row, column) lies at row's offset + column's offset.

@@ -66,6 +66,8 @@ inline const char* why_not(Direction direction, const Plan& plan, const Gemm& ge
     return "float64's 128x128 tile would not fit the registers";
   if (why_not(plan.a, gemm.a, element) != nullptr) return "A is not contiguous and aligned that way";
   if (why_not(plan.b, gemm.b, element) != nullptr) return "B is not contiguous and aligned that way";
+  if (plan.a == Loader::elements && gemm.a.border.exists())
+    return "a border is read through the index by copies of 16 bytes alone";
   if (!loaders_exist(plan.a, plan.b)) return "B is gathered one element at a time only where A is too";
   if (plan.splits < 1) return "splits must be at least 1";
   if (plan.splits > 1 && direction != Direction::backward_weight)

@@ -71,6 +71,12 @@ struct Explanation {
 Explanation explain(Direction direction, const Problem& problem, const Machine& machine,
                     const Plan* tuned = nullptr);
 
+// Why the border that a padding mode asks for must be copied before forward or backward_weight; empty where
+// they read it through the index, as they do if their kernels can and it pays. A function of the layer and,
+// as an unaligned tensor cannot be read that way, of the two pointers.
+std::string why_copy_border(Direction direction, const Problem& problem, const Machine& machine,
+                            const void* first = nullptr, const void* second = nullptr);
+
 // What the launchers would do here and now for tensors aligned to 16 bytes.
 std::vector<Plan> plans(Direction direction, const Problem& problem);
 
