@@ -86,7 +86,7 @@ EXPECTED = {
     (HOPPER_INT8, "90a"): [
         *[f"IGMMA.64x{n}x32.{sign}8.S8" for n in (64, 128, 256) for sign in "SU"], "UTMALDG.2D", "UTMALDG.4D",
         "UTMALDG.4D.IM2COL", "UTMALDG.4D.MULTICAST", "USETMAXREG.DEALLOC.CTAPOOL", "USETMAXREG.TRY_ALLOC.CTAPOOL",
-        "STG.E.128",
+        "STG.E.128.STRONG.SM",
     ],
 }  # fmt: skip
 
