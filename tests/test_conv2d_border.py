@@ -251,6 +251,18 @@ def test_what_follows_the_sum(copies: list, kernel_backend: str) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
 
 
+@modes
+def test_what_is_packed_is_copied_with_its_border(copies: list, mode: str) -> None:
+    """Odd channels in 16 bits, which conv2d packs: after the border was made."""
+    data = integers(ODD)
+    case = dataclasses.replace(ODD, padding=(2, 2, 1, 1))
+    x, w = (t.half().to(DEVICE).contiguous(memory_format=torch.channels_last) for t in (data.x, data.w))
+    with use_backend("cuda"):
+        y = ours.conv2d(x, w, padding=(2, 1), padding_mode=mode)
+    assert len(copies) == 1
+    assert torch.equal(y.double().cpu(), convolution(data.x, data.w, case, mode))
+
+
 def test_depthwise(mode: str = "reflect") -> None:
     layer, theirs = layers(dataclasses.replace(SYMMETRIC, groups=8), mode)
     x = small_integers(SYMMETRIC.input_shape, torch.float64, 1).to(DEVICE)

@@ -160,6 +160,7 @@ Problem packed_problem(const Problem& problem, Packing how) {
 const char* why_not(Direction direction, const Problem& problem, Packing how) {
   const Conv2dGeometry& g = problem.geometry;
   if (how == Packing::none) return nullptr;
+  if (g.padding_mode != PaddingMode::zeros) return "what is packed is padded with zeros alone";
   if (!two_bytes(problem)) return "only 16-bit types are packed: others are gathered by cp.async";
   if (how == Packing::rows && direction == Direction::backward_input)
     return "rows of overlapping windows are read, not written";
@@ -171,7 +172,8 @@ const char* why_not(Direction direction, const Problem& problem, Packing how) {
 PackingCost packing_cost(Direction direction, const Problem& problem, const Machine& machine) {
   PackingCost cost;
   const Conv2dGeometry& g = problem.geometry;
-  if (!two_bytes(problem) || !gathers(direction, problem)) return cost;
+  if (!two_bytes(problem) || g.padding_mode != PaddingMode::zeros || !gathers(direction, problem))
+    return cost;
   if (g.groups > 1 && std::min(g.c, g.k) / g.groups < kNarrowestGroup) return cost;
   if (grouped::plan_for(direction, problem, nullptr)) return cost;  // it gathers nothing, and goes first
   const Machine& judge = judge_for(machine);
