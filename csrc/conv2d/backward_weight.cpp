@@ -4,6 +4,7 @@
 // change.
 #include "../common/add_parts.h"
 #include "directions.h"
+#include "grouped_weight.h"
 #include "hopper_directions.h"
 #include "packing.h"
 #include "views.h"
@@ -46,16 +47,20 @@ std::size_t bytes_of_parts(const Problem& problem, const Plan* asked) {
     const std::int64_t all = splits == 1 ? 0 : splits * weights(problem);
     return static_cast<std::size_t>(all * element_of(problem).accumulator_bytes());
   };
-  const auto hopper = hopper::plan_for(Direction::backward_weight, problem, asked);
-  if (hopper && asked != nullptr && asked->binding) return bytes(hopper->splits);
-  // Tensors that turn out not to be aligned go to the other engine, whose parts may be more.
+  auto whole = grouped::plan_for(Direction::backward_weight, problem, asked);
+  if (!whole) whole = hopper::plan_for(Direction::backward_weight, problem, asked);
+  if (whole && asked != nullptr && asked->binding) return bytes(whole->splits);
+  // Tensors that turn out not to be aligned go to another engine, whose parts may be more.
   const Gemm gemm = backward_weight_gemm(problem, nullptr, nullptr, nullptr);
   const int splits = decide(Direction::backward_weight, problem, gemm, asked).splits;
-  return bytes(hopper ? std::max(splits, hopper->splits) : splits);
+  return bytes(whole ? std::max(splits, whole->splits) : splits);
 }
 
 void run_backward_weight(const Problem& problem, const void* grad_output, const void* input,
                          void* grad_weight, void* workspace, std::uintptr_t stream, const Plan* asked) {
+  if (const auto grouped =
+          grouped::plan_for(Direction::backward_weight, problem, asked, {grad_output, input}))
+    return grouped::backward_weight(problem, *grouped, grad_output, input, grad_weight, workspace, stream);
   if (const auto hopper = hopper::plan_for(Direction::backward_weight, problem, asked,
                                            {grad_output, input, grad_weight, workspace}))
     return hopper::backward_weight(problem, *hopper, grad_output, input, grad_weight, workspace, stream);

@@ -28,11 +28,10 @@ void explain_grouped(Explanation& all, Direction direction, const Problem& probl
                      const Plan* tuned) {
   all.why_not_grouped = grouped::cannot_serve(direction, problem).value_or("");
   if (!all.why_not_grouped.empty()) return;
-  const std::vector<grouped::Sweep> sweeps = grouped::sweeps(direction, problem, nullptr, nullptr, nullptr);
-  all.grouped = grouped::candidates(sweeps, problem, machine);
+  all.grouped = grouped::candidates(direction, problem, machine);
   if (tuned != nullptr && tuned->engine == Engine::grouped &&
-      grouped::cannot_serve(sweeps, problem, tile_of(*tuned)) == nullptr) {
-    all.grouped.push_back({*tuned, nullptr, grouped::cost(*tuned, sweeps, problem, machine)});
+      grouped::cannot_serve(direction, problem, tile_of(*tuned)) == nullptr) {
+    all.grouped.push_back({*tuned, nullptr, grouped::cost(*tuned, direction, problem, machine)});
     all.chosen_grouped = static_cast<int>(all.grouped.size()) - 1;
     all.tuned = true;
   }

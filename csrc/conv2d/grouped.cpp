@@ -1,4 +1,5 @@
-// forward and backward_input on the kernel of grouped.h, and when it serves.
+// The three directions on the kernels of grouped.h and grouped_weight.h, and when they serve.
+#include "../common/add_parts.h"
 #include "grouped_select.h"
 #include "hopper_select.h"
 
@@ -51,6 +52,7 @@ std::optional<std::string> why_not(Direction direction, const Problem& problem,
 std::vector<Sweep> sweeps(Direction direction, const Problem& problem, const void* image, const void* filter,
                           void* result) {
   const Conv2dGeometry& g = problem.geometry;
+  const Element element{problem.dtype, problem.tf32};
   const std::int64_t channels = g.c / g.groups, filters = g.k / g.groups;
   const Steps x = steps_of(g.c, g.h, g.w), y = steps_of(g.k, g.p, g.q);
   Sweep sweep;
@@ -65,6 +67,7 @@ std::vector<Sweep> sweeps(Direction direction, const Problem& problem, const voi
   sweep.turned = direction == Direction::backward_input;
   sweep.channels = narrow_index(sweep.turned ? filters : channels);
   sweep.filters = narrow_index(sweep.turned ? channels : filters);
+  sweep.by_runs = direction == Direction::backward_weight || groups_of_chunk(sweep.channels, element) == 1;
   if (!sweep.turned) {
     sweep.result = result;
     sweep.h = forward_axis(g.h, g.r, g.p, g.stride_h, g.pad_h, g.dilation_h);
@@ -83,8 +86,7 @@ std::vector<Sweep> sweeps(Direction direction, const Problem& problem, const voi
       sweep.h = phase_sweep(h, g.p);
       sweep.w = phase_sweep(w, g.q);
       if (h.taps == 0 || w.taps == 0) sweep.h.taps = sweep.w.taps = 0;
-      sweep.result =
-          static_cast<std::byte*>(result) + (a * x.h + b * x.w) * Element{problem.dtype, false}.bytes();
+      sweep.result = static_cast<std::byte*>(result) + (a * x.h + b * x.w) * element.bytes();
       phases.push_back(sweep);
     }
   }
@@ -103,17 +105,18 @@ std::optional<Plan> plan_for(Direction direction, const Problem& problem, const 
   if (binding) {
     if (asked->tile < 0 || asked->tile >= kGroupedTileCount)
       throw std::invalid_argument("conv2d: there is no such tile");
-    if (asked->splits != 1) refuse("only backward_weight splits its reduction");
+    if (asked->splits < 1) refuse("splits must be at least 1");
+    if (asked->splits > 1 && direction != Direction::backward_weight)
+      refuse("only backward_weight splits its reduction");
     if (why) refuse(*why);
   }
   if (why) return std::nullopt;
-  const std::vector<Sweep> all = sweeps(direction, problem, nullptr, nullptr, nullptr);
   if (asked != nullptr) {
-    const char* reason = cannot_serve(all, problem, tile_of(*asked));
+    const char* reason = cannot_serve(direction, problem, tile_of(*asked));
     if (binding && reason != nullptr) refuse(reason);
     if (reason == nullptr) return *asked;
   }
-  const std::vector<Candidate> found = candidates(all, problem, this_machine());
+  const std::vector<Candidate> found = candidates(direction, problem, this_machine());
   const Candidate& best = found[hopper::cheapest(found)];
   return best.why_not == nullptr ? std::optional(best.plan) : std::nullopt;
 }
@@ -127,15 +130,33 @@ void sweep_all(Direction direction, const Problem& problem, const Plan& plan, co
   for (const Sweep& sweep : sweeps(direction, problem, image, filter, result)) {
     Patch patch = patch_for(sweep, problem, tile_of(plan), staged);
     const std::int64_t blocks =
-        plan.blocks > 0
-            ? plan.blocks
-            : held_blocks(patch, groups_of_chunk(sweep.channels, element), machine) * machine.processors;
+        plan.blocks > 0 ? plan.blocks
+                        : held_blocks(patch.bytes, groups_of_chunk(sweep.channels, element), machine) *
+                              machine.processors;
     const std::int64_t workers = std::max<std::int64_t>(blocks / patch.bundles.divisor, 1);
     patch.workers = static_cast<Index>(std::min<std::int64_t>(workers, patch.count));
     if (problem.dtype == DType::float16)
       launch_sweep<float16>(sweep, patch, epilogue, stream);
     else
       launch_sweep<bfloat16>(sweep, patch, epilogue, stream);
+  }
+}
+
+void backward_weight(const Problem& problem, const Plan& plan, const void* grad_output, const void* input,
+                     void* grad_weight, void* workspace, std::uintptr_t stream) {
+  const Sweep sweep = sweeps(Direction::backward_weight, problem, input, nullptr, nullptr).front();
+  const Patch patch = patch_for(sweep, problem, tile_of(plan), kStagedBytes);
+  Gradient gradient = gradient_of(patch, problem, plan.splits);
+  gradient.error = grad_output;
+  gradient.in_parts = plan.splits > 1;
+  gradient.sums = gradient.in_parts ? workspace : grad_weight;
+  if (problem.dtype == DType::float16)
+    launch_gradient<float16>(sweep, patch, gradient, stream);
+  else
+    launch_gradient<bfloat16>(sweep, patch, gradient, stream);
+  if (gradient.in_parts) {
+    const Conv2dGeometry& g = problem.geometry;
+    add_parts(problem.dtype, workspace, grad_weight, g.k * (g.c / g.groups) * g.r * g.s, plan.splits, stream);
   }
 }
 

@@ -51,6 +51,7 @@ struct Sweep {
   Index images, groups;
   Index channels, filters;  // of a group: summed over, made
   bool turned;              // sums over k and makes c
+  bool by_runs;             // is read in runs of 8 pixels
 };
 
 inline std::int64_t elements_of_chunk(const Element& element) { return kChunkBytes / element.bytes(); }
@@ -113,10 +114,12 @@ inline Patch patch_of(const Sweep& s, const Element& element, Index groups, Inde
   p.chunks = FastDivide(groups * s.channels / chunk);
   p.result_chunks = FastDivide(groups * s.filters / chunk);
 
-  // Chunks of neighbouring pixels lie in different banks: a pixel takes an odd number of them. Where a
-  // row's four lanes read four taps, these are of two rows, which lie 5 pixels apart modulo 8.
+  // Chunks of neighbouring pixels lie in different banks: a pixel takes an odd number of them. A run of 8
+  // pixels goes on so in the next row. Where a row's four lanes read four taps, these are of two rows, which
+  // lie 5 pixels apart modulo 8.
   const std::int64_t region_rows = region_extent(s.h, rows), region_columns = region_extent(s.w, columns);
-  const std::int64_t padding = share == 1 ? 0 : (13 - region_columns % 8) % 8;
+  const std::int64_t apart = s.by_runs ? (columns % 8 == 0 ? region_columns : columns) : 5;
+  const std::int64_t padding = (apart % 8 + 8 - region_columns % 8) % 8;
   p.region_rows = static_cast<Index>(region_rows);
   p.region_columns = FastDivide(std::max<std::int64_t>(region_columns, 1));
   p.pixel_pitch = static_cast<Index>(p.chunks.divisor | 1) * kChunkBytes;

@@ -21,6 +21,9 @@ CNN_DEVICE Chunk chunk_at(const unsigned char* from) {
   return load<4>(reinterpret_cast<const std::uint32_t*>(from));
 }
 
+// Of a table of places: none, zeros are read instead.
+inline constexpr Index kNowhere = -1;
+
 // Where a patch lies: its image, and its first pixel of the result.
 struct Site {
   Index image, row, column;
@@ -54,6 +57,8 @@ class Bundle {
         first_group_(bundle * patch.groups),
         groups_(min(patch.groups, sweep.groups - bundle * patch.groups)) {}
 
+  CNN_DEVICE Index first_group() const { return first_group_; }
+  CNN_DEVICE Index groups() const { return groups_; }
   CNN_DEVICE Index units() const { return groups_ / kShare; }
   CNN_DEVICE Index first_filter() const { return first_group_ * sweep_.filters; }
 
@@ -162,7 +167,7 @@ class Bundle {
   }
 
  private:
-  static constexpr Index kNowhere = -1, kStep = chunks_of_step(kShare);
+  static constexpr Index kStep = chunks_of_step(kShare);
   CNN_DEVICE static Index thread() { return static_cast<Index>(threadIdx.x); }
 
   const Sweep& sweep_;
