@@ -204,7 +204,7 @@ def test_every_layer_of_the_workloads(machine: Machine, network: str) -> None:
                 assert bool(found.why_not_wgmma) == (not found.wgmma)
                 assert (found.chosen_grouped < 0) == (not found.grouped) == bool(found.why_not_grouped)
                 if found.grouped:
-                    assert element == "bf16" and layout is Layout.NHWC and found.chosen_wgmma < 0
+                    assert element == "bf16" and (layout is Layout.NHWC or packed != "none") and found.chosen_wgmma < 0
                     able = [c for c in found.grouped if c.why_not is None]
                     check_choice(able, found.grouped[found.chosen_grouped])
                     continue
