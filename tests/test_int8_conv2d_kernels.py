@@ -94,6 +94,15 @@ CASES = {
     "depthwise, more taps than are held": Shape(1, 4, 15, 16, 4, 11, 9, padding=(5, 4), groups=4),
     "depthwise, uneven padding": Shape(1, 4, 6, 6, 4, 4, 4, padding=(1, 1), after=(1, 1), groups=4),
 }
+# Each with the reason it is here; 4, 8 and 16 channels a group.
+GROUPED = {
+    "two strips of a row": Shape(2, 24, 7, 19, 24, 3, 3, padding=(1, 1), groups=6),
+    "8 channels, strided": Shape(1, 32, 9, 11, 16, 3, 3, stride=(2, 2), padding=(1, 1), groups=4),
+    "16 channels, taps apart": Shape(1, 48, 8, 9, 24, 3, 2, dilation=(2, 3), padding=(2, 1), groups=3),
+    "more taps than are held": Shape(1, 32, 9, 10, 8, 5, 4, padding=(2, 2), groups=2),
+    "more filters than a block": Shape(1, 8, 3, 4, 136, 2, 2, groups=2, after=(1, 1)),
+    "padding beyond the filter": Shape(1, 16, 3, 4, 8, 2, 2, padding=(3, 4), groups=2),
+}
 
 cases = pytest.mark.parametrize("shape", CASES.values(), ids=CASES.keys())
 
@@ -182,6 +191,35 @@ def test_any_order_of_threads(machine: NativeKernels, schedules: list[dict[str, 
         assert torch.equal(run(machine, shape, x, w, PLAIN._replace(zero_point_a=-7)), expected), schedule
 
 
+def grouped(machine: NativeKernels) -> Any:
+    plan = machine.module.Int8Conv2dPlan()
+    plan.kernel = machine.module.Int8Conv2dKernel.grouped
+    return plan
+
+
+@pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8])
+@pytest.mark.parametrize("name", GROUPED)
+def test_groups_of_few_channels(
+    machine: NativeKernels, schedules: list[dict[str, Any]], name: str, dtype: torch.dtype
+) -> None:
+    """Exact, without a byte beside the tensors or an order of threads, as the tiles are; and finished as they are."""
+    shape = GROUPED[name]
+    g = shape.geometry
+    x, w = operands(shape, dtype)
+    zero_point = -7 if dtype is torch.int8 else 200
+    scale = torch.rand(g.k, generator=torch.Generator().manual_seed(5)) / 1000
+    e = PLAIN._replace(zero_point_a=zero_point, bias=torch.arange(float(g.k)), scale_b=scale, out_scale=0.7)
+    for i, schedule in enumerate(schedules[:2]):
+        machine.module.set_schedule(**schedule)
+        place: Callable[[Tensor], Tensor] = lambda t, after=bool(i): guarded(t, after, machine.module)  # noqa: E731
+        sums, output = (place(nhwc(torch.zeros(g.n, g.k, g.p, g.q, dtype=kind))) for kind in (torch.int32, torch.int8))
+        machine.int8_conv2d(place(x), place(w), sums, g, PLAIN._replace(zero_point_a=zero_point), grouped(machine))
+        assert torch.equal(sums, convolve(shape, x, w, zero_point)), schedule
+        machine.int8_conv2d(place(x), place(w), output, g, e, grouped(machine))
+        assert torch.equal(output.cpu(), run(machine, shape, x, w, e, tiles(machine, False, 1), torch.int8))
+
+
 @pytest.mark.parametrize("splits", [1, 4])
 @pytest.mark.parametrize(("vectors", "tile"), [(True, 0), (True, 1), (True, 2), (False, 1)])
 def test_every_tile(machine: NativeKernels, vectors: bool, tile: int, splits: int) -> None:
@@ -247,6 +285,10 @@ def test_selection(machine: NativeKernels) -> None:
     assert chosen(CASES["vectors"], aligned=False).startswith("words 64x64")
     assert chosen(CASES["depthwise"]) == "depthwise"
     assert chosen(CASES["one channel"]).startswith("words 64x64")
+    resnext = Shape(32, 128, 56, 56, 128, 3, 3, padding=(1, 1), groups=32)
+    assert chosen(resnext) == "grouped" and chosen(resnext, aligned=False).startswith("words 64x64")
+    assert chosen(resnext._replace(c=256, k=256, h=28, w=28)) == "grouped"
+    assert chosen(resnext._replace(c=1024, k=1024, h=7, w=7)) != "grouped"
 
 
 def test_a_plan_that_cannot_serve_is_refused(machine: NativeKernels) -> None:
@@ -257,6 +299,15 @@ def test_a_plan_that_cannot_serve_is_refused(machine: NativeKernels) -> None:
     plan.kernel = machine.module.Int8Conv2dKernel.depthwise
     with pytest.raises(ValueError, match="more than one channel"):
         run(machine, shape, *operands(shape), plan=plan)
+    with pytest.raises(ValueError, match="other than 4, 8 or 16 channels"):
+        run(machine, shape, *operands(shape), plan=grouped(machine))
+    with pytest.raises(ValueError, match="filters are no multiple of four"):
+        run(machine, CASES["words of groups"], *operands(CASES["words of groups"]), plan=grouped(machine))
+    x, w = operands(GROUPED["8 channels, strided"])
+    memory = torch.zeros(x.numel() + 20, dtype=torch.int8)[4:]
+    odd = memory[: x.numel()].view(x.movedim(1, -1).shape).movedim(-1, 1).copy_(x)
+    with pytest.raises(ValueError, match="begin at multiples of 16 bytes"):
+        run(machine, GROUPED["8 channels, strided"], odd, w, plan=grouped(machine))
 
 
 def test_pixels_far_apart(machine: NativeKernels) -> None:

@@ -12,7 +12,8 @@ void bind(py::module_& m) {
   using int8_conv2d::Plan;
   py::enum_<int8_conv2d::Kernel>(m, "Int8Conv2dKernel", py::module_local())
       .value("tiles", int8_conv2d::Kernel::tiles)
-      .value("depthwise", int8_conv2d::Kernel::depthwise);
+      .value("depthwise", int8_conv2d::Kernel::depthwise)
+      .value("grouped", int8_conv2d::Kernel::grouped);
   py::class_<Plan>(m, "Int8Conv2dPlan", py::module_local())
       .def(py::init<>())
       .def_readwrite("kernel", &Plan::kernel)

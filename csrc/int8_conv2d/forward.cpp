@@ -10,9 +10,10 @@ bool is_aligned(const void* pointer) {
   return reinterpret_cast<std::uintptr_t>(pointer) % int8::kVectorBytes == 0;
 }
 
-// Whether filters' sums are to be computed here. The depthwise kernel makes its own on its way.
+// Whether filters' sums are to be computed here. The kernels without tensor cores make their own on their
+// way.
 bool asks_for_sums(const int8::Epilogue& epilogue, const Plan& plan) {
-  return epilogue.zero_point_a.value != 0 && epilogue.sums_b == nullptr && plan.kernel != Kernel::depthwise;
+  return epilogue.zero_point_a.value != 0 && epilogue.sums_b == nullptr && plan.kernel == Kernel::tiles;
 }
 
 // What TMA brings from outside of the image is no zero point: the window sums correct it.
@@ -85,6 +86,7 @@ void forward(const Problem& problem, const void* input, const void* weight, cons
   const Plan plan = decide(problem, aligned, given, this_machine());
   if (plan.kernel == Kernel::depthwise)
     return launch_depthwise(problem, input, weight, asked, output, stream);
+  if (plan.kernel == Kernel::grouped) return launch_grouped(problem, input, weight, asked, output, stream);
 
   const Runs runs(g);
   const std::int64_t depth = runs.bytes * runs.across * runs.down;

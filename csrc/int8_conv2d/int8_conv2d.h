@@ -28,4 +28,8 @@ std::size_t workspace(const Problem& problem, const int8::Epilogue& epilogue, bo
 void launch_depthwise(const Problem& problem, const void* input, const void* weight,
                       const int8::Epilogue& epilogue, void* output, std::uintptr_t stream);
 
+// The kernel for 4, 8 or 16 channels a group (grouped.cu).
+void launch_grouped(const Problem& problem, const void* input, const void* weight,
+                    const int8::Epilogue& epilogue, void* output, std::uintptr_t stream);
+
 }  // namespace cnnkernels::int8_conv2d

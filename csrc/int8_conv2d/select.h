@@ -3,6 +3,7 @@
 //   problem -> can its channels be read as vectors -> candidates -> feasible, or why not -> cost -> choice
 #pragma once
 
+#include <algorithm>
 #include <string>
 
 #include "../common/geometry.h"
@@ -15,8 +16,9 @@ struct Problem {
   bool unsigned_input = false;  // filters are int8
 };
 
-// tiles: the implicit GEMM of common/int8_product.h. depthwise: one channel a group, without tensor cores.
-enum class Kernel : int { tiles, depthwise };
+// tiles: the implicit GEMM of common/int8_product.h. depthwise, grouped: one channel a group, or 4, 8 or 16,
+// without tensor cores.
+enum class Kernel : int { tiles, depthwise, grouped };
 
 struct Plan {
   Kernel kernel = Kernel::tiles;
@@ -26,7 +28,8 @@ struct Plan {
 };
 
 inline std::string describe(const Plan& plan) {
-  return plan.kernel == Kernel::depthwise ? "depthwise" : int8::describe(plan.tiles);
+  if (plan.kernel == Kernel::tiles) return int8::describe(plan.tiles);
+  return plan.kernel == Kernel::depthwise ? "depthwise" : "grouped";
 }
 
 // The reduction in runs of consecutive bytes: a row of the filter, or where dilation or groups part its taps,
@@ -95,18 +98,44 @@ inline const char* why_not(const Plan& plan, const Problem& problem, bool aligne
     return "rows of more than 2^31 bytes, or more than 2^30 of them";
   if (plan.kernel == Kernel::depthwise)
     return g.groups == g.c ? nullptr : "a group has more than one channel";
+  if (plan.kernel == Kernel::grouped) {
+    const std::int64_t channels = g.c / g.groups;
+    if (channels != 4 && channels != 8 && channels != 16) return "a group has other than 4, 8 or 16 channels";
+    if (g.k / g.groups % 4 != 0) return "a group's filters are no multiple of four";
+    return aligned ? nullptr : "input and weight must begin at multiples of 16 bytes";
+  }
   return int8::why_not(plan.tiles, extents(problem, plan.tiles.vectors, aligned), vectors(problem, aligned));
 }
 
-// Filters that share a single channel make a matrix product of it after all.
+// Seconds the grouped kernel should take. By its machine code, a tap of a pixel and four filters is some 13
+// instructions and 1.7 for each channel, one of them a dp4a; 64 lanes of a dp4a a clock and SM are assumed,
+// 128 of the others.
+inline double grouped_seconds(const Problem& problem, const Machine& machine) {
+  constexpr double kTap = 0.1e-6;  // a load's latency that nothing hides
+  const Conv2dGeometry& g = problem.geometry;
+  const double pixels = static_cast<double>(g.n * g.p * g.q), taps = static_cast<double>(g.r * g.s);
+  const auto channels = static_cast<double>(g.c / g.groups);
+  const double clocks =
+      pixels * static_cast<double>(g.k) / 4 * taps * std::max(channels / 64, (13 + 1.7 * channels) / 128);
+  const double bytes = static_cast<double>(g.n * g.h * g.w * g.c + g.n * g.p * g.q * g.k);
+  return int8::kLaunch + int8::kLatency + taps * kTap +
+         std::max(clocks / (machine.processors * machine.clock), bytes / (kReachedOfMemory * machine.memory));
+}
+
+// Filters that share a single channel make a matrix product of it after all. Few channels a group go where
+// the cost is less: tiles spend their arithmetic on columns and depths that are not there.
 inline Plan select(const Problem& problem, bool aligned, const Machine& machine) {
   Plan plan;
   plan.kernel = Kernel::depthwise;
   if (problem.geometry.groups > 1 && why_not(plan, problem, aligned) == nullptr) return plan;
   plan.kernel = Kernel::tiles;
   const bool as_vectors = vectors(problem, aligned);
-  plan.tiles = int8::choose(extents(problem, as_vectors, aligned), as_vectors, machine);
-  return plan;
+  const int8::Extents size = extents(problem, as_vectors, aligned);
+  plan.tiles = int8::choose(size, as_vectors, machine);
+  const Plan narrow{Kernel::grouped, {}};
+  const bool pays = problem.geometry.groups > 1 && why_not(narrow, problem, aligned) == nullptr &&
+                    grouped_seconds(problem, machine) < int8::seconds(plan.tiles, size, machine);
+  return pays ? narrow : plan;
 }
 
 // What is going to be run; what cannot serve is refused with the reason.

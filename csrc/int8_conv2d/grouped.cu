@@ -1,0 +1,171 @@
+// Groups of few channels, 4, 8 or 16, which fill a small part of a tensor core's tile. A thread makes a strip
+// of outputs along q for four filters of a group. A pixel's channels of the group are one load of 4 to 16
+// bytes, as each filter's are, so that a dp4a adds four channels of a tap.
+#include "../common/fast_divide.h"
+#include "../common/int8_epilogue.cuh"
+#include "../common/launch.h"
+#include "int8_conv2d.h"
+
+namespace cnnkernels::int8_conv2d {
+
+namespace {
+
+using int8::kRun;
+
+constexpr int kThreads = 256, kStrip = 8;
+constexpr int kMostLanes = 32;  // runs of four filters in a block
+constexpr int kHeldWords = 64;  // of each filter, in shared memory at a time
+
+struct Grouped {
+  const std::uint8_t *input, *weight;
+  std::int32_t h, w, c, k, r, s, p, q;
+  std::int32_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+  FastDivide runs_of_group;
+  FastDivide taps_of_row;    // S
+  FastDivide strips_of_row;  // strips in a row of the output
+  FastDivide rows_of_image;  // P
+  std::uint32_t strips = 0;  // of all images
+  int lanes = 1;             // runs of filters a block takes, a power of two
+  std::int32_t zero_point = 0;
+  bool unsigned_input = false, vectors = false;
+};
+
+// kWords: a group's channels in words.
+template <int kWords>
+CNN_KERNEL(kThreads, 2)
+grouped(const __grid_constant__ Grouped g, const __grid_constant__ int8::Epilogue epilogue, void* output) {
+  constexpr int kHeldTaps = kHeldWords / kWords;
+  using Sums = Vector<std::int32_t, kRun>;
+  using Pixel = Vector<std::uint32_t, kWords>;
+  CNN_SHARED(Sums, memory, [kStrip * kThreads]);
+  static_assert(kHeldWords * kMostLanes <= kStrip * kThreads);
+  auto* const held = reinterpret_cast<std::uint32_t*>(memory);  // [tap][word][lane][filter], before the sums
+
+  const int thread = static_cast<int>(threadIdx.x), lane = thread & (g.lanes - 1), slot = thread / g.lanes;
+  const std::int32_t first_of_block = static_cast<std::int32_t>(blockIdx.y) * g.lanes * kRun;
+  const std::int32_t first = first_of_block + lane * kRun;
+  const std::uint32_t strip = blockIdx.x * (kThreads / g.lanes) + slot;
+  const bool live = first < g.k && strip < g.strips;
+
+  std::uint32_t strip_of_row, p;
+  const std::uint32_t n = g.rows_of_image.divmod(g.strips_of_row.divmod(strip, strip_of_row), p);
+  const auto q = static_cast<std::int32_t>(strip_of_row) * kStrip;
+  const std::int32_t h = static_cast<std::int32_t>(p) * g.stride_h - g.pad_h, w = q * g.stride_w - g.pad_w;
+  const auto group = static_cast<std::int32_t>(g.runs_of_group.quotient(first / kRun));
+  const std::uint8_t* const image = g.input + std::int64_t(n) * g.h * g.w * g.c + group * kWords * 4;
+
+  // dp4a multiplies signed bytes: unsigned ones are taken for signed, 128 less, and so is their zero point.
+  const std::uint32_t flip = g.unsigned_input ? 0x80808080u : 0;
+  const std::uint32_t fill = 0x01010101u * static_cast<std::uint8_t>(g.zero_point);
+  const std::int32_t zero_point = g.unsigned_input ? g.zero_point - 128 : g.zero_point;
+
+  std::int32_t sums[kStrip][kRun] = {}, weight_sums[kRun] = {};
+  const int taps = g.r * g.s;
+#pragma unroll 1
+  for (int held_from = 0; held_from < taps; held_from += kHeldTaps) {
+    const int held_taps = min(taps - held_from, kHeldTaps);
+    __syncthreads();  // all are done with the taps before
+    for (int i = thread; i < held_taps * kWords * g.lanes * kRun; i += kThreads) {
+      const int filter = first_of_block + (i & (g.lanes * kRun - 1)), word = i / (g.lanes * kRun);
+      const auto* words = reinterpret_cast<const std::uint32_t*>(g.weight);
+      held[i] = filter < g.k ? words[(std::int64_t(filter) * taps + held_from) * kWords + word] : 0;
+    }
+    __syncthreads();
+    if (!live) continue;
+
+#pragma unroll 1
+    for (int i = 0; i < held_taps; ++i) {
+      std::uint32_t column;
+      const auto r = static_cast<std::int32_t>(g.taps_of_row.divmod(held_from + i, column));
+      const std::int32_t row = h + r * g.dilation_h;
+      if (static_cast<std::uint32_t>(row) >= static_cast<std::uint32_t>(g.h))
+        continue;  // as its zero point: nothing
+      const std::uint8_t* const from = image + std::int64_t(row) * g.w * g.c;
+      Pixel pixels[kStrip];
+      std::int32_t x = w + static_cast<std::int32_t>(column) * g.dilation_w;
+      auto byte = static_cast<std::uint32_t>(x * g.c);  // of a row of less than 2^31
+#pragma unroll
+      for (int j = 0; j < kStrip; ++j) {
+#pragma unroll
+        for (int word = 0; word < kWords; ++word) pixels[j][word] = fill;
+        if (static_cast<std::uint32_t>(x) < static_cast<std::uint32_t>(g.w))
+          pixels[j] = load<kWords>(reinterpret_cast<const std::uint32_t*>(from + byte));
+        x += g.stride_w;
+        byte += static_cast<std::uint32_t>(g.stride_w * g.c);
+      }
+#pragma unroll
+      for (int word = 0; word < kWords; ++word) {
+        const auto weights = load<kRun>(held + ((i * kWords + word) * g.lanes + lane) * kRun);
+#pragma unroll
+        for (int e = 0; e < kRun; ++e) {
+          const int four = static_cast<int>(weights[e]);
+          weight_sums[e] = __dp4a(four, 0x01010101, weight_sums[e]);
+#pragma unroll
+          for (int j = 0; j < kStrip; ++j)
+            sums[j][e] = __dp4a(static_cast<int>(pixels[j][word] ^ flip), four, sums[j][e]);
+        }
+      }
+    }
+  }
+
+  __syncthreads();  // the filters' memory becomes the sums', so that one epilogue serves a strip in a loop
+#pragma unroll
+  for (int j = 0; j < kStrip; ++j) {
+    Sums of_output;
+#pragma unroll
+    for (int e = 0; e < kRun; ++e)
+      of_output[e] = int8::wrapping_subtract(sums[j][e], zero_point, weight_sums[e]);
+    store(memory[j * kThreads + thread].element, of_output);
+  }
+  if (!live) return;
+  const int8::Row row{int8::number_at(epilogue.scale_a, 0), 0, 0};
+  const int8::Columns columns = int8::columns_at(epilogue, first, kRun);
+  std::int64_t offset = ((std::int64_t(n) * g.p + p) * g.q + q) * g.k + first;
+#pragma unroll 1
+  for (int j = 0; j < min(kStrip, g.q - q); ++j, offset += g.k) {
+    int8::finish(epilogue, row, columns, memory[j * kThreads + thread], output, offset, kRun, g.vectors);
+  }
+}
+
+}  // namespace
+
+void launch_grouped(const Problem& problem, const void* input, const void* weight,
+                    const int8::Epilogue& asked, void* output, std::uintptr_t stream) {
+  const Conv2dGeometry& from = problem.geometry;
+  const auto narrow32 = [](std::int64_t x) { return static_cast<std::int32_t>(x); };
+  int8::Epilogue epilogue = asked;
+  epilogue.sums_b = nullptr;  // the kernel's own
+
+  Grouped g{};
+  g.input = static_cast<const std::uint8_t*>(input);
+  g.weight = static_cast<const std::uint8_t*>(weight);
+  g.h = narrow32(from.h), g.w = narrow32(from.w), g.c = narrow32(from.c), g.k = narrow32(from.k);
+  g.r = narrow32(from.r), g.s = narrow32(from.s), g.p = narrow32(from.p), g.q = narrow32(from.q);
+  g.stride_h = narrow32(from.stride_h), g.stride_w = narrow32(from.stride_w);
+  g.pad_h = narrow32(from.pad_h), g.pad_w = narrow32(from.pad_w);
+  g.dilation_h = narrow32(from.dilation_h), g.dilation_w = narrow32(from.dilation_w);
+  g.runs_of_group = FastDivide(from.k / from.groups / kRun);
+  g.taps_of_row = FastDivide(from.s);
+  g.rows_of_image = FastDivide(from.p);
+  g.strips_of_row = FastDivide(ceil_div(from.q, kStrip));
+  const std::int64_t strips = from.n * from.p * ceil_div(from.q, kStrip);
+  g.strips = static_cast<std::uint32_t>(strips);
+  while (g.lanes < kMostLanes && g.lanes * kRun < from.k) g.lanes *= 2;
+  g.zero_point = asked.zero_point_a.value;
+  g.unsigned_input = problem.unsigned_input;
+  g.vectors = int8::whole_runs(epilogue, output, from.k);
+
+  const dim3 grid(static_cast<unsigned>(ceil_div(strips, kThreads / g.lanes)),
+                  static_cast<unsigned>(ceil_div(from.k, g.lanes * kRun)));
+  const Launch how{grid, dim3(kThreads), 0, stream};
+  switch (from.c / from.groups) {
+    case 4:
+      return launch(grouped<1>, how, g, epilogue, output);
+    case 8:
+      return launch(grouped<2>, how, g, epilogue, output);
+    default:
+      return launch(grouped<4>, how, g, epilogue, output);
+  }
+}
+
+}  // namespace cnnkernels::int8_conv2d
