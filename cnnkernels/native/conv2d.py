@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from types import ModuleType
 from typing import Any
@@ -54,9 +55,10 @@ class Conv2dKernels(Launching):
         addresses: tuple[int, ...],
         plan: Any = None,
     ) -> int:
-        """Of the current device; of addresses only the alignment counts, and whether there is a residual."""
+        """Of a device; of addresses only the alignment counts, and whether there is a residual."""
         which = getattr(self.module.Conv2dDirection, direction)
-        return self.module.conv2d_workspace(which, dtype_code(dtype), *numbers, plan, *addresses)
+        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+            return self.module.conv2d_workspace(which, dtype_code(dtype), *numbers, plan, *addresses)
 
     def _room(
         self,
@@ -74,9 +76,8 @@ class Conv2dKernels(Launching):
             return None
         addresses = *(tensor.data_ptr() % 16 for tensor in tensors), 0 if residual is None else 16
         arguments = direction, on.dtype, (int(layout), tf32, self._geometry(geometry)), on.device, addresses
-        device, _ = self._on(on)
-        with device:
-            size = self._bytes_by_rule(*arguments) if plan is None else self._workspace_bytes(*arguments, plan)
+        remembered = plan is None and on.device.type == "cuda"  # the interpreter may stand for another GPU each time
+        size = self._bytes_by_rule(*arguments) if remembered else self._workspace_bytes(*arguments, plan)
         return torch.empty(size, dtype=torch.uint8, device=on.device) if size else None
 
     def _measured_plans(self, device: torch.device) -> dict[tuned.Key, Any]:

@@ -87,7 +87,9 @@ ResultBy result_by(Direction direction, const Problem& problem, const Packed& pa
   if (direction == Direction::backward_weight) return ResultBy::unpacked;
   if (asked != nullptr) return asked->engine == Engine::mma ? ResultBy::strided : ResultBy::unpacked;
   const std::int64_t depth = hopper::channels(direction, g).of_sum * g.r * g.s;
-  const bool pays = depth >= kUnpackingDepth && !hopper::why_not(direction, packed.problem, machine);
+  Problem alone = packed.problem;  // a batch of too many pixels is cut into slices
+  alone.geometry.n = 1;
+  const bool pays = depth >= kUnpackingDepth && !hopper::why_not(direction, alone, machine);
   return pays ? ResultBy::unpacked : ResultBy::strided;
 }
 
