@@ -234,6 +234,24 @@ def test_every_tile(machine: NativeKernels, vectors: bool, tile: int, splits: in
     assert torch.equal(run(machine, shape, x, w, given, plan), expected)
 
 
+@pytest.mark.parametrize("name", ["vectors", "depthwise"])
+def test_operands_at_any_address(machine: NativeKernels, name: str) -> None:
+    """Copies of 16 bytes, and words of four channels, are for operands that both begin where such may lie."""
+    shape = CASES[name]
+    x, w = operands(shape)
+    expected = convolve(shape, x, w, 5)
+
+    def moved(tensor: Tensor, by: int) -> Tensor:
+        memory = torch.zeros(1, tensor.numel() + 16, 1, 1, dtype=tensor.dtype, device=DEVICE)
+        flat = nhwc(memory).flatten()[by : by + tensor.numel()]
+        n, c, h, v = tensor.shape
+        return flat.view(n, h, v, c).permute(0, 3, 1, 2).copy_(tensor)
+
+    for by_x, by_w in ((1, 0), (4, 0), (0, 1), (0, 4)):
+        got = run(machine, shape, moved(x, by_x), moved(w, by_w), PLAIN._replace(zero_point_a=5))
+        assert torch.equal(got, expected), (by_x, by_w)
+
+
 @pytest.mark.parametrize("name", ["vectors", "odd channels", "depthwise", "depthwise, odd channels"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.int8, torch.uint8])
 def test_epilogue(machine: NativeKernels, name: str, dtype: torch.dtype) -> None:

@@ -6,13 +6,14 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import sys
 
 import pytest
 import torch
 from cnnkernels.triton_kernels import conv2d as conv2d_launches
 from cnnkernels.triton_kernels import int8_gemm_select, int8_pack
 from cnnkernels.triton_kernels.int8_gemm_select import Configuration
-from conftest import DEVICE
+from conftest import DEVICE, HAS_GPU
 from int8_formula import EXACT_ACTIVATIONS, bytes_of, finished, floats
 from int8_helpers import columns_last, convolution
 from torch import Tensor
@@ -20,6 +21,7 @@ from torch import Tensor
 from cnnkernels import triton_kernels as kernels
 from cnnkernels.int8_epilogue import Int8Epilogue
 from cnnkernels.testing.cases import CONV2D, Conv2dCase
+from cnnkernels.testing.guarded import guarded
 
 UINT8, INT8, INT32 = torch.uint8, torch.int8, torch.int32
 TILED = Conv2dCase("several steps a tap", 1, 68, 7, 6, 20, 3, 3, padding=(1, 1, 1, 1))
@@ -86,6 +88,16 @@ def test_the_epilogue_is_the_written_formula(case: Conv2dCase) -> None:
         check(case, everything(case)._replace(activation=activation), INT8)
     for dtype in (torch.float32, torch.bfloat16, UINT8):
         check(case, everything(case)._replace(activation="relu", out_scale=torch.tensor([0.05])), dtype, UINT8)
+
+
+@pytest.mark.skipif(HAS_GPU, reason="guard pages are a CPU's")
+@pytest.mark.parametrize("after", [True, False], ids=["behind", "before"])
+@pytest.mark.parametrize("case", [UNEVEN, GROUPED, STEM, INSIDE, PAIRS, TRIPLED], ids=str)
+def test_nothing_beside_the_tensors_is_touched(monkeypatch: pytest.MonkeyPatch, case: Conv2dCase, after: bool) -> None:
+    """(A kernel that reads on ends the process.)"""
+    put = lambda tensor: guarded(tensor.contiguous(memory_format=torch.channels_last), after)  # noqa: E731
+    monkeypatch.setattr(sys.modules[__name__], "place", put)
+    check(case, everything(case), INT8)
 
 
 def every_configuration() -> list[Configuration]:

@@ -193,7 +193,14 @@ def test_zero_points(machine: NativeKernels, plan: str, given: bool) -> None:
 @pytest.mark.parametrize("after", [True, False], ids=["behind", "before"])
 @pytest.mark.parametrize("how_a, how_b", [("rows", "columns"), ("columns", "rows"), ("columns", "columns")])
 @pytest.mark.parametrize(
-    ("size", "copied"), [((33, 35, 37), False), ((33, 35, 37), True), ((64, 64, 64), False), ((8, 128, 128), False)]
+    ("size", "copied"),
+    [
+        ((33, 35, 37), False),
+        ((33, 35, 37), True),
+        ((64, 64, 64), False),
+        ((8, 128, 128), False),
+        ((8, 100, 128), False),  # columns of b that only some lanes of a warp have
+    ],
 )
 def test_nothing_beside_the_tensors_is_touched(
     machine: NativeKernels, size: tuple[int, int, int], copied: bool, how_a: str, how_b: str, after: bool

@@ -4,13 +4,14 @@ every configuration, and each way that a launch takes."""
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import pytest
 import torch
 from cnnkernels.triton_kernels import int8_gemm_select, int8_pack
 from cnnkernels.triton_kernels.int8_gemm_select import Configuration, Problem
-from conftest import DEVICE
+from conftest import DEVICE, HAS_GPU
 from int8_formula import EXACT_ACTIVATIONS, bytes_of, finished, floats
 from int8_helpers import product
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from cnnkernels import int8_reference
 from cnnkernels import triton_kernels as kernels
 from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import UNIT_ROUNDOFF
 
 # Ends of tiles, single rows and columns, reductions of several steps.
@@ -37,7 +39,7 @@ def run(
     a: Tensor, b: Tensor, e: Int8Epilogue, dtype: torch.dtype, configuration: Configuration | None = None
 ) -> Tensor:
     """The kernels' output; what they do not write is 77."""
-    output = torch.full((a.shape[0], b.shape[1]), 77, device=DEVICE).to(dtype)
+    output = place(torch.full((a.shape[0], b.shape[1]), 77).to(dtype))
     there = e._replace(**{name: v.to(DEVICE) for name, v in e._asdict().items() if isinstance(v, Tensor)})
     kernels.int8_gemm(place(a), place(b), output, there, configuration)
     return output.cpu()
@@ -161,6 +163,21 @@ def test_any_number_of_ranges_gives_the_whole_sum() -> None:
     a, b = bytes_of((20, 200), UINT8, 1), bytes_of((40, 200), INT8, 2).t()
     for splits in (1, 2, 3, 5, 7, 50):
         check(a, b, everything(20, 40)._replace(zero_point_b=2), INT8, configuration=SMALL._replace(splits=splits))
+
+
+@pytest.mark.skipif(HAS_GPU, reason="guard pages are a CPU's")
+@pytest.mark.parametrize("after", [True, False], ids=["behind", "before"])
+def test_nothing_beside_the_tensors_is_touched(monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
+    """Rows, columns and steps that are not there; ranges of which the last has a step less. (A kernel that reads on
+    ends the process.)"""
+    monkeypatch.setattr(sys.modules[__name__], "place", lambda tensor: guarded(tensor, after))
+    whole = SMALL.block_k * 5
+    for m, n, k, splits in ((19, 35, 37, None), (17, 33, 64, None), (17, 33, whole, 2), (17, 33, whole + 3, 4)):
+        configuration = None if splits is None else SMALL._replace(splits=splits)
+        a, b = bytes_of((m, k), UINT8, 1), bytes_of((n, k), INT8, 2).t()
+        for columns in (b, b.contiguous()):
+            e = Int8Epilogue(zero_point_a=3, zero_point_b=-7)
+            check(a, columns, e, configuration=configuration)
 
 
 @pytest.mark.parametrize("dtype", [INT8, UINT8], ids=str)

@@ -85,7 +85,7 @@ int8_pool2d_kernel(const Sites sites, const Axis rows, const Axis columns, int s
 
   const Index h = rows.start(at.row), w = columns.start(at.column);
   const Index s_begin = columns.first_place(w), s_end = columns.end_place(w);
-  const Index r_begin = rows.first_place(h), r_end = s_begin < s_end ? rows.end_place(h) : 0;
+  const Index r_begin = rows.first_place(h), r_end = rows.end_place(h);
 
   typename Reduce::template Running<V> running;
 #pragma unroll 1
@@ -116,7 +116,7 @@ int8_pool2d_kernel(const Sites sites, const Axis rows, const Axis columns, int s
     return min(start + axis.places, axis.size + axis.pad) - start;
   };
   std::uint32_t result[kCount];
-  reduce.template finish<V>(running, (rows.end_place(h) - r_begin) * (s_end - s_begin),
+  reduce.template finish<V>(running, (r_end - r_begin) * (s_end - s_begin),
                             length(rows, h) * length(columns, w), result);
   write_bytes<V>(output + sites.offset(at, static_cast<Index>(sites.by_rows.divisor),
                                        static_cast<Index>(sites.by_columns.divisor), at.row, at.column),
