@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import DEVICE, HAS_GPU
-from conv2d_helpers import DIRECTIONS, ELEMENTS, Machine, convolve, floats, integers
+from conv2d_helpers import DIRECTIONS, ELEMENTS, Machine, convolve, floats, integers, result_shape
 from test_conv2d_epilogue import numbers, reference, run
 from torch import Tensor
 
@@ -239,6 +239,34 @@ def test_what_is_packed(machine: Machine) -> None:
     assert found.copy_seconds == pytest.approx(found.copy_bytes / (0.9 * 4.8e12) + 3e-6)
     costs = {"none": found.judged_none, "channels": found.judged_channels}
     assert min(costs, key=costs.__getitem__) == "channels" and found.judged_rows == 0
+
+
+@layouts
+@pytest.mark.parametrize("direction", ["forward", "backward_input"])
+def test_the_rule_serves_unasked(machine: Machine, layout: Layout, direction: str) -> None:
+    """By the way every layer takes, which makes the workspace; a sample has the same bits alone."""
+    channels = (131, 19) if direction == "forward" else (19, 131)
+    case = Conv2dCase("", 3, channels[0], 6, 6, channels[1], 5, 5, padding=(2, 2, 2, 2))
+    kernels = native.load("cuda" if HAS_GPU else "interpreter")
+    if not HAS_GPU:
+        assert machine.plans(direction, case, layout, "bf16")[0].packing.name == "channels"
+
+    def run(case: Conv2dCase, first: Tensor, second: Tensor) -> Tensor:
+        result = torch.full(result_shape(direction, case), math.nan, dtype=torch.bfloat16, device=DEVICE)
+        result = result.contiguous(memory_format=layout.memory_format)
+        operands = (
+            t.to(DEVICE, torch.bfloat16).contiguous(memory_format=layout.memory_format) for t in (first, second)
+        )
+        bias = (None,) if direction == "forward" else ()
+        getattr(kernels, f"conv2d_{direction}")(*operands, *bias, result, case.geometry, layout, False)
+        return result.cpu()
+
+    exact = integers(case)
+    expected = exact.expected(direction, case)
+    assert torch.equal(run(case, *exact.operands(direction)), expected.bfloat16())
+    first, second = floats(case, torch.bfloat16).operands(direction)
+    alone = run(dataclasses.replace(case, n=1), first[1:2], second)
+    assert torch.equal(alone[0], run(case, first, second)[1])
 
 
 @pytest.mark.parametrize("case", LAYERS, ids=str)
