@@ -3,6 +3,7 @@
 
 namespace cnnkernels {
 
-[[noreturn]] void throw_invalid_argument(const char* why);  // std::invalid_argument
+[[noreturn]] void throw_invalid_argument(const char* why);                   // std::invalid_argument
+[[noreturn]] void throw_invalid_argument(const char* who, const char* why);  // "who: why"
 
 }  // namespace cnnkernels

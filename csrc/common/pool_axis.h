@@ -1,9 +1,7 @@
 // A pool's windows over the rows or columns of its input.
 #pragma once
 
-#include <stdexcept>
-#include <string>
-
+#include "errors.h"
 #include "geometry.h"
 #include "index.h"
 
@@ -43,8 +41,7 @@ struct Axis {
 // of coordinates overflows: with dilation >= size + pad, places beyond the first fall outside either way, and
 // with stride >= size + pad so do windows beyond the first.
 inline Pool2dGeometry within_reach(Pool2dGeometry g, const char* op) {
-  if (g.r > INT32_MAX / g.s)
-    throw std::invalid_argument(std::string(op) + ": a window of more than 2^31 - 1 places");
+  if (g.r > INT32_MAX / g.s) throw_invalid_argument(op, "a window of more than 2^31 - 1 places");
   const auto cut = [](std::int64_t& step, std::int64_t reach) { step = step < reach ? step : reach; };
   cut(g.stride_h, g.h + g.pad_h);
   cut(g.stride_w, g.w + g.pad_w);
@@ -54,8 +51,7 @@ inline Pool2dGeometry within_reach(Pool2dGeometry g, const char* op) {
   const double rows = double(g.h) + double(g.pad_h) + double(g.p) * g.stride_h + double(g.r) * g.dilation_h;
   const double columns =
       double(g.w) + double(g.pad_w) + double(g.q) * g.stride_w + double(g.s) * g.dilation_w;
-  if (rows >= 0x1p31 || columns >= 0x1p31)
-    throw std::invalid_argument(std::string(op) + ": rows or columns pass 2^31");
+  if (rows >= 0x1p31 || columns >= 0x1p31) throw_invalid_argument(op, "rows or columns pass 2^31");
   return g;
 }
 

@@ -219,7 +219,7 @@ void launch_band(const Correlation& correlation, const Plan& plan, const Correla
   const Planes& p = s.planes;
   const double blocks =
       double(p.channel_blocks.divisor) * p.row_blocks.divisor * double(ceil_div(c.images, p.images));
-  if (blocks >= 0x1p31) throw std::invalid_argument("depthwise_conv2d: more than 2^31 blocks");
+  if (blocks >= 0x1p31) throw_invalid_argument("depthwise_conv2d: more than 2^31 blocks");
   const unsigned warps = s.column_tiles.divisor * s.row_tiles.divisor * static_cast<unsigned>(p.channels);
   const Launch how{dim3(static_cast<unsigned>(blocks)), dim3(32 * warps), static_cast<std::size_t>(p.bytes),
                    stream};

@@ -176,7 +176,7 @@ void launch_band_gradient(const WeightGradient& gradient, const Plan& plan,
   g.rounds_per_split = ceil_div(rounds, plan.splits);
   const double blocks = double(p.channel_blocks.divisor) * s.tiles.divisor * plan.splits;
   if (blocks >= 0x1p31 || double(rounds) >= 0x1p31)
-    throw std::invalid_argument("depthwise_conv2d: more than 2^31 blocks or positions");
+    throw_invalid_argument("depthwise_conv2d: more than 2^31 blocks or positions");
   const Launch how{dim3(static_cast<unsigned>(blocks)),
                    dim3(static_cast<unsigned>(32 * p.channels * plan.workers)),
                    static_cast<std::size_t>(p.bytes), stream};

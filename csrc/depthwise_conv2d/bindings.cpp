@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include "depthwise_conv2d.h"
+#include "describe.h"
 
 namespace py = pybind11;
 

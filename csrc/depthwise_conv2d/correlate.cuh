@@ -236,7 +236,7 @@ void launch_correlation(const Correlation& correlation, const Plan& plan, const 
   const double count = double(t.lane_blocks.divisor) * t.strip_blocks.divisor * t.line_blocks.divisor *
                        double(ceil_div(images, plan.images));
   if (count >= 0x1p31 || images + plan.images >= INT32_MAX)
-    throw std::invalid_argument("depthwise_conv2d: more than 2^31 blocks or planes");
+    throw_invalid_argument("depthwise_conv2d: more than 2^31 blocks or planes");
 
   const int slots = c.channels_last ? plan.lanes * plan.vector : plan.images;
   const int room = kBatchBytes / static_cast<int>(sizeof(Accumulator<T>)) / slots;

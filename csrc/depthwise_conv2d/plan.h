@@ -2,8 +2,6 @@
 // dictate.
 #pragma once
 
-#include <string>
-
 namespace cnnkernels::depthwise_conv2d {
 
 enum class Direction { forward, backward_input, backward_weight };
@@ -27,13 +25,5 @@ struct Plan {
   int workers = 1;  // threads of a slab, or those that share a tile's sum
   int splits = 1;   // parts of backward_weight's sum made by different blocks
 };
-
-inline std::string describe(const Plan& plan) {
-  const auto text = [](const char* name, int value) { return std::string(name) + std::to_string(value); };
-  return text("vector ", plan.vector) + (plan.slab ? ", slab" : "") + (plan.band ? ", band" : "") +
-         text(", chunk ", plan.chunk) + text(", lanes ", plan.lanes) + text(", strips ", plan.strips) +
-         text(", lines ", plan.lines) + text(", images ", plan.images) + text(", tiles ", plan.tiles) +
-         text(", workers ", plan.workers) + text(", splits ", plan.splits);
-}
 
 }  // namespace cnnkernels::depthwise_conv2d

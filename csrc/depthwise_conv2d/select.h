@@ -6,9 +6,11 @@
 #pragma once
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "../common/types.h"
 #include "correlate.h"
+#include "describe.h"
 #include "select_band.h"
 #include "slab.h"
 #include "weight_gradient.h"

@@ -223,7 +223,7 @@ void launch_slab(Correlation c, const Plan& plan, const CorrelationPointers& poi
   const double blocks =
       images * slab.group_blocks.divisor * slab.strip_blocks.divisor * slab.column_blocks.divisor;
   if (blocks >= 0x1p31 || units + slab.groups >= 0x1p31)
-    throw std::invalid_argument("depthwise_conv2d: more than 2^31 blocks or planes");
+    throw_invalid_argument("depthwise_conv2d: more than 2^31 blocks or planes");
   const Launch how{dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(plan.workers)),
                    static_cast<std::size_t>(slab.bytes), stream};
   launch(slab_kernel_for<T>(c.a, plan.chunk), how, c, slab, static_cast<const T*>(pointers.source),

@@ -1,9 +1,9 @@
 // The tensors of a depthwise convolution, in either layout, as its kernels walk over them.
 #pragma once
 
-#include <stdexcept>
 #include <utility>
 
+#include "../common/errors.h"
 #include "axis.h"
 #include "depthwise_conv2d.h"
 
@@ -32,7 +32,7 @@ inline Axis axis(std::int64_t size, std::int64_t results, std::int64_t taps, std
   dilation = dilation < reach ? dilation : reach;
   if (double(size) + double(pad) + double(results) * double(stride) + double(taps) * double(dilation) >=
       0x1p31)
-    throw std::invalid_argument("depthwise_conv2d: rows or columns pass 2^31");
+    throw_invalid_argument("depthwise_conv2d: rows or columns pass 2^31");
   const auto index = [](std::int64_t value) { return static_cast<Index>(value); };
   return {index(size), index(results),  index(taps),        index(stride),
           index(pad),  index(dilation), FastDivide(stride), false};

@@ -160,7 +160,7 @@ void launch_weight_gradient(const WeightGradient& gradient, const Plan& plan,
   g.rounds_per_split = ceil_div(rounds, plan.splits);
   const double blocks = double(g.lane_blocks.divisor) * g.tile_blocks.divisor * plan.splits;
   if (blocks >= 0x1p31 || double(rounds) + kThreads >= 0x1p31)
-    throw std::invalid_argument("depthwise_conv2d: more than 2^31 blocks or positions");
+    throw_invalid_argument("depthwise_conv2d: more than 2^31 blocks or positions");
   const std::size_t places = std::size_t(plan.tiles) * tile_lines(plan.vector, plan.chunk) *
                              tile_taps(plan.chunk) * lanes * plan.vector;
   const std::size_t sums = places * (plan.workers | 1) * sizeof(Accumulator<T>);

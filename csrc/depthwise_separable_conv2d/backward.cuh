@@ -281,7 +281,7 @@ void launch_backward(const Pair& pair, const Errors& errors, Reader reader, std:
              Launch{dim3(static_cast<unsigned>(blocks)), dim3(C::kThreads), C::kSharedBytes, stream}, pair,
              errors);
     } else {
-      throw std::invalid_argument("depthwise_separable_conv2d: no such backward kernel");
+      throw_invalid_argument("depthwise_separable_conv2d: no such backward kernel");
     }
   };
   switch (reader) {

@@ -3,6 +3,7 @@
 
 #include "../common/machine.h"
 #include "depthwise_separable_conv2d.h"
+#include "describe.h"
 
 namespace py = pybind11;
 

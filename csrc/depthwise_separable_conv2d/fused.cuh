@@ -150,7 +150,7 @@ void launch_config(Pair pair, std::int64_t patches, std::uintptr_t stream) {
   const std::size_t shared =
       shared_bytes(C::kRows, C::kColumns, sizeof(typename C::T), sizeof(Accumulator<typename C::T>), stages);
   if (patches * column_tiles >= std::int64_t(1) << 31)
-    throw std::invalid_argument("depthwise_separable_conv2d: more than 2^31 tiles of output");
+    throw_invalid_argument("depthwise_separable_conv2d: more than 2^31 tiles of output");
   pair.column_tiles = FastDivide(column_tiles);
   launch(depthwise_separable<C>,
          Launch{dim3(static_cast<unsigned>(patches * column_tiles)), dim3(C::kThreads), shared, stream},
@@ -167,7 +167,7 @@ void launch_fused(const Pair& pair, const Plan& plan, std::int64_t patches, std:
     if constexpr (kernel_exists(C::kTensorCores, sizeof(typename C::T), kTile, kReader)) {
       launch_config<C>(pair, patches, stream);
     } else {
-      throw std::invalid_argument("depthwise_separable_conv2d: no such kernel");
+      throw_invalid_argument("depthwise_separable_conv2d: no such kernel");
     }
   };
   const auto with_tile = [&](auto tile) {
@@ -188,7 +188,7 @@ void launch_fused(const Pair& pair, const Plan& plan, std::int64_t patches, std:
     case 2:
       return with_tile(std::integral_constant<int, 2>{});
   }
-  throw std::invalid_argument("depthwise_separable_conv2d: no such tile");
+  throw_invalid_argument("depthwise_separable_conv2d: no such tile");
 }
 
 }  // namespace cnnkernels::depthwise_separable_conv2d

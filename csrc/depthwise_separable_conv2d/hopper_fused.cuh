@@ -138,7 +138,7 @@ void launch_hopper_config(Pair pair, std::int64_t patches, std::uintptr_t stream
   const std::size_t shared =
       shared_bytes(C::kRows, C::kColumns, sizeof(typename C::T), sizeof(float), pixel_tiles);
   if (patches * column_tiles >= std::int64_t(1) << 31)
-    throw std::invalid_argument("depthwise_separable_conv2d: more than 2^31 tiles of output");
+    throw_invalid_argument("depthwise_separable_conv2d: more than 2^31 tiles of output");
   pair.column_tiles = FastDivide(column_tiles);
   launch(hopper_depthwise_separable<C>,
          Launch{dim3(static_cast<unsigned>(patches * column_tiles)), dim3(C::kThreads), shared, stream}, pair,
@@ -156,7 +156,7 @@ void launch_hopper(const Pair& pair, const Plan& plan, std::int64_t patches, std
       case 2:
         return launch_hopper_config<HopperConfig<T, 2, kReader>>(pair, patches, stream);
     }
-    throw std::invalid_argument("depthwise_separable_conv2d: no such tile for wgmma");
+    throw_invalid_argument("depthwise_separable_conv2d: no such tile for wgmma");
   };
   if (plan.reader == Reader::rows_of_three)
     with_tile(std::integral_constant<Reader, Reader::rows_of_three>{});

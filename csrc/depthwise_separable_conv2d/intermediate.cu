@@ -42,7 +42,7 @@ void intermediate(const Problem& problem, const Tensors& tensors, std::uintptr_t
     using T = decltype(zero);
     const std::int64_t stages = ceil_div(pair.channels, SharedTile<T>::kDepth);
     if (patches * stages >= std::int64_t(1) << 31)
-      throw std::invalid_argument("depthwise_separable_conv2d: more than 2^31 tiles of the intermediate");
+      throw_invalid_argument("depthwise_separable_conv2d: more than 2^31 tiles of the intermediate");
     pair.column_tiles = FastDivide(stages);
     const auto run = [&](auto kernel) {
       launch(kernel,

@@ -4,9 +4,6 @@
 // A tile's pixels are a patch of this tall picture: neighbours in both directions, whose windows overlap.
 #pragma once
 
-#include <algorithm>
-#include <stdexcept>
-
 #include "../common/activation.h"
 #include "../common/fast_divide.h"
 #include "depthwise_separable_conv2d.h"
@@ -25,8 +22,8 @@ inline constexpr std::int32_t kOutside = -(1 << 30);  // a row outside every ima
 constexpr int working_bytes(int rows, int columns, int element, int accumulator) {
   const int stages = 2 * columns * kRowBytes + kTaps * (kRowBytes / element) * accumulator;
   const int staging =
-      rows * 8 + (rows * columns + std::max(rows, columns) * (kChunkBytes / element)) * element;
-  return std::max(stages, staging);
+      rows * 8 + (rows * columns + (rows > columns ? rows : columns) * (kChunkBytes / element)) * element;
+  return stages > staging ? stages : staging;
 }
 constexpr int shared_bytes(int rows, int columns, int element, int accumulator, std::int64_t kept_stages) {
   return working_bytes(rows, columns, element, accumulator) +
@@ -35,7 +32,7 @@ constexpr int shared_bytes(int rows, int columns, int element, int accumulator, 
 
 // What the kernel for Hopper has of them: two at least, so that one is made while the other is multiplied.
 constexpr int hopper_pixel_tiles(std::int64_t kept_stages) {
-  return std::max(2, static_cast<int>(kept_stages));
+  return kept_stages > 2 ? static_cast<int>(kept_stages) : 2;
 }
 
 // Elements from one index to the next of each axis.

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 namespace cnnkernels::depthwise_separable_conv2d {
 
@@ -29,15 +28,5 @@ struct Plan {
   bool wgmma = false;  // of compute capability 9.0, in place of mma.sync
   int patch_columns = 8;  // a tile's pixels form a patch this wide; a power of two from 4 to the tile's rows
 };
-
-inline std::string describe(const Plan& plan) {
-  const Tile& tile = kTiles[plan.tile];
-  const char* reader = plan.reader == Reader::rows_of_three ? "rows of three"
-                       : plan.reader == Reader::vectors     ? "vectors"
-                                                            : "elements";
-  return std::to_string(tile.rows) + "x" + std::to_string(tile.columns) + ", " + reader + ", patches of " +
-         std::to_string(tile.rows / plan.patch_columns) + "x" + std::to_string(plan.patch_columns) +
-         (plan.keeps ? ", keeps the intermediate" : "") + (plan.wgmma ? ", wgmma" : "");
-}
 
 }  // namespace cnnkernels::depthwise_separable_conv2d

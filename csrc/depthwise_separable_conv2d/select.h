@@ -3,9 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "../common/machine.h"
 #include "../common/types.h"
+#include "describe.h"
 #include "launchers.h"
 
 namespace cnnkernels::depthwise_separable_conv2d {
@@ -165,7 +167,7 @@ inline void refuse(const Plan& plan, const char* why) {
 // A plan that came from outside is refused, with the reason, where it cannot serve.
 inline void validate(const Plan& plan, const Problem& problem, const Tensors& at, const Machine& machine) {
   if (plan.tile < 0 || plan.tile >= kTileCount)
-    throw std::invalid_argument("depthwise_separable_conv2d: no such tile");
+    throw_invalid_argument("depthwise_separable_conv2d: no such tile");
   const bool power_of_two = plan.patch_columns > 0 && (plan.patch_columns & (plan.patch_columns - 1)) == 0;
   if (!power_of_two || plan.patch_columns < kStrip || plan.patch_columns > kTiles[plan.tile].rows)
     throw std::invalid_argument(

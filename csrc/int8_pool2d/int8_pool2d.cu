@@ -130,7 +130,7 @@ void start(const Pool2dGeometry& g, const Reduce& reduce, const std::uint8_t* in
   const Axis columns(g.w, g.s, g.stride_w, g.pad_w, g.dilation_w);
   const std::int64_t groups = g.c / V, in_row = g.q * groups, all = g.n * g.p;
   const std::int64_t fit = std::min(most_sites / in_row, kMostSites - g.p);
-  if (fit == 0) throw std::invalid_argument("int8_pool2d: a row of the output has more than 2^31 elements");
+  if (fit == 0) throw_invalid_argument("int8_pool2d: a row of the output has more than 2^31 elements");
   const std::int64_t enough = std::int64_t(this_machine().processors) * 4 * kThreads;
   for (std::int64_t first = 0; first < all; first += fit) {
     const std::int64_t some = fit < all - first ? fit : all - first;
@@ -165,7 +165,7 @@ void pool(const Pool2dGeometry& geometry, const Reduce& reduce, const void* inpu
 }
 
 bool is_signed(DType dtype) {
-  if (dtype != DType::int8 && dtype != DType::uint8) throw std::invalid_argument("expected int8 or uint8");
+  if (dtype != DType::int8 && dtype != DType::uint8) throw_invalid_argument("expected int8 or uint8");
   return dtype == DType::int8;
 }
 

@@ -7,9 +7,8 @@
 //                      memory, so every access is coalesced whatever the number of channels
 #pragma once
 
-#include <stdexcept>
-
 #include "../common/device.h"
+#include "../common/errors.h"
 #include "../common/index.h"
 #include "../common/launch.h"
 #include "../common/vector.h"
@@ -129,7 +128,7 @@ struct Batch {
     };
 
     const std::int64_t fit = largest_index / largest_image, step = largest_index / (columns * channels);
-    if (fit == 0 && step == 0) throw std::invalid_argument("a row of an image has more than 2^31 elements");
+    if (fit == 0 && step == 0) throw_invalid_argument("a row of an image has more than 2^31 elements");
     for (std::int64_t first = 0; first < images; first += fit > 0 ? fit : 1) {
       if (fit > 0) {
         part(std::int32_t{}, first, fit < images - first ? fit : images - first, 0, rows);

@@ -98,9 +98,8 @@ struct Unpool {
       : in{static_cast<Index>(g.p), static_cast<Index>(g.q), g.p * g.q},
         out{static_cast<Index>(g.h), static_cast<Index>(g.w), g.h * g.w} {
     if (in.size >= INT32_MAX)
-      throw std::invalid_argument("max_unpool2d: an input plane of 2^31 - 1 or more elements");
-    if (g.h > INT32_MAX || g.w > INT32_MAX)
-      throw std::invalid_argument("max_unpool2d: rows or columns pass 2^31");
+      throw_invalid_argument("max_unpool2d: an input plane of 2^31 - 1 or more elements");
+    if (g.h > INT32_MAX || g.w > INT32_MAX) throw_invalid_argument("max_unpool2d: rows or columns pass 2^31");
     const std::int64_t channels = layout == Layout::nhwc ? g.c : 1;
     input_image = in.size * channels;
     output_image = out.size * channels;

@@ -1,7 +1,6 @@
 // The host's view of a whole pool.
 #pragma once
 
-#include <stdexcept>
 #include <type_traits>
 
 #include "../common/pool_axis.h"
@@ -41,7 +40,7 @@ void dispatch_places(DType places, Body&& body) {
     case DType::int32:
       return body(std::int32_t{});
     default:
-      throw std::invalid_argument("max_pool2d: argmax must be uint8, uint16 or int32");
+      throw_invalid_argument("max_pool2d: argmax must be uint8, uint16 or int32");
   }
 }
 

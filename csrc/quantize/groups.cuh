@@ -1,8 +1,6 @@
 // Which group an element belongs to, and what a group is quantized by.
 #pragma once
 
-#include <stdexcept>
-
 #include "../common/fast_divide.h"
 #include "chunks.cuh"
 #include "quantize.h"
@@ -22,7 +20,7 @@ struct Groups {
         count(static_cast<std::int32_t>(shape.groups)),
         step(static_cast<std::int32_t>(shape.inner < kChunk ? shape.inner : kChunk)),
         wide(shape.outer * shape.groups * shape.inner + period() > largest_element) {
-    if (shape.groups > INT32_MAX) throw std::invalid_argument("quantize: more than 2^31 - 1 groups");
+    if (shape.groups > INT32_MAX) throw_invalid_argument("quantize: more than 2^31 - 1 groups");
     if (wide) return;
     by_inner = FastDivide(inner);
     by_count = FastDivide(count);

@@ -58,7 +58,7 @@ dequantize_kernel(const Groups groups, std::int64_t count, std::int32_t shift, c
 }
 
 Launch blocks(std::int64_t count, unsigned threads, std::uintptr_t stream) {
-  if (count > INT32_MAX) throw std::invalid_argument("quantize: a tensor of more than 2^31 - 1 blocks");
+  if (count > INT32_MAX) throw_invalid_argument("quantize: a tensor of more than 2^31 - 1 blocks");
   return Launch{dim3(static_cast<unsigned>(count)), dim3(threads), 0, stream};
 }
 Launch a_thread_for_each(std::int64_t count, std::uintptr_t stream) {
@@ -119,7 +119,7 @@ void find_scales(const Grouped& shape, const Groups& groups, int head, const T* 
 }
 
 std::int32_t lowest_of(DType to) {
-  if (to != DType::int8 && to != DType::uint8) throw std::invalid_argument("expected int8 or uint8");
+  if (to != DType::int8 && to != DType::uint8) throw_invalid_argument("expected int8 or uint8");
   return to == DType::int8 ? kLowestInt8 : 0;
 }
 
