@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from benchmarks import families, verify
 from benchmarks.cases import Case
 from benchmarks.families import GemmCase
 from benchmarks.measure import DeviceLost
-from benchmarks.providers import PROVIDERS, Compiled, Eager, flags, work
+from benchmarks.providers import PROVIDERS, Compiled, CompiledIntMM, Eager, flags, work
 from benchmarks.results import FAILED, LOST, MISSING, OK, WRONG
 from benchmarks.summary import faults, remarks
 from benchmarks.verify import Reference, make_inputs
@@ -91,6 +93,24 @@ def test_a_layer_of_integers_may_round_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert by_status(case, *(PROVIDERS[name] for name in names)) == dict.fromkeys(names, OK)  # type: ignore[arg-type]
     monkeypatch.setattr(families, "INPUT_SCALE", families.INPUT_SCALE * 1.5)
     assert by_status(case, PROVIDERS["int_mm"]) == {"int_mm": WRONG}  # type: ignore[arg-type]
+
+
+def test_what_follows_int_mm_is_compiled_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one graph, with all that can be tuned; here by a compiler that takes no time."""
+    asked, compiled = [], torch.compile
+
+    def compile(function: Callable[..., Any], mode: str, dynamic: bool) -> Callable[..., Any]:
+        asked.append((mode, dynamic))
+        return compiled(function, backend="aot_eager", fullgraph=True, dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", compile)
+    case = Case("int8_linear", "forward", "int8", Layout.NHWC, GemmCase("", 17, 8, 16))
+    peer = CompiledIntMM("compiled_int_mm")
+    assert by_status(case, peer) == {"compiled_int_mm": OK}  # type: ignore[arg-type]
+    assert set(asked) == {("max-autotune-no-cudagraphs", False)}
+    monkeypatch.setattr(families, "INPUT_SCALE", families.INPUT_SCALE * 1.5)
+    assert by_status(case, CompiledIntMM("compiled_int_mm")) == {"compiled_int_mm": WRONG}  # type: ignore[arg-type]
+    assert "follows" in (peer.refuses(replace(case, family="int8_gemm"), "cuda") or "")
 
 
 def test_a_large_case_is_verified_on_samples(monkeypatch: pytest.MonkeyPatch) -> None:

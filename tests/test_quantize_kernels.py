@@ -189,7 +189,7 @@ def test_scales_that_nobody_looked_at(functions, device) -> None:
 
 
 @dtypes
-@pytest.mark.parametrize("shape", [(1, 1, 100), (1, 5, 67), (9, 21, 1), (2, 2, 1030)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1, 100), (1, 5, 67), (9, 21, 1), (25, 3, 1), (2, 2, 1030)], ids=str)
 def test_any_alignment(device, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     """Views that begin anywhere, in CUDA: vectors are shifted into place."""
     kernels = native.load("cuda" if torch.cuda.is_available() else "interpreter")
