@@ -23,6 +23,9 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 SANITIZE = os.environ.get("CNNKERNELS_SANITIZE", "")
+# A NaN that becomes an integer is one thing on a GPU and anything on a CPU.
+CASTS = "-fsanitize=float-cast-overflow -fno-sanitize-recover=float-cast-overflow"
+SANITIZERS = {"": "", "thread": "-fsanitize=thread", "address": f"-fsanitize=address {CASTS}"}
 CUDA_HOME = os.environ.get("CUDA_HOME", "/usr/local/cuda")
 TESTS = os.environ.get("CNNKERNELS_BUILD_TESTS") == "1"
 ARCHS = os.environ.get("CNNKERNELS_CUDA_ARCHS", "80;90a;90+PTX").split(";")
@@ -81,7 +84,7 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
         f"nvcc = {nvcc}",
         f"host = {shlex.join(host_flags(cxx))}",
         f"interpreter = {shlex.join(interpreter)}",
-        f"sanitize = {f'-fsanitize={SANITIZE}' if SANITIZE else ''}",  # kernels, not the machine that runs them
+        f"sanitize = {SANITIZERS[SANITIZE]}",  # kernels, not the machine that runs them
         "include csrc/rules.ninja",
     ]
 

@@ -108,19 +108,19 @@ def test_scales_that_nobody_looked_at(machine: NativeKernels, dtype: torch.dtype
     """A scale on a device may be 0, infinite or subnormal: 0 inf is NaN and gives the zero point. (That no NaN is
     converted to an integer, which a CPU may answer as it likes, is seen by tests/sanitize.sh.)"""
     limits = torch.iinfo(dtype)
-    a = torch.arange(-3, 4, dtype=torch.int8, device=DEVICE).view(7, 1)
+    a = torch.arange(-4, 4, dtype=torch.int8, device=DEVICE).view(8, 1)
     b = torch.ones(1, 4, dtype=torch.int8, device=DEVICE)
     bias = torch.tensor([0.0, float("inf"), float("-inf"), float("nan")], device=DEVICE)
     for zero_point in (limits.min, 5, limits.max):
         low, high, zero = limits.min, limits.max, zero_point
         for scale, of_signs in ((0.0, [low, zero, high]), (1e-45, [low, zero, high]), (float("inf"), [zero] * 3)):
             e = Int8Epilogue(bias=bias, out_scale=torch.tensor([scale], device=DEVICE), out_zero_point=zero_point)
-            result, expected = run(machine, a, b, e, dtype=dtype), torch.empty(7, 4, dtype=dtype, device=DEVICE)
+            result, expected = run(machine, a, b, e, dtype=dtype), torch.empty(8, 4, dtype=dtype, device=DEVICE)
             int8_reference.int8_gemm(a, b, expected, e)
             assert torch.equal(result, expected.cpu())
-            assert result[[0, 3, 6], 0].tolist() == of_signs
+            assert result[[0, 4, 7], 0].tolist() == of_signs
             infinite = scale == float("inf")
-            assert result[3].tolist()[1:] == [zero if infinite else high, zero if infinite else low, zero]
+            assert result[4].tolist()[1:] == [zero if infinite else high, zero if infinite else low, zero]
 
 
 def test_multiplication_and_addition_are_not_fused(machine: NativeKernels) -> None:
