@@ -123,6 +123,20 @@ def test_scales_that_nobody_looked_at(machine: NativeKernels, dtype: torch.dtype
             assert result[4].tolist()[1:] == [zero if infinite else high, zero if infinite else low, zero]
 
 
+def test_a_residual_at_any_address(machine: NativeKernels) -> None:
+    """Runs of four outputs are whole, but four of the residual do not lie where a vector may."""
+    for dtype in (torch.int8, torch.float16, torch.float32):
+        apart = torch.zeros(21 * 36 + 1, dtype=dtype, device=DEVICE)[1:].view(21, 36).copy_(residual(dtype, 21, 36))
+        check(machine, 36, full(21, 36, residual=apart), torch.int8)
+
+
+def test_a_zero_keeps_its_sign_where_there_is_no_bias(machine: NativeKernels) -> None:
+    """-2^-200 is -0 in fp32, and -0 + 0 would be 0."""
+    a, b = (torch.full((1, 1), value, dtype=torch.int8, device=DEVICE) for value in (-1, 1))
+    zero = run(machine, a, b, Int8Epilogue(scale_a=2.0**-100, scale_b=2.0**-100), dtype=torch.float32)
+    assert zero.item() == 0 and zero.signbit().all()
+
+
 def test_multiplication_and_addition_are_not_fused(machine: NativeKernels) -> None:
     """1 (1 + 2^-12) squared is 1 + 2^-11 in fp32; minus that is 0, or fused 2^-24."""
     scale = 1 + 2.0**-12

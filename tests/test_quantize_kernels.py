@@ -27,6 +27,7 @@ SHAPES = {
     "tensor of whole chunks": (1, 1, 1024),
     "tensor cut into pieces": (1, 1, 33331),
     "rows that begin anywhere": (1, 7, 37),
+    "rows in one chunk more than their length has": (1, 5, 31),
     "rows beyond a warp": (1, 3, 2083),
     "rows beyond a block of the usual size": (1, 2, 9001),
     "rows longer than registers": (1, 2, 33007),
