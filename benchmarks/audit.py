@@ -1,8 +1,9 @@
 """What the compilers made of every kernel, without a GPU: `make audit`.
 
 For each kernel and architecture: registers, spills, shared memory, how many warps of it an SM can hold, and the
-instructions that matter. A spill, local memory or a serialised wgmma (ptxas C75xx) fails the audit. The CUDA kernels
-are read from the objects and ptxas logs of the build, the Triton ones are compiled here for sm_80, sm_90 and sm_100.
+instructions that matter. A spill, local memory, a serialised wgmma (ptxas C75xx) or a Triton kernel of exact fp32 on
+tensor cores fails the audit. The CUDA kernels are read from the objects and ptxas logs of the build, the Triton ones
+are compiled here for sm_80, sm_90 and sm_100.
 
 instructions.json holds, for each kernel, the instructions its main loop takes for 1024 multiply-adds (kernels without
 any: for 1024 bytes of global memory). A kernel that takes more than is written there fails the audit; `--accept` writes
@@ -66,6 +67,9 @@ class Kernel:
             return f"spills {self.spill_bytes} bytes"
         if self.instructions["local"]:
             return f"{self.instructions['local']} local memory accesses"
+        cores = self.instructions["GMMA"] + self.instructions["MMA"]
+        if cores and " fp32 " in self.name:  # of Triton's: tf32 has that name
+            return f"{cores} tensor-core instructions, which round fp32 to tf32"
         return ""
 
 

@@ -147,6 +147,13 @@ def test_a_log_gives_registers_spills_and_messages() -> None:
     assert len(messages) == 1
 
 
+def test_exact_fp32_on_tensor_cores_is_a_fault() -> None:
+    for name, cores, faulty in (("fp32", "UTCHMMA", True), ("fp32", "HMMA.1688", True), ("tf32", "UTCHMMA", False)):
+        kernel = audit.Kernel("conv2d", f"forward_kernel {name} nhwc 3x3", "sm_100")
+        kernel.read(machine_code(f"{cores} R1, R2\nFFMA R3, R3, R3, R3\nEXIT"))
+        assert ("1 tensor-core instructions" in kernel.fault) == faulty == bool(kernel.fault)
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc was not found")
 def test_a_spilling_kernel_is_a_fault(tmp_path: Path) -> None:
     source = tmp_path / "spill.cu"

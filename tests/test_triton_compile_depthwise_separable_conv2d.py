@@ -10,16 +10,27 @@ import pytest
 pytest.importorskip("triton")
 
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.triton_aot import ARCHITECTURES, SEPARABLE, Call, Compiled, compile_all
+from cnnkernels.testing.triton_aot import ARCHITECTURES, OTHER_SEPARABLE, SEPARABLE, Call, Compiled, compile_all
 
 TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 
 
+FORWARD, BACKWARD = "depthwise_separable_conv2d_forward", "depthwise_separable_conv2d_backward"
+MANY_FILTERS = OTHER_SEPARABLE[0]
+
+
 @pytest.fixture(scope="module")
-def kernels() -> list[Compiled]:
-    op = "depthwise_separable_conv2d_forward"
-    calls = [Call(op, SEPARABLE, "bf16", Layout.NHWC, arch) for arch in ARCHITECTURES]
-    return list(compile_all([*calls, Call(op, SEPARABLE, "bf16", Layout.NCHW, 90)]))
+def compiled() -> list[Compiled]:
+    calls = [Call(FORWARD, SEPARABLE, "bf16", Layout.NHWC, arch) for arch in ARCHITECTURES]
+    calls.append(Call(FORWARD, SEPARABLE, "bf16", Layout.NCHW, 90))
+    calls += [Call(FORWARD, case, "fp32", Layout.NHWC, 100) for case in (SEPARABLE, MANY_FILTERS)]
+    calls += [Call(op, MANY_FILTERS, "fp32", Layout.NCHW, 100) for op in (FORWARD, BACKWARD)]
+    return list(compile_all([*calls, Call(BACKWARD, MANY_FILTERS, "fp32", Layout.NHWC, 100)]))
+
+
+@pytest.fixture(scope="module")
+def kernels(compiled: list[Compiled]) -> list[Compiled]:
+    return [k for k in compiled if k.specialization.startswith("bf16")]
 
 
 def test_it_compiles_without_a_spill(kernels: list[Compiled]) -> None:
@@ -35,6 +46,15 @@ def test_the_1x1_runs_on_tensor_cores_and_stores_are_wide(kernels: list[Compiled
         assert kernel.count("HMMA" if "nchw" in what else TENSOR_CORES[kernel.arch]) > 0, what
         assert kernel.count(r"LDG\.E[.A-Z]*\.(?:64|128)") > 0, what
         assert kernel.count(r"STG\.E[.A-Z]*\.(?:64|128)") > 0 == kernel.count(r"STG\.E[.A-Z]*U?16"), what
+
+
+def test_exact_fp32_stays_off_the_tensor_cores_of_sm_100(compiled: list[Compiled]) -> None:
+    """Asked for "ieee", Triton 3.7 gives some products of 64 rows to them, as tf32."""
+    exact = [k for k in compiled if k.specialization.startswith("fp32") and k.name != "sum_partials_kernel"]
+    assert sorted(k.name for k in exact) == ["backward_kernel"] * 2 + ["fused_kernel"] * 3
+    for kernel in exact:
+        assert not kernel.count(r"UTC\w*MMA|HMMA"), f"{kernel.name} {kernel.specialization}"
+        assert kernel.count("FFMA") > 100 and not kernel.spill_bytes, f"{kernel.name} {kernel.specialization}"
 
 
 def test_the_backward_compiles_without_a_spill() -> None:

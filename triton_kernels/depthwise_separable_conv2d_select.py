@@ -16,13 +16,16 @@ from typing import Any, NamedTuple
 
 from cnnkernels.geometry import Conv2dGeometry, Layout
 
-from .conv2d_select import machine
+from .conv2d_select import family, machine
 from .depthwise_conv2d_patch import Axis
 
 TABLE: dict[str, Any] = json.loads(Path(__file__).with_name("depthwise_separable_conv2d.json").read_text())
 SIZES = {"fp64": 8, "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
 # A thread's registers, of 255, that sums, filters and loads may take: the rest are addresses and masks.
 REGISTERS = 208
+# From this many rows Triton 3.7 gives a product of sm_100 to tensor cores, of fp32 as tf32 although asked for "ieee"
+# (seen where an operand is computed, and not in conv2d, whose operands are loaded).
+TENSOR_CORE_ROWS = 64
 # What the cost model takes a product of the 1x1, a load of the image and the start of a program to cost, in
 # multiply-adds of the depthwise part.
 PRODUCT_COST = {"fp64": 1.0, "fp32": 1.0, "tf32": 1 / 8, "fp16": 1 / 16, "bf16": 1 / 16}
@@ -92,11 +95,21 @@ def cost(problem: Problem, c: Configuration) -> float:
     return waves * (turns * c.pixels * c.channels * each + START_COST)
 
 
+def _exact(problem: Problem, rows: int) -> bool:
+    """Does a product of `rows` rows keep its type's precision?"""
+    return problem.dtype != "fp32" or family(problem.arch) != 100 or rows < TENSOR_CORE_ROWS
+
+
 def candidates(problem: Problem) -> list[Configuration]:
     """The configurations whose sums fit the registers, in the table's order; the smallest one where none does."""
     if problem.arch == 0:
         return [_of(TABLE["interpreted"])]
-    found = [_of(row) for row in TABLE["candidates"] if problem.dtype in row["dtypes"]]
+    kind = family(problem.arch)
+    rows = [
+        row for row in TABLE["candidates"] if problem.dtype in row["dtypes"] and kind in row.get("families", [kind])
+    ]
+    nhwc = problem.layout is Layout.NHWC
+    found = [c for c in map(_of, rows) if _exact(problem, c.pixels if nhwc else c.filters)]
     feasible = [c for c in found if _registers(problem, c) <= REGISTERS]
     return feasible or [min(found, key=lambda c: _registers(problem, c))]
 
@@ -125,6 +138,7 @@ def choose_backward(problem: Problem) -> Configuration:
         words = max(1, SIZES[problem.dtype] // 4)
         return _registers(problem, c) + (c.pixels + c.filters) * c.channels // (32 * c.warps) * words
 
-    found = [c for c in candidates(problem) if c.filters <= MOST_FILTERS_BACKWARD]
+    able = [c for c in candidates(problem) if c.filters <= MOST_FILTERS_BACKWARD]
+    found = [c for c in able if _exact(problem, c.filters)]  # the rows of the gradient
     feasible = [c for c in found if registers(c) <= REGISTERS_BACKWARD[problem.layout]] or [min(found, key=registers)]
     return min(feasible, key=lambda c: cost(problem, c))
