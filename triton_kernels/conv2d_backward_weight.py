@@ -93,11 +93,12 @@ def backward_weight_kernel(
         dy = tl.load(at_grad + image_offset(n, p, q, 0, P, Q, K, NHWC), mask=exists, other=0.0)
         h = p * stride_h - pad_h + r * dilation_h
         w = q * stride_w - pad_w + s * dilation_w
-        exists = m_exists & along(c_exists, 1 - A)
+        exists = m_exists
         if MODE == 0:
             exists = exists & inside(h, w, H, W)
         else:
             h, w = repeated(h, H, MODE), repeated(w, W, MODE)
+        exists = exists & along(c_exists, 1 - A)
         x = tl.load(at_input + image_offset(n, h, w, 0, H, W, C, NHWC), mask=exists, other=0.0)
         total = multiply(tl.trans(dy) if NHWC else dy, x if NHWC else tl.trans(x), total, PRECISION)
 

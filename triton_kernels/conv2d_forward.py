@@ -94,11 +94,12 @@ def forward_kernel(
             c_exists = c < channels
             r, s = tap // S, tap % S
         dh, dw = r * dilation_h, s * dilation_w
-        exists = m_exists & along(c_exists, 1 - A)
+        exists = m_exists
         if MODE == 0:
             exists = exists & inside(h + dh, w + dw, H, W)
         else:
             dh, dw = repeated(h + dh, H, MODE) - h, repeated(w + dw, W, MODE) - w
+        exists = exists & along(c_exists, 1 - A)
         x = tl.load(at_input + image_offset(0, dh, dw, along(c, 1 - A), H, W, C, NHWC), mask=exists, other=0.0)
         exists = k_exists & along(c_exists, A)
         f = tl.load(at_weight + along(filter_offset(0, c, tap, channels, TAPS, NHWC), A), mask=exists, other=0.0)
