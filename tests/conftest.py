@@ -46,6 +46,22 @@ def kernels(request: pytest.FixtureRequest):
     return cnnkernels.triton_kernels
 
 
+@pytest.fixture
+def schedules(machine: Any) -> Iterator[list[dict[str, Any]]]:  # noqa: F811
+    """Orders of threads and moments of copies for machine.module.set_schedule; a GPU has its own."""
+    if HAS_GPU:
+        yield [{}]
+        return
+    before = machine.module.schedule()
+    yield [
+        {"order": "reversed", "seed": 0, "delivery": "late"},
+        {"order": "random", "seed": 1, "delivery": "random"},
+        {"order": "random", "seed": 2, "delivery": "late"},
+        {"order": "random", "seed": 3, "delivery": "early"},
+    ]
+    machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
+
+
 @pytest.fixture(params=["cuda", "triton", "reference"])
 def backend(request: pytest.FixtureRequest) -> str:
     """The name of each backend."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -92,16 +91,6 @@ def test_every_share_of_the_weights_sum(machine: Machine, layout: Layout, share:
         "bf16",
         machine.plan("backward_weight", case, layout, "bf16", **changes),
     )
-
-
-@pytest.fixture
-def schedules(machine: Machine) -> Iterator[list[dict[str, Any]]]:
-    if HAS_GPU:
-        yield [{}]
-        return
-    before = machine.module.schedule()
-    yield [{"order": "reversed", "seed": 0, "delivery": "late"}, {"order": "random", "seed": 1, "delivery": "late"}]
-    machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
 
 
 @directions

@@ -7,7 +7,6 @@ import dataclasses
 import itertools
 import math
 import mmap
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -34,21 +33,6 @@ directions = pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.fixture(scope="module")
 def machine() -> Machine:
     return Machine(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
-
-
-@pytest.fixture
-def schedules(machine: Machine) -> Iterator[list[dict[str, Any]]]:
-    """Orders of threads to run under; a GPU has its own."""
-    if HAS_GPU:
-        yield [{}]
-        return
-    before = machine.module.schedule()
-    yield [
-        {"order": "reversed", "seed": 0, "delivery": "late"},
-        {"order": "random", "seed": 1, "delivery": "random"},
-        {"order": "random", "seed": 2, "delivery": "late"},
-    ]
-    machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
 
 
 # Every kernel compiled: a stride for each walk, a filter for each chunk.

@@ -4,7 +4,7 @@ its tile and the order of threads; padding counts as the zero point; no byte bes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,21 +24,6 @@ PLAIN = Int8Epilogue()
 @pytest.fixture(scope="module")
 def machine() -> NativeKernels:
     return native.load("cuda" if HAS_GPU else "interpreter")
-
-
-@pytest.fixture
-def schedules(machine: NativeKernels) -> Iterator[list[dict[str, Any]]]:
-    """Orders of threads to run under; a GPU has its own."""
-    if HAS_GPU:
-        yield [{}]
-        return
-    before = machine.module.schedule()
-    yield [
-        {"order": "reversed", "seed": 0, "delivery": "late"},
-        {"order": "random", "seed": 1, "delivery": "random"},
-        {"order": "random", "seed": 2, "delivery": "late"},
-    ]
-    machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
 
 
 class Shape(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,21 +26,6 @@ WORDS = 1  # the tile that reads by words
 @pytest.fixture(scope="module")
 def machine() -> NativeKernels:
     return native.load("cuda" if HAS_GPU else "interpreter")
-
-
-@pytest.fixture
-def schedules(machine: NativeKernels) -> Iterator[list[dict[str, Any]]]:
-    """Orders of threads to run under; a GPU has its own."""
-    if HAS_GPU:
-        yield [{}]
-        return
-    before = machine.module.schedule()
-    yield [
-        {"order": "reversed", "seed": 0, "delivery": "late"},
-        {"order": "random", "seed": 1, "delivery": "random"},
-        {"order": "random", "seed": 2, "delivery": "late"},
-    ]
-    machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
 
 
 def product(a: Tensor, b: Tensor, epilogue: Int8Epilogue = PLAIN) -> Tensor:

@@ -3,7 +3,7 @@ order of threads and the moment at which copies arrive; zero-point padding; refu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,22 +34,6 @@ SIGNS = [torch.int8, torch.uint8]
 @pytest.fixture(scope="module")
 def machine() -> NativeKernels:
     return native.load("cuda" if HAS_GPU else "interpreter")
-
-
-@pytest.fixture
-def schedules(machine: NativeKernels) -> Iterator[list[dict[str, Any]]]:
-    """Orders of threads and moments of copies; a GPU has its own."""
-    if HAS_GPU:
-        yield [{}]
-        return
-    before = machine.module.schedule()
-    yield [
-        {"order": "reversed", "seed": 0, "delivery": "late"},
-        {"order": "random", "seed": 1, "delivery": "random"},
-        {"order": "random", "seed": 2, "delivery": "late"},
-        {"order": "random", "seed": 3, "delivery": "early"},
-    ]
-    machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
 
 
 def of_gemm(machine: NativeKernels, tile: str, splits: int = 1, blocks: int = 0, pack: str = "") -> Any:

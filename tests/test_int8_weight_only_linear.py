@@ -3,7 +3,7 @@ depend on their neighbours, and every stride, size, gradient and error around it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,17 +26,6 @@ linear = functional.int8_weight_only_linear
 @pytest.fixture(scope="module")
 def machine() -> NativeKernels:
     return native.load("cuda" if HAS_GPU else "interpreter")
-
-
-@pytest.fixture
-def schedules(machine: NativeKernels) -> Iterator[list[dict[str, Any]]]:
-    """Orders of threads to run under; a GPU has its own."""
-    if HAS_GPU:
-        yield [{}]
-        return
-    before = machine.module.schedule()
-    yield [{"order": "reversed", "seed": 0, "delivery": "late"}, {"order": "random", "seed": 1, "delivery": "random"}]
-    machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
 
 
 def operands(m: int, n: int, k: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,9 @@
 // thread makes a strip of outputs along q for four channels. Four columns of an image's row, a word of
 // channels each, are transposed into four words of columns, one a channel: a dp4a then adds four taps of a
 // channel at once.
-#include "../common/fast_divide.h"
 #include "../common/int8_bytes.cuh"
-#include "../common/int8_epilogue.cuh"
 #include "../common/launch.h"
-#include "int8_conv2d.h"
+#include "strips.cuh"
 
 namespace cnnkernels::int8_conv2d {
 
@@ -22,18 +20,9 @@ constexpr int kHeldGroups = 16;           // of four taps, in shared memory at a
 // by one.
 enum class Reading : int { words, unaligned, gathered };
 
-struct Depthwise {
-  const std::uint8_t *input, *weight;
-  std::int32_t h, w, c, k, r, s, p, q;
-  std::int32_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
-  FastDivide multiplier;     // filters of a channel
-  FastDivide strips_of_row;  // strips in a row of the output
-  FastDivide rows_of_image;  // P
-  std::uint32_t strips = 0;  // of all images
-  int lanes = 1;             // runs of channels a block takes, a power of two
+struct Depthwise : Strips {
+  FastDivide multiplier;  // filters of a channel
   Reading reading{};
-  std::int32_t zero_point = 0;  // of the input
-  bool unsigned_input = false, vectors = false;
 };
 
 // The channels of filters first .. first + 3; those past the last filter repeat it.
@@ -181,11 +170,7 @@ template <int kStep>
 void launch_strips(Depthwise d, std::int64_t images, const int8::Epilogue& epilogue, void* output,
                    std::uintptr_t stream) {
   constexpr int kStrip = kStep == 1 ? 8 : 4;
-  const std::int64_t strips = images * d.p * ceil_div(d.q, kStrip);
-  d.strips = static_cast<std::uint32_t>(strips);
-  d.strips_of_row = FastDivide(ceil_div(d.q, kStrip));
-  const dim3 grid(static_cast<unsigned>(ceil_div(strips, kThreads / d.lanes)),
-                  static_cast<unsigned>(ceil_div(d.k, d.lanes * kRun)));
+  const dim3 grid = cut(d, images, kStrip, kThreads);
   launch(depthwise<kStep>, Launch{grid, dim3(kThreads), 0, stream}, d, epilogue, output);
 }
 
@@ -194,26 +179,14 @@ void launch_strips(Depthwise d, std::int64_t images, const int8::Epilogue& epilo
 void launch_depthwise(const Problem& problem, const void* input, const void* weight,
                       const int8::Epilogue& asked, void* output, std::uintptr_t stream) {
   const Conv2dGeometry& g = problem.geometry;
-  const auto narrow32 = [](std::int64_t x) { return static_cast<std::int32_t>(x); };
   int8::Epilogue epilogue = asked;
   epilogue.sums_b = nullptr;  // the kernel's own
 
-  Depthwise d{};
-  d.input = static_cast<const std::uint8_t*>(input);
-  d.weight = static_cast<const std::uint8_t*>(weight);
-  d.h = narrow32(g.h), d.w = narrow32(g.w), d.c = narrow32(g.c), d.k = narrow32(g.k);
-  d.r = narrow32(g.r), d.s = narrow32(g.s), d.p = narrow32(g.p), d.q = narrow32(g.q);
-  d.stride_h = narrow32(g.stride_h), d.stride_w = narrow32(g.stride_w);
-  d.pad_h = narrow32(g.pad_h), d.pad_w = narrow32(g.pad_w);
-  d.dilation_h = narrow32(g.dilation_h), d.dilation_w = narrow32(g.dilation_w);
-  d.multiplier = FastDivide(g.k / g.c);
-  d.rows_of_image = FastDivide(g.p);
-  while (d.lanes < kMostLanes && d.lanes * kRun < g.k) d.lanes *= 2;
   const bool words = g.c % kRun == 0 && reinterpret_cast<std::uintptr_t>(input) % kRun == 0;
-  d.reading = g.k != g.c ? Reading::gathered : words ? Reading::words : Reading::unaligned;
-  d.zero_point = asked.zero_point_a.value;
-  d.unsigned_input = problem.unsigned_input;
-  d.vectors = int8::whole_runs(epilogue, output, g.k);
+  const Depthwise d{strips_of(problem, input, weight, epilogue, output, kMostLanes), FastDivide(g.k / g.c),
+                    g.k != g.c ? Reading::gathered
+                    : words    ? Reading::words
+                               : Reading::unaligned};
 
   const bool together = g.dilation_w == 1 || g.s == 1;
   if (together && g.stride_w == 1) return launch_strips<1>(d, g.n, epilogue, output, stream);

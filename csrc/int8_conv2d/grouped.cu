@@ -1,10 +1,8 @@
 // Groups of few channels, 4, 8 or 16, which fill a small part of a tensor core's tile. A thread makes a strip
 // of outputs along q for four filters of a group. A pixel's channels of the group are one load of 4 to 16
 // bytes, as each filter's are, so that a dp4a adds four channels of a tap.
-#include "../common/fast_divide.h"
-#include "../common/int8_epilogue.cuh"
 #include "../common/launch.h"
-#include "int8_conv2d.h"
+#include "strips.cuh"
 
 namespace cnnkernels::int8_conv2d {
 
@@ -16,18 +14,9 @@ constexpr int kThreads = 256, kStrip = 8;
 constexpr int kMostLanes = 32;  // runs of four filters in a block
 constexpr int kHeldWords = 64;  // of each filter, in shared memory at a time
 
-struct Grouped {
-  const std::uint8_t *input, *weight;
-  std::int32_t h, w, c, k, r, s, p, q;
-  std::int32_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+struct Grouped : Strips {
   FastDivide runs_of_group;
-  FastDivide taps_of_row;    // S
-  FastDivide strips_of_row;  // strips in a row of the output
-  FastDivide rows_of_image;  // P
-  std::uint32_t strips = 0;  // of all images
-  int lanes = 1;             // runs of filters a block takes, a power of two
-  std::int32_t zero_point = 0;
-  bool unsigned_input = false, vectors = false;
+  FastDivide taps_of_row;  // S
 };
 
 // kWords: a group's channels in words.
@@ -132,31 +121,12 @@ grouped(const __grid_constant__ Grouped g, const __grid_constant__ int8::Epilogu
 void launch_grouped(const Problem& problem, const void* input, const void* weight,
                     const int8::Epilogue& asked, void* output, std::uintptr_t stream) {
   const Conv2dGeometry& from = problem.geometry;
-  const auto narrow32 = [](std::int64_t x) { return static_cast<std::int32_t>(x); };
   int8::Epilogue epilogue = asked;
   epilogue.sums_b = nullptr;  // the kernel's own
 
-  Grouped g{};
-  g.input = static_cast<const std::uint8_t*>(input);
-  g.weight = static_cast<const std::uint8_t*>(weight);
-  g.h = narrow32(from.h), g.w = narrow32(from.w), g.c = narrow32(from.c), g.k = narrow32(from.k);
-  g.r = narrow32(from.r), g.s = narrow32(from.s), g.p = narrow32(from.p), g.q = narrow32(from.q);
-  g.stride_h = narrow32(from.stride_h), g.stride_w = narrow32(from.stride_w);
-  g.pad_h = narrow32(from.pad_h), g.pad_w = narrow32(from.pad_w);
-  g.dilation_h = narrow32(from.dilation_h), g.dilation_w = narrow32(from.dilation_w);
-  g.runs_of_group = FastDivide(from.k / from.groups / kRun);
-  g.taps_of_row = FastDivide(from.s);
-  g.rows_of_image = FastDivide(from.p);
-  g.strips_of_row = FastDivide(ceil_div(from.q, kStrip));
-  const std::int64_t strips = from.n * from.p * ceil_div(from.q, kStrip);
-  g.strips = static_cast<std::uint32_t>(strips);
-  while (g.lanes < kMostLanes && g.lanes * kRun < from.k) g.lanes *= 2;
-  g.zero_point = asked.zero_point_a.value;
-  g.unsigned_input = problem.unsigned_input;
-  g.vectors = int8::whole_runs(epilogue, output, from.k);
-
-  const dim3 grid(static_cast<unsigned>(ceil_div(strips, kThreads / g.lanes)),
-                  static_cast<unsigned>(ceil_div(from.k, g.lanes * kRun)));
+  Grouped g{strips_of(problem, input, weight, epilogue, output, kMostLanes),
+            FastDivide(from.k / from.groups / kRun), FastDivide(from.s)};
+  const dim3 grid = cut(g, from.n, kStrip, kThreads);
   const Launch how{grid, dim3(kThreads), 0, stream};
   switch (from.c / from.groups) {
     case 4:
