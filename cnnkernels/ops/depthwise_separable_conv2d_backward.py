@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import backends
 from ..geometry import Layout
 from . import conv2d as _conv2d
-from .memory import dense, is_channels_last
+from .memory import dense, filled, is_channels_last
 from .operator import Operator
 
 
@@ -54,20 +54,22 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor]:
         return error.zero_(), gradient.zero_()
     layout = Layout.NHWC if is_channels_last(size, stride) else Layout.NCHW
     # The pointwise filter and its gradient lie as [k][m] in either layout.
-    backends.kernels(backend, grad.device.type).depthwise_separable_conv2d_backward(
+    operands = (
         dense(grad, layout),
         dense(input, layout),
         dense(depthwise_weight, layout),
         None if pointwise_weight is None else dense(pointwise_weight, layout),
         None if depthwise_bias is None else depthwise_bias.contiguous(),
         None if intermediate is None else dense(intermediate, layout),
-        error if of_intermediate else None,
-        gradient if of_pointwise else None,
-        _conv2d._geometry(input.shape, depthwise_weight.shape, (*convolution, backend)),
-        layout,
-        activation,
-        slope,
     )
+    geometry = _conv2d._geometry(input.shape, depthwise_weight.shape, (*convolution, backend))
+    kernel = backends.kernels(backend, grad.device.type).depthwise_separable_conv2d_backward
+
+    def fill(error: Tensor | None, gradient: Tensor | None) -> None:
+        kernel(*operands, error, gradient, geometry, layout, activation, slope)
+
+    wanted = error if of_intermediate else None, gradient if of_pointwise else None
+    filled(wanted[0], layout, lambda first: filled(wanted[1], layout, lambda second: fill(first, second)))
     return error, gradient
 
 

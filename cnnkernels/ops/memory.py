@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,9 +60,13 @@ def gradient_stride(tensor: Tensor) -> tuple[int, ...]:
     return stride
 
 
-def filled(tensor: Tensor, layout: Layout, fill: Callable[[Tensor], None]) -> Tensor:
-    """Has `fill` write a tensor of any strides, through a dense temporary where they are not the layout's."""
-    if tensor.is_contiguous(memory_format=layout.memory_format):
+def filled(tensor: Tensor | None, layout: Layout, fill: Callable[[Any], None]) -> Any:
+    """Has `fill` write a tensor of any strides, through a dense temporary where they are not the layout's; None, a
+    result that is not wanted, goes to it as it is.
+
+    Whatever a kernel writes in strides that a caller chose, as a gradient has its tensor's, is written by this.
+    """
+    if tensor is None or tensor.is_contiguous(memory_format=layout.memory_format):
         fill(tensor)
         return tensor
     temporary = torch.empty_like(tensor, memory_format=layout.memory_format)
