@@ -1,16 +1,15 @@
 """Builds the two native modules from one set of sources, with ninja.
 
 cnnkernels._interpreter   csrc/**/*.cu compiled by the host compiler against csrc/interpreter: built always
-cnnkernels._cuda          the same sources compiled by nvcc: built wherever nvcc is found, no GPU needed
+cnnkernels._cuda          the same sources compiled by nvcc: built wherever it is found (csrc/toolkit.py), no GPU needed
 
-Environment: CXX, NVCC, CNNKERNELS_CUDA_ARCHS ("80;90a;90+PTX"), CNNKERNELS_BUILD_CUDA (0 leaves _cuda out),
+Environment: CXX, NVCC, CUDA_HOME, CNNKERNELS_CUDA_ARCHS ("80;90+PTX"), CNNKERNELS_BUILD_CUDA (0 leaves _cuda out),
 CNNKERNELS_BUILD_TESTS (1 adds the test kernels of tests/csrc as _interpreter_tests and _cuda_tests),
 CNNKERNELS_SANITIZE (thread or address: _interpreter into build/<sanitizer>), CNNKERNELS_DEBUG (1: for gdb), MAX_JOBS.
 """
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -22,20 +21,15 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "csrc"))
+import toolkit  # noqa: E402
+
 SANITIZE = os.environ.get("CNNKERNELS_SANITIZE", "")
 # A NaN that becomes an integer is one thing on a GPU and anything on a CPU.
 CASTS = "-fsanitize=float-cast-overflow -fno-sanitize-recover=float-cast-overflow"
 SANITIZERS = {"": "", "thread": "-fsanitize=thread", "address": f"-fsanitize=address {CASTS}"}
-CUDA_HOME = os.environ.get("CUDA_HOME", "/usr/local/cuda")
 TESTS = os.environ.get("CNNKERNELS_BUILD_TESTS") == "1"
-ARCHS = os.environ.get("CNNKERNELS_CUDA_ARCHS", "80;90a;90+PTX").split(";")
-NEWER = ("csrc/max_pool2d/forward.cu",)  # look at __CUDA_ARCH__
-
-
-def find_nvcc() -> str | None:
-    if os.environ.get("CNNKERNELS_BUILD_CUDA") == "0" or SANITIZE:
-        return None
-    return os.environ.get("NVCC") or shutil.which("nvcc") or shutil.which(f"{CUDA_HOME}/bin/nvcc")
+ARCHS = toolkit.architectures(os.environ.get("CNNKERNELS_CUDA_ARCHS") or toolkit.DEFAULT_ARCHS)
 
 
 def host_flags(cxx: str) -> list[str]:
@@ -52,27 +46,13 @@ def host_flags(cxx: str) -> list[str]:
     return flags + [f"-I{path}" for path in includes]
 
 
-def gencode(source: Path) -> list[str]:
-    """What to compile a source for: sm_90a where it asks for that, and all else out of the oldest PTX."""
-    real, virtual = [a for a in ARCHS if "+" not in a], [a.removesuffix("+PTX") for a in ARCHS if "+" in a]
-    plain = list(dict.fromkeys(a.rstrip("af") for a in real))
-    if str(source) in NEWER:
-        passes = {a: [f"sm_{a}"] * (a in plain) + [f"compute_{a}"] * (a in virtual) for a in plain + virtual}
-    else:
-        asks = source.name.startswith("hopper") or "tests" in source.parts
-        passes = {a: [f"sm_{a}"] for a in real if asks and a not in plain}
-        oldest, covered = min(plain + virtual, key=int), {a.rstrip("af") for a in passes}
-        passes[oldest] = [f"sm_{a}" for a in plain if a not in covered] + [f"compute_{oldest}"] * bool(virtual)
-    return [f"-gencode=arch=compute_{arch},code=[{','.join(codes)}]" for arch, codes in passes.items() if codes]
-
-
 def built_for(cuda: bool) -> str:
     """What `cnnkernels info` says a module was compiled for."""
-    flags = gencode(Path("hopper")) if cuda else [flag for flag in host_flags("") if "-march" in flag]
+    flags = toolkit.gencode(Path("hopper"), ARCHS) if cuda else [flag for flag in host_flags("") if "-march" in flag]
     return ", ".join(flag.rpartition("=")[2].strip("[]").replace(",", ", ") for flag in flags) or os.uname().machine
 
 
-def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
+def ninja_file(build: Path, out: Path, cuda_toolkit: toolkit.Toolkit | None) -> str:
     """One edge a source, one link a module; csrc/rules.ninja has the rules."""
     cxx = os.environ.get("CXX", "c++")
     interpreter = ["-DCNN_INTERPRETER=1", "-fstack-clash-protection"]
@@ -81,7 +61,7 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
     lines = [
         f"builddir = {build}",  # where ninja keeps its log
         f"cxx = {cxx}",
-        f"nvcc = {nvcc}",
+        f"nvcc = {cuda_toolkit and cuda_toolkit.nvcc}",
         f"host = {shlex.join(host_flags(cxx))}",
         f"interpreter = {shlex.join(interpreter)}",
         f"sanitize = {SANITIZERS[SANITIZE]}",  # kernels, not the machine that runs them
@@ -93,7 +73,7 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
         for path in (source.relative_to(ROOT) for source in sources):
             rule, tag, flags = "host", "shared", "-O1"  # no kernels: once for both modules, less optimized
             if path.suffix == ".cu" and cuda:
-                rule, tag, flags = "nvcc", own, shlex.join(["-Icsrc", *gencode(path)])
+                rule, tag, flags = "nvcc", own, shlex.join(["-Icsrc", *toolkit.gencode(path, ARCHS)])
             elif path.suffix == ".cu":
                 tag, flags = own, "$interpreter $sanitize"
             elif "interpreter" in path.parts:
@@ -104,8 +84,7 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
                 lines.append(f"build {target}: {rule} {path}\n  flags = {flags}")
         lines.append(f"build {out / name}{sysconfig.get_config_var('EXT_SUFFIX')}: link {' '.join(objects)}")
         if cuda:
-            libs = Path(shutil.which(nvcc.split()[-1])).resolve().parent.parent / "lib64"
-            lines.append(f"  libs = -L{libs} -L{CUDA_HOME}/lib64 -lcudart_static -ldl -lrt")
+            lines.append(f"  libs = {shlex.join(cuda_toolkit.libraries)} -lcudart_static -ldl -lrt")
 
     seen: set[str] = set()
     csrc = sorted((ROOT / "csrc").rglob("*.cu")) + sorted((ROOT / "csrc").rglob("*.cpp"))
@@ -118,7 +97,7 @@ def ninja_file(build: Path, out: Path, nvcc: str | None) -> str:
         bindings.write_text(text)
     csrc = [bindings, *(p for p in csrc if p not in parts)]
     tests = sorted((ROOT / "tests/csrc").glob("*.cu")) + sorted((ROOT / "tests/csrc").glob("*.cpp"))
-    for cuda in [False, True] if nvcc else [False]:
+    for cuda in [False, True] if cuda_toolkit else [False]:
         base = "_cuda" if cuda else "_interpreter"
         keep = [p for p in csrc if not (cuda and "interpreter" in p.parts)]
         module(base, keep, cuda)
@@ -132,9 +111,10 @@ class NinjaBuild(build_ext):
         build = Path("build") / (SANITIZE or "native")
         out = build if SANITIZE else Path("cnnkernels") if self.inplace else Path(self.build_lib) / "cnnkernels"
         (ROOT / build).mkdir(parents=True, exist_ok=True)
-        if (nvcc := find_nvcc()) is None and not SANITIZE:
+        found = None if SANITIZE else toolkit.find()
+        if found is None and not SANITIZE:
             print("nvcc not found (or switched off): building cnnkernels._interpreter only")
-        (file := ROOT / build / "build.ninja").write_text(ninja_file(build, out, nvcc))
+        (file := ROOT / build / "build.ninja").write_text(ninja_file(build, out, found))
         jobs = ["-j", os.environ.get("MAX_JOBS", str(os.cpu_count()))]
         subprocess.run([os.path.join(ninja.BIN_DIR, "ninja"), "-f", str(file), *jobs], cwd=ROOT, check=True)
 

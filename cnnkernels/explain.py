@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,18 +16,23 @@ from .problem import DTYPES, Floor, Problem, floor, host_module, triton_problem
 
 
 def machine(name: str | None) -> Any:
-    """A machine of csrc/common/machine.h: the one called `name`, else the GPU at hand, else an H200.
+    """A machine of csrc/common/machine.h: the one called `name`, else the GPU at hand, else an H200. It has wgmma
+    unless the build was made for GPUs without it.
 
     Raises:
         ValueError: no machine is called so; the error has all names.
     """
     module = host_module()
-    if name is not None:
-        return module.machine_named(name)
-    if not torch.cuda.is_available():
-        return module.machine_named("h200")
+    built = importlib.import_module("cnnkernels._cuda") if importlib.util.find_spec("cnnkernels._cuda") else None
+    if name is not None or not torch.cuda.is_available():
+        found = module.machine_named(name or "h200")
+        found.wgmma = built is None or "sm_90a" in built.built_for
+        return found
     gpu = torch.cuda.get_device_properties(0)
-    return module.machine_like(gpu.name, 10 * gpu.major + gpu.minor, gpu.multi_processor_count)
+    found = module.machine_like(gpu.name, 10 * gpu.major + gpu.minor, gpu.multi_processor_count)
+    with torch.cuda.device(0):
+        found.wgmma = built is None or built.this_machine().wgmma  # what is loaded, which is not all that was built
+    return found
 
 
 def _micro(seconds: float) -> str:
@@ -168,7 +175,7 @@ def _preferred(problem: Problem, gpu: Any) -> Any | None:
     """The tuned plan of a problem on a GPU, if one was measured."""
     name = _driver_name(gpu)
     key = tuned.key(problem.direction, problem.dtype, problem.layout, problem.geometry)
-    fields = tuned.plans(name, "cuda").get(key)
+    fields = tuned.plans(name, "cuda", gpu.wgmma).get(key)
     return fields and load("interpreter").plan(fields, binding=False)
 
 

@@ -8,6 +8,8 @@ import importlib.util
 import os
 import platform
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -29,14 +31,43 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _native(name: str) -> str:
-    """What a native module was compiled for, or why it is not there."""
+def _native(name: str) -> str | ModuleType:
+    """A native module, or why it is not there."""
     if importlib.util.find_spec(f"cnnkernels.{name}") is None:
         return f"not built: {BUILD_HINT}" + (" (needs nvcc)" if name == "_cuda" else "")
     try:
-        return f"built for {importlib.import_module(f'cnnkernels.{name}').built_for}"
+        return importlib.import_module(f"cnnkernels.{name}")
     except ImportError as error:
         return f"built, but cannot be loaded: {error}"
+
+
+def _cuda(version: int) -> str:
+    return f"CUDA {version // 1000}.{version % 1000 // 10}"
+
+
+def built(module: Any) -> str:
+    """What a native module was compiled for, of _cuda also with what and what that needs; or why it is not there."""
+    if isinstance(module, str):
+        return module
+    line, (runtime, _) = f"built for {module.built_for}", module.cuda_versions()
+    if runtime:
+        line += f", with {_cuda(runtime)}, which needs release {module.oldest_driver(runtime)} of the driver or later"
+    return line
+
+
+def driver(module: Any) -> str:
+    """Which CUDA the driver serves, and whether that is enough for what `_cuda` was compiled with."""
+    if isinstance(module, str):
+        return "unknown without the cuda kernels"
+    versions = module.cuda_versions()
+    return module.why_not_driver(*versions) or f"serves {_cuda(versions[1])}"
+
+
+def able(machine: Any) -> str:
+    """What the build can do on a GPU, as `_cuda.this_machine` has it, or the error that came instead."""
+    if isinstance(machine, Exception):
+        return f"no kernel runs: {machine}"
+    return f"wgmma kernels: {'no, ' + machine.why_not_wgmma if machine.why_not_wgmma else 'yes'}"
 
 
 def _triton() -> str:
@@ -45,7 +76,7 @@ def _triton() -> str:
     return "compiled at their first call on a GPU; interpreted without one"
 
 
-def _gpus() -> list[str]:
+def _gpus(module: Any) -> list[str]:
     if not torch.cuda.is_available():
         built = (
             f"PyTorch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "PyTorch is built without CUDA"
@@ -55,6 +86,12 @@ def _gpus() -> list[str]:
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
         gpus.append(f"{gpu.name}, compute capability {gpu.major}.{gpu.minor}, {gpu.total_memory / 2**30:.0f} GiB")
+        if not isinstance(module, str):
+            with torch.cuda.device(index):
+                try:
+                    gpus.append(f"  {able(module.this_machine())}")
+                except RuntimeError as error:
+                    gpus.append(f"  {able(error)}")
     return gpus
 
 
@@ -86,13 +123,16 @@ def _served() -> list[str]:
 def run() -> int:
     """Prints it all; always 0."""
     print(f"cnnkernels {__version__} in {Path(__file__).parent}")
-    print(f"Python {platform.python_version()}, torch {torch.__version__}, triton {_version('triton')}")
+    of_torch = f"torch {torch.__version__} (CUDA {torch.version.cuda or 'none'})"
+    print(f"Python {platform.python_version()}, {of_torch}, triton {_version('triton')}")
+    cuda = _native("_cuda")
     print("\nKernels")
-    print(f"  cuda         {_native('_cuda')}")
-    print(f"  interpreter  {_native('_interpreter')}")
+    print(f"  cuda         {built(cuda)}")
+    print(f"  interpreter  {built(_native('_interpreter'))}")
     print(f"  triton       {_triton()}")
     print("\nGPU")
-    print(*(f"  {gpu}" for gpu in _gpus()), sep="\n")
+    print(*(f"  {gpu}" for gpu in _gpus(cuda)), sep="\n")
+    print(f"  driver: {driver(cuda)}")
     variables = {name: value for name, value in os.environ.items() if name.startswith(("CNNKERNELS_", "TRITON_"))}
     if variables:
         print("\nEnvironment")

@@ -140,10 +140,14 @@ def gpus() -> tuple[str, ...]:
 
 
 @functools.cache
-def plans(gpu: str, backend: str) -> dict[Key, dict[str, Any]]:
-    """The tuned plans of a GPU, as its driver names it, by `key`; empty where none was measured."""
+def plans(gpu: str, backend: str, wgmma: bool = True) -> dict[Key, dict[str, Any]]:
+    """The tuned plans of a GPU, as its driver names it, by `key`; empty where none was measured.
+
+    Without `wgmma`, those of that engine are left out: they were measured with a build that has it, and in one that has
+    not the model chooses among all that is there.
+    """
     found: dict[Key, dict[str, Any]] = {}
     for table in _tables():
         if table.gpu == gpu:
             found |= {row.key: row.plan for row in table.rows if row.backend == backend}
-    return found
+    return {key: plan for key, plan in found.items() if wgmma or plan.get("engine") != "wgmma"}

@@ -3,6 +3,7 @@
 // initializers, and Python calls the one of its name.
 #include <pybind11/pybind11.h>
 
+#include "common/cuda_versions.h"
 #include "common/geometry.h"
 #include "common/machine.h"
 
@@ -51,6 +52,17 @@ void bind_geometry(py::module_& m) {
 void bind_module(py::module_& m, const char* built_for) {
   m.doc() = "Native kernels of cnnkernels: launchers that take pointers, geometry and a stream.";
   m.attr("built_for") = built_for;
+  m.def(
+      "cuda_versions",
+      [] {
+        const CudaVersions found = cuda_versions();
+        return py::make_tuple(found.runtime, found.driver);
+      },
+      "Of the CUDA the kernels were built with, and the newest the driver serves: 12040 is 12.4, 0 none.");
+  m.def("oldest_driver", &oldest_driver, "The release of the driver that a CUDA needs.", py::arg("runtime"));
+  m.def(
+      "why_not_driver", [](int runtime, int driver) { return why_not_driver({runtime, driver}); },
+      "Why a driver cannot serve a CUDA; empty where it can.", py::arg("runtime"), py::arg("driver"));
   bind_geometry(m);
   conv2d::bind(m);
   depthwise_conv2d::bind(m);

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conv2d_helpers import integers as exact_data
+from native_tests import why_no_wgmma
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -105,8 +106,8 @@ def test_every_tile_and_type_of_the_cuda_kernels(device: str, layout: Layout, dt
 @pytest.mark.parametrize(("tile", "groups"), [("128x256", 1), ("256x128", 2), ("64x256", 2), ("64x128", 1)])
 def test_hoppers_kernel(device: str, dtype: torch.dtype, tile: str, groups: int) -> None:
     """Its blocks are halves of rows, or of columns, and end within the image and the filters."""
-    if device == "cuda" and torch.cuda.get_device_capability() != (9, 0):
-        pytest.skip("needs a GPU of compute capability 9.0")
+    if why := why_no_wgmma():
+        pytest.skip(why)
     kernels = native.load("cuda" if device == "cuda" else "interpreter")
     shape = tuple(map(int, tile.split("x")))
     fields = {"engine": "wgmma", "tile": shape, "a": "elements", "b": "elements", "splits": 1}

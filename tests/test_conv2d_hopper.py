@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import DEVICE, HAS_GPU
 from conv2d_helpers import DIRECTIONS, ELEMENTS, Data, Machine, convolve, floats, integers
+from native_tests import why_no_wgmma
 from torch import Tensor
 
 from cnnkernels import native
@@ -20,9 +21,7 @@ from cnnkernels.testing.cases import Conv2dCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 
-pytestmark = pytest.mark.skipif(
-    HAS_GPU and torch.cuda.get_device_capability() != (9, 0), reason="the kernel exists for compute capability 9.0"
-)
+pytestmark = pytest.mark.skipif(bool(why_no_wgmma()), reason=str(why_no_wgmma()))
 
 NHWC = Layout.NHWC
 TILES = ["128x256", "256x128", "128x128", "256x64", "128x64", "64x256", "64x128", "128x128 ping-pong"]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import DEVICE, HAS_GPU
 from conv2d_helpers import DIRECTIONS, ELEMENTS, Machine, convolve, floats, integers, result_shape
+from native_tests import why_no_wgmma
 from test_conv2d_epilogue import numbers, reference, run
 from torch import Tensor
 
@@ -49,8 +50,8 @@ def machine() -> Machine:
 def plan_of(machine: Machine, direction: str, packing: str, engine: str = "mma", splits: int = 1) -> Any:
     plan = machine.plan("bf16", 1, *LOADERS[direction], splits, packing)
     if engine == "wgmma":
-        if HAS_GPU and torch.cuda.get_device_capability() != (9, 0):
-            pytest.skip("needs a GPU of compute capability 9.0")
+        if why := why_no_wgmma():
+            pytest.skip(why)
         plan.engine, plan.tile = machine.module.Conv2dEngine.wgmma, 4
     return plan
 

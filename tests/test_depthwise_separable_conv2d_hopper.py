@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import HAS_GPU
+from native_tests import why_no_wgmma
 from test_depthwise_separable_conv2d_exact import ACTIVATIONS, operands, reference
 from test_depthwise_separable_conv2d_kernels import LARGE, NHWC, SAME, Machine, floats, pair_case, schedules
 
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, DepthwiseSeparableCase
 from cnnkernels.testing.guarded import guarded
 
-pytestmark = pytest.mark.skipif(
-    HAS_GPU and torch.cuda.get_device_capability() != (9, 0), reason="wgmma is of compute capability 9.0 alone"
-)
+pytestmark = pytest.mark.skipif(bool(why_no_wgmma()), reason=str(why_no_wgmma()))
 READERS = ("rows_of_three", "vectors")
 ELEMENTS = ("fp16", "bf16")
 VECTOR_CASES = [c for c in DEPTHWISE_SEPARABLE_CONV2D if c.depthwise.c % 8 == 0 and c.depthwise.k == c.depthwise.c]

@@ -128,7 +128,7 @@ def test_a_tuned_plan_is_shown_as_the_choice(monkeypatch: pytest.MonkeyPatch) ->
         "triton": {key: {"block": [32, 32, 32], "warps": 1, "stages": 2}},
     }
     monkeypatch.setattr(tuned, "gpus", lambda: ("NVIDIA A100-SXM4-80GB",))
-    monkeypatch.setattr(tuned, "plans", lambda gpu, backend: plans[backend] if "A100" in gpu else {})
+    monkeypatch.setattr(tuned, "plans", lambda gpu, backend, wgmma=True: plans[backend] if "A100" in gpu else {})
     text = "\n".join(explain.explain(problem, explain.machine("a100")))
     assert "cuda: mma 128x32, A along depth, B along depth, splits 1, measured to be the fastest" in text
     assert "triton: dot 32x32x32, 1 warps, 2 stages, measured to be the fastest" in text

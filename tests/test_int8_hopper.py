@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import DEVICE, HAS_GPU
 from int8_gemm_helpers import integers, run, strided
+from native_tests import why_no_wgmma
 from test_int8_conv2d_kernels import Shape, convolve, operands
 from test_int8_conv2d_kernels import run as run_conv2d
 from test_int8_gemm_epilogue import full, residual
@@ -21,9 +22,7 @@ from cnnkernels.int8_epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.guarded import guarded
 
-pytestmark = pytest.mark.skipif(
-    HAS_GPU and torch.cuda.get_device_capability() != (9, 0), reason="the kernel exists for compute capability 9.0"
-)
+pytestmark = pytest.mark.skipif(bool(why_no_wgmma()), reason=str(why_no_wgmma()))
 
 PLAIN = Int8Epilogue()
 TILES = ["128x256", "128x256 cluster", "128x128 ping-pong", "128x64", "64x128"]

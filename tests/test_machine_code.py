@@ -121,6 +121,15 @@ def test_instructions(source: str, arch: str, directory: Path) -> None:
     assert not missing, f"not in the machine code: {sorted(missing)}"
 
 
+def test_a_body_that_was_left_out_traps(directory: Path) -> None:
+    """Code for older GPUs of what only Hopper runs: nothing that returns with its result unwritten."""
+    sass = compiled(HOPPER_INT8, "80", directory)[1]
+    kernels = re.findall(r"Function : \S+\n(.*?)(?=Function : |\Z)", sass, re.DOTALL)
+    assert len(kernels) == 9
+    for code in kernels:
+        assert "BPT.TRAP" in code and not re.search(r"\bEXIT\b", code)
+
+
 def test_majors_reach_the_instruction(directory: Path) -> None:
     sass = compiled("conformance_wgmma.cu", "90a", directory)[1]
     products = re.findall(r"HGMMA\.64x64x16\.F32\.BF16 ([^;]*)", sass)

@@ -78,7 +78,7 @@ def test_a_row_of_triton_is_found_by_its_launcher(monkeypatch: pytest.MonkeyPatc
     from cnnkernels.triton_kernels import conv2d, conv2d_select
 
     (row,) = rows(Watch(50.0, 40.0), "triton", of=problem(case=POINTWISE))
-    monkeypatch.setattr(tuned, "plans", lambda gpu, backend: {row.key: row.plan})
+    monkeypatch.setattr(tuned, "plans", lambda gpu, backend, wgmma=True: {row.key: row.plan})
     geometry = conv2d._plain(POINTWISE.geometry)._replace(n=1)
     asked = conv2d_select.Problem("forward", "bf16", Layout.NHWC, geometry, "NVIDIA A100", 80)
     chosen = conv2d_select.choose.__wrapped__(asked)

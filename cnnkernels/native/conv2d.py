@@ -84,7 +84,9 @@ class Conv2dKernels(Launching):
         """The tuned plans of a device. They are preferences: one that cannot serve unaligned tensors gives way."""
         if device.type != "cuda":
             return {}
-        found = tuned.plans(torch.cuda.get_device_name(device), "cuda")
+        with torch.cuda.device(device):
+            wgmma = self.module.this_machine().wgmma
+        found = tuned.plans(torch.cuda.get_device_name(device), "cuda", wgmma)
         return {key: self.plan(fields, binding=False) for key, fields in found.items()}
 
     def _preferred(

@@ -5,8 +5,7 @@
 
 namespace cnnkernels::hopper {
 
-inline constexpr int kRowBytes = 128;   // of the reduction that a stage holds for each row and column
-inline constexpr int kCapability = 90;  // the only one whose binary has the kernels
+inline constexpr int kRowBytes = 128;  // of the reduction that a stage holds for each row and column
 inline constexpr std::int64_t kProcessors = 132;  // of an H100 or H200
 inline constexpr int kBlock = 64;  // rows or columns of a block that is copied, or stored, at once
 // Row tiles that go together: while a wave of them runs, each filter is read for all of them from the cache.

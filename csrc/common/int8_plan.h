@@ -114,6 +114,11 @@ inline const char* why_not(const Plan& plan, const Extents& size, bool vectors) 
   return nullptr;
 }
 
+// Why a plan that came from outside cannot run on a machine, whatever the problem.
+inline const char* why_not(const Plan& plan, const Machine& machine) {
+  return plan.wgmma ? cannot_run_wgmma(machine) : nullptr;
+}
+
 inline constexpr double kLatency = 0.7e-6, kLaunch = 3e-6;
 
 // What the epilogue of a tile takes an SM: some 16 instructions an output.
@@ -195,7 +200,7 @@ inline Plan choose(const Extents& size, bool vectors, const Machine& machine) {
     }
   };
   for (int tile = 0; tile < kTileCount; ++tile) consider({vectors, tile});
-  if (machine.architecture == hopper::kCapability)
+  if (why_not_wgmma(machine) == nullptr)
     for (int tile = 0; tile < kHopperTileCount; ++tile) consider({false, tile, 1, true});
   if (least < 0) throw std::invalid_argument("an INT8 product of more than 2^31 tiles of output");
   return best;

@@ -4,9 +4,30 @@
 
 namespace cnnkernels {
 
+namespace {
+
+const char* why_no_code(const Machine& machine) {
+  return machine.wgmma ? nullptr
+                       : "this build has no sm_90a code (CNNKERNELS_CUDA_ARCHS without 90), or "
+                         "CUDA_FORCE_PTX_JIT=1 passes it over";
+}
+
+}  // namespace
+
+const char* why_not_wgmma(const Machine& machine) {
+  if (machine.architecture != 90) return "wgmma and TMA's im2col are of compute capability 9.0 alone";
+  return why_no_code(machine);
+}
+
+const char* cannot_run_wgmma(const Machine& machine) {
+  return is_interpreter() ? why_no_code(machine) : why_not_wgmma(machine);
+}
+
 Machine machine_like(const std::string& device, int architecture, int processors) {
   for (const Machine& known : kMachines)
-    if (device.find(known.device) != std::string::npos && known.processors == processors) return known;
+    if (device.find(known.device) != std::string::npos && known.architecture == architecture &&
+        known.processors == processors)
+      return known;
   Machine found = kMachines[0];
   for (const Machine& known : kMachines)
     if (known.architecture <= architecture && known.architecture >= found.architecture) found = known;

@@ -19,6 +19,7 @@ struct Machine {
   double memory;     // bytes/s
   double l2;         // bytes/s that all SMs together read of L2; rough
   std::int64_t shared_bytes = 0;  // of one SM
+  bool wgmma = true;              // was code of sm_90a loaded? (hopper_probe.h)
 };
 
 // What one H200 was seen to reach of its data sheet: 790 TFLOP/s in a bf16 matrix product of 8192^3, 4.3 TB/s
@@ -36,6 +37,11 @@ inline constexpr Machine kMachines[] = {
     {"rtx5090", "RTX 5090", 120, 170, 2.41e9, 210e12, 105e12, 105e12, 1.64e12, 0.9, 1.79e12, 6.0e12,
      100 << 10},
 };
+
+// Why kernels that use wgmma are not chosen there; null where they are. The only place that decides it.
+const char* why_not_wgmma(const Machine& machine);
+// The same of a plan that came from outside: the interpreter runs it whatever GPU it stands for.
+const char* cannot_run_wgmma(const Machine& machine);
 
 // A GPU by what its driver says: the one of that name, else the newest that is not newer, with this one's
 // SMs.

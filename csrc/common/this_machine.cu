@@ -1,4 +1,6 @@
 // The GPU a launch goes to, looked up once a device, and the launch.
+#include "cuda_versions.h"
+#include "hopper_probe.h"
 #include "launch.h"
 #include "machine.h"
 
@@ -16,6 +18,7 @@ Machine machine = kMachines[0];
 const Machine& this_machine() { return machine; }
 bool is_interpreter() { return true; }
 void stand_for(const Machine& other) { machine = other; }
+CudaVersions cuda_versions() { return {}; }
 
 #else
 
@@ -24,11 +27,30 @@ namespace {
 void check(cudaError_t status, const char* doing) {
   if (status != cudaSuccess) {
     cudaGetLastError();  // a launch error is not sticky: leave none behind for the next caller
-    throw std::runtime_error(std::string(doing) + ": " + cudaGetErrorString(status));
+    throw std::runtime_error(std::string(doing) + ": " +
+                             explain_cuda_error(status, cudaGetErrorString(status), cuda_versions()));
   }
 }
 
+// Is sm_90a's code what the driver loads on the current device? A stream may be capturing: loading is nothing
+// that a graph has to repeat.
+bool loads_sm90a() {
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  cudaThreadExchangeStreamCaptureMode(&mode);
+  cudaFuncAttributes probe{};
+  const cudaError_t status = cudaFuncGetAttributes(&probe, sm90a_probe());
+  cudaThreadExchangeStreamCaptureMode(&mode);
+  check(status, "loading the kernels");
+  return probe.sharedSizeBytes >= kProbeBytes;
+}
+
 }  // namespace
+
+CudaVersions cuda_versions() {
+  int driver = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess) cudaGetLastError();
+  return {CUDART_VERSION, driver};
+}
 
 bool is_interpreter() { return false; }
 void stand_for(const Machine&) { throw std::logic_error("only the interpreter stands for another GPU"); }
@@ -45,6 +67,7 @@ const Machine& this_machine() {
     check(cudaGetDeviceProperties(&properties, device), "reading a device's properties");
     machines[device] = machine_like(properties.name, 10 * properties.major + properties.minor,
                                     properties.multiProcessorCount);
+    machines[device].wgmma = loads_sm90a();
   });
   return machines[device];
 }

@@ -87,11 +87,16 @@ void bind_selection(py::module_& m) {
       .def_readonly("tensor_tf32", &Machine::tensor_tf32)
       .def_readonly("fma32", &Machine::fma32)
       .def_readonly("fma64", &Machine::fma64)
-      .def_readonly("memory", &Machine::memory);
+      .def_readonly("memory", &Machine::memory)
+      .def_readwrite("wgmma", &Machine::wgmma)
+      .def_property_readonly("why_not_wgmma", &why_not_wgmma);
   m.attr("reached_of_peak") = kReachedOfPeak;
   m.attr("reached_of_memory") = kReachedOfMemory;
   m.def("machines", [] { return std::vector<Machine>(std::begin(kMachines), std::end(kMachines)); });
   m.def("machine_named", &machine_named, py::arg("name"));
+  m.def(
+      "this_machine", [] { return Machine(this_machine()); },
+      "The current device, with what the driver loads on it; what the interpreter stands for.");
   m.def("machine_like", &machine_like,
         "A GPU by its driver's name, 10 times its compute capability, its SMs.", py::arg("device"),
         py::arg("architecture"), py::arg("processors"));

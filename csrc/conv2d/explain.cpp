@@ -101,6 +101,7 @@ Explanation explain(Direction direction, const Problem& problem, const Machine& 
   if (packed && packed->result == ResultBy::strided) {
     all.why_not_wgmma = all.why_not_grouped =
         "the result is not stored as it stores, and copying it pays for longer sums on Hopper alone";
+    if (const char* why = why_not_wgmma(machine)) all.why_not_wgmma = why;
     return all;
   }
   explain_grouped(all, direction, seen, machine, tuned);

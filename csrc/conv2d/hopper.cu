@@ -36,8 +36,7 @@ std::optional<Plan> plan_for(Direction direction, const Problem& problem, const 
   }
   if (asked->engine != Engine::wgmma) return std::nullopt;
   if (asked->tile < 0 || asked->tile >= kHopperTileCount) throw std::invalid_argument("conv2d: no such tile");
-  if (!is_interpreter() && this_machine().architecture != kCapability)
-    refuse(*asked, *why_not(direction, problem, this_machine()));
+  if (const char* why = cannot_run_wgmma(this_machine())) refuse(*asked, why);
   if (asked->splits < 1) refuse(*asked, "splits must be at least 1");
   if (asked->splits > 1 && direction != Direction::backward_weight)
     refuse(*asked, "only backward_weight splits its reduction");

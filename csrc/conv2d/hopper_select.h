@@ -16,8 +16,7 @@ namespace cnnkernels::conv2d::hopper {
 
 inline std::optional<std::string> why_not(Direction direction, const Problem& problem,
                                           const Machine& machine) {
-  if (machine.architecture != kCapability)
-    return "wgmma and TMA's im2col are of compute capability 9.0 alone";
+  if (const char* why = why_not_wgmma(machine)) return why;
   return cannot_serve(direction, problem);
 }
 

@@ -12,7 +12,7 @@ namespace {
 constexpr std::int64_t kJudgedBatch = 32;
 const Machine& judge_for(const Machine& machine) {
   static const Machine &hopper = machine_named("h200"), &others = machine_named("a100");
-  return machine.architecture == hopper::kCapability ? hopper : others;
+  return why_not_wgmma(machine) == nullptr ? hopper : others;
 }
 
 // Of narrower groups most of a packed run would be padding.

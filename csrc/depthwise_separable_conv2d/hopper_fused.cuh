@@ -127,6 +127,8 @@ hopper_depthwise_separable(const __grid_constant__ Pair pair, const int pixel_ti
     store_tile<T, C::kRows, C::kColumns, C::kThreads>(pair, engine, patch, first_filter, working);
     if (pair.keeps) __syncthreads();  // and is the filters' again
   }
+#else
+  left_out();
 #endif
 }
 

@@ -120,14 +120,12 @@ inline double clocks(const Problem& problem, const Plan& plan, const Machine& ma
   return std::max(1.0, blocks / machine.processors) * block * static_cast<double>(g.k);
 }
 
-inline constexpr int kWgmmaCapability = 90;  // the only one whose binary has those kernels
-
 inline Plan select(const Problem& problem, const Tensors& at, const Machine& machine) {
   Plan best;
   double least = 1e300;
   const Reader reader = reader_for(problem, at);
   for (const bool wgmma : {true, false}) {
-    if (wgmma && machine.architecture != kWgmmaCapability) continue;
+    if (wgmma && why_not_wgmma(machine) != nullptr) continue;
     for (int tile = 0; tile < kTileCount; ++tile) {
       if (!has_kernel(tile, reader, problem, wgmma)) continue;
       Plan plan{tile, reader};
@@ -176,8 +174,7 @@ inline void validate(const Plan& plan, const Problem& problem, const Tensors& at
         std::to_string(plan.patch_columns));
   if (!has_kernel(plan.tile, plan.reader, problem, plan.wgmma))
     refuse(plan, "this element type has no such kernel");
-  if (plan.wgmma && machine.architecture != kWgmmaCapability && !is_interpreter())
-    refuse(plan, "wgmma is of compute capability 9.0 alone");
+  if (const char* why = plan.wgmma ? cannot_run_wgmma(machine) : nullptr) refuse(plan, why);
   if (plan.keeps && !can_keep(plan.tile, problem, machine, plan.wgmma))
     refuse(plan, "shared memory does not hold the intermediate of so many channels");
   if (!can_read(plan.reader, problem, at)) refuse(plan, "the input is not made for that reader");

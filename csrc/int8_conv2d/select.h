@@ -141,7 +141,9 @@ inline Plan select(const Problem& problem, bool aligned, const Machine& machine)
 // What is going to be run; what cannot serve is refused with the reason.
 inline Plan decide(const Problem& problem, bool aligned, const Plan* given, const Machine& machine) {
   const Plan plan = given != nullptr ? *given : select(problem, aligned, machine);
-  if (const char* why = why_not(plan, problem, aligned))
+  const char* why = why_not(plan, problem, aligned);
+  if (why == nullptr && plan.kernel == Kernel::tiles) why = int8::why_not(plan.tiles, machine);
+  if (why != nullptr)
     throw std::invalid_argument("int8_conv2d: the plan '" + describe(plan) +
                                 "' cannot serve this problem: " + why);
   return plan;

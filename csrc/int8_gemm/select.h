@@ -173,7 +173,9 @@ inline Plan select(const Problem& p, const Machine& machine) {
 // A plan that came from outside is refused, with the reason, where it cannot serve.
 inline Plan decide(const Problem& p, const Plan* plan, const Machine& machine) {
   if (plan == nullptr) return select(p, machine);
-  if (const char* why = why_not(*plan, p))
+  const char* why = why_not(*plan, p);
+  if (why == nullptr && plan->kernel == Kernel::tiles) why = int8::why_not(plan->tiles, machine);
+  if (why != nullptr)
     throw std::invalid_argument("int8_gemm: the plan '" + describe(*plan) +
                                 "' cannot serve this problem: " + why);
   return *plan;
@@ -191,9 +193,9 @@ inline std::vector<Candidate> candidates(const Problem& p, const Machine& machin
   const auto add = [&](const Plan& plan) {
     for (const Candidate& other : all)
       if (other.plan == plan) return;
-    const char* why = why_not(plan, p);
-    if (plan.kernel == Kernel::tiles && plan.tiles.wgmma && machine.architecture != hopper::kCapability)
-      why = "wgmma and TMA's im2col are of compute capability 9.0 alone";
+    const bool wgmma = plan.kernel == Kernel::tiles && plan.tiles.wgmma;
+    const char* const no_wgmma = wgmma ? why_not_wgmma(machine) : nullptr;
+    const char* why = no_wgmma != nullptr ? no_wgmma : why_not(plan, p);
     all.push_back({plan, why, plan.kernel == Kernel::tiles ? seconds(plan, p, machine) : 0});
   };
   add(streaming(p, machine));

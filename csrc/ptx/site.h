@@ -19,7 +19,8 @@
 #endif
 
 // Code that only Hopper runs stands under #if CNN_SM90A: it is part of the sm_90a binary and of the
-// interpreter, and left out of the others that the same source is compiled into.
+// interpreter, and left out of the others that the same source is compiled into. Kernels say left_out()
+// there.
 #if defined(CNN_INTERPRETER) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define CNN_SM90A 1
 #else
@@ -33,6 +34,9 @@ namespace cnnkernels {
 CNN_DEVICE std::uint32_t shared_address(const void* pointer) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
+
+// In place of a body that was left out: a launch of it fails, rather than return what memory held.
+CNN_DEVICE void left_out() { __trap(); }
 #endif
 
 }  // namespace cnnkernels

@@ -76,6 +76,8 @@ CNN_KERNEL(64, 1) ring_kernel(int stages, int items, const int* in, int* out) {
 CNN_KERNEL(128, 1) elect_kernel(int* elected) {
 #if CNN_SM90A
   elected[threadIdx.x] = elect_one() ? 1 : 0;
+#else
+  left_out();
 #endif
 }
 
@@ -103,6 +105,8 @@ CNN_KERNEL(384, 1) registers_kernel(const int* in, int* out) {
     increase_registers<232>();
     out[threadIdx.x] = 3 * in[threadIdx.x];
   }
+#else
+  left_out();
 #endif
 }
 

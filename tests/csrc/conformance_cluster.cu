@@ -21,6 +21,8 @@ CNN_KERNEL(kThreads, 1) ranks_kernel(int* ranks) {
 #if CNN_SM90A
   const int block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
   if (threadIdx.x == 0) ranks[block] = static_cast<int>(100 * cluster_rank() + cluster_size());
+#else
+  left_out();
 #endif
 }
 
@@ -47,6 +49,8 @@ CNN_KERNEL(kThreads, 1) token_kernel(int rounds, int* trace) {
   }
   __syncwarp();
   cluster_sync();
+#else
+  left_out();
 #endif
 }
 
@@ -89,6 +93,8 @@ multicast_kernel(const __grid_constant__ TensorMap map, const int* places, const
   for (int i = threadIdx.x; i < bytes; i += kThreads) images[block * bytes + i] = shared[i];
   __syncwarp();
   cluster_sync();
+#else
+  left_out();
 #endif
 }
 
@@ -185,6 +191,8 @@ ring_kernel(const __grid_constant__ TensorMap map, int tiles, int* out) {
   } else if constexpr (F != Fault::no_cluster_sync_at_end) {
     cluster_sync();
   }
+#else
+  left_out();
 #endif
 }
 

@@ -124,6 +124,8 @@ stmatrix_kernel(std::uint32_t* image, const int* offsets, const std::uint32_t* r
   if constexpr (Count == 4 && Transposed) stmatrix_x4_trans(row, held);
   __syncthreads();
   for (int i = threadIdx.x; i < kImage / 4; i += 32) image[i] = reinterpret_cast<std::uint32_t*>(shared)[i];
+#else
+  left_out();
 #endif
 }
 

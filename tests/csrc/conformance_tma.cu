@@ -45,6 +45,8 @@ load_kernel(const __grid_constant__ TensorMap map, Place place, int offset, int 
   }
   mbarrier_wait(full, 0);
   for (int i = threadIdx.x; i < bytes; i += kThreads) image[i] = shared[i];
+#else
+  left_out();
 #endif
 }
 
@@ -65,6 +67,8 @@ store_kernel(const __grid_constant__ TensorMap map, Place place, int bytes, cons
     bulk_wait_read<0>();
     bulk_wait<0>();
   }
+#else
+  left_out();
 #endif
 }
 

@@ -53,6 +53,8 @@ wgmma_kernel(Operand a, Operand b, int steps, bool accumulate, const std::uint32
   }
 #pragma unroll
   for (int i = 0; i < N / 2; ++i) d[thread * (N / 2) + i] = sum[i];
+#else
+  left_out();
 #endif
 }
 
