@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from . import __version__, bench, tuned
+from .arguments import named_padding
 from .backends import INTERPRETING
 from .geometry import PADDING_MODES, Layout
 from .ops.checks import conv2d_geometry
@@ -26,7 +27,9 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, summary: str, more: str = "") -> argparse.ArgumentParser:
         text = summary[0].upper() + summary[1:] + "." + more
-        return commands.add_parser(name, help=summary, description=text, epilog=_WHERE)
+        made = commands.add_parser(name, help=summary, description=text, epilog=_WHERE)
+        made.set_defaults(parser=made)
+        return made
 
     command("info", "what is built, for which architectures, and which backend serves a call and why")
     check = command("check", "every kernel of every backend against PyTorch in fp64: a table of errors")
@@ -58,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_problem(sub, needed=sub is explain)
         sub.add_argument("--backend", action="append", choices=("cuda", "triton"), help="only this one (default: both)")
     explain.add_argument("--padding-mode", choices=PADDING_MODES, default="zeros", help="default: %(default)s")
-    explain.add_argument("--gpu", help="a100, h100, h200, ... (default: the one at hand, else h200)")
+    explain.add_argument("--gpu", help="a100, RTX 4090, h200, ... (default: the one at hand, else h200)")
     tune.add_argument("--shapes", metavar="FILE", help="layers, as benchmarks/workloads.json of a checkout has them")
     tune.add_argument("--batch", type=_positive, default=32, help="of the layers of --shapes (default: %(default)s)")
     tune.add_argument("--output", metavar="FILE", help="the table (default: the GPU's name with .json)")
@@ -86,7 +89,7 @@ def _add_problem(parser: argparse.ArgumentParser, needed: bool) -> None:
     sizes.add_argument("--input", type=_ints(4), required=needed, metavar="N,C,H,W")
     sizes.add_argument("--weight", type=_ints(4), required=needed, metavar="K,C/groups,R,S")
     sizes.add_argument("--stride", type=_ints(1, 2), default=(1,), metavar="N[,N]")
-    sizes.add_argument("--padding", type=_ints(1, 2), default=(0,), metavar="N[,N]")
+    sizes.add_argument("--padding", type=_padding, default=(0,), metavar="N[,N]", help="or same, or valid")
     sizes.add_argument("--dilation", type=_ints(1, 2), default=(1,), metavar="N[,N]")
     sizes.add_argument("--groups", type=_positive, default=1, metavar="N")
     sizes.add_argument("--dtype", choices=tuned.DTYPES, default="bf16", help="default: %(default)s")
@@ -107,15 +110,24 @@ def _ints(*lengths: int) -> Callable[[str], tuple[int, ...]]:
     return numbers
 
 
-def _problems(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[Problem]:
+def _padding(text: str) -> str | tuple[int, ...]:
+    """Numbers, or one of the words that torch.nn.functional.conv2d takes."""
+    return text if text in ("same", "valid") else _ints(1, 2)(text)
+
+
+def _problems(args: argparse.Namespace) -> list[Problem]:
     """The convolutions that the arguments name; exits with code 2 for one that there is not."""
-    pair = {name: getattr(args, name) * (2 // len(getattr(args, name))) for name in ("stride", "padding", "dilation")}
-    sides = tuple(pad for pad in pair["padding"] for _ in range(2))
+    stride, dilation = (given * (2 // len(given)) for given in (args.stride, args.dilation))
     try:
+        if isinstance(args.padding, str):
+            sides = named_padding(args.padding, args.weight[2:], stride, dilation)
+        else:
+            rows, columns = args.padding * (2 // len(args.padding))
+            sides = rows, rows, columns, columns
         mode = getattr(args, "padding_mode", "zeros")
-        geometry = conv2d_geometry(args.input, args.weight, pair["stride"], sides, pair["dilation"], args.groups, mode)
+        geometry = conv2d_geometry(args.input, args.weight, stride, sides, dilation, args.groups, mode)
     except RuntimeError as error:
-        parser.error(str(error))
+        args.parser.error(str(error))
     layout = Layout[args.layout.upper()]
     return [Problem(direction, args.dtype, layout, geometry) for direction in args.direction or ("forward",)]
 
@@ -143,8 +155,9 @@ def _device() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    parser = _parser()
-    args = parser.parse_args(argv)
+    args, unknown = _parser().parse_known_args(argv)
+    if unknown:  # argparse would show the usage of all commands
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         if args.command == "info":
             from . import info
@@ -162,15 +175,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             from . import explain
 
             try:
-                return explain.run(_problems(parser, args), args.gpu, tuple(args.backend or ("cuda", "triton")))
+                return explain.run(_problems(args), args.gpu, tuple(args.backend or ("cuda", "triton")))
             except ValueError as error:  # no such GPU
-                parser.error(str(error))
+                args.parser.error(str(error))
         if args.command == "tune":
             from . import tune
 
             if (args.input is None) != (args.weight is None):
-                parser.error("--input and --weight come together")
-            problems = None if args.input is None else _problems(parser, args)
+                args.parser.error("--input and --weight come together")
+            problems = None if args.input is None else _problems(args)
             return tune.run(problems, args)
         if args.int8:
             from . import demo_int8

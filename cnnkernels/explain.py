@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,12 +13,12 @@ import torch
 from . import tuned
 from .native import dtype_code, load
 from .ops.depthwise_conv2d import is_depthwise
-from .problem import DTYPES, Floor, Problem, floor, host_module, triton_problem
+from .problem import DTYPES, Floor, Problem, depthwise_problem, floor, host_module, triton_problem
 
 
 def machine(name: str | None) -> Any:
-    """A machine of csrc/common/machine.h: the one called `name`, else the GPU at hand, else an H200. It has wgmma
-    unless the build was made for GPUs without it.
+    """A machine of csrc/common/machine.h: the one called `name`, in any case and with any spaces or dashes; else the
+    GPU at hand; else an H200. It has wgmma unless the build was made for GPUs without it.
 
     Raises:
         ValueError: no machine is called so; the error has all names.
@@ -25,7 +26,9 @@ def machine(name: str | None) -> Any:
     module = host_module()
     built = importlib.import_module("cnnkernels._cuda") if importlib.util.find_spec("cnnkernels._cuda") else None
     if name is not None or not torch.cuda.is_available():
-        found = module.machine_named(name or "h200")
+        plain = re.sub(r"[\s_-]", "", name or "h200").lower()
+        known = next((one for one in module.machines() if one.name == plain), None)
+        found = known or module.machine_named(name)
         found.wgmma = built is None or "sm_90a" in built.built_for
         return found
     gpu = torch.cuda.get_device_properties(0)
@@ -62,9 +65,11 @@ def describe(problem: Problem, gpu: Any) -> Iterator[str]:
 
 
 def _bound(f: Floor) -> str:
+    module = host_module()
     return (
         f"arithmetic {_micro(f.arithmetic)} us at {f.rate / 1e12:.1f} TFLOP/s, "
-        f"memory {_micro(f.memory)} us at {f.bandwidth / 1e12:.2f} TB/s"
+        f"memory {_micro(f.memory)} us at {f.bandwidth / 1e12:.2f} TB/s (assumed: "
+        f"{module.reached_of_peak:.0%} and {module.reached_of_memory:.0%} of the data sheet's)"
     )
 
 
@@ -138,6 +143,25 @@ def explain_cuda(problem: Problem, gpu: Any) -> Iterator[str]:
         yield _loaders("B", part.b)
         yield _HEAD
         yield from _ranked(part.candidates, -1 if before else part.chosen)
+
+
+def explain_depthwise(problem: Problem, gpu: Any, backend: str) -> Iterator[str]:
+    """The plan of csrc/depthwise_conv2d/select.h, or of depthwise_conv2d_select.py."""
+    serves = f"{backend}: depthwise_conv2d's kernels serve a filter a channel, with the plan"
+    if backend == "cuda":
+        module = host_module()
+        direction = getattr(module.DepthwiseConv2dDirection, problem.direction)
+        numbers = dtype_code(DTYPES[problem.dtype][0]), int(problem.layout), module.Conv2dGeometry(*problem.geometry)
+        yield f"{serves} '{module.depthwise_conv2d_plan(direction, *numbers)!r}'"
+        return
+    from .triton_kernels import depthwise_conv2d_select as select
+
+    asked = depthwise_problem(problem, gpu.architecture)
+    if chosen := select.choose(asked):
+        yield f"{serves} '{chosen[0]}'"
+        return
+    yield "triton: no patch of depthwise_conv2d's kernels can serve, so conv2d's do"
+    yield from explain_triton(problem, gpu)
 
 
 def chosen_whole(found: Any) -> Any | None:
@@ -242,15 +266,19 @@ def _border(problem: Problem, gpu: Any, backend: str) -> tuple[str, Problem]:
 def explain(problem: Problem, gpu: Any, backends: tuple[str, ...] = ("cuda", "triton")) -> Iterator[str]:
     """The whole explanation, line by line."""
     yield from describe(problem, gpu)
-    if is_depthwise(problem.geometry):
-        yield "  a filter a channel: where a backend has depthwise_conv2d's kernels, they go before what follows"
+    if problem.is_empty:
+        yield "  no kernel: input or output has no element"
+        return
     for backend in backends:
         yield ""
         asked = problem
         if problem.geometry.padding_mode:
             line, asked = _border(problem, gpu, backend)
             yield f"{backend}: {line}"
-        yield from explain_cuda(asked, gpu) if backend == "cuda" else explain_triton(asked, gpu)
+        if is_depthwise(problem.geometry):
+            yield from explain_depthwise(asked, gpu, backend)
+        else:
+            yield from explain_cuda(asked, gpu) if backend == "cuda" else explain_triton(asked, gpu)
 
 
 def run(problems: Iterable[Problem], gpu: str | None, backends: tuple[str, ...]) -> int:

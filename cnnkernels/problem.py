@@ -43,6 +43,11 @@ class Problem(NamedTuple):
         return g.n, g.k, g.p, g.q
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no kernel is launched, as a batch of 0 has nothing to compute."""
+        return 0 in self.input_size or 0 in self.output_size
+
+    @property
     def operations(self) -> int:
         """Multiplications and additions, of products with padding too."""
         g = self.geometry
@@ -75,7 +80,8 @@ def host_module() -> Any:
 
 
 def floor(problem: Problem, machine: Any) -> Floor:
-    """The floor on a machine of csrc/common/machine.h, at the shares of the data sheet's rates that an H200 reached."""
+    """The floor on a machine of csrc/common/machine.h, at the shares of the data sheet's rates that are assumed to be
+    within reach."""
     module = host_module()
     peak = {
         "fp64": machine.fma64, "fp32": machine.fma32, "tf32": machine.tensor_tf32,
@@ -92,3 +98,11 @@ def triton_problem(problem: Problem, name: str, arch: int) -> Any:
     g = conv2d._plain(problem.geometry)
     g = g if problem.direction == "backward_weight" else g._replace(n=1)
     return conv2d_select.Problem(problem.direction, problem.dtype, problem.layout, g, name, arch)  # type: ignore[arg-type]
+
+
+def depthwise_problem(problem: Problem, arch: int) -> Any:
+    """As the launcher in triton_kernels/depthwise_conv2d.py asks."""
+    from .triton_kernels import depthwise_conv2d_select as select
+
+    size = DTYPES[problem.dtype][0].itemsize
+    return select.Problem(problem.direction, size, problem.layout, problem.geometry, arch)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from . import backends, explain, tuned
 from .geometry import Conv2dGeometry, Layout
 from .native import dtype_code
 from .ops.checks import conv2d_geometry
+from .ops.depthwise_conv2d import is_depthwise
 from .problem import DTYPES, Problem, host_module, triton_problem
 
 # A plan must be faster than the model's choice by this factor: timings of one kernel scatter by a percent or two.
@@ -72,6 +73,15 @@ def triton_plans(problem: Problem, gpu: Any) -> Iterator[dict[str, Any]]:
 PLANS = {"cuda": cuda_plans, "triton": triton_plans}
 
 
+def why_not(problem: Problem) -> str:
+    """Why a problem has no plans to choose from; empty where it has."""
+    if problem.is_empty:
+        return "input or output has no element"
+    if is_depthwise(problem.geometry):
+        return "depthwise_conv2d's kernels serve it, which have no table"
+    return ""
+
+
 def tune(
     problems: Iterable[Problem], names: Sequence[str], gpu: Any, time: Timer, say: Callable[[str], None] = print
 ) -> list[tuned.Row]:
@@ -86,6 +96,9 @@ def tune(
     """
     rows = []
     for problem in problems:
+        if why := why_not(problem):
+            say(f"{problem.direction} {problem.dtype} {list(problem.input_size)} {list(problem.weight_size)}: {why}")
+            continue
         for name in names:
             plans = list(PLANS[name](problem, gpu))
             if len(plans) < 2:

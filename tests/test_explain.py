@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+from cnnkernels.triton_kernels import depthwise_conv2d_select as select
 
 from cnnkernels import cli, explain, tuned
 from cnnkernels.geometry import Layout
-from cnnkernels.problem import Problem, floor
+from cnnkernels.problem import Problem, depthwise_problem, floor, host_module
 from cnnkernels.testing.cases import Conv2dCase
 
 CASE = Conv2dCase("", 32, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1))
@@ -28,7 +29,7 @@ def test_the_documented_call(capsys: pytest.CaptureFixture[str]) -> None:
     assert "conv2d forward, bf16, nhwc, on h200 (compute capability 9.0, 132 SMs)" in text
     assert "output [32, 64, 56, 56]" in text
     assert "7.40 GFLOP on 25.8 MB" in text  # 2 32 56 56 64 64 9; 2 (32 56 56 (64 + 64) + 64 64 9)
-    assert "floor 9.4 us: arithmetic 9.4 us at 791.2 TFLOP/s, memory 6.0 us at 4.32 TB/s" in text
+    assert "floor 9.4 us: arithmetic 9.4 us at 791.2 TFLOP/s, memory 6.0 us at 4.32 TB/s (assumed: 80% and 90%" in text
     (chosen,) = [line for line in text.splitlines() if line.startswith("  * wgmma")]
     assert "cuda: " + chosen.split()[1] in text and "the least time by the model" in text
     assert "implicit GEMM 0: 100352 x 64 outputs, depth 576, groups 1 (wgmma goes before it)" in text
@@ -76,10 +77,53 @@ def test_a_border(capsys: pytest.CaptureFixture[str], filters: int, gpu: str, li
     assert back.count("its border is folded back after the gradient of the padded image") == 2
 
 
-def test_a_depthwise_convolution_says_who_serves_it(capsys: pytest.CaptureFixture[str]) -> None:
-    text = explained(capsys, "--input", "8,96,56,56", "--weight", "96,1,7,7", "--padding", "3", "--groups", "96")
-    assert "depthwise_conv2d's kernels, they go before what follows" in text
-    assert "triton: elementwise" in text and "too narrow for a matrix product" in text
+@pytest.mark.parametrize("direction", tuned.DIRECTIONS)
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+def test_a_depthwise_convolution_shows_the_plan_that_serves(
+    capsys: pytest.CaptureFixture[str], direction: str, layout: str
+) -> None:
+    """Both backends' own, and nothing of conv2d's engines, which serve no such layer."""
+    case = Conv2dCase("", 2, 16, 9, 8, 32, 5, 5, padding=(2, 2, 2, 2), groups=16)
+    sizes = ("--input", "2,16,9,8", "--weight", "32,1,5,5", "--padding", "2", "--groups", "16", "--gpu", "h200")
+    text = explained(capsys, *sizes, "--direction", direction, "--layout", layout)
+    module = host_module()
+    numbers = 3, int(Layout[layout.upper()]), module.Conv2dGeometry(*case.geometry)
+    plan = module.depthwise_conv2d_plan(getattr(module.DepthwiseConv2dDirection, direction), *numbers)
+    assert f"cuda: depthwise_conv2d's kernels serve a filter a channel, with the plan '{plan!r}'" in text
+    problem = Problem(direction, "bf16", Layout[layout.upper()], case.geometry)
+    configuration, _ = select.choose(depthwise_problem(problem, 90))
+    assert f"triton: depthwise_conv2d's kernels serve a filter a channel, with the plan '{configuration}'" in text
+    assert "*" not in text and "mma" not in text and "implicit GEMM" not in text
+
+
+def test_a_depthwise_convolution_that_tritons_own_kernels_do_not_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ("--input", "2,16,30,30", "--weight", "16,1,3,3", "--stride", "7", "--groups", "16", "--gpu", "h200")
+    text = explained(capsys, *sizes, "--direction", "backward_input", "--backend", "triton")
+    assert "triton: no patch of depthwise_conv2d's kernels can serve, so conv2d's do\ntriton: elementwise" in text
+
+
+@pytest.mark.parametrize("direction", tuned.DIRECTIONS)
+def test_an_empty_batch_has_no_kernel(capsys: pytest.CaptureFixture[str], direction: str) -> None:
+    text = explained(capsys, "--input", "0,8,9,9", "--weight", "8,8,3,3", "--direction", direction, "--gpu", "h200")
+    assert "no kernel: input or output has no element" in text and "nan" not in text
+    assert "cuda" not in text and "triton" not in text
+
+
+@pytest.mark.parametrize(
+    ("word", "padding", "output"), [("same", (0, 2), [2, 8, 9, 7]), ("valid", (0, 0), [2, 8, 8, 3])]
+)
+def test_paddings_words(
+    capsys: pytest.CaptureFixture[str], word: str, padding: tuple[int, int], output: list[int]
+) -> None:
+    """As the function's: of an even filter `same` pads less before than after."""
+    sizes = ("--input", "2,8,9,7", "--weight", "8,8,2,3", "--dilation", "1,2", "--gpu", "h200")
+    text = explained(capsys, *sizes, "--padding", word)
+    assert f"output {output}" in text and f"padding before {padding}" in text
+
+
+@pytest.mark.parametrize("name", ["RTX4090", "RTX 4090", "rtx-4090", "Rtx_4090"])
+def test_a_gpus_name_in_any_spelling(name: str) -> None:
+    assert explain.machine(name).name == "rtx4090"
 
 
 def test_several_directions(capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +139,13 @@ def test_several_directions(capsys: pytest.CaptureFixture[str]) -> None:
         (["--input", "2,8,9", "--weight", "8,8,3,3"], "must be 4 numbers, but got 2,8,9"),
         (["--input", "2,8,9,9", "--weight", "8,4,3,3"], r"expected input\[2, 8, 9, 9\] to have 4 channels"),
         (["--input", "2,8,2,9", "--weight", "8,8,3,3"], "Kernel size can't be greater than actual input size"),
-        (["--input", "2,8,9,9", "--weight", "8,8,3,3", "--gpu", "v100"], "no GPU is called 'v100' here, only a100"),
+        (["--input", "2,8,9,9", "--weight", "8,8,3,3", "--gpu", "V100"], "no GPU is called 'V100' here, only a100"),
+        (["--input", "2,8,9,9", "--weight", "8,8,3,3", "--padding", "some"], "argument --padding: invalid"),
+        (
+            ["--input", "2,8,9,9", "--weight", "8,8,3,3", "--padding", "same", "--stride", "2"],
+            r"padding='same' is not supported for strided convolutions, but got stride=\(2, 2\)",
+        ),
+        (["--input", "2,8,9,9", "--weight", "8,8,3,3", "--pading", "1"], "unrecognized arguments: --pading 1"),
         (["--input", "2,8,9,9", "--weight", "8,8,3,3", "--dtype", "int8"], "invalid choice: 'int8'"),
         (["--weight", "8,8,3,3"], "required: --input"),
     ],
@@ -106,6 +156,7 @@ def test_wrong_arguments(capsys: pytest.CaptureFixture[str], arguments: list[str
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert re.search(message, error), error
+    assert error.startswith("usage: cnnkernels explain ")
 
 
 @pytest.mark.parametrize("dtype", tuned.DTYPES)

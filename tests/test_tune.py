@@ -100,6 +100,19 @@ def test_layers_of_a_file_come_once() -> None:
     assert {p.geometry.n for p in found} == {8} and {p.direction for p in found} == {"forward", "backward_weight"}
 
 
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        (Conv2dCase("", 2, 16, 9, 9, 16, 3, 3, groups=16), "depthwise_conv2d's kernels serve it"),
+        (Conv2dCase("", 0, 16, 9, 9, 16, 3, 3), "input or output has no element"),
+    ],
+)
+def test_what_has_no_plans_to_choose_from_is_named_and_not_timed(case: Conv2dCase, why: str) -> None:
+    watch, lines = Watch(50.0, 40.0), list[str]()
+    assert tune.tune([problem(case=case)], ("cuda", "triton"), explain.machine("a100"), watch, lines.append) == []
+    assert len(lines) == 1 and why in lines[0] and watch.asked == []
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to tune for")
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["tune", "conv2d", "--input", "4,64,14,14", "--weight", "64,64,3,3"]) == 2

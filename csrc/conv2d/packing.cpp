@@ -19,8 +19,9 @@ const Machine& judge_for(const Machine& machine) {
 constexpr std::int64_t kNarrowestGroup = 8;
 
 // From this depth on Hopper's kernel and a copy of its result go before mma.sync, which stores anywhere. The
-// copy reads and writes 2 bytes more an output each: 4 at 4.3 TB/s, 0.93 ps. Out of L2, at 5.5 TB/s, a
-// product takes 1/32 byte in mma.sync's 128 x 128 tile and 1/64 in a cluster's 128 x 256: 2.8 fs less.
+// copy reads and writes 2 bytes more an output each: 4 at 4.3 TB/s, 0.93 ps (assumed: machine.h). Out of L2,
+// at 5.5 TB/s, a product takes 1/32 byte in mma.sync's 128 x 128 tile and 1/64 in a cluster's 128 x 256: 2.8
+// fs less.
 constexpr std::int64_t kUnpackingDepth = 320;
 
 constexpr std::int64_t kBytes = 2;  // of an element

@@ -18,10 +18,10 @@ from cnnkernels.geometry import Conv2dGeometry, Layout, conv_output_size
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "depthwise_conv2d.md"
 NETWORKS = ("mobilenet_v2", "efficientnet_b0", "convnext_tiny", "replknet_31b")
-COPY = 4.3e12  # bytes a second
+COPY = 4.3e12  # bytes a second: 90 % of an H200's data sheet, assumed
 FMA = 67e12  # operations a second in fp32, a multiply-add is two
-TENSOR = 790e12  # operations a second in bf16
-MMA = 0.62 * 989e12  # the same by mma.sync
+TENSOR = 790e12  # operations a second in bf16: 80 % of the data sheet's, assumed
+MMA = 0.62 * 989e12  # the same by mma.sync, assumed
 INSTRUCTION = 2 * 16 * 8 * 16  # operations of one
 BATCH, BYTES, BFLOAT16 = 32, 2, 3
 
