@@ -75,7 +75,10 @@ void bind_module(py::module_& m, const char* built_for) {
   max_pool2d::bind(m);
   quantization::bind(m);
   if (bind_interpreter == nullptr) return;
-  m.def("stand_for", &stand_for, "Has the interpreter select as that machine would.", py::arg("machine"));
+  m.def("stand_for", &stand_for,
+        "Has the interpreter select as that machine would, and refuse launches that it could not run.",
+        py::arg("machine"));
+  stand_for(this_machine());
   bind_interpreter(m);
 }
 

@@ -62,6 +62,20 @@ def schedules(machine: Any) -> Iterator[list[dict[str, Any]]]:  # noqa: F811
     machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
 
 
+@pytest.fixture
+def on_a_hopper() -> Iterator[None]:
+    """The interpreter stands for an H200: another GPU's shared memory does not hold what its kernels ask for."""
+    if HAS_GPU:
+        yield
+        return
+    from cnnkernels import native
+
+    module = native.load("interpreter").module
+    module.stand_for(module.machine_named("h200"))
+    yield
+    module.stand_for(module.machine_named("a100"))
+
+
 @pytest.fixture(params=["cuda", "triton", "reference"])
 def backend(request: pytest.FixtureRequest) -> str:
     """The name of each backend."""

@@ -104,6 +104,7 @@ def test_every_tile_and_type_of_the_cuda_kernels(device: str, layout: Layout, dt
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("tile", "groups"), [("128x256", 1), ("256x128", 2), ("64x256", 2), ("64x128", 1)])
+@pytest.mark.usefixtures("on_a_hopper")
 def test_hoppers_kernel(device: str, dtype: torch.dtype, tile: str, groups: int) -> None:
     """Its blocks are halves of rows, or of columns, and end within the image and the filters."""
     if why := why_no_wgmma():

@@ -21,7 +21,10 @@ from cnnkernels.testing.cases import Conv2dCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 
-pytestmark = pytest.mark.skipif(bool(why_no_wgmma()), reason=str(why_no_wgmma()))
+pytestmark = [
+    pytest.mark.skipif(bool(why_no_wgmma()), reason=str(why_no_wgmma())),
+    pytest.mark.usefixtures("on_a_hopper"),
+]
 
 NHWC = Layout.NHWC
 TILES = ["128x256", "256x128", "128x128", "256x64", "128x64", "64x256", "64x128", "128x128 ping-pong"]

@@ -39,7 +39,13 @@ CASES = [
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
 directions = pytest.mark.parametrize("direction", DIRECTIONS)
-engines = pytest.mark.parametrize("engine", ["mma", "wgmma"])
+
+
+@pytest.fixture(params=["mma", "wgmma"])
+def engine(request: pytest.FixtureRequest) -> str:
+    if request.param == "wgmma":
+        request.getfixturevalue("on_a_hopper")
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +65,6 @@ def plan_of(machine: Machine, direction: str, packing: str, engine: str = "mma",
 @cases
 @layouts
 @directions
-@engines
 @pytest.mark.parametrize("packing", ["channels", "rows"])
 def test_exact(machine: Machine, case: Conv2dCase, layout: Layout, direction: str, engine: str, packing: str) -> None:
     """In memory that ends at an unmapped page, around a workspace full of NaN."""
@@ -87,7 +92,6 @@ COPIES = [(2, 72, 8, 9), (1, 64, 5, 13), (1, 67, 1, 70), (3, 5, 4, 4), (2, 20, 7
 
 @pytest.mark.parametrize("shape", COPIES, ids=str)
 @layouts
-@engines
 def test_packing_and_unpacking_alone(machine: Machine, shape: tuple[int, ...], layout: Layout, engine: str) -> None:
     """A 1x1 filter with ones on its diagonal copies an image, so each element must come back to its place."""
     n, c, h, w = shape
@@ -103,7 +107,6 @@ def test_packing_and_unpacking_alone(machine: Machine, shape: tuple[int, ...], l
 
 
 @layouts
-@engines
 @directions
 def test_slices(machine: Machine, layout: Layout, engine: str, direction: str) -> None:
     """A batch packed image by image, or two and one, has the bits of a batch packed at once; so has a sample alone.
@@ -130,7 +133,6 @@ def test_slices(machine: Machine, layout: Layout, engine: str, direction: str) -
 # Few channels, and planes of a whole and an odd number of 16 bytes.
 @pytest.mark.parametrize("size", [(5, 4, 6), (35, 2, 8), (35, 3, 5)], ids=str)
 @layouts
-@engines
 def test_an_infinity_stays_in_its_channel(
     machine: Machine, size: tuple[int, int, int], layout: Layout, engine: str
 ) -> None:
@@ -146,7 +148,6 @@ def test_an_infinity_stays_in_its_channel(
 
 @pytest.mark.skipif(HAS_GPU, reason="the interpreter orders threads and delivers copies")
 @layouts
-@engines
 @pytest.mark.parametrize("seed", range(2))
 def test_any_order_of_threads(machine: Machine, layout: Layout, engine: str, seed: int) -> None:
     case = CASES[0]
@@ -159,7 +160,6 @@ def test_any_order_of_threads(machine: Machine, layout: Layout, engine: str, see
 
 
 @layouts
-@engines
 @pytest.mark.parametrize("filters", [21, 24])
 def test_the_epilogue(machine: Machine, layout: Layout, engine: str, filters: int) -> None:
     """Bias, scale and shift of odd filters are padded with them where the result is; the residual is packed too."""

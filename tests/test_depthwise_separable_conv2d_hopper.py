@@ -16,7 +16,10 @@ from test_depthwise_separable_conv2d_kernels import LARGE, NHWC, SAME, Machine, 
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, DepthwiseSeparableCase
 from cnnkernels.testing.guarded import guarded
 
-pytestmark = pytest.mark.skipif(bool(why_no_wgmma()), reason=str(why_no_wgmma()))
+pytestmark = [
+    pytest.mark.skipif(bool(why_no_wgmma()), reason=str(why_no_wgmma())),
+    pytest.mark.usefixtures("on_a_hopper"),
+]
 READERS = ("rows_of_three", "vectors")
 ELEMENTS = ("fp16", "bf16")
 VECTOR_CASES = [c for c in DEPTHWISE_SEPARABLE_CONV2D if c.depthwise.c % 8 == 0 and c.depthwise.k == c.depthwise.c]
@@ -106,7 +109,7 @@ def test_what_it_cannot_serve_is_refused(machine: Machine) -> None:
         with pytest.raises(ValueError, match="this element type has no such kernel"):
             machine.run(case, NHWC, element, operands(case), machine.plan(tile, reader, wgmma=True))
     kept = pair_case(1, 1280, 2, 2, 200)
-    with pytest.raises(ValueError, match="does not hold the intermediate of so many channels"):
+    with pytest.raises(ValueError, match="bytes of shared memory, and this GPU gives one"):
         machine.run(kept, NHWC, "bf16", operands(kept), machine.plan(2, "vectors", 8, True, True))
 
 

@@ -185,7 +185,7 @@ def test_what_does_not_exist_is_refused_with_the_reason(machine: Machine) -> Non
     for case, layout, reader in [(SMALL, NCHW, "vectors"), (odd, NHWC, "vectors"), (strided, NHWC, "rows_of_three")]:
         with pytest.raises(ValueError, match=not_made_for):
             run(case, layout, "bf16", 0, reader)
-    with pytest.raises(ValueError, match="shared memory does not hold the intermediate of so many channels"):
+    with pytest.raises(ValueError, match="bytes of shared memory, and this GPU gives one"):
         run(pair_case(1, 1280, 2, 2, 200), NHWC, "bf16", 2, "vectors", 8, True)
     with pytest.raises(ValueError, match="no such tile"):
         run(SMALL, NHWC, "bf16", 3, "vectors")

@@ -22,7 +22,10 @@ from cnnkernels.int8_epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.guarded import guarded
 
-pytestmark = pytest.mark.skipif(bool(why_no_wgmma()), reason=str(why_no_wgmma()))
+pytestmark = [
+    pytest.mark.skipif(bool(why_no_wgmma()), reason=str(why_no_wgmma())),
+    pytest.mark.usefixtures("on_a_hopper"),
+]
 
 PLAIN = Int8Epilogue()
 TILES = ["128x256", "128x256 cluster", "128x128 ping-pong", "128x64", "64x128"]

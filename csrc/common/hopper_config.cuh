@@ -18,6 +18,7 @@
 #include "../ptx/sync.cuh"
 #include "../ptx/wgmma.cuh"
 #include "hopper_walk.h"
+#include "shared_limits.h"
 
 namespace cnnkernels::hopper {
 
@@ -29,7 +30,7 @@ inline constexpr int kBlockBytes = kBlock * kRowBytes;  // 64 rows of 128 bytes
 inline constexpr int kStagingBlocks = 2;                // of each consumer
 inline constexpr int kStagingBytes = kConsumers * kStagingBlocks * kBlockBytes;
 // What a block may have, less the ring's barriers and what aligns the stages behind them.
-inline constexpr int kSharedLimit = 232448 - 1024;
+inline constexpr int kSharedLimit = kHopperBlockBytes - 1024;
 
 // What follows of an operator's tile (rows, columns, ping_pong, cluster) and operands. In: what wgmma
 // multiplies. An operator adds Arguments, a Walk and more, and kInParts: is its reduction summed in parts?
@@ -67,6 +68,7 @@ template <int kStages>
 struct Ring {
   Mbarrier full[kStages], empty[kStages];
 };
+static_assert(block_bytes(kSharedLimit, sizeof(Ring<8>)) <= kHopperBlockBytes);
 
 // A stage, and the parity of the phase in which it is filled.
 template <int kStages>

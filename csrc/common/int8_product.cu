@@ -4,6 +4,7 @@
 #include "int8_epilogue.cuh"
 #include "int8_product.h"
 #include "launch.h"
+#include "shared_limits.h"
 
 namespace cnnkernels::int8 {
 
@@ -34,6 +35,7 @@ struct Config {
   static constexpr int kStage = (kRows + kColumns) * kStageBytes;
   static constexpr int kRing = std::max(kStages * kStage, kRows * kColumns * 4);  // the epilogue reuses it
   static constexpr int kSharedBytes = kRing + LoaderA::kTableBytes + LoaderB::kTableBytes;
+  static_assert(kSharedBytes <= kEveryBlockBytes);
   static_assert(kShape.rows / kShape.warp_rows * (kColumns / kShape.warp_columns) * 32 == kThreads);
 };
 

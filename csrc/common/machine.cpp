@@ -1,5 +1,6 @@
 #include "machine.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace cnnkernels {
@@ -22,6 +23,10 @@ const char* why_not_wgmma(const Machine& machine) {
 const char* cannot_run_wgmma(const Machine& machine) {
   return is_interpreter() ? why_no_code(machine) : why_not_wgmma(machine);
 }
+static_assert(std::ranges::min(kMachines, {}, &Machine::shared_bytes).block_bytes() == kEveryBlockBytes);
+static_assert(std::ranges::all_of(kMachines, [](const Machine& machine) {
+  return machine.architecture != 90 || machine.block_bytes() == kHopperBlockBytes;
+}));
 
 Machine machine_like(const std::string& device, int architecture, int processors) {
   for (const Machine& known : kMachines)

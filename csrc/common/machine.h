@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "shared_limits.h"
+
 namespace cnnkernels {
 
 struct Machine {
@@ -15,15 +17,19 @@ struct Machine {
   double clock;                  // Hz
   double tensor16, tensor_tf32;  // FLOP/s of tensor cores, fp16 and bf16, tf32
   double fma32, fma64;           // FLOP/s of multiply-adds outside of them
-  double mma_share;  // of the tensor cores' rate that mma.sync reaches; on Hopper wgmma has the rest
+  double mma_share;  // of the tensor cores' rate, assumed of mma.sync; on Hopper wgmma has the rest
   double memory;     // bytes/s
   double l2;         // bytes/s that all SMs together read of L2; rough
   std::int64_t shared_bytes = 0;  // of one SM
   bool wgmma = true;              // was code of sm_90a loaded? (hopper_probe.h)
+
+  // Of shared memory, what one block may have. A plan that asks for more is never chosen, and refused where
+  // it is dictated.
+  constexpr std::int64_t block_bytes() const { return shared_bytes - kReservedShared; }
 };
 
-// What one H200 was seen to reach of its data sheet: 790 TFLOP/s in a bf16 matrix product of 8192^3, 4.3 TB/s
-// in a copy. Floors assume those shares of every GPU.
+// Shares of the data sheet's rates that are assumed to be within reach of a kernel, on every GPU: no run of
+// this project's measured them.
 inline constexpr double kReachedOfPeak = 0.8, kReachedOfMemory = 0.9;
 
 inline constexpr Machine kMachines[] = {

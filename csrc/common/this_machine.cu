@@ -7,6 +7,10 @@
 #include <mutex>
 #include <stdexcept>
 
+#if defined(CNN_INTERPRETER)
+#include "../interpreter/schedule.h"
+#endif
+
 namespace cnnkernels {
 
 #if defined(CNN_INTERPRETER)
@@ -17,8 +21,11 @@ Machine machine = kMachines[0];
 
 const Machine& this_machine() { return machine; }
 bool is_interpreter() { return true; }
-void stand_for(const Machine& other) { machine = other; }
 CudaVersions cuda_versions() { return {}; }
+void stand_for(const Machine& other) {
+  machine = other;
+  interpreter::set_most_shared_bytes(static_cast<std::size_t>(machine.block_bytes()));
+}
 
 #else
 
@@ -68,6 +75,7 @@ const Machine& this_machine() {
     machines[device] = machine_like(properties.name, 10 * properties.major + properties.minor,
                                     properties.multiProcessorCount);
     machines[device].wgmma = loads_sm90a();
+    machines[device].shared_bytes = static_cast<std::int64_t>(properties.sharedMemPerMultiprocessor);
   });
   return machines[device];
 }

@@ -89,7 +89,8 @@ void bind_selection(py::module_& m) {
       .def_readonly("fma64", &Machine::fma64)
       .def_readonly("memory", &Machine::memory)
       .def_readwrite("wgmma", &Machine::wgmma)
-      .def_property_readonly("why_not_wgmma", &why_not_wgmma);
+      .def_property_readonly("why_not_wgmma", &why_not_wgmma)
+      .def_property_readonly("block_bytes", &Machine::block_bytes);
   m.attr("reached_of_peak") = kReachedOfPeak;
   m.attr("reached_of_memory") = kReachedOfMemory;
   m.def("machines", [] { return std::vector<Machine>(std::begin(kMachines), std::end(kMachines)); });

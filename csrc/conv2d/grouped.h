@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "../common/index.h"
+#include "../common/shared_limits.h"
 #include "conv2d.h"
 #include "phases.h"
 #include "problem.h"
@@ -28,6 +29,7 @@ inline constexpr int kPixelTiles = 4;                    // of a warp, which sha
 inline constexpr int kFilterTile = 8;                    // filters of an instruction
 inline constexpr int kChunkBytes = 16;                   // of a copy and of a read
 inline constexpr std::int64_t kSharedLimit = 96 * 1024;  // what every GPU has
+static_assert(kSharedLimit <= kEveryBlockBytes);
 
 // Elements from one image, row and column of a tensor to the next.
 struct Steps {

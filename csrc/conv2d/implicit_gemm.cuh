@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "../common/launch.h"
+#include "../common/shared_limits.h"
 #include "border_table.cuh"
 #include "depth_table.cuh"
 #include "engine_fma.cuh"
@@ -49,6 +50,9 @@ struct Config {
       std::max(kStagingBytes<T, kRows, kColumns>, kStagingBytes<Accumulator<T>, kRows, kColumns>);
   static constexpr int kSharedBytes = std::max(kRingBytes, kStaging);
   static_assert(kSharedBytes == shared_bytes(kTile, sizeof(Accumulator<T>)));
+  using Table = DepthTable<TileA::kDepth>;
+  static_assert(block_bytes(std::max(kSharedBytes, kRingBytes + 4 * int(kBorderEntries)),
+                            sizeof(typename Table::Shared)) <= kEveryBlockBytes);
 };
 
 template <class C>
@@ -71,7 +75,7 @@ implicit_gemm(const __grid_constant__ Gemm gemm, const Schedule schedule, const 
   const auto depth = static_cast<std::int32_t>(min(depth_left, schedule.depth_per_split));
   const int stages = (depth + C::TileA::kDepth - 1) / C::TileA::kDepth;
 
-  using Table = DepthTable<C::TileA::kDepth>;
+  using Table = typename C::Table;
   CNN_SHARED(typename Table::Shared, depths, [1]);
   Table table(gemm, depths[0], first_depth, depth);
   typename C::LoaderA a(gemm.a, group, first_row);

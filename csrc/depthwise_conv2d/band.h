@@ -22,6 +22,7 @@ namespace cnnkernels::depthwise_conv2d {
 
 inline constexpr std::int64_t kBandBytes =
     96 * 1024;  // of shared memory, what every GPU has: two blocks to an SM
+static_assert(kBandBytes <= kEveryBlockBytes);
 inline constexpr int kWarps = kThreads / 32;
 inline constexpr int kRowTile = 32;    // rows of results of a warp: two instructions
 inline constexpr int kColumnTile = 8;  // columns of an instruction

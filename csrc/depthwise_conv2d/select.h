@@ -221,6 +221,11 @@ inline bool can_slab(const WeightGradient& w, const Plan& plan, DType dtype, std
   return w.threads_lanes(plan) <= kThreads && boxes_of(w, plan, element_bytes(dtype)).bytes <= limit;
 }
 
+// Can a block hold its sums? What select() plans takes at most 90 KB: 64 lanes and tiles of 4 workers each.
+inline bool can_sum(const WeightGradient& w, const Plan& plan, DType dtype) {
+  return bytes_of_sums(w, plan, dtype == DType::float64 ? 8 : 4) <= kLargeSlabBytes;
+}
+
 // Boxes of about 512 positions and filters; of NCHW several whole planes where they are small.
 inline bool choose_boxes(Plan& plan, const Problem& problem, const WeightGradient& w) {
   Plan slab;
@@ -304,6 +309,8 @@ inline void validate(Direction direction, const Plan& plan, const Problem& probl
       : plan.slab ? plan.workers
                   : std::int64_t(plan.lanes) * plan.strips * plan.lines * plan.images;
   if (threads > kThreads) refuse("a block has at most 256 threads");
+  if (!correlates && !can_sum(weight_gradient(problem, plan.vector > 1), plan, problem.dtype))
+    refuse("its workers' sums take more than 96 KB of shared memory");
   if (plan.slab) {
     if (plan.vector != 1) refuse("slabs are read element by element");
     if (correlates && !can_chunk_slab(plan.chunk, correlation_of(direction, problem, 1)))

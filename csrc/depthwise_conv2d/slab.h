@@ -6,6 +6,7 @@
 // give.
 #pragma once
 
+#include "../common/shared_limits.h"
 #include "correlate.h"
 #include "region.h"
 
@@ -14,6 +15,7 @@ namespace cnnkernels::depthwise_conv2d {
 inline constexpr std::int64_t kSlabBytes =
     48 * 1024;  // of shared memory where it can be: four blocks to an SM
 inline constexpr std::int64_t kLargeSlabBytes = 96 * 1024;  // what every GPU has: for wide dilations
+static_assert(kLargeSlabBytes <= kEveryBlockBytes);
 
 struct Slab {
   Region source, result;

@@ -161,13 +161,10 @@ void launch_weight_gradient(const WeightGradient& gradient, const Plan& plan,
   const double blocks = double(g.lane_blocks.divisor) * g.tile_blocks.divisor * plan.splits;
   if (blocks >= 0x1p31 || double(rounds) + kThreads >= 0x1p31)
     throw_invalid_argument("depthwise_conv2d: more than 2^31 blocks or positions");
-  const std::size_t places = std::size_t(plan.tiles) * tile_lines(plan.vector, plan.chunk) *
-                             tile_taps(plan.chunk) * lanes * plan.vector;
-  const std::size_t sums = places * (plan.workers | 1) * sizeof(Accumulator<T>);
-  const std::size_t staged = static_cast<std::size_t>(boxes.bytes);
+  const std::int64_t sums = bytes_of_sums(g, plan, sizeof(Accumulator<T>));
   const Launch how{dim3(static_cast<unsigned>(blocks)),
                    dim3(static_cast<unsigned>(lanes * plan.tiles * plan.workers)),
-                   staged > sums ? staged : sums, stream};
+                   static_cast<std::size_t>(boxes.bytes > sums ? boxes.bytes : sums), stream};
   const auto* dy = static_cast<const T*>(pointers.grad_output);
   const auto* x = static_cast<const T*>(pointers.input);
   auto* parts = static_cast<Accumulator<T>*>(pointers.parts);

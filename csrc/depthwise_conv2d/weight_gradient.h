@@ -82,6 +82,12 @@ inline Boxes boxes_of(const WeightGradient& g, const Plan& plan, int element_byt
   return s;
 }
 
+// Shared memory for the sums of a block's workers, in rows of an odd length. Boxes lie there before them.
+inline std::int64_t bytes_of_sums(const WeightGradient& g, const Plan& plan, int accumulator_bytes) {
+  const std::int64_t taps = tile_lines(plan.vector, plan.chunk) * tile_taps(plan.chunk);
+  return plan.tiles * taps * g.threads_lanes(plan) * plan.vector * (plan.workers | 1) * accumulator_bytes;
+}
+
 WeightGradient weight_gradient(const Problem& problem, bool along_row);
 
 struct WeightGradientPointers {

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "../common/launch.h"
+#include "../common/shared_limits.h"
 #include "../ptx/cp_async.cuh"
 #include "backward_launchers.h"
 #include "backward_sums.cuh"
@@ -38,6 +39,7 @@ struct BackwardConfig {
   static constexpr int kIntermediate = kMiddle + kTileBytes, kPlaces = kIntermediate + kTileBytes;
   static constexpr int kWeights = kPlaces + 2 * kBackwardRows * static_cast<int>(sizeof(std::int64_t));
   static constexpr int kSharedBytes = kWeights + Weights::kBytes;
+  static_assert(kSharedBytes <= kEveryBlockBytes);
 };
 
 inline constexpr std::int64_t kNowhere = -1;

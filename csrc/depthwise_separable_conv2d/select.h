@@ -78,15 +78,13 @@ inline int patch_columns_for(const Problem& problem, Reader reader, int rows) {
   return best;
 }
 
-// Does the intermediate of a tile's pixels fit shared memory for all channels at once?
-inline bool can_keep(int tile, const Problem& problem, const Machine& machine, bool wgmma) {
+// Shared memory that a plan's block takes, with the pixels of all channels' stages where it keeps them.
+inline std::int64_t shared_bytes(const Problem& problem, const Plan& plan) {
   const int bytes = bytes_of(problem.dtype);
-  const std::int64_t stages = ceil_div(problem.geometry.k, kRowBytes / bytes);
-  const Tile& shape = kTiles[tile];
-  constexpr std::int64_t kReserved = 1024, kMost = 1 << 20;  // the driver's share; so that bytes stay small
-  return stages < kMost / kRowBytes / shape.rows &&
-         shared_bytes(shape.rows, shape.columns, bytes, bytes == 8 ? 8 : 4,
-                      wgmma ? hopper_pixel_tiles(stages) : stages) <= machine.shared_bytes - kReserved;
+  const Tile& tile = kTiles[plan.tile];
+  const std::int64_t kept = plan.keeps ? ceil_div(problem.geometry.k, kRowBytes / bytes) : 0;
+  const std::int64_t stages = plan.wgmma ? hopper_pixel_tiles(kept) : std::max<std::int64_t>(kept, 1);
+  return working_bytes(tile.rows, tile.columns, bytes, bytes == 8 ? 8 : 4) + stages * tile.rows * kRowBytes;
 }
 
 // Clocks of the busiest SM. Where a block makes one tile of its pixels' output channels, blocks beside each
@@ -133,8 +131,8 @@ inline Plan select(const Problem& problem, const Tensors& at, const Machine& mac
       plan.patch_columns = patch_columns_for(problem, reader, kTiles[tile].rows);
       for (const bool keeps : {false, true}) {
         plan.keeps = keeps;
-        if (keeps && (problem.filters <= kTiles[tile].columns || !can_keep(tile, problem, machine, wgmma)))
-          continue;
+        if (keeps && problem.filters <= kTiles[tile].columns) continue;
+        if (shared_bytes(problem, plan) > machine.block_bytes()) continue;
         const double cost = clocks(problem, plan, machine);
         if (cost < least) {
           least = cost;
@@ -175,8 +173,12 @@ inline void validate(const Plan& plan, const Problem& problem, const Tensors& at
   if (!has_kernel(plan.tile, plan.reader, problem, plan.wgmma))
     refuse(plan, "this element type has no such kernel");
   if (const char* why = plan.wgmma ? cannot_run_wgmma(machine) : nullptr) refuse(plan, why);
-  if (plan.keeps && !can_keep(plan.tile, problem, machine, plan.wgmma))
-    refuse(plan, "shared memory does not hold the intermediate of so many channels");
+  if (const std::int64_t bytes = shared_bytes(problem, plan); bytes > machine.block_bytes()) {
+    const std::string why = "its block takes " + std::to_string(bytes) +
+                            " bytes of shared memory, and this GPU gives one " +
+                            std::to_string(machine.block_bytes());
+    refuse(plan, why.c_str());
+  }
   if (!can_read(plan.reader, problem, at)) refuse(plan, "the input is not made for that reader");
 }
 

@@ -4,6 +4,7 @@
 // g as its words of two products, and the same bytes of row g of a.
 #include "../common/int8_epilogue.cuh"
 #include "../common/launch.h"
+#include "../common/shared_limits.h"
 #include "../ptx/mma.cuh"
 #include "int8_gemm.h"
 
@@ -117,6 +118,7 @@ void launch_stream_weights(const Problem& p, const Plan& plan, const int8::Epilo
                    static_cast<std::int32_t>(p.k),
                    p.unsigned_a,
                    int8::whole_runs(epilogue, output, p.n)};
+  static_assert(kMostStreamingWarps * kRows * 32 * sizeof(std::int32_t) <= kEveryBlockBytes);
   const Launch where{
       dim3(static_cast<unsigned>(ceil_div(p.n, plan.stream_columns))),
       dim3(static_cast<unsigned>(32 * plan.warps)),

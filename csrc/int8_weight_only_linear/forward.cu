@@ -13,6 +13,7 @@
 #include "../common/int8_bytes.cuh"
 #include "../common/int8_epilogue.cuh"
 #include "../common/launch.h"
+#include "../common/shared_limits.h"
 #include "int8_weight_only_linear.h"
 
 namespace cnnkernels::int8_weight_only_linear {
@@ -214,6 +215,7 @@ void launch_rows(const Stream& s, const int8::Epilogue& epilogue, void* output, 
   constexpr int kColumns = 8 * ColumnTiles;
   const auto blocks = static_cast<unsigned>(ceil_div(s.problem.n, kColumns));
   static_assert(kWarps * kColumns <= kStep);  // what the sums take
+  static_assert(kHeldFloats * sizeof(float) <= kEveryBlockBytes);
   const auto bytes = static_cast<std::size_t>(s.m) * s.held * sizeof(float);
   launch(stream_weight<Rows, ColumnTiles>, Launch{dim3(blocks), dim3(kThreads), bytes, stream}, s, epilogue,
          output);

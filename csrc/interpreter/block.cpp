@@ -45,7 +45,7 @@ void Block::begin(const Work& work, uint3 at, unsigned rank, std::uint64_t seed)
   random.state = seed;
   random.next();
   deliveries.begin_block(work.schedule.delivery);
-  shared.begin_block(work.shared_bytes);
+  shared.begin_block(work.shared_bytes, work.schedule.most_shared_bytes);
   std::fill(std::begin(barriers), std::end(barriers), Barrier{});
   for (GroupMeeting& m : group_meetings) m = {};
   for (unsigned w = 0; w < kMostWarps; ++w) {

@@ -25,7 +25,8 @@ std::string joined(const char* problem, dim3 grid, dim3 block) {
          text(block);
 }
 
-void check_extents(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes) {
+void check_extents(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes,
+                   std::size_t most_shared_bytes) {
   const std::uint64_t threads = std::uint64_t(block.x) * block.y * block.z;
   if (threads == 0 || threads > kMostThreads || block.z > 64) {
     throw std::runtime_error(
@@ -43,9 +44,10 @@ void check_extents(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes
     throw std::runtime_error("launching a kernel: the grid " + text(grid) +
                              " is no multiple of the cluster " + text(cluster));
   }
-  if (shared_bytes > SharedMemory::kMostBytes) {
+  if (shared_bytes > most_shared_bytes) {
     throw std::runtime_error("launching a kernel: " + std::to_string(shared_bytes) +
-                             " bytes of dynamic shared memory, 232448 are the most");
+                             " bytes of dynamic shared memory, " + std::to_string(most_shared_bytes) +
+                             " are the most");
   }
 }
 
@@ -241,9 +243,10 @@ Machine& machine() {
 }  // namespace
 
 void run(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes, FunctionRef<void()> kernel) {
-  check_extents(grid, block, cluster, shared_bytes);
-  if (current != nullptr) fault({}, "a kernel launched a kernel");
   const Work work{grid, block, cluster, shared_bytes, &kernel, schedule()};
+  check_extents(grid, block, cluster, shared_bytes, work.schedule.most_shared_bytes);
+  if (current != nullptr) fault({}, "a kernel launched a kernel");
+  if (work.schedule.only_checks) return;
   void* const token = hooks.before != nullptr ? hooks.before() : nullptr;
   struct After {
     void* token;

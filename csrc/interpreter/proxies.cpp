@@ -10,7 +10,7 @@ namespace cnnkernels::interpreter {
 namespace {
 
 constexpr std::size_t kGranule = 8;  // bytes; what threads of one warp write side by side
-constexpr std::size_t kGranules = (SharedMemory::kMostBytes + 4096) / kGranule;
+constexpr std::size_t kGranules = (kMostSharedBytes + 4096) / kGranule;
 
 // By granule: 1 + the thread that wrote it last and has not made its fence.
 struct Unfenced {

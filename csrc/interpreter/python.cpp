@@ -70,10 +70,15 @@ void bind_interpreter(py::module_& m) {
     d["seed"] = s.seed;
     d["delivery"] = interpreter::name(s.delivery);
     d["threads"] = s.os_threads;
+    d["most_shared_bytes"] = s.most_shared_bytes;
     return d;
   });
   m.def("set_threads", &interpreter::set_os_threads, py::arg("count"),
         "Sets the number of OS threads blocks are spread over; 0: the number of cores, at most 16.");
+  m.def("set_most_shared_bytes", &interpreter::set_most_shared_bytes, py::arg("nbytes"),
+        "Sets what a block may have of shared memory, static and dynamic.");
+  m.def("set_only_checks", &interpreter::set_only_checks, py::arg("only"),
+        "Whether launches to come are checked but run nothing: outputs keep what they held.");
   m.def("statistics", &interpreter::statistics,
         "Counts of all launches since reset_statistics(): blocks, switches, barriers, meetings, and the "
         "models' own.");

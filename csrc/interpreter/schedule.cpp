@@ -58,6 +58,9 @@ Schedule from_environment() {
 
 std::mutex mutex;
 std::optional<Schedule> settings;
+// Of the machine, not of the environment: the two hold whatever its variables say.
+std::size_t most_shared_bytes = kMostSharedBytes;
+bool only_checks = false;
 
 Schedule& locked_settings() {
   if (!settings) settings = from_environment();
@@ -68,7 +71,10 @@ Schedule& locked_settings() {
 
 Schedule schedule() {
   const std::lock_guard lock(mutex);
-  return locked_settings();
+  Schedule now = locked_settings();
+  now.most_shared_bytes = most_shared_bytes;
+  now.only_checks = only_checks;
+  return now;
 }
 
 void set_schedule(const std::string& order, std::int64_t seed, const std::string& delivery) {
@@ -83,6 +89,16 @@ void set_schedule(const std::string& order, std::int64_t seed, const std::string
 void set_os_threads(unsigned count) {
   const std::lock_guard lock(mutex);
   locked_settings().os_threads = count == 0 ? default_os_threads() : count;
+}
+
+void set_most_shared_bytes(std::size_t bytes) {
+  const std::lock_guard lock(mutex);
+  most_shared_bytes = std::min(bytes, kMostSharedBytes);
+}
+
+void set_only_checks(bool only) {
+  const std::lock_guard lock(mutex);
+  only_checks = only;
 }
 
 std::string name(Order order) { return kOrders[static_cast<int>(order)]; }

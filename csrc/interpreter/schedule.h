@@ -1,5 +1,5 @@
-// How a launch is run: order of threads, delivery of asynchronous work, seed, number of OS threads. Read from
-// the environment once, changed from Python by _interpreter.set_schedule.
+// How a launch is run: order of threads, delivery of asynchronous work, seed, number of OS threads, read from
+// the environment once and changed from Python by _interpreter.set_schedule; and what a launch may ask for.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,8 @@
 
 namespace cnnkernels::interpreter {
 
+inline constexpr std::size_t kMostSharedBytes = 227 * 1024;  // an sm_90 block's, the most of any GPU
+
 enum class Order : std::uint8_t { ordered, reversed, random };
 
 struct Schedule {
@@ -16,6 +18,8 @@ struct Schedule {
   Delivery delivery = Delivery::late;
   std::uint64_t seed = 0;
   unsigned os_threads = 1;
+  std::size_t most_shared_bytes = kMostSharedBytes;  // of a block, static and dynamic
+  bool only_checks = false;                          // launches are checked and not run
 };
 
 // A copy of the settings. Throws std::invalid_argument, every time, where an environment variable makes no
@@ -24,6 +28,10 @@ Schedule schedule();
 // Empty strings and a negative seed leave a setting as it is. 0 OS threads: as many as cores, at most 16.
 void set_schedule(const std::string& order, std::int64_t seed, const std::string& delivery);
 void set_os_threads(unsigned count);
+// Of the GPU that is stood for; at most kMostSharedBytes.
+void set_most_shared_bytes(std::size_t bytes);
+// Launches to come are refused as ever where a GPU would, but run nothing: outputs keep what they held.
+void set_only_checks(bool only);
 std::string name(Order order);
 std::string name(Delivery delivery);
 

@@ -31,7 +31,7 @@ SharedMemory::SharedMemory() {
   // An inaccessible page follows. The first is aligned far beyond any swizzle pattern.
   constexpr std::size_t kAlignment = 64 * 1024;
   const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  arena_ = up(kDynamicAt + kMostBytes + kMostStaticBytes + 64 * kRedZone, page);
+  arena_ = up(kDynamicAt + kMostSharedBytes + kMostStaticBytes + 64 * kRedZone, page);
   mapped_ = arena_ + page + kAlignment;
   mapping_ = mmap(nullptr, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping_ == MAP_FAILED) throw std::bad_alloc();
@@ -41,7 +41,7 @@ SharedMemory::SharedMemory() {
 
 SharedMemory::~SharedMemory() { munmap(mapping_, mapped_); }
 
-void SharedMemory::begin_block(std::size_t dynamic_bytes) {
+void SharedMemory::begin_block(std::size_t dynamic_bytes, std::size_t most_bytes) {
 #if defined(CNN_TSAN)
   // ThreadSanitizer would take one block's use for a race with the next one's: gives it new memory.
   const std::size_t used = zones_.empty() ? 0 : zones_.back().end;
@@ -52,6 +52,7 @@ void SharedMemory::begin_block(std::size_t dynamic_bytes) {
 #endif
   arrays_.clear();
   dynamic_bytes_ = dynamic_bytes;
+  most_bytes_ = most_bytes;
   static_bytes_ = 0;
   allow(base_, arena_);
   std::memset(dynamic(), kPoison, dynamic_bytes);
@@ -79,9 +80,11 @@ void* SharedMemory::array(const SharedArray& key, std::size_t bytes, std::size_t
     fault(here, "static shared memory of " + std::to_string(static_bytes_) + " bytes with '" + key.name +
                     "' (" + key.file + ":" + std::to_string(key.line) + "); 48 KB is the most");
   }
-  if (static_bytes_ + dynamic_bytes_ > kMostBytes) {
-    fault(here, "static and dynamic shared memory of " + std::to_string(static_bytes_ + dynamic_bytes_) +
-                    " bytes with '" + key.name + "'; 227 KB is the most");
+  // What is dynamic begins at a multiple of kDynamicAt there, so that the arrays before it take as much.
+  const std::size_t both = up(static_bytes_, dynamic_bytes_ > 0 ? kDynamicAt : 1) + dynamic_bytes_;
+  if (both > most_bytes_) {
+    fault(here, "static and dynamic shared memory of " + std::to_string(both) + " bytes with '" + key.name +
+                    "'; " + std::to_string(most_bytes_) + " are the most");
   }
   // The zone behind what came before reaches up to it.
   const Zone before = zones_.back();

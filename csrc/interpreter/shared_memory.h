@@ -15,7 +15,6 @@ namespace cnnkernels::interpreter {
 
 class SharedMemory {
  public:
-  static constexpr std::size_t kMostBytes = 227 * 1024;  // an sm_90 block's
   static constexpr std::size_t kMostStaticBytes = 48 * 1024;
 
   SharedMemory();
@@ -23,7 +22,8 @@ class SharedMemory {
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;
 
-  void begin_block(std::size_t dynamic_bytes);
+  // `most_bytes`: that a block may have, with its static arrays.
+  void begin_block(std::size_t dynamic_bytes, std::size_t most_bytes);
   void end_block();
   unsigned char* dynamic() const { return base_ + kDynamicAt; }
   void* array(const SharedArray& key, std::size_t bytes, std::size_t alignment);
@@ -54,7 +54,7 @@ class SharedMemory {
   void* mapping_ = nullptr;
   unsigned char* base_ = nullptr;
   std::size_t mapped_ = 0, arena_ = 0;
-  std::size_t dynamic_bytes_ = 0, static_bytes_ = 0;
+  std::size_t dynamic_bytes_ = 0, static_bytes_ = 0, most_bytes_ = 0;
   std::vector<Array> arrays_;
   std::vector<Zone> zones_;  // before, between and behind the dynamic part and the arrays
 };

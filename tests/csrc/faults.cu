@@ -184,6 +184,13 @@ CNN_KERNEL(32, 1) much_static() {
   big[0] = 0;
 }
 
+CNN_KERNEL(32, 1) static_beside_dynamic() {
+  CNN_DYNAMIC_SHARED(memory);
+  CNN_SHARED(float, tile, [128]);
+  memory[threadIdx.x] = 0;
+  tile[threadIdx.x] = 0;
+}
+
 CNN_KERNEL(32, 1) nested() { launch(divide, Launch{dim3(1), dim3(32)}, 1, static_cast<int*>(nullptr)); }
 
 // Adds up without an accumulator's first value.
@@ -271,6 +278,9 @@ CNN_TEST(divide_test) { launch(divide, one_block(32), int(arguments.number(0)), 
 CNN_TEST(throws_test) { launch(throws, one_block(32)); }
 CNN_TEST(trap_test) { launch(trap, Launch{dim3(unsigned(arguments.number(0))), dim3(32)}); }
 CNN_TEST(much_static_test) { launch(much_static, one_block(32)); }
+CNN_TEST(static_beside_dynamic_test) {
+  launch(static_beside_dynamic, one_block(32, std::size_t(arguments.number(0))));
+}
 CNN_TEST(nested_test) { launch(nested, one_block(32)); }
 CNN_TEST(extents_test) {
   const auto extent = [&](std::size_t i) {
