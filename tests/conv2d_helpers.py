@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -84,6 +86,51 @@ def convolve(direction: str, case: Conv2dCase, first: Tensor, second: Tensor) ->
         return torch.autograd.grad(forward(x, second), x, first)[0]
     w = first.new_zeros(case.weight_shape).requires_grad_()
     return torch.autograd.grad(forward(second, w), w, first)[0]
+
+
+def not_finite(case: Conv2dCase, direction: str, which: int) -> tuple[Tensor, Tensor]:
+    """Integers that are nowhere zero, but for an infinity or a NaN in operand `which` of each channel or filter, at
+    another place in each. Of a group's filters that backward_input sums over, only the first has any."""
+    operands = [torch.where(t == 0, 1.0, t) for t in integers(case).operands(direction)]
+    odd, values = operands[which], (math.inf, math.nan, -math.inf)
+    filters = which == 1 and direction != "backward_weight"
+    step = case.k // case.groups if direction == "backward_input" and filters else 1
+    for i in range(0, odd.shape[0] if filters else odd.shape[1], step):
+        for j in range(odd.shape[1]) if filters and direction == "backward_input" else [i % odd.shape[1]]:
+            turn = i * odd.shape[1] + j if filters else i
+            row, column = 7 * turn % odd.shape[2], 5 * turn % odd.shape[3]
+            odd[i if filters else i % odd.shape[0], j if filters else i, row, column] = values[turn % 3]
+    return operands[0], operands[1]
+
+
+@functools.cache
+def not_finite_result(case: Conv2dCase, direction: str, which: int) -> Tensor:
+    return multiplied_out(direction, case, *not_finite(case, direction, which))
+
+
+def multiplied_out(direction: str, case: Conv2dCase, first: Tensor, second: Tensor) -> Tensor:
+    """convolve, where what lies outside an image, or outside the error, is zeros that taps are multiplied by. PyTorch's
+    own operator does so but for backward_input: it gets the error with as many zeros around it as any tap reaches."""
+    if direction != "backward_input":
+        return convolve(direction, case, first, second)
+    g, (top, _, left, _) = case.geometry, case.padding
+
+    def around(size: int, results: int, taps: int, stride: int, pad: int, dilation: int) -> tuple[int, int]:
+        return max(0, (dilation * (taps - 1) - pad) // stride + 1), max(0, (size - 1 + pad) // stride - results + 2)
+
+    rows = around(g.h, g.p, g.r, g.stride_h, top, g.dilation_h)
+    columns = around(g.w, g.q, g.s, g.stride_w, left, g.dilation_w)
+    error = F.pad(first, (*columns, *rows))
+    whole = F.conv_transpose2d(error, second, None, case.stride, 0, 0, case.groups, case.dilation)
+    h, w = rows[0] * g.stride_h + top, columns[0] * g.stride_w + left
+    return whole[:, :, h : h + g.h, w : w + g.w]
+
+
+def assert_same(result: Tensor, expected: Tensor, what: object = "") -> None:
+    """Equality, of NaN too."""
+    torch.testing.assert_close(
+        result, expected.to(result.dtype), rtol=0, atol=0, equal_nan=True, msg=lambda m: f"{what}: {m}"
+    )
 
 
 def result_shape(direction: str, case: Conv2dCase) -> tuple[int, ...]:

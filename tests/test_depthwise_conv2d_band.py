@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import DEVICE, HAS_GPU
-from conv2d_helpers import DIRECTIONS, convolve, floats
+from conv2d_helpers import DIRECTIONS, convolve, floats, multiplied_out
 from depthwise_helpers import TYPES, Machine, check
 
 from cnnkernels import native
@@ -129,7 +129,8 @@ def test_rounding(machine: Machine, direction: str, layout: Layout, element: str
 def test_what_is_not_finite_reaches_what_it_should(
     machine: Machine, direction: str, layout: Layout, value: float
 ) -> None:
-    """A zero of the band or of the padding is no factor: such planes are summed tap by tap, and no other plane is."""
+    """A zero of the band is no factor, one of the padding is (test_not_finite.py): such planes are summed tap by tap,
+    and no other plane is."""
     case = depthwise("", 2, 8, (14, 22), (13, 13), padding=(2, 3))
     data = floats(case, torch.bfloat16)
     clean = machine.run(direction, case, layout, "bf16", data.operands(direction))
@@ -140,8 +141,7 @@ def test_what_is_not_finite_reaches_what_it_should(
             operands[operand][:2, 0, -1, -1] = value  # filters of the first two channels
         else:
             operands[operand][0, :2, -1, -1] = value
-        marks = [torch.ones_like(t) if i != operand else (~t.isfinite()).double() for i, t in enumerate(operands)]
-        reached = convolve(direction, case, *marks) != 0
+        reached = ~multiplied_out(direction, case, *operands).isfinite()
         result = machine.run(direction, case, layout, "bf16", operands)
         assert torch.equal(~result.isfinite(), reached)
         assert reached.any()

@@ -29,6 +29,11 @@ def _chosen(
     return (configuration, plan(problem, configuration)) if configuration else choose(problem)
 
 
+def _last(size: int, patch: int) -> int:
+    """What the last of the patches has of an axis."""
+    return (size - 1) % patch + 1
+
+
 def _constants(g: Conv2dGeometry, c: Configuration, p: Plan, layout: Layout, *tensors: Tensor) -> dict[str, Any]:
     """The compile-time arguments that both kernels take."""
     return {
@@ -114,7 +119,8 @@ def depthwise_conv2d_backward_weight(
         backward_weight_kernel[(bands * p.tiles, c.splits)](
             grad_output, input, parts, g.n, g.c // p.unit, g.h, g.w // p.columns.chunk,
             g.k // p.unit, g.p, g.q // p.store, steps, grad_weight.numel(),
-            R=g.r, GRAD_COLUMNS=Axis(c.patch[1], 1, 1, 0, 1, False, p.store), maxnreg=MOST_REGISTERS,
+            R=g.r, LEFT_ROWS=_last(g.p, c.patch[0]), LEFT_COLUMNS=_last(g.q, c.patch[1]),
+            GRAD_COLUMNS=Axis(c.patch[1], 1, 1, 0, 1, False, p.store), maxnreg=MOST_REGISTERS,
             **_constants(g, c, p, layout, grad_output, input),
         )  # fmt: skip
         sum_partials(parts, grad_weight, c.splits)

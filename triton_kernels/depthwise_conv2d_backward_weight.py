@@ -17,14 +17,28 @@ from .depthwise_conv2d_patch import column_of, patches_of, read_at, read_row, re
 
 
 @triton.jit
-def correlate(totals, FIRST: tl.constexpr, columns, grads, GRAD: tl.constexpr, AXIS: tl.constexpr):
-    """Adds the products of an image row with the row of the patch that starts at GRAD to the filter row at FIRST."""
+def masked(columns, exists):
+    """Zeros where a window does not exist: the zeros that stand for its dy would make NaN of an infinity."""
+    found = ()
+    for x in tl.static_range(len(columns)):
+        found += (tl.where(exists, columns[x], 0.0),)
+    return found
+
+
+@triton.jit
+def correlate(
+    totals, FIRST: tl.constexpr, columns, grads, GRAD: tl.constexpr, left, LEFT: tl.constexpr, AXIS: tl.constexpr
+):
+    """Adds the products of an image row with the row of the patch that starts at GRAD to the filter row at FIRST. Of
+    the row's windows `left` exist; the first LEFT always do."""
     TAPS: tl.constexpr = AXIS.taps
     PATCH: tl.constexpr = AXIS.patch
     for q in tl.static_range(PATCH):
         dy = grads[GRAD + q].to(totals[0].dtype)
         for s in tl.static_range(TAPS):
             x = columns[column_of(AXIS, q, s)].to(totals[0].dtype)
+            if q >= LEFT:
+                x = tl.where(q < left, x, 0.0)
             totals = replaced(totals, FIRST + s, totals[FIRST + s] + dy * x)
     return totals
 
@@ -49,6 +63,8 @@ def backward_weight_kernel(
     GRAD_COLUMNS: tl.constexpr,
     MULTIPLIER: tl.constexpr,
     UNIT: tl.constexpr,
+    LEFT_ROWS: tl.constexpr,
+    LEFT_COLUMNS: tl.constexpr,
     NHWC: tl.constexpr,
     WIDE: tl.constexpr,
     A: tl.constexpr,
@@ -56,8 +72,9 @@ def backward_weight_kernel(
 ):
     """A tile of filters x lanes, a band of ROWS.taps filter rows, `steps` steps of a patch for each lane.
 
-    Channels count UNITs, W and Q chunks of COLUMNS and of GRAD_COLUMNS, which reads the patch itself. The filters'
-    `elements` repeat in `partials` for every range of patches.
+    Channels count UNITs, W and Q chunks of COLUMNS and of GRAD_COLUMNS, which reads the patch itself. The last patches
+    of dy have LEFT_ROWS rows and LEFT_COLUMNS columns. The filters' `elements` repeat in `partials` for every range of
+    patches.
     """
     C, K, W, Q = C * UNIT, K * UNIT, W * COLUMNS.chunk, Q * GRAD_COLUMNS.chunk
     LANES: tl.constexpr = A if NHWC else B
@@ -90,7 +107,10 @@ def backward_weight_kernel(
             xs = read_row(image, n, h, j * step(COLUMNS), k // MULTIPLIER, exists, H, W, C, COLUMNS, NHWC)
             for o in tl.static_range(TP):
                 if tap_of(ROWS, o, a) >= 0:
-                    totals = correlate(totals, tap_of(ROWS, o, a) * S, xs, grads, o * TQ, COLUMNS)
+                    seen = masked(xs, i * TP + o < P) if o >= LEFT_ROWS else xs
+                    totals = correlate(
+                        totals, tap_of(ROWS, o, a) * S, seen, grads, o * TQ, Q - j * TQ, LEFT_COLUMNS, COLUMNS
+                    )  # fmt: skip
 
     at = partials + split * elements + filter * (R * S) + first * S
     for t in tl.static_range(BAND * S):

@@ -11,6 +11,11 @@ using Index = std::int32_t;
 
 // forward (and what backward_weight reads):  i = o stride - pad + t dilation
 // backward_input (transposed):               i = (o + pad - t dilation) / stride, where that divides
+//
+// What lies outside the source is zeros, and a product by them is a product: NaN where a tap is not finite.
+// What a stride passes over is none.
+inline constexpr Index kPassed = INT32_MIN;
+
 struct Axis {
   Index source_size, result_size, taps;
   Index stride, pad, dilation;
@@ -28,6 +33,15 @@ struct Axis {
       if (rest != 0) return -1;
     }
     return inside(i) ? i : -1;
+  }
+  // The same, also outside the source; kPassed where the stride does not divide.
+  CNN_DEVICE Index place(Index o, Index t) const {
+    if (!transposed) return o * stride - pad + t * dilation;
+    const Index reach = o + pad - t * dilation;
+    std::uint32_t rest;
+    const auto i =
+        static_cast<Index>(by_stride.divmod(static_cast<std::uint32_t>(reach < 0 ? -reach : reach), rest));
+    return rest != 0 ? kPassed : reach < 0 ? -i : i;
   }
   // Bounds of what any tap of result o reads; they may lie outside the source.
   CNN_HOST_DEVICE Index lowest(Index o) const {

@@ -74,14 +74,12 @@ CNN_DEVICE float correlate_exactly(const Correlation& c, const T* __restrict__ p
 #pragma unroll 1
   for (Index r = 0; r < c.a.taps; ++r) {
     const Index i = c.a.source(row, r);
-    if (i < 0) continue;
 #pragma unroll 1
     for (Index s = 0; s < c.b.taps; ++s) {
       const Index j = c.b.source(column, s);
-      if (j < 0) continue;
-      sum =
-          multiply_add(widen(plane[i * c.source.a + j * c.source.b]),
-                       widen(filter[std::int64_t(r) * c.taps.step_a + std::int64_t(s) * c.taps.step_b]), sum);
+      const float x = i < 0 || j < 0 ? 0 : widen(plane[i * c.source.a + j * c.source.b]);
+      sum = multiply_add(x, widen(filter[std::int64_t(r) * c.taps.step_a + std::int64_t(s) * c.taps.step_b]),
+                         sum);
     }
   }
   return sum;

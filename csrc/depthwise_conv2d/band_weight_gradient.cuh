@@ -126,17 +126,15 @@ band_weight_gradient_kernel(const WeightGradient g, const BandGradient s, const 
         tile.add(rows, bands + (channel * p.rows + i) * 2 * half + band_place(lane, half), s.steps);
       }
     } else {
-      // Tap by tap, only what meets inside the input.
+      // Tap by tap, the padding's zeros too.
       tile.each(lane, [&](Index r, Index c, float& sum) {
         r += top;
         c += left;
         if (r >= g.a.taps || c >= g.b.taps) return;
 #pragma unroll 1
         for (Index i = warp; i < row_end - row_begin; i += extent(g.workers)) {
-          if (g.a.source(row_begin + i, r) < 0) continue;
 #pragma unroll 1
           for (Index q = 0; q < g.b.result_size; ++q) {
-            if (g.b.source(q, c) < 0) continue;
             sum = multiply_add(widen(planes[channel * plane + (i + r) * p.pitch + q + c]),
                                widen(bands[(channel * p.rows + i) * 2 * half + kBefore + q]), sum);
           }

@@ -59,15 +59,16 @@ CNN_DEVICE Site site_of(const Correlation& c, Index block, Index thread) {
 }
 
 // Copies taps [b0, b0 + batch.lines) x [a0, a0 + batch.taps) of the block's filters to shared memory,
-// widened: weights[line][tap][slot].
+// widened: weights[line][tap][slot]. Are all that this thread copied finite?
 template <int V, class T>
-CNN_DEVICE void stage(const Correlation& c, const T* __restrict__ filter, Accumulator<T>* weights, Index term,
+CNN_DEVICE bool stage(const Correlation& c, const T* __restrict__ filter, Accumulator<T>* weights, Index term,
                       Index a0, Index b0) {
   const Index slots = extent(c.batch.slots), taps = extent(c.batch.taps);
   Index image_block = static_cast<Index>(blockIdx.x);
   const Index lane_block = split(image_block, c.tiling.lane_blocks);
   split(image_block, c.tiling.strip_blocks);
   split(image_block, c.tiling.line_blocks);
+  bool finite = true;
   for (Index i = static_cast<Index>(threadIdx.x); i < c.batch.lines * taps * slots;
        i += static_cast<Index>(blockDim.x)) {
     Index line = i;
@@ -83,7 +84,9 @@ CNN_DEVICE void stage(const Correlation& c, const T* __restrict__ filter, Accumu
     const std::int64_t f = std::int64_t(channel) * c.terms + term;
     weights[i] = widen(filter[f * c.taps.size + c.taps.origin + std::int64_t(a) * c.taps.step_a +
                               std::int64_t(b) * c.taps.step_b]);
+    finite = finite && is_finite(weights[i]);
   }
+  return finite;
 }
 
 // A thread's kStrip x V sums.
@@ -133,6 +136,32 @@ CNN_DEVICE void add_tap(Strip<T, V, kStrip>& strip, const Axis& axis, const T* _
   for (int o = 0; o < kStrip; ++o) strip.add(o, widened(x[o]), weight);
 }
 
+// Taps [a0, a_end) x [b0, b_end) by their definition (axis.h), for what the ways above take for granted, that
+// taps are finite: they leave lines of zeros out, and multiply by zero what a stride passes over. Sums are
+// theirs, bit by bit, where all taps are. weight_of(tap, line) is the weights' place.
+template <class T, int V, int kStrip, class Step, class WeightOf>
+CNN_DEVICE void add_exactly(Strip<T, V, kStrip>& strip, const Axis& axis_a, const Axis& axis_b,
+                            const T* __restrict__ source, Step step_a, Step step_b, Index first, Index line,
+                            Index a0, Index a_end, Index b0, Index b_end, const WeightOf& weight_of) {
+#pragma unroll 1
+  for (Index b = b0; b < b_end; ++b) {
+    const Index j = axis_b.place(line, b);
+    if (j == kPassed) continue;
+    const bool inside = axis_b.inside(j);
+    const T* const from = source + (inside ? j : 0) * step_b;
+#pragma unroll 1
+    for (Index a = a0; a < a_end; ++a) {
+      const auto weight = load<V>(weight_of(a, b));
+#pragma unroll
+      for (int o = 0; o < kStrip; ++o) {
+        const Index i = axis_a.place(first + o, a);
+        if (i == kPassed) continue;
+        strip.add(o, widened(inside ? element<V>(axis_a, from, step_a, i) : Vector<T, V>{}), weight);
+      }
+    }
+  }
+}
+
 template <class T, int V, int kChunk, class Walk>
 CNN_KERNEL(kThreads, kChunk <= 3 && !Walk::kSparse ? 2 : 1)
 correlate_kernel(const Correlation c, const T* __restrict__ source, const T* __restrict__ filter,
@@ -158,10 +187,16 @@ correlate_kernel(const Correlation c, const T* __restrict__ source, const T* __r
     for (Index b0 = 0; b0 < c.b.taps; b0 += c.batch.lines) {
       for (Index a0 = 0; a0 < c.a.taps; a0 += taps) {
         __syncthreads();  // the filters before these have been used
-        stage<V>(c, filter, weights, term, a0, b0);
-        __syncthreads();
+        const bool finite = stage<V>(c, filter, weights, term, a0, b0);
+        const bool exactly = __syncthreads_or(!finite);
         if (!site.active) continue;
         const Index a_end = min(a0 + taps, c.a.taps), b_end = min(b0 + c.batch.lines, c.b.taps);
+        if (exactly) {
+          add_exactly(
+              strip, c.a, c.b, x, c.source.a, c.source.b, site.a, site.b, a0, a_end, b0, b_end,
+              [&](Index a, Index b) { return weights + ((b - b0) * taps + a - a0) * slots + site.slot; });
+          continue;
+        }
 #pragma unroll 1
         for (Index b = b0; b < b_end; ++b) {
           const Index from = c.b.source(site.b, b);

@@ -24,6 +24,9 @@ CNN_DEVICE Vector<Accumulator<T>, V> widened(const Vector<T, V>& values) {
   return wide;
 }
 
+CNN_DEVICE bool is_finite(float x) { return x - x == 0; }
+CNN_DEVICE bool is_finite(double x) { return x - x == 0; }
+
 // Element i of a line, zero outside.
 template <int V, class T>
 CNN_DEVICE Vector<T, V> element(const Axis& axis, const T* __restrict__ line, std::int64_t step, Index i) {

@@ -67,11 +67,13 @@ CNN_DEVICE void add_square(Strip<T, 1, kStrip>& strip, const Axis& a, const Axis
   }
 }
 
-// The filters of a block's groups to shared memory, widened: weights[column][row][group, filter].
+// The filters of a block's groups to shared memory, widened: weights[column][row][group, filter]. Are all
+// that this thread copied finite?
 template <class T>
-CNN_DEVICE void stage_filters(const Correlation& c, const Slab& s, Index first_group,
+CNN_DEVICE bool stage_filters(const Correlation& c, const Slab& s, Index first_group,
                               const T* __restrict__ filter, Accumulator<T>* weights) {
   const Index channels = extent(c.channels) / extent(s.result_each);
+  bool finite = true;
   for (Index i = static_cast<Index>(threadIdx.x); i < extent(c.batch.slots) * c.a.taps * c.b.taps;
        i += static_cast<Index>(blockDim.x)) {
     Index b = i, group = split(b, c.batch.slots);
@@ -82,7 +84,9 @@ CNN_DEVICE void stage_filters(const Correlation& c, const Slab& s, Index first_g
         std::int64_t(c.channels_last ? group : group % channels) * extent(s.filters) + which;
     weights[i] = widen(filter[f * c.taps.size + c.taps.origin + std::int64_t(a) * c.taps.step_a +
                               std::int64_t(b) * c.taps.step_b]);
+    finite = finite && is_finite(weights[i]);
   }
+  return finite;
 }
 
 template <class T, int kChunk, class Walk>
@@ -130,9 +134,9 @@ slab_kernel(const Correlation c, const Slab s, const T* __restrict__ source, con
     from[zeros_at + i] = T{};
   copy_in(s.source, in, from, source);
   cp_async_commit();
-  stage_filters(c, s, first_group, filter, weights);
+  const bool finite = stage_filters(c, s, first_group, filter, weights);
   cp_async_wait<0>();
-  __syncthreads();
+  const bool exactly = __syncthreads_or(!finite);
 
   const bool square = is_square(c, kChunk);
   const Index in_head = head_of(source, in.begin), out_head = head_of(result, out.begin);
@@ -164,8 +168,17 @@ slab_kernel(const Correlation c, const Slab s, const T* __restrict__ source, con
     Index source_unit = unit;
     split(source_unit, s.result_each);
     source_unit *= source_each;
+    if (exactly) {
 #pragma unroll 1
-    for (Index term = 0; term < source_each; ++term) {
+      for (Index term = 0; term < source_each; ++term) {
+        const T* const here = from + in_head + (source_unit + term) * s.source.pitch_unit;
+        const A* const weight = weights + unit * source_each + term;
+        add_exactly(strip, a, b, here, step, across, first, column_begin + column, 0, a.taps, 0, b.taps,
+                    [&](Index t, Index s) { return weight + (s * a.taps + t) * slots; });
+      }
+    }
+#pragma unroll 1
+    for (Index term = exactly ? source_each : 0; term < source_each; ++term) {
       const Index here = in_head + (source_unit + term) * s.source.pitch_unit;
       const A* const weight = weights + unit * source_each + term;
       if constexpr (kSquare) {

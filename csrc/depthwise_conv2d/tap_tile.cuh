@@ -23,6 +23,21 @@ struct TapTile {
     }
   }
 
+  // A line of zeros beside the image: an error that is not finite makes NaN of them.
+  CNN_DEVICE void add_zeros(int r, const Wide (&error)[kStrip]) {
+    Wide zero{};
+#pragma unroll
+    for (int o = 0; o < kStrip; ++o) {
+#pragma unroll
+      for (int v = 0; v < V; ++v) zero[v] = multiply_add(Accumulator<T>(0), error[o][v], zero[v]);
+    }
+#pragma unroll
+    for (int t = 0; t < kTaps; ++t) {
+#pragma unroll
+      for (int v = 0; v < V; ++v) sum[r][t][v] += zero[v];
+    }
+  }
+
   // `count` results of the strip exist. The others must not meet x: 0 times infinity is no zero.
   template <class Step>
   CNN_DEVICE void add(int r, const Axis& axis, const T* __restrict__ line, Step step, Index a, Index tap,

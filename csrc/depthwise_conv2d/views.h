@@ -23,13 +23,14 @@ inline View view(Layout layout, bool along_row, std::int64_t channels, std::int6
           along_row ? row : column};
 }
 
-// Strides and dilations that step over all of the source are cut to the shortest that does, so that no
-// product of coordinates overflows.
+// Strides and dilations that step over all of the source are cut to shorter ones that do, so that no product
+// of coordinates overflows. What a stride divides (axis.h) stays: a dilation loses multiples of the stride,
+// and a stride that no distance reaches divides none but 0.
 inline Axis axis(std::int64_t size, std::int64_t results, std::int64_t taps, std::int64_t stride,
                  std::int64_t pad, std::int64_t dilation) {
   const std::int64_t reach = size + pad;
-  stride = stride < reach ? stride : reach;
-  dilation = dilation < reach ? dilation : reach;
+  if (dilation > reach) dilation = reach + (dilation - reach) % stride;
+  if (double(stride) > double(reach) + double(taps) * double(dilation)) stride = reach + taps * dilation;
   if (double(size) + double(pad) + double(results) * double(stride) + double(taps) * double(dilation) >=
       0x1p31)
     throw_invalid_argument("depthwise_conv2d: rows or columns pass 2^31");

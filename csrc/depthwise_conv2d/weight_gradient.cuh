@@ -43,7 +43,10 @@ weight_gradient_kernel(const WeightGradient g, const T* __restrict__ grad_output
 #pragma unroll
       for (int r = 0; r < Tile::kLines; ++r) {
         const Index from = share.tap_b + r < g.b.taps ? g.b.source(b, share.tap_b + r) : -1;
-        if (from < 0) continue;
+        if (from < 0) {
+          tile.add_zeros(r, error);
+          continue;
+        }
         tile.add(r, g.a, x + image * g.input.image + from * g.input.b, g.input.a, a, share.tap_a, error,
                  count);
       }
@@ -114,7 +117,10 @@ slab_weight_gradient_kernel(const WeightGradient g, const Boxes s, const T* __re
 #pragma unroll
       for (int r = 0; r < Tile::kLines; ++r) {
         const Index from = share.tap_b + r < b.taps ? b.source(column_begin + column, share.tap_b + r) : -1;
-        if (from < 0) continue;
+        if (from < 0) {
+          tile.add_zeros(r, error);
+          continue;
+        }
         tile.add(r, a, from_x + from * s.input.pitch_b, s.input.pitch_a, row_begin + row, share.tap_a, error,
                  count);
       }
