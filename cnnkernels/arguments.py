@@ -16,9 +16,13 @@ Ints = int | Sequence[int]
 
 
 def as_int(op: str, name: str, value: Any) -> int:
+    if type(value) is int:
+        return value
+    if isinstance(value, torch.SymInt) or (isinstance(value, Tensor) and torch.jit.is_tracing()):
+        return value  # type: ignore[return-value]
     try:
         if not isinstance(value, bool):
-            return value if isinstance(value, torch.SymInt) else index(value)  # type: ignore[return-value]
+            return index(value)
     except TypeError:
         pass
     raise TypeError(f"{op}(): argument '{name}' must be int or a tuple of 2 ints, but got {name}={value!r}")

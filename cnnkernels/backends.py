@@ -12,6 +12,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import sys
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, get_args
@@ -41,9 +42,12 @@ def _checked(name: str, source: str) -> Request:
 
 _PROCESS: Request = _checked(os.environ.get("CNNKERNELS_BACKEND") or "auto", "CNNKERNELS_BACKEND")
 INTERPRETING = os.environ.get("CNNKERNELS_INTERPRET", "0") not in ("", "0")
+# Its own library of kernels is made to be interpreted, or not, when triton is imported.
+_TRITON_CAME_FIRST = sys.modules.get("triton") is not None and os.environ.get("TRITON_INTERPRET") != "1"
 if INTERPRETING:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # triton reads it when the kernels' module is imported
 
+_jit_tracing = torch._C._get_tracing_state
 _scope: ContextVar[Request] = ContextVar("cnnkernels_backend", default=_PROCESS)
 
 
@@ -132,6 +136,8 @@ def _look_for(backend: Backend, device: str) -> str | None:
     if device == "cpu" and not INTERPRETING:
         return "CPU tensors run kernels only in the interpreter: set CNNKERNELS_INTERPRET=1"
     if backend == "triton":
+        if device == "cpu" and _TRITON_CAME_FIRST:
+            return "triton was imported before cnnkernels: set TRITON_INTERPRET=1 beside CNNKERNELS_INTERPRET=1"
         if device == "cuda" and INTERPRETING:
             return "CNNKERNELS_INTERPRET=1 has Triton interpret its kernels, on CPU tensors only"
         return None if importlib.util.find_spec("triton") else "triton is not installed: `pip install triton`"
@@ -235,12 +241,35 @@ def serving(op: str, device: torch.device, dtype: torch.dtype) -> Backend:
     """The backend that serves a call here.
 
     Raises:
-        NotImplementedError: where the kernels asked for do not take the tensor's dtype.
+        NotImplementedError: where the kernels asked for do not take the tensor's dtype, and for an INT8 operator in an
+            export to ONNX.
         RuntimeError: where the backend asked for by name can not serve the call for another reason.
     """
-    if is_compiling():
-        return _serving(op, device, dtype, _traced.request)
+    if is_compiling() or _jit_tracing() is not None:
+        if exporting_to_onnx():
+            return _for_onnx(op)
+        if is_compiling():
+            return _serving(op, device, dtype, _traced.request)
     return _remembered_serving(op, device, dtype, _scope.get())
+
+
+def exporting_to_onnx() -> bool:
+    """Whether torch.onnx.export is tracing a model."""
+    return torch.onnx.is_in_onnx_export()
+
+
+# As torch.compiler.assume_constant_result does, without its import of torch._dynamo, which takes seconds: Dynamo calls
+# the function then, where it would take PyTorch's own for False, also in an export.
+exporting_to_onnx._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _for_onnx(op: str) -> Backend:
+    """PyTorch's own operators, whichever backend is asked for: a graph in ONNX runs without any of them."""
+    if op in ("quantize", "dequantize") or kernel_dtypes(op) is not KERNEL_DTYPES:
+        raise NotImplementedError(
+            f"{op}: INT8 layers of cnnkernels can not be exported to ONNX; export the float model instead"
+        )
+    return "reference"
 
 
 def _serving(op: str, device: torch.device, dtype: torch.dtype, request: Request) -> Backend:

@@ -5,6 +5,9 @@ stands; what PyTorch does not have (INT8, the fused pair) is made of its operato
 error, with a message that names the argument and the value.
 """
 
+import functools
+
+from ..scripting import refuse_scripting
 from .conv2d import conv2d
 from .depthwise_conv2d import depthwise_conv2d
 from .depthwise_separable_conv2d import depthwise_separable_conv2d
@@ -36,3 +39,6 @@ __all__ = [
     "quantize_per_tensor",
     "quantize_per_token",
 ]
+
+for _name in __all__:  # torch.jit.script asks a function for this before it reads its code
+    globals()[_name].__prepare_scriptable__ = functools.partial(refuse_scripting, _name)

@@ -125,7 +125,7 @@ def int8_adaptive_avg_pool2d(input: Tensor, output_size: Any = 1, *, zero_point:
     if as_pair(op, "output_size", output_size) != (1, 1):
         raise ValueError(f"{op}: output_size must be 1 or (1, 1), but got output_size={output_size}")
     _check_images(op, input)
-    return int8_avg_pool2d(input, tuple(input.shape[-2:]), zero_point=zero_point)
+    return int8_avg_pool2d(input, tuple(input.shape[-2:]), 1, zero_point=zero_point)
 
 
 def _check_images(op: str, input: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..backends import exporting_to_onnx
 from .batching import fold, unfold
 from .operator import Operator
 
@@ -78,6 +79,8 @@ def add_border(input: Tensor, padding: Sequence[int], mode: str) -> Tensor:
     Raises:
         RuntimeError: where torch.nn.functional.pad raises it: padding that the image is too small for.
     """
+    if exporting_to_onnx():
+        return torch.nn.functional.pad(input, tuple(padding), mode)
     if input.dim() == 4:
         return pad_border(input, padding, mode)  # type: ignore[no-any-return]
     return pad_border(input.unsqueeze(0), padding, mode).squeeze(0)  # type: ignore[no-any-return]

@@ -116,8 +116,9 @@ int8_max_pool2d: Operator = Operator(
     _vmap(lambda *args: int8_max_pool2d(*args)),
 )
 int8_avg_pool2d: Operator = Operator(
-    f"int8_avg_pool2d(Tensor input, {PARAMETERS}, int zero_point, bool count_include_pad, int? divisor_override, "
-    "str backend) -> Tensor",
+    # a window may be as large as the image, and so be a symbol
+    f"int8_avg_pool2d(Tensor input, {PARAMETERS.replace('int[2] kernel', 'SymInt[2] kernel')}, int zero_point, "
+    "bool count_include_pad, int? divisor_override, str backend) -> Tensor",
     _run("int8_avg_pool2d"),
     _fake,
     _vmap(lambda *args: int8_avg_pool2d(*args)),

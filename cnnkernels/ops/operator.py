@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +24,10 @@ _keys = torch._C._dispatch_keys
 _functorch_active = torch._C._are_functorch_transforms_active
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _jit_tracing = torch._C._get_tracing_state
+
+# Under torch.jit.trace each size is a tensor, and each check of one warns that it will not be traced. PyTorch leaves
+# these warnings out for its own checks.
+warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"cnnkernels\.")
 
 
 def _plain(args: tuple[Any, ...]) -> bool:
@@ -77,6 +83,10 @@ class Operator:
         self.name = name
         self.run = run
         self.op = getattr(torch.ops.cnnkernels, name).default
+        self._sizes = tuple(i for i, argument in enumerate(_arguments(schema)) if argument.startswith("SymInt["))
+        self._has_strides = any(_arguments(schema)[i].endswith("_stride") for i in self._sizes)
+        if self._sizes and not self._has_strides:
+            self._define_traced(schema)
         self.differentiable = False
         if setup_context is not None and backward is not None and jvp is not None:
             self.differentiable = True
@@ -90,10 +100,37 @@ class Operator:
         if self.differentiable and (_functorch_active() or torch.autograd.forward_ad._current_level >= 0):
             return self._transformed.apply(*args)
         if not _plain(args):
-            return self.op(*args)
+            return self.op(*args) if _jit_tracing() is None else self._trace(*args)
         if self.differentiable and torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
             return self._eager.apply(*args)
         return self.run(*args)
+
+    def _define_traced(self, schema: str) -> None:
+        """The overload `traced`, which takes a tensor of that shape for each list of sizes: torch.jit.trace follows
+        sizes into and out of tensors alone."""
+        LIBRARY.define(re.sub(r"SymInt\[\d?\]", "Tensor", schema).replace("(", ".traced(", 1))
+
+        def with_sizes(*args: Any) -> Any:
+            return self.op(*(arg.shape if i in self._sizes else arg for i, arg in enumerate(args)))
+
+        LIBRARY.impl(f"{self.name}.traced", with_sizes, "CompositeImplicitAutograd")
+
+    def _trace(self, *args: Any) -> Any:
+        """A call that torch.jit.trace records."""
+        if not self._sizes:
+            return self.op(*args)
+        if self._has_strides:
+            raise RuntimeError(
+                f"torch.jit.trace can not record {self.name}, as the strides of a gradient would become constants: "
+                "differentiate what a trace returns instead, or use torch.compile"
+            )
+        shape = args[0].new_empty(())
+        call = (shape.expand(*arg) if i in self._sizes else arg for i, arg in enumerate(args))
+        return getattr(torch.ops.cnnkernels, self.name).traced(*call)
+
+
+def _arguments(schema: str) -> list[str]:
+    return schema[schema.index("(") + 1 : schema.index(") ->")].split(", ")
 
 
 def _eager_function(
