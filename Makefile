@@ -63,12 +63,17 @@ distclean: clean
 
 # --- set-up: the stamps live in .venv, so that they vanish with it ---------------------------------------------------
 
-# A Python can be used if it starts (a version manager's shim may not), the pins exist for it, and it can make a virtual
-# environment and compile an extension.
+# Says why a Python cannot be used: the pins are for 3.11 to 3.13 on Linux, and it must make a virtual environment and
+# compile an extension.
 define USABLE
-import ensurepip, pathlib, sys, sysconfig, venv
-ok = (3, 11) <= sys.version_info[:2] <= (3, 13) and pathlib.Path(sysconfig.get_path("include"), "Python.h").exists()
-sys.exit(not ok)
+import pathlib, sys, sysconfig
+def refuse(why): sys.exit("make: %s %s; cnnkernels needs Python 3.11 to 3.13 on Linux with venv and headers" % (sys.executable, why))
+if sys.platform != "linux": refuse("runs on " + sys.platform)
+if not (3, 11) <= sys.version_info[:2] <= (3, 13): refuse("is Python %d.%d" % tuple(sys.version_info[:2]))
+try: import ensurepip, venv
+except ImportError: refuse("has no venv (Debian, Ubuntu: apt install python3-venv)")
+headers = pathlib.Path(sysconfig.get_path("include"))
+if not (headers / "Python.h").exists(): refuse("has no headers in %s (python3-dev, python3-devel)" % headers)
 endef
 export USABLE
 
@@ -77,9 +82,15 @@ $(VENV)/.dependencies: constraints.txt
 	for candidate in python3.13 python3.12 python3.11 python3; do \
 	  [ -n "$$python" ] || ! "$$candidate" -c "$$USABLE" 2>/dev/null || python=$$candidate; \
 	done; \
-	[ -n "$$python" ] || { echo "make: no Python 3.11 to 3.13 with venv and headers found; give one: make PYTHON=..."; exit 1; }; \
-	echo "making $(VENV) with $$python ($$("$$python" --version))"; \
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$$python" -m venv $(VENV)
+	[ -n "$$python" ] || { echo "make: no Python 3.11 to 3.13 with venv and headers found; give one: make PYTHON=..." >&2; exit 1; }; \
+	"$$python" -c "" || { echo "make: PYTHON=$$python does not start" >&2; exit 1; }; \
+	"$$python" -c "$$USABLE" || exit 1; \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  echo "making $(VENV) with $$python ($$("$$python" --version))"; \
+	  "$$python" -m venv $(VENV) || exit 1; \
+	fi; \
+	$(BIN)/python -c "$$USABLE" || { echo "make: make distclean removes $(VENV)" >&2; exit 1; }
+	@echo "installing what constraints.txt names into $(VENV): PyTorch among it, so it takes minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r constraints.txt
 	@touch $@
 

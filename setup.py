@@ -3,9 +3,8 @@
 cnnkernels._interpreter   csrc/**/*.cu compiled by the host compiler against csrc/interpreter: built always
 cnnkernels._cuda          the same sources compiled by nvcc: built wherever it is found (csrc/toolkit.py), no GPU needed
 
-Environment: CXX, NVCC, CUDA_HOME, CNNKERNELS_CUDA_ARCHS ("80;90+PTX"), CNNKERNELS_BUILD_CUDA (0 leaves _cuda out),
-CNNKERNELS_BUILD_TESTS (1 adds the test kernels of tests/csrc as _interpreter_tests and _cuda_tests),
-CNNKERNELS_SANITIZE (thread or address: _interpreter into build/<sanitizer>), CNNKERNELS_DEBUG (1: for gdb), MAX_JOBS.
+CNNKERNELS_BUILD_TESTS adds the test kernels of tests/csrc as _interpreter_tests and _cuda_tests; all variables that a
+build reads are in docs/environment.md.
 """
 
 import os
@@ -21,27 +20,30 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT / "csrc"))
+sys.path[:0] = [str(ROOT), str(ROOT / "csrc")]
 import toolkit  # noqa: E402
 
-SANITIZE = os.environ.get("CNNKERNELS_SANITIZE", "")
+import build_checks  # noqa: E402
+
+build_checks.on_linux()
+SANITIZE = build_checks.sanitizer()
 # A NaN that becomes an integer is one thing on a GPU and anything on a CPU.
 CASTS = "-fsanitize=float-cast-overflow -fno-sanitize-recover=float-cast-overflow"
 SANITIZERS = {"": "", "thread": "-fsanitize=thread", "address": f"-fsanitize=address {CASTS}"}
-TESTS = os.environ.get("CNNKERNELS_BUILD_TESTS") == "1"
+TESTS = build_checks.flag("CNNKERNELS_BUILD_TESTS")
 ARCHS = toolkit.architectures(os.environ.get("CNNKERNELS_CUDA_ARCHS") or toolkit.DEFAULT_ARCHS)
 
 
 def host_flags(cxx: str) -> list[str]:
-    level = ["-Og", "-g"] if os.environ.get("CNNKERNELS_DEBUG") == "1" else ["-O2", "-g1"]
+    level = ["-Og", "-g"] if build_checks.flag("CNNKERNELS_DEBUG") else ["-O2", "-g1"]
     flags = ["-std=c++20", *level, "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
     flags.append("-Wno-unknown-pragmas")
-    if not SANITIZE and ("g++" in cxx or cxx == "c++"):
-        flags.append("-ftrivial-auto-var-init=pattern")  # an unset accumulator is seen
-    if sys.platform == "linux":
-        flags.append("-fno-gnu-unique")  # both modules define the same inline statics; they must not be merged
-        cpu = Path("/proc/cpuinfo").read_text()
-        flags += ["-march=x86-64-v3"] * all(f" {feature}" in cpu for feature in ("avx2", "fma", "f16c", "bmi2"))
+    pattern = ["-ftrivial-auto-var-init=pattern"]  # an unset accumulator is seen; g++ has it since 12
+    if not SANITIZE and ("g++" in cxx or cxx == "c++") and not build_checks.complaint(cxx, pattern):
+        flags += pattern
+    flags.append("-fno-gnu-unique")  # both modules define the same inline statics; they must not be merged
+    cpu = Path("/proc/cpuinfo").read_text()
+    flags += ["-march=x86-64-v3"] * all(f" {feature}" in cpu for feature in ("avx2", "fma", "f16c", "bmi2"))
     includes = [sysconfig.get_path("include"), pybind11.get_include(), "csrc"]
     return flags + [f"-I{path}" for path in includes]
 
@@ -52,9 +54,8 @@ def built_for(cuda: bool) -> str:
     return ", ".join(flag.rpartition("=")[2].strip("[]").replace(",", ", ") for flag in flags) or os.uname().machine
 
 
-def ninja_file(build: Path, out: Path, cuda_toolkit: toolkit.Toolkit | None) -> str:
+def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit | None) -> str:
     """One edge a source, one link a module; csrc/rules.ninja has the rules."""
-    cxx = os.environ.get("CXX", "c++")
     interpreter = ["-DCNN_INTERPRETER=1", "-fstack-clash-protection"]
     if SANITIZE:
         interpreter += [f"-DCNN_{SANITIZE[0].upper()}SAN=1", "-fno-omit-frame-pointer"]
@@ -110,13 +111,17 @@ class NinjaBuild(build_ext):
     def run(self) -> None:
         build = Path("build") / (SANITIZE or "native")
         out = build if SANITIZE else Path("cnnkernels") if self.inplace else Path(self.build_lib) / "cnnkernels"
+        cxx = build_checks.find_cxx()
         (ROOT / build).mkdir(parents=True, exist_ok=True)
-        found = None if SANITIZE else toolkit.find()
-        if found is None and not SANITIZE:
-            print("nvcc not found (or switched off): building cnnkernels._interpreter only")
-        (file := ROOT / build / "build.ninja").write_text(ninja_file(build, out, found))
-        jobs = ["-j", os.environ.get("MAX_JOBS", str(os.cpu_count()))]
-        subprocess.run([os.path.join(ninja.BIN_DIR, "ninja"), "-f", str(file), *jobs], cwd=ROOT, check=True)
+        found = None if SANITIZE else toolkit.find(build_checks.flag("CNNKERNELS_BUILD_CUDA"))
+        (file := ROOT / build / "build.ninja").write_text(ninja_file(build, out, cxx, found))
+        jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count())
+        kinds = f"_interpreter with {cxx}"
+        kinds += f" and _cuda with {found.nvcc}" if found else " only: no nvcc, or switched off"
+        print(f"building cnnkernels.{kinds}, {jobs} at a time: takes minutes the first time", flush=True)
+        done = subprocess.run([os.path.join(ninja.BIN_DIR, "ninja"), "-f", str(file), "-j", jobs], cwd=ROOT)
+        if done.returncode:
+            build_checks.refuse(f"ninja ended with status {done.returncode}; what failed stands above")
 
     def get_outputs(self) -> list[str]:
         return []

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from .environment import flag
 from .native import BUILD_HINT, load
 
 Backend = Literal["cuda", "triton", "reference"]
@@ -41,7 +42,7 @@ def _checked(name: str, source: str) -> Request:
 
 
 _PROCESS: Request = _checked(os.environ.get("CNNKERNELS_BACKEND") or "auto", "CNNKERNELS_BACKEND")
-INTERPRETING = os.environ.get("CNNKERNELS_INTERPRET", "0") not in ("", "0")
+INTERPRETING = bool(flag("CNNKERNELS_INTERPRET"))
 # Its own library of kernels is made to be interpreted, or not, when triton is imported.
 _TRITON_CAME_FIRST = sys.modules.get("triton") is not None and os.environ.get("TRITON_INTERPRET") != "1"
 if INTERPRETING:

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from . import __version__, backends
+from . import __version__, backends, environment
 from .native import BUILD_HINT
+from .ops.conv2d import tf32_allowed
 
 OPERATORS = ("conv2d", "depthwise_conv2d", "depthwise_separable_conv2d", "max_pool2d", "max_unpool2d")
 # of no other types than their own
@@ -120,6 +121,21 @@ def _served() -> list[str]:
     return lines
 
 
+def _variables() -> list[str]:
+    """Those that are set and begin as the project's or Triton's do; a misspelt one is read by nobody."""
+    found = {name: value for name, value in os.environ.items() if name.startswith(("CNNKERNELS_", "TRITON_"))}
+    misspelt = {name for name in found if name.startswith("CNNKERNELS_")} - set(environment.VARIABLES)
+    return [f"{name}={value}" + " (nobody reads it)" * (name in misspelt) for name, value in sorted(found.items())]
+
+
+def _fp32() -> str:
+    setting = "torch.backends.cudnn.conv.fp32_precision"
+    if tf32_allowed(torch.float32):
+        return f'multiplied in TF32: {setting} is "tf32", "ieee" switches that off'
+    now = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    return f'multiplied in fp32: {setting} is "{now}", "tf32" allows TF32'
+
+
 def run() -> int:
     """Prints it all; always 0."""
     print(f"cnnkernels {__version__} in {Path(__file__).parent}")
@@ -133,10 +149,11 @@ def run() -> int:
     print("\nGPU")
     print(*(f"  {gpu}" for gpu in _gpus(cuda)), sep="\n")
     print(f"  driver: {driver(cuda)}")
-    variables = {name: value for name, value in os.environ.items() if name.startswith(("CNNKERNELS_", "TRITON_"))}
-    if variables:
+    if variables := _variables():
         print("\nEnvironment")
-        print(*(f"  {name}={value}" for name, value in sorted(variables.items())), sep="\n")
+        print(*(f"  {variable}" for variable in variables), sep="\n")
+    print("\nfp32 in convolutions, on a GPU and in the interpreters")
+    print(f"  {_fp32()}")
     print(f"\nWhat serves a call, asked for {backends.requested()}")
     print(*_served(), sep="\n")
     return 0

@@ -86,15 +86,21 @@ def choose(found: Iterable[Toolkit], torch: int | None) -> Toolkit | None:
     return next((toolkit for toolkit in able if toolkit.cuda[0] == torch), able[0] if able else None)
 
 
-def find() -> Toolkit | None:
-    """The toolkit to build with, said in a line; None where there is none or none is wanted."""
-    if os.environ.get("CNNKERNELS_BUILD_CUDA") == "0":
+def find(wanted: bool | None = None) -> Toolkit | None:
+    """The toolkit to build with, said in a line; None where there is none or none is wanted.
+
+    Raises:
+        SystemExit: one is wanted, or named by NVCC, and there is none.
+    """
+    if wanted is False:
         return None
     torch = of_torch()
     toolkit = choose((toolkit for toolkit in map(ask, named()) if toolkit), torch)
     if toolkit is None:
         if given := os.environ.get("NVCC"):
-            raise SystemExit(f"NVCC={given} does not run, or is no nvcc")
+            raise SystemExit(f"NVCC={given} does not run, or is no nvcc; CNNKERNELS_BUILD_CUDA=0 builds without it")
+        if wanted:
+            raise SystemExit("CNNKERNELS_BUILD_CUDA asks for nvcc, and none was found: name it by NVCC")
         return None
     other = f"; PyTorch is of CUDA {torch}" if torch not in (None, toolkit.cuda[0]) else ""
     print(f"compiling for GPUs with CUDA {'.'.join(map(str, toolkit.cuda))} in {toolkit.home}{other}")

@@ -29,7 +29,10 @@ declare -A SHARE=([build]=360 [conformance]=60 [gpu]=120 [tests]=200 [quick]=240
 for stage in $STAGES; do
   [ -n "${SHARE[$stage]:-}" ] || { echo "gpu.sh: no stage $stage: there are ${!SHARE[*]}" >&2; exit 2; }
 done
-interpreting=${CNNKERNELS_INTERPRET:-0}
+case ${CNNKERNELS_INTERPRET:-0} in # any other word than these is on, or cnnkernels/environment.py refuses it
+  0 | [Ff][Aa][Ll][Ss][Ee] | [Nn][Oo] | [Oo][Ff][Ff]) interpreting=0 ;;
+  *) interpreting=1 ;;
+esac
 if [ "$interpreting" = 0 ]; then
   "$PYTHON" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' ||
     { echo "gpu.sh: $PYTHON has no torch, or torch sees no GPU" >&2; exit 2; }

@@ -19,9 +19,9 @@ for sanitizer in ${1:-thread address}; do
   echo "== $sanitizer"
   CNNKERNELS_SANITIZE=$sanitizer CNNKERNELS_BUILD_TESTS=1 python setup.py --quiet build_ext --inplace
   logs=$(mktemp -d)
-  preload=$("${CXX:-c++}" -print-file-name="lib${sanitizer:0:1}san.so")
+  preload=$(${CXX:-c++} -print-file-name="lib${sanitizer:0:1}san.so")
   if [ "$sanitizer" = address ]; then
-    preload="$preload $("${CXX:-c++}" -print-file-name=libstdc++.so)"  # so that it finds __cxa_throw
+    preload="$preload $(${CXX:-c++} -print-file-name=libstdc++.so)"  # so that it finds __cxa_throw
   fi
   # PyTorch is not instrumented and its OpenMP is unknown to ThreadSanitizer; Python does not free all at exit.
   under() {

@@ -197,8 +197,10 @@ def test_import_needs_no_extension_and_no_triton() -> None:
 
 def test_import_is_light() -> None:
     code = "import torch, sys; before = set(sys.modules); import cnnkernels; print(*(set(sys.modules) - before))"
-    for interpret in ("0", "1"):
-        modules = child(code, CNNKERNELS_INTERPRET=interpret).split()
+    code += "; print(cnnkernels.backends.INTERPRETING)"
+    for interpret, on in (("False", "False"), ("on", "True")):
+        *modules, interpreting = child(code, CNNKERNELS_INTERPRET=interpret).split()
+        assert interpreting == on
         heavy = [name for name in modules if name.split(".")[0] in ("triton", "sympy") or "torch._dynamo" in name]
         assert not heavy
 

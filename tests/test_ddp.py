@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cnnkernels import functional, use_backend
+from cnnkernels.backends import INTERPRETING
 from cnnkernels.testing.numerics import small_integers
 
 WORLD = 2
@@ -63,7 +64,7 @@ def work(rank: int, file: str, backend: str, results: str) -> None:
 def test_two_processes_give_the_single_ones_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gloo on CPU tensors: with the kernels in the interpreter where it is on, else with PyTorch's own."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    backend = "cuda" if os.environ.get("CNNKERNELS_INTERPRET") == "1" else "reference"
+    backend = "cuda" if INTERPRETING else "reference"
     results = str(tmp_path / "gradients")
     torch.multiprocessing.spawn(work, (str(tmp_path / "rendezvous"), backend, results), nprocs=WORLD)
     for memory_format in FORMATS:

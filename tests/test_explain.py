@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 from cnnkernels.triton_kernels import depthwise_conv2d_select as select
@@ -185,16 +183,3 @@ def test_a_tuned_plan_is_shown_as_the_choice(monkeypatch: pytest.MonkeyPatch) ->
     assert "triton: dot 32x32x32, 1 warps, 2 stages, measured to be the fastest" in text
     other = "\n".join(explain.explain(problem, explain.machine("rtx3090")))
     assert "measured" not in other
-
-
-def test_the_paper_check_in_the_docs_is_todays() -> None:
-    """What `python docs/figures/conv2d_paper_check.py` would write stands there; nothing in it is measured."""
-    root = Path(__file__).parent.parent
-    spec = importlib.util.spec_from_file_location("paper_check", root / "docs/figures/conv2d_paper_check.py")
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    table = script.table()
-    assert script.BEGIN + table + script.END in (root / "docs/conv2d.md").read_text()
-    assert len(table.splitlines()) == 2 + 10
-    assert all(line.endswith("|  |  |") for line in table.splitlines()[2:])

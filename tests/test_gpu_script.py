@@ -95,6 +95,12 @@ def test_a_stage_that_does_not_end_is_stopped(fake: Path) -> None:
     assert "stopped: its time was up" in said and "no time left of the 2 seconds" in said
 
 
+@pytest.mark.parametrize(("word", "how"), [("off", "--quick"), ("No", "--quick"), ("yes", "--tiny")])
+def test_the_interpreters_are_switched_on_by_a_word(fake: Path, word: str, how: str) -> None:
+    _, _, calls = gpu_sh(fake, "quick", CNNKERNELS_INTERPRET=word)
+    assert [how in call for call in calls if "cnnkernels bench" in call] == [True]
+
+
 @pytest.mark.parametrize(
     ("stages", "fail", "complaint"), [("dance", "nothing", "no stage dance"), ("quick", "import torch", "sees no GPU")]
 )

@@ -231,7 +231,7 @@ print(importlib.import_module("cnnkernels._interpreter").schedule())
     assert out.strip() == str({"order": "random", "seed": 42, "delivery": "early", "threads": 3})
     bad = run(CNNKERNELS_SCHEDULE="backwards")
     assert "CNNKERNELS_SCHEDULE must be ordered, reversed or random, got 'backwards'" in bad.stderr
-    assert "CNNKERNELS_SEED must be a number, got '-1'" in run(CNNKERNELS_SEED="-1").stderr
+    assert "CNNKERNELS_SEED must be a number, got ' -1'" in run(CNNKERNELS_SEED=" -1").stderr
 
 
 # --- cost -------------------------------------------------------------------------------------------------------------

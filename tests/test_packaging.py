@@ -30,7 +30,15 @@ def test_the_source_distribution_has_what_a_build_needs(tmp_path: Path) -> None:
         inside = {name.partition("/")[2] for name in files.getnames()}
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*") if path.is_file()}
     sources |= {str(path.relative_to(ROOT)) for path in (ROOT / "triton_kernels").rglob("*.py")}
-    sources |= {"setup.py", "pyproject.toml", "constraints.txt", "LICENSE", "README.md", "cnnkernels/py.typed"}
+    sources |= {
+        "setup.py",
+        "build_checks.py",
+        "pyproject.toml",
+        "constraints.txt",
+        "LICENSE",
+        "README.md",
+        "cnnkernels/py.typed",
+    }
     assert sources <= inside
     assert not [name for name in inside if name.endswith((".so", ".pyc"))]
 

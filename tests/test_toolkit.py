@@ -162,7 +162,7 @@ def test_pytorchs_major_is_read_without_importing_it(
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """place(folder, version): an nvcc that says it is of that CUDA. No other is found, but in /usr/local."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    for name in ("NVCC", "CUDA_HOME", "CNNKERNELS_BUILD_CUDA"):
+    for name in ("NVCC", "CUDA_HOME"):
         monkeypatch.delenv(name, raising=False)
 
     def place(folder: str, version: str) -> Path:
@@ -198,8 +198,8 @@ def test_what_the_environment_names_goes_first(
     assert capsys.readouterr().out.splitlines()[-1] == (
         f"compiling for GPUs with CUDA 12.8 in {old}; PyTorch is of CUDA 13"
     )
-    monkeypatch.setenv("CNNKERNELS_BUILD_CUDA", "0")
-    assert toolkit.find() is None
+    assert toolkit.find(wanted=True) == found
+    assert toolkit.find(wanted=False) is None
 
 
 def test_a_named_nvcc_that_does_not_serve_is_refused(place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,3 +210,11 @@ def test_a_named_nvcc_that_does_not_serve_is_refused(place, monkeypatch: pytest.
         monkeypatch.setenv("NVCC", other)
         with pytest.raises(SystemExit, match=f"NVCC={other} does not run, or is no nvcc"):
             toolkit.find()
+
+
+def test_one_that_is_asked_for_and_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolkit, "named", lambda: [])
+    monkeypatch.delenv("NVCC", raising=False)
+    assert toolkit.find() is None
+    with pytest.raises(SystemExit, match="CNNKERNELS_BUILD_CUDA asks for nvcc, and none was found"):
+        toolkit.find(wanted=True)

@@ -51,6 +51,8 @@ def load(name: Literal["cuda", "interpreter"]) -> NativeKernels:
     CNNKERNELS_NATIVE_DIR names a folder to look in first: that of a build under a sanitizer, say.
     """
     if folder := os.environ.get("CNNKERNELS_NATIVE_DIR"):
+        if not os.path.isdir(folder):
+            raise ImportError(f"CNNKERNELS_NATIVE_DIR must be a folder, but got {folder!r}")
         package = sys.modules["cnnkernels"].__path__
         if folder not in package:
             package.insert(0, folder)

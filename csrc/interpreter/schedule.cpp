@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
@@ -35,7 +36,7 @@ std::uint64_t number(const char* variable, std::uint64_t otherwise) {
   char* end = nullptr;
   errno = 0;
   const std::uint64_t value = std::strtoull(text, &end, 0);
-  if (*end != '\0' || *text == '-' || errno != 0) {
+  if (*end != '\0' || std::strchr(text, '-') != nullptr || errno != 0) {
     throw std::invalid_argument(std::string(variable) + " must be a number, got '" + text + "'");
   }
   return value;

@@ -1,4 +1,4 @@
-"""Draws docs/figures/conv2d.svg and prints the floors that docs/conv2d.md quotes.
+"""Prints the floors that docs/conv2d.md quotes; with --write draws docs/figures/conv2d.svg.
 
 python docs/figures/conv2d.py
 """
@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("svg")
 import matplotlib.pyplot as plt
+import output
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 BANDWIDTH = 4.3e12  # bytes a second: 90 % of an H200's data sheet, assumed
@@ -117,25 +116,31 @@ def draw_swizzle(ax: Axes) -> None:
     )  # fmt: skip
 
 
-def main() -> None:
-    plt.rcParams.update({"svg.hashsalt": "conv2d", "svg.fonttype": "none"})  # the same file for the same drawing
+def draw() -> Figure:
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), width_ratios=[18.2, 8.2, 8.6])
     draw_windows(axes[0])
     draw_phases(axes[1])
     draw_swizzle(axes[2])
     figure.tight_layout()
-    figure.savefig(Path(__file__).with_suffix(".svg"), metadata={"Date": None})
+    return figure
 
-    print(f"{'bf16, batch ' + str(BATCH):24} {'GFLOP':>8} {'MB':>8} {'compute':>9} {'memory':>9} {'floor':>9}")
+
+def made() -> str:
+    return output.svg("conv2d", draw)
+
+
+def table() -> str:
+    text = f"{'bf16, batch ' + str(BATCH):24} {'GFLOP':>8} {'MB':>8} {'compute':>9} {'memory':>9} {'floor':>9}\n"
     for name, *shape in LAYERS:
         operations, data = floors(*shape)
         compute, memory = operations / RATE, data / BANDWIDTH
         floor = max(compute, memory)
-        print(
+        text += (
             f"{name:24} {operations / 1e9:8.1f} {data / 1e6:8.1f} {compute * 1e6:6.0f} us {memory * 1e6:6.0f} us "
-            f"{floor * 1e6:6.0f} us"
+            f"{floor * 1e6:6.0f} us\n"
         )
+    return text
 
 
 if __name__ == "__main__":
-    main()
+    output.run(__doc__, Path(__file__).with_suffix(".svg"), table, made)

@@ -1,4 +1,4 @@
-"""Writes the paper check into docs/conv2d.md: ten layers' work, floor, tiles and predicted time on one GPU.
+"""The paper check of docs/conv2d.md: ten layers' work, floor, tiles and predicted time on one GPU; --write renews it.
 
 python docs/figures/conv2d_paper_check.py
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+
+import output
 
 from cnnkernels import explain
 from cnnkernels.geometry import Layout
@@ -83,11 +85,9 @@ def table() -> str:
     return HEAD + "".join(row(network, problem(network, wanted)) for network, wanted in LAYERS)
 
 
-def main() -> None:
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(before + BEGIN + table() + END + after)
+def made() -> str:
+    return output.filled(PAGE.read_text(), BEGIN, END, table())
 
 
 if __name__ == "__main__":
-    main()
+    output.run(__doc__, PAGE, table, made)

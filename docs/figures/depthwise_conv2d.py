@@ -1,5 +1,5 @@
 """The tables of docs/depthwise_conv2d.md: bytes, operations and floors of the depthwise layers of public networks, and
-what the plans of csrc/depthwise_conv2d/select.h will read. `python docs/figures/depthwise_conv2d.py` writes them.
+what the plans of csrc/depthwise_conv2d/select.h will read. `python docs/figures/depthwise_conv2d.py` prints them.
 
 No number here is a measurement of these kernels. The rates are a device copy and a large matrix product as one H200 was
 seen to run them, its data sheet's fp32 multiply-adds, and the share of its tensor cores that mma.sync is known for.
@@ -11,6 +11,8 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+
+import output
 
 from cnnkernels import native
 from cnnkernels.geometry import Conv2dGeometry, Layout, conv_output_size
@@ -126,16 +128,17 @@ def large_table() -> str:
     return "\n".join(lines)
 
 
-def write(name: str, text: str) -> None:
-    begin, end = f"<!-- {name}: docs/figures/depthwise_conv2d.py -->\n", f"<!-- end of {name} -->"
-    before, rest = PAGE.read_text().split(begin)
-    PAGE.write_text(f"{before}{begin}{text}\n{end}{rest.split(end, 1)[1]}")
+def tables() -> dict[str, str]:
+    return {"table": table() + "\n", "large filters": large_table() + "\n"}
 
 
-def main() -> None:
-    write("table", table())
-    write("large filters", large_table())
+def made() -> str:
+    page = PAGE.read_text()
+    for name, text in tables().items():
+        begin, end = f"<!-- {name}: docs/figures/depthwise_conv2d.py -->\n", f"<!-- end of {name} -->"
+        page = output.filled(page, begin, end, text)
+    return page
 
 
 if __name__ == "__main__":
-    main()
+    output.run(__doc__, PAGE, lambda: "\n".join(tables().values()), made)

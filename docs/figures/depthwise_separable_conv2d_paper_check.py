@@ -1,4 +1,5 @@
-"""Writes the tables of docs/depthwise_separable_conv2d.md: what each pair of MobileNet moves, its floor, its tiles.
+"""The tables of docs/depthwise_separable_conv2d.md: what each pair of MobileNet moves, its floor, its tiles; --write
+renews them.
 
 python docs/figures/depthwise_separable_conv2d_paper_check.py
 
@@ -11,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import output
 import torch
 
 from cnnkernels import explain
@@ -116,15 +118,17 @@ def row(p: Pair) -> str:
     )
 
 
-def main() -> None:
+def tables() -> dict[str, str]:
+    lines = {"forward": (HEAD, row), "backward": (BACKWARD_HEAD, backward_row)}
+    return {name: head + "".join(map(line, pairs())) for name, (head, line) in lines.items()}
+
+
+def made() -> str:
     page = PAGE.read_text()
-    for table, head, line in (("forward", HEAD, row), ("backward", BACKWARD_HEAD, backward_row)):
-        begin = BEGIN.format(table)
-        before, _, rest = page.partition(begin)
-        _, _, after = rest.partition(END)
-        page = before + begin + head + "".join(map(line, pairs())) + END + after
-    PAGE.write_text(page)
+    for name, table in tables().items():
+        page = output.filled(page, BEGIN.format(name), END, table)
+    return page
 
 
 if __name__ == "__main__":
-    main()
+    output.run(__doc__, PAGE, lambda: "\n".join(tables().values()), made)

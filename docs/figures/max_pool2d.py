@@ -1,4 +1,4 @@
-"""Draws docs/figures/max_pool2d.svg and prints the floors that docs/max_pool2d.md quotes.
+"""Prints the floors that docs/max_pool2d.md quotes; with --write draws docs/figures/max_pool2d.svg.
 
 python docs/figures/max_pool2d.py
 """
@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("svg")
 import matplotlib.pyplot as plt
+import output
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 BANDWIDTH = 4.3e12  # bytes a second: 90 % of an H200's data sheet, assumed
@@ -117,8 +116,7 @@ def bytes_moved(axes: Axes) -> None:
     axes.set_title("what must move")
 
 
-def main() -> None:
-    plt.rcParams["svg.hashsalt"] = "max_pool2d"
+def draw() -> Figure:
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.6), width_ratios=[5, 5.6, 2.4])
     forward(axes[0])
     backward(axes[1])
@@ -127,13 +125,24 @@ def main() -> None:
         panel.axis("off")
     bytes_moved(axes[2])
     figure.tight_layout()
-    figure.savefig(Path(__file__).with_suffix(".svg"), metadata={"Date": None})
+    return figure
+
+
+def made() -> str:
+    return output.svg("max_pool2d", draw)
+
+
+def table() -> str:
+    text = ""
     for layer in LAYERS:
         least, least_s, wide_s, forward_s, backward_s = floors(layer)
-        print(f"{layer[0]}, N={layer[1]}: {least / 1e6:.0f} MB, {least_s * 1e6:.0f} us")
-        print(f"  with int64 indices {wide_s * 1e6:.0f} us")
-        print(f"  instructions: {forward_s * 1e6:.0f} us forward, {backward_s * 1e6:.0f} us backward")
+        text += (
+            f"{layer[0]}, N={layer[1]}: {least / 1e6:.0f} MB, {least_s * 1e6:.0f} us\n"
+            f"  with int64 indices {wide_s * 1e6:.0f} us\n"
+            f"  instructions: {forward_s * 1e6:.0f} us forward, {backward_s * 1e6:.0f} us backward\n"
+        )
+    return text
 
 
 if __name__ == "__main__":
-    main()
+    output.run(__doc__, Path(__file__).with_suffix(".svg"), table, made)
