@@ -113,7 +113,7 @@ def test_the_graph_is_the_originals_and_runs_in_onnxruntime() -> None:
 @pytest.fixture
 def exporting(monkeypatch: pytest.MonkeyPatch) -> None:
     """What torch.onnx.export says while it traces, without its translation."""
-    monkeypatch.setattr(torch.onnx._internal.exporter._flags, "_is_onnx_exporting", True)
+    monkeypatch.setattr("torch.onnx._internal.exporter._flags._is_onnx_exporting", True)
 
 
 @pytest.mark.parametrize("strict", [False, True])

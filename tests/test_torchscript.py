@@ -164,17 +164,26 @@ def test_a_trace_of_every_layer_is_loaded_by_another_process(device: str, tmp_pa
     assert run.returncode == 0, run.stderr
 
 
+class Unpooling(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.depthwise, self.pointwise = torch.nn.Conv2d(4, 4, 3, groups=4), torch.nn.Conv2d(4, 3, 1)
+        self.pool, self.unpool = torch.nn.MaxPool2d(2, return_indices=True), torch.nn.MaxUnpool2d(2)
+        for parameter in self.parameters():
+            parameter.data = small_integers(tuple(parameter.shape), torch.float32, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pointwise(self.unpool(*self.pool(self.depthwise(x))))
+
+
 def test_gradients_of_what_a_trace_returns(device: str) -> None:
-    pair = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3, groups=4), torch.nn.MaxPool2d(2), torch.nn.Conv2d(4, 3, 1))
-    for parameter in pair.parameters():
-        parameter.data = small_integers(tuple(parameter.shape), torch.float32, 1)
-    pair.to(device)
-    replaced = cnnkernels.replace_layers(pair, backend="cuda").model
+    original = Unpooling().to(device)
+    replaced = cnnkernels.replace_layers(original, backend="cuda").model
     file = io.BytesIO()
     torch.jit.save(torch.jit.trace(replaced, (IMAGES.to(device),)), file)
     file.seek(0)
     grads = []
-    for model in (torch.jit.load(file), pair):
+    for model in (torch.jit.load(file), original):
         x = WIDER.to(device).requires_grad_()
         grads.append(torch.autograd.grad((model(x) ** 2).sum(), [x, *model.parameters()]))
     assert same(*grads)
