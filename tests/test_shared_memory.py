@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from cnnkernels.triton_kernels import conv2d_select
 from conv2d_helpers import ELEMENTS
 from test_depthwise_separable_conv2d_exact import operands, reference
 from test_depthwise_separable_conv2d_kernels import Machine as Pairs
@@ -176,6 +177,11 @@ def test_what_a_block_may_have(standing: Callable[..., None]) -> None:
         standing(name)
         most = 1024 * KILOBYTES[machine.architecture]
         assert machine.block_bytes == MODULE.schedule()["most_shared_bytes"] == most
+
+
+def test_tritons_table_has_the_same() -> None:
+    for architecture, kilobytes in KILOBYTES.items():
+        assert conv2d_select.machine(architecture)["shared_bytes"] == 1024 * kilobytes
 
 
 @pytest.mark.parametrize("name", list(MACHINES))

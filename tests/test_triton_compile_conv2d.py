@@ -6,6 +6,7 @@ A subset that covers every kernel, dtype, layout and configuration; `make audit`
 from __future__ import annotations
 
 import pytest
+from cnnkernels.triton_kernels.conv2d_select import machine
 
 from cnnkernels.geometry import Layout
 from cnnkernels.testing import triton_aot
@@ -27,8 +28,10 @@ TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 
 
 def covering_calls() -> list[Call]:
-    """Each operator in each dtype on one architecture, in bf16 on all; each size and configuration in bf16 once."""
+    """Each operator in each dtype on one architecture, in bf16 on all; each size and configuration in bf16 once; the
+    largest tile of the GPUs with the least shared memory."""
     found = [Call("conv2d_backward_bias", WHOLE, "bf16", layout, 90) for layout in Layout]
+    found += [conv2d_candidates("forward", WHOLE, "bf16", Layout.NHWC, arch)[0] for arch in (86, 120)]
     for i, op in enumerate(CONV2D_PRODUCTS):
         for j, dtype in enumerate(triton_aot.DTYPES):
             found.append(Call(f"conv2d_{op}", WHOLE, dtype, Layout.NHWC, ARCHITECTURES[(i + j) % 3]))
@@ -60,6 +63,11 @@ def test_every_kernel_compiles(compiled: list[Compiled]) -> None:
 def test_nothing_spills(compiled: list[Compiled]) -> None:
     spilling = [(k.name, k.arch, k.specialization, k.spill_bytes) for k in compiled if k.spill_bytes]
     assert not spilling
+
+
+def test_shared_memory_holds_what_ptxas_laid_there(compiled: list[Compiled]) -> None:
+    assert {k.arch for k in compiled} == {*ARCHITECTURES, 86, 120}
+    assert [k for k in compiled if k.shared_bytes > machine(k.arch)["shared_bytes"]] == []
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
