@@ -62,9 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--backend", action="append", choices=("cuda", "triton"), help="only this one (default: both)")
     explain.add_argument("--padding-mode", choices=PADDING_MODES, default="zeros", help="default: %(default)s")
     explain.add_argument("--gpu", help="a100, RTX 4090, h200, ... (default: the one at hand, else h200)")
-    tune.add_argument("--shapes", metavar="FILE", help="layers, as benchmarks/workloads.json of a checkout has them")
+    layers = "layers, as benchmarks/workloads.json of a checkout has them"
+    tune.add_argument("--shapes", type=_there, metavar="FILE", help=layers)
     tune.add_argument("--batch", type=_positive, default=32, help="of the layers of --shapes (default: %(default)s)")
-    tune.add_argument("--output", metavar="FILE", help="the table (default: the GPU's name with .json)")
+    tune.add_argument("--output", type=_writable, metavar="FILE", help="the table (default: the GPU's name with .json)")
     demo.add_argument("--epochs", type=_positive, default=4, help="passes over the training set (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="of the split, the start and the batches (default: 0)")
     demo.add_argument(
@@ -72,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="quantize the trained network to INT8 instead; fails where that costs more than 0.5 points of accuracy",
     )
-    demo.add_argument("--output", metavar="FILE", help="the picture (default: demo.png, with --int8 demo_int8.png)")
+    pictures = "the picture (default: demo.png, with --int8 demo_int8.png)"
+    demo.add_argument("--output", type=_writable, metavar="FILE", help=pictures)
     bench.add_options(
         command(
             "bench",
@@ -133,10 +135,24 @@ def _problems(args: argparse.Namespace) -> list[Problem]:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but got {value}")
-    return value
+    if not text.lstrip("-").isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, but got {text}")
+    return int(text)
+
+
+def _there(text: str) -> str:
+    """A file to read."""
+    if not os.path.isfile(text):
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return text
+
+
+def _writable(text: str) -> str:
+    """A file to write, asked about before hours go into what is written."""
+    folder = os.path.dirname(text) or "."
+    if os.path.isdir(text) or not os.access(folder, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written")
+    return text
 
 
 def _device() -> str:

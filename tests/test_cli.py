@@ -58,12 +58,32 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.Capture
     assert "usage: cnnkernels" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["demo", "--epochs", "x"], "must be a whole number of at least 1, but got x"),
+        (["tune", "conv2d", "--batch", "-1"], "must be a whole number of at least 1, but got -1"),
+        (["demo", "--output", "/no/such/folder.png"], "/no/such/folder.png cannot be written"),
+        (["tune", "conv2d", "--output", "/"], "/ cannot be written"),
+        (["tune", "conv2d", "--shapes", "/no/such/file"], "there is no file /no/such/file"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_runs(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
 def test_info() -> None:
     result = command("info", CNNKERNELS_BACKEND="auto", CNNKERNELS_INTERPRET="1")
     assert result.returncode == 0, result.stderr
     assert f"torch {torch.__version__}" in result.stdout
     assert "interpreter  built for" in result.stdout
     assert "CNNKERNELS_INTERPRET=1" in result.stdout
+    assert 'torch.backends.cudnn.conv.fp32_precision is "tf32", "ieee" switches that off' in result.stdout
     # conv2d in a type the kernels take, and in one they do not
     assert "cuda: the first of cuda, triton, reference that can" in result.stdout
     assert "reference: PyTorch's own operator, as no kernel can" in result.stdout
