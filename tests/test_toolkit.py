@@ -41,7 +41,7 @@ def test_architectures_are_spelled_as_pytorch_spells_them(text: str, archs: dict
 
 
 @pytest.mark.parametrize(
-    "text", [";", "native", "sm_80", "compute_90", "9", "12", "80;all", "8.0+ptx", "90b", "8.60", "80;-90"]
+    "text", [";", "native", "sm_80", "compute_90", "9", "12", "80;all", "8.0+ptx", "90b", "8.60", "80;-90", "9.0.1"]
 )
 def test_what_is_no_architecture_is_refused(text: str) -> None:
     with pytest.raises(SystemExit, match=r"CNNKERNELS_CUDA_ARCHS: '.*' is no architecture; compute capabilities are"):

@@ -141,8 +141,9 @@ def test_a_dictated_plan_is_refused_with_the_reason(without: Machine) -> None:
 def test_explain_tells_it() -> None:
     found = explained(a_machine(False))
     assert not found.wgmma and found.why_not_wgmma == WHY.replace("\\", "") and found.chosen_wgmma == -1
-    strided = Conv2dCase("", 2, 24, 9, 9, 20, 1, 1)  # its result is not stored as wgmma's kernel stores
-    assert explained(a_machine(False), case=strided, layout=NCHW).why_not_wgmma == WHY.replace("\\", "")
+    packed = Conv2dCase("", 8, 64, 20, 20, 72, 3, 3, padding=(1, 1, 1, 1))  # whose result mma.sync stores where it lies
+    found = explained(a_machine(False), case=packed, layout=NCHW)
+    assert found.packing.name == "channels" and found.why_not_wgmma == WHY.replace("\\", "")
 
 
 @pytest.mark.parametrize("built_for", ["sm_80, compute_80", "sm_90a, sm_80, compute_80"])
