@@ -143,7 +143,8 @@ def test_elementwise_kernels_serve_any_groups(op: str, layout: Layout, case: Con
 @layouts
 @pytest.mark.parametrize("case", [UNEVEN, DEPTHWISE], ids=str)
 def test_64_bit_arithmetic(monkeypatch: pytest.MonkeyPatch, op: str, layout: Layout, case: Conv2dCase) -> None:
-    monkeypatch.setattr(conv2d, "LARGEST_INDEX", 0)
+    for module in (conv2d, conv2d_select):
+        monkeypatch.setattr(module, "LARGEST_INDEX", 0)
     given = operands(case)
     assert torch.equal(run(op, case, given, "fp32", layout), given[op].float())
     db = torch.full((case.k,), float("nan"), device=DEVICE)
@@ -159,7 +160,8 @@ def test_a_batch_is_cut_where_32_bits_end(
 ) -> None:
     case = dataclasses.replace(UNEVEN, n=5)
     larger = max(math.prod(case.input_shape), math.prod(case.output_shape)) // case.n
-    monkeypatch.setattr(conv2d, "LARGEST_INDEX", 2 * larger)
+    monkeypatch.setattr(conv2d_select, "LARGEST_INDEX", 2 * larger + max(conv2d_select._overhang(case.geometry)))
+    assert conv2d_select.most_images(case.geometry) == 2 and not conv2d_select.is_wide(case.geometry._replace(n=2))
     given = operands(case)
     c = Configuration(True, 64, 16, 0, 4, 3) if direct else None
     assert torch.equal(run(op, case, given, "fp32", layout, c), given[op].float())

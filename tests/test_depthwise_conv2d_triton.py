@@ -12,7 +12,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from cnnkernels.triton_kernels import depthwise_conv2d, depthwise_conv2d_select
+from cnnkernels.triton_kernels import conv2d_select, depthwise_conv2d_select
 from cnnkernels.triton_kernels.depthwise_conv2d_patch import Axis, lanes
 from cnnkernels.triton_kernels.depthwise_conv2d_select import Configuration, Problem
 from conftest import DEVICE
@@ -111,7 +111,7 @@ def test_any_number_of_ranges_and_bands_gives_the_whole_sum(layout: Layout) -> N
 @directions
 @layouts
 def test_64_bit_arithmetic(monkeypatch: pytest.MonkeyPatch, direction: str, layout: Layout) -> None:
-    monkeypatch.setattr(depthwise_conv2d, "LARGEST_INDEX", 0)
+    monkeypatch.setattr(conv2d_select, "LARGEST_INDEX", 0)
     data = integers(UNEVEN)
     assert torch.equal(run(direction, UNEVEN, data, layout), expected(direction, UNEVEN, data))
 

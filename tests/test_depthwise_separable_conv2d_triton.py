@@ -152,7 +152,7 @@ def vars_of(case: DepthwiseSeparableCase) -> tuple[Any, ...]:
 
 
 def test_64_bit_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(depthwise_separable_conv2d, "LARGEST_INDEX", 0)
+    monkeypatch.setattr(depthwise_separable_conv2d_select, "LARGEST_INDEX", 0)
     tensors = operands(SAME)
     y, z = reference(SAME, NONE, *tensors)
     for layout in Layout:

@@ -49,6 +49,26 @@ def indices(block, SIZE: tl.constexpr, WIDE: tl.constexpr):
 
 
 @triton.jit
+def as_wide(sizes, WIDE: tl.constexpr):
+    """Sizes and strides as a kernel computes with them: all of 64 bits if WIDE, and so every product of theirs."""
+    if WIDE:
+        found = ()
+        for i in tl.static_range(len(sizes)):
+            found += (tl.cast(sizes[i], tl.int64),)
+        return found
+    else:
+        return sizes
+
+
+@triton.jit
+def load_filled(pointers, exists, fill):
+    """The elements that exist, `fill` where none does. It has to be a number of the launch, or computed from one:
+    constants of 8 or 16 bits with the highest bit set Triton 3.7 compiles to -1 in all elements of a register but the
+    first. Other loads fill with zeros."""
+    return tl.load(pointers, mask=exists, other=tl.cast(fill, pointers.dtype.element_ty))
+
+
+@triton.jit
 def along(vector, axis: tl.constexpr):
     """A vector laid along an axis of a tile."""
     if axis == 0:

@@ -22,7 +22,7 @@ from .conv2d_backward_input import backward_input_kernel
 from .conv2d_backward_weight import backward_bias_kernel, backward_weight_kernel
 from .conv2d_direct import direct_backward_input_kernel, direct_backward_weight_kernel, direct_forward_kernel
 from .conv2d_forward import forward_kernel
-from .conv2d_select import Configuration, Op, Problem, choose, dtype_name, machine
+from .conv2d_select import Configuration, Op, Problem, choose, dtype_name, is_wide, machine, most_images
 from .partials import partials, sum_partials
 
 # backward_bias: elements of a tile, and of the filters' axis of one.
@@ -44,13 +44,13 @@ def problem_of(op: Op, tensor: Tensor, geometry: Conv2dGeometry, layout: Layout,
     return Problem(op, dtype_name(tensor.dtype, tf32), layout, g, *target(tensor))
 
 
-def _constants(g: Conv2dGeometry, c: Configuration, layout: Layout, tf32: bool, *tensors: Tensor) -> dict[str, Any]:
+def _constants(g: Conv2dGeometry, c: Configuration, layout: Layout, tf32: bool) -> dict[str, Any]:
     """The compile-time arguments that all of the kernels take."""
     constants: dict[str, Any] = {
         "R": g.r,
         "S": g.s,
         "NHWC": layout is Layout.NHWC,
-        "WIDE": max(t.numel() for t in tensors) > LARGEST_INDEX,
+        "WIDE": is_wide(g),
         "BLOCK_M": c.block_m,
         "BLOCK_N": c.block_n,
         "num_warps": c.warps,
@@ -66,7 +66,7 @@ def within_reach(g: Conv2dGeometry, *images: Tensor) -> Iterator[tuple[Any, ...]
 
     64-bit offsets take twice the registers, and what tiles a sample is cut into may not depend on the batch.
     """
-    each = max(1, LARGEST_INDEX * g.n // max(t.numel() for t in images))
+    each = most_images(g)
     if each >= g.n:
         yield g, *images
         return
@@ -114,7 +114,7 @@ def conv2d_forward(
         asked = problem_of("forward", input, _plain(geometry), layout, tf32)
         c = configuration or choose(asked, epilogue is not None)
         for g, x, y, *more in within_reach(_plain(geometry), *images):
-            constants = _constants(g, c, layout, tf32, x, weight, y)
+            constants = _constants(g, c, layout, tf32)
             constants |= {"ACTIVATION": activation, "SLOPE": slope if activation == "leaky_relu" else 0.0}
             finish = (bias, scale, shift, *(more or [None]))
             tiles_m = math.ceil(g.n * g.p * g.q / c.block_m)
@@ -145,7 +145,7 @@ def conv2d_backward_input(
     with on(grad_output):
         c = configuration or choose(problem_of("backward_input", grad_output, _plain(geometry), layout, tf32))
         for g, dy, dx in within_reach(_plain(geometry), grad_output, grad_input):
-            constants = _constants(g, c, layout, tf32, dy, weight, dx)
+            constants = _constants(g, c, layout, tf32)
             phases = (min(g.stride_h, g.h), min(g.stride_w, g.w))
             axes = ((g.stride_h, g.dilation_h), (g.stride_w, g.dilation_w))
             common = [math.gcd(*axis) for axis in axes]
@@ -181,7 +181,7 @@ def conv2d_backward_weight(
     with on(input):
         g = _plain(geometry)
         c = configuration or choose(problem_of("backward_weight", input, g, layout, tf32))
-        constants = _constants(g, c, layout, tf32, grad_output, input, grad_weight)
+        constants = _constants(g, c, layout, tf32)
         channels, filters, elements = g.c // g.groups, g.k // g.groups, grad_weight.numel()
         pixels_block = c.block_m if c.direct else c.block_k
         steps = math.ceil(math.ceil(g.n * g.p * g.q / pixels_block) / c.splits)

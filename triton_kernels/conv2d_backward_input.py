@@ -12,7 +12,7 @@ writes its zeros. Every element of dx belongs to one phase and is written once.
 import triton
 import triton.language as tl
 
-from .common import accumulator, along, indices, narrow
+from .common import accumulator, along, as_wide, indices, narrow
 from .conv2d_tiles import filter_offset, image_offset, inside, pixel_axis, product, site
 
 
@@ -75,8 +75,12 @@ def backward_input_kernel(
     """
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
-    if WIDE:
-        N = tl.cast(N, tl.int64)
+    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
+    )
+    common_h, common_w, inverse_h, inverse_w = as_wide((common_h, common_w, inverse_h, inverse_w), WIDE)
+    channels, filters = as_wide((channels, filters), WIDE)
     C, K, channels, filters = C * UNIT, K * UNIT, channels * UNIT, filters * UNIT
     # Tiles of channels run first, then phases: they share what they read of grad_output.
     pid = tl.program_id(0)

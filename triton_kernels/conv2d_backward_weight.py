@@ -11,7 +11,7 @@ partial sums in their order. No atomics: the same bits on every run.
 import triton
 import triton.language as tl
 
-from .common import accumulator, along, indices, narrow
+from .common import accumulator, along, as_wide, indices, narrow
 from .conv2d_tiles import filter_offset, flat_place, image_offset, inside, multiply, pixel_axis, repeated, site
 
 
@@ -58,8 +58,11 @@ def backward_weight_kernel(
     """
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
-    if WIDE:
-        N = tl.cast(N, tl.int64)
+    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
+    )
+    channels, filters, elements = as_wide((channels, filters, elements), WIDE)
     C, K, channels, filters = C * UNIT, K * UNIT, channels * UNIT, filters * UNIT
     # Ranges of pixels run last: programs at work together read the same images.
     pid = tl.program_id(0)
@@ -122,8 +125,7 @@ def backward_bias_kernel(
 ):
     """The sums of BLOCK_N filters over `steps` steps of BLOCK_M of the N images' pixels."""
     A: tl.constexpr = pixel_axis(NHWC)
-    if WIDE:
-        N = tl.cast(N, tl.int64)
+    N, K, pixels = as_wide((N, K, pixels), WIDE)
     pid = tl.program_id(0)
     tiles_n = tl.cdiv(K, BLOCK_N)
     split = pid // tiles_n

@@ -8,7 +8,7 @@ side, and every product is one that the sum contains.
 import triton
 import triton.language as tl
 
-from .common import accumulator, along, indices, narrow
+from .common import accumulator, along, as_wide, indices, narrow
 from .conv2d_backward_input import phase_taps
 from .conv2d_epilogue import finish
 from .conv2d_tiles import filter_offset, image_offset, inside, pixel_axis, site
@@ -50,8 +50,11 @@ def direct_forward_kernel(
     """One tile of BLOCK_M pixels x BLOCK_N filters, of whichever groups."""
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
-    if WIDE:
-        N = tl.cast(N, tl.int64)
+    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
+    )
+    channels, filters = as_wide((channels, filters), WIDE)
     pid = tl.program_id(0)
     tiles_n = tl.cdiv(K, BLOCK_N)
     m = along(indices(pid // tiles_n, BLOCK_M, WIDE), A)
@@ -111,8 +114,12 @@ def direct_backward_input_kernel(
     """One tile of BLOCK_M pixels of one phase (see conv2d_backward_input) x BLOCK_N channels, of whichever groups."""
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
-    if WIDE:
-        N = tl.cast(N, tl.int64)
+    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
+    )
+    common_h, common_w, inverse_h, inverse_w = as_wide((common_h, common_w, inverse_h, inverse_w), WIDE)
+    channels, filters = as_wide((channels, filters), WIDE)
     pid = tl.program_id(0)
     tiles_n = tl.cdiv(C, BLOCK_N)
     tile_n = pid % tiles_n
@@ -178,8 +185,11 @@ def direct_backward_weight_kernel(
     """One tap and channel of BLOCK_N filters, over `steps` steps of BLOCK_M pixels: see conv2d_backward_weight."""
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
-    if WIDE:
-        N = tl.cast(N, tl.int64)
+    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
+    )
+    channels, filters, elements = as_wide((channels, filters, elements), WIDE)
     # Taps run first: they share their gradients and most of their image.
     pid = tl.program_id(0)
     tap = pid % TAPS

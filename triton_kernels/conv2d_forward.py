@@ -10,7 +10,7 @@ sample's bits do not depend on its batch.
 import triton
 import triton.language as tl
 
-from .common import accumulator, along, indices, narrow
+from .common import accumulator, along, as_wide, indices, narrow
 from .conv2d_epilogue import finish
 from .conv2d_tiles import filter_offset, flat_place, image_offset, inside, pixel_axis, product, repeated, site
 
@@ -61,8 +61,11 @@ def forward_kernel(
     """
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
-    if WIDE:
-        N = tl.cast(N, tl.int64)
+    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
+    )
+    channels, filters = as_wide((channels, filters), WIDE)
     C, K, channels, filters = C * UNIT, K * UNIT, channels * UNIT, filters * UNIT
     # Tiles of filters run first: they share their image tile.
     pid = tl.program_id(0)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from cnnkernels.geometry import Conv2dGeometry, Layout
 
-from .common import LARGEST_INDEX, MOST_REGISTERS, on, target
+from .common import MOST_REGISTERS, on, target
 from .conv2d import conv2d_backward_input, conv2d_backward_weight, conv2d_forward
+from .conv2d_select import is_wide
 from .depthwise_conv2d_backward_weight import backward_weight_kernel
 from .depthwise_conv2d_patch import Axis
 from .depthwise_conv2d_select import Configuration, Op, Plan, Problem, choose, plan
@@ -34,7 +35,7 @@ def _last(size: int, patch: int) -> int:
     return (size - 1) % patch + 1
 
 
-def _constants(g: Conv2dGeometry, c: Configuration, p: Plan, layout: Layout, *tensors: Tensor) -> dict[str, Any]:
+def _constants(g: Conv2dGeometry, c: Configuration, p: Plan, layout: Layout) -> dict[str, Any]:
     """The compile-time arguments that both kernels take."""
     return {
         "ROWS": p.rows,
@@ -42,7 +43,7 @@ def _constants(g: Conv2dGeometry, c: Configuration, p: Plan, layout: Layout, *te
         "MULTIPLIER": g.k // g.c,
         "UNIT": p.unit,
         "NHWC": layout is Layout.NHWC,
-        "WIDE": max(t.numel() for t in tensors) > LARGEST_INDEX,
+        "WIDE": is_wide(g),
         "A": c.a,
         "B": c.b,
         "num_warps": c.warps,
@@ -70,7 +71,7 @@ def depthwise_conv2d_forward(
         sweep_kernel[(p.tiles,)](
             input, weight, bias, output, g.n, g.c // p.unit, g.h, g.w // p.columns.chunk,
             g.k // p.unit, g.p, g.q // p.store,
-            UNROLLED=c.unrolled, STORE=p.store, **_constants(g, c, p, layout, input, output),
+            UNROLLED=c.unrolled, STORE=p.store, **_constants(g, c, p, layout),
         )  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def depthwise_conv2d_backward_input(
         sweep_kernel[(p.tiles,)](
             grad_output, weight, None, grad_input, g.n, g.k // p.unit, g.p, g.q // p.columns.chunk,
             g.c // p.unit, g.h, g.w // p.store,
-            UNROLLED=c.unrolled, STORE=p.store, **_constants(g, c, p, layout, grad_output, grad_input),
+            UNROLLED=c.unrolled, STORE=p.store, **_constants(g, c, p, layout),
         )  # fmt: skip
 
 
@@ -121,6 +122,6 @@ def depthwise_conv2d_backward_weight(
             g.k // p.unit, g.p, g.q // p.store, steps, grad_weight.numel(),
             R=g.r, LEFT_ROWS=_last(g.p, c.patch[0]), LEFT_COLUMNS=_last(g.q, c.patch[1]),
             GRAD_COLUMNS=Axis(c.patch[1], 1, 1, 0, 1, False, p.store), maxnreg=MOST_REGISTERS,
-            **_constants(g, c, p, layout, grad_output, input),
+            **_constants(g, c, p, layout),
         )  # fmt: skip
         sum_partials(parts, grad_weight, c.splits)

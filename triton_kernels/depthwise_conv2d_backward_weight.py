@@ -11,9 +11,9 @@ the same bits on every run.
 import triton
 import triton.language as tl
 
-from .common import accumulator, along, indices, narrow
+from .common import accumulator, along, as_wide, indices, narrow
 from .conv2d_tiles import pixel_axis
-from .depthwise_conv2d_patch import column_of, patches_of, read_at, read_row, reads, replaced, step, tap_of, zeros
+from .depthwise_conv2d_patch import column_of, read_at, read_row, reads, replaced, step, tap_of, zeros
 
 
 @triton.jit
@@ -76,6 +76,7 @@ def backward_weight_kernel(
     of dy have LEFT_ROWS rows and LEFT_COLUMNS columns. The filters' `elements` repeat in `partials` for every range of
     patches.
     """
+    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
     C, K, W, Q = C * UNIT, K * UNIT, W * COLUMNS.chunk, Q * GRAD_COLUMNS.chunk
     LANES: tl.constexpr = A if NHWC else B
     FILTERS: tl.constexpr = B if NHWC else A
@@ -93,7 +94,7 @@ def backward_weight_kernel(
     split = tl.program_id(1)
     k = along(filter, 1 - AXIS)
     rows, columns = tl.cdiv(P, TP), tl.cdiv(Q, TQ)
-    patches = patches_of(rows, columns, WIDE)
+    patches = rows * columns
     totals = zeros(BAND * S, A, B, accumulator(image.dtype.element_ty))
     for place in range(split * steps, tl.minimum((split + 1) * steps, tl.cdiv(N * patches, LANES))):
         index = along(indices(place, LANES, WIDE), AXIS)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
-from .common import indices
+from .common import as_wide, indices
 from .conv2d_tiles import image_offset
 
 
@@ -190,19 +190,12 @@ def packed(items, FIRST: tl.constexpr, STEP: tl.constexpr, COUNT: tl.constexpr):
 
 
 @triton.jit
-def patches_of(rows, columns, WIDE: tl.constexpr):
-    """How many patches an image has: 32-bit, or 64-bit where a tensor needs them, and so what is counted with them."""
-    if WIDE:
-        rows = tl.cast(rows, tl.int64)
-    return rows * columns
-
-
-@triton.jit
 def lanes(N, C, rows, columns, NHWC: tl.constexpr, A: tl.constexpr, B: tl.constexpr, WIDE: tl.constexpr):
     """This program's lanes over N images of C channels and rows x columns patches: image, patch, channel, which
     exist, and which of them have a channel."""
     pid = tl.program_id(0)
-    patches = patches_of(rows, columns, WIDE)
+    rows, columns = as_wide((rows, columns), WIDE)
+    patches = rows * columns
     if NHWC:
         across = tl.cdiv(C, B)
         index = indices(pid // across, A, WIDE)[:, None]

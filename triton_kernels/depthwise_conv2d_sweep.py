@@ -14,7 +14,7 @@ configuration has a part in its bits.
 import triton
 import triton.language as tl
 
-from .common import accumulator, narrow
+from .common import accumulator, as_wide, narrow
 from .conv2d_tiles import image_offset
 from .depthwise_conv2d_patch import (
     column_of,
@@ -159,6 +159,7 @@ def sweep_kernel(
     else these are swept one after the other, in a loop over their taps. Channels count UNITs, W_IN chunks and W
     STOREs of columns.
     """
+    N, C_IN, H_IN, W_IN, C, H, W = as_wide((N, C_IN, H_IN, W_IN, C, H, W), WIDE)
     C_IN, C, W_IN, W = C_IN * UNIT, C * UNIT, W_IN * COLUMNS.chunk, W * STORE
     BACKWARD: tl.constexpr = ROWS.backward
     TAPS: tl.constexpr = ROWS.taps * COLUMNS.taps

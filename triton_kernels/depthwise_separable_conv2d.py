@@ -14,11 +14,11 @@ from torch import Tensor
 
 from cnnkernels.geometry import Conv2dGeometry, Layout
 
-from .common import LARGEST_INDEX, MOST_REGISTERS, on, target
+from .common import MOST_REGISTERS, on, target
 from .conv2d_select import dtype_name
 from .depthwise_conv2d import depthwise_conv2d_forward
 from .depthwise_separable_conv2d_kernel import fused_kernel
-from .depthwise_separable_conv2d_select import Configuration, Problem, axes, choose
+from .depthwise_separable_conv2d_select import Configuration, Problem, axes, choose, is_wide
 
 
 def depthwise_separable_conv2d_forward(
@@ -53,14 +53,13 @@ def depthwise_separable_conv2d_forward(
         nhwc = layout is Layout.NHWC
         unit = math.gcd(g.c, 8) if nhwc else 1
         pointwise_unit = math.gcd(g.k, filters, 8)
-        elements = max(input.numel(), output.numel(), g.n * g.k * g.p * g.q)
         fused_kernel[(programs,)](
             input, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, output, intermediate,
             g.n, g.c // unit, g.h, g.w // columns.chunk, g.k // pointwise_unit, g.p, g.q // store,
             filters // pointwise_unit,
             ROWS=rows, COLUMNS=columns, MULTIPLIER=g.k // g.c, FIRST=depthwise_activation,
             SECOND=pointwise_activation, SLOPE=negative_slope, UNIT=unit, POINTWISE_UNIT=pointwise_unit, STORE=store,
-            NHWC=nhwc, WIDE=elements > LARGEST_INDEX, PRECISION="tf32" if tf32 else "ieee",
+            NHWC=nhwc, WIDE=is_wide(problem, c, g.n), PRECISION="tf32" if tf32 else "ieee",
             LANES=c.lanes, CHANNELS=c.channels, FILTERS=c.filters, num_warps=c.warps, num_stages=2, 
             maxnreg=MOST_REGISTERS,
         )  # fmt: skip

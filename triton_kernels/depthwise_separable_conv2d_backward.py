@@ -20,13 +20,13 @@ from torch import Tensor
 from cnnkernels.geometry import Conv2dGeometry, Layout
 
 from .activation import activate_derivative
-from .common import LARGEST_INDEX, MOST_REGISTERS, accumulator, along, indices, narrow, on, target
+from .common import MOST_REGISTERS, accumulator, along, as_wide, indices, narrow, on, target
 from .conv2d_select import dtype_name, machine
 from .conv2d_tiles import image_offset, multiply, pixel_axis, product
 from .depthwise_conv2d_patch import step, zeros
 from .depthwise_conv2d_sweep import add_bias, add_taps
 from .depthwise_separable_conv2d_kernel import activated, side_by_side
-from .depthwise_separable_conv2d_select import Configuration, Problem, axes, choose_backward
+from .depthwise_separable_conv2d_select import Configuration, Problem, axes, choose_backward, is_wide
 from .partials import partials, sum_partials
 
 
@@ -64,6 +64,7 @@ def backward_kernel(
     FILTERS: tl.constexpr,
 ):
     """C counts UNITs, M and K POINTWISE_UNITs, W chunks of COLUMNS; what is None is not given, or not wanted."""
+    N, C, H, W, M, P, Q, K = as_wide((N, C, H, W, M, P, Q, K), WIDE)
     C, M, K, W = C * UNIT, M * POINTWISE_UNIT, K * POINTWISE_UNIT, W * COLUMNS.chunk
     AXIS: tl.constexpr = pixel_axis(NHWC)
     A: tl.constexpr = LANES if NHWC else CHANNELS
@@ -75,8 +76,6 @@ def backward_kernel(
     PIXELS: tl.constexpr = LANES * PLACES
     element: tl.constexpr = input.dtype.element_ty
     sum: tl.constexpr = accumulator(element)
-    if WIDE:
-        N = tl.cast(N, tl.int64)
     pid = tl.program_id(0)
     tiles = tl.cdiv(K, FILTERS)
     turns = tl.cdiv(M, CHANNELS)
@@ -182,14 +181,13 @@ def depthwise_separable_conv2d_backward(
         nhwc = layout is Layout.NHWC
         unit = math.gcd(g.c, 8) if nhwc else 1
         pointwise_unit = math.gcd(g.k, filters, 8)
-        elements = max(input.numel(), grad_output.numel(), g.n * g.k * g.p * g.q)
         parts = None if grad_pointwise is None else partials(grad_pointwise, count)
         backward_kernel[(programs * count,)](
             grad_output, input, depthwise_weight, pointwise_weight, depthwise_bias, intermediate, grad_intermediate,
             parts, g.n, g.c // unit, g.h, g.w // columns.chunk, g.k // pointwise_unit, g.p, g.q,
             filters // pointwise_unit, each,
             ROWS=rows, COLUMNS=columns, MULTIPLIER=g.k // g.c, FIRST=depthwise_activation, SLOPE=negative_slope,
-            UNIT=unit, POINTWISE_UNIT=pointwise_unit, NHWC=nhwc, WIDE=elements > LARGEST_INDEX, PRECISION="ieee",
+            UNIT=unit, POINTWISE_UNIT=pointwise_unit, NHWC=nhwc, WIDE=is_wide(problem, c, g.n), PRECISION="ieee",
             LANES=c.lanes, CHANNELS=c.channels, FILTERS=c.filters, num_warps=c.warps, num_stages=2,
             maxnreg=MOST_REGISTERS,
         )  # fmt: skip

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from .activation import activate
-from .common import accumulator, along, indices, narrow
+from .common import accumulator, along, as_wide, indices, narrow
 from .conv2d_tiles import image_offset, pixel_axis, product
 from .depthwise_conv2d_patch import packed, step, zeros
 from .depthwise_conv2d_sweep import add_bias, add_taps, write_patch
@@ -82,6 +82,7 @@ def fused_kernel(
 
     C counts UNITs, M and K POINTWISE_UNITs, W chunks of COLUMNS and Q STOREs.
     """
+    N, C, H, W, M, P, Q, K = as_wide((N, C, H, W, M, P, Q, K), WIDE)
     C, M, K = C * UNIT, M * POINTWISE_UNIT, K * POINTWISE_UNIT
     W, Q = W * COLUMNS.chunk, Q * STORE
     AXIS: tl.constexpr = pixel_axis(NHWC)
@@ -94,8 +95,6 @@ def fused_kernel(
     PIXELS: tl.constexpr = LANES * PLACES
     element: tl.constexpr = input.dtype.element_ty
     sum: tl.constexpr = accumulator(element)
-    if WIDE:
-        N = tl.cast(N, tl.int64)
     # Tiles of filters run first: they read the same image.
     pid = tl.program_id(0)
     tiles = tl.cdiv(K, FILTERS)

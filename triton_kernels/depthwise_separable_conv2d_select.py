@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from cnnkernels.geometry import Conv2dGeometry, Layout
 
+from . import conv2d_select
+from .common import LARGEST_INDEX
 from .conv2d_select import family, machine
 from .depthwise_conv2d_patch import Axis
 
@@ -69,6 +71,14 @@ def axes(problem: Problem, c: Configuration) -> tuple[Axis, Axis, int]:
         chunk = math.gcd(g.w, c.patch[1] * g.stride_w, 16 // size)
         store = math.gcd(g.q, c.patch[1], 16 // size)
     return rows, Axis(c.patch[1], g.s, g.stride_w, g.pad_w, g.dilation_w, False, chunk), store
+
+
+def is_wide(problem: Problem, c: Configuration, n: int) -> bool:
+    """Do indices of pixels, counted to the end of patches, or offsets in a tensor of a batch of n take 64 bits?"""
+    g = problem.geometry
+    pixels = n * (g.p + c.patch[0]) * (g.q + c.patch[1])
+    largest = max(pixels, n * g.p * g.q * problem.filters, g.k * problem.filters)
+    return largest > LARGEST_INDEX or conv2d_select.is_wide(g._replace(n=n))
 
 
 def _registers(problem: Problem, c: Configuration) -> int:

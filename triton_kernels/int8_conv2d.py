@@ -15,9 +15,9 @@ from torch import Tensor
 from cnnkernels.geometry import Conv2dGeometry, Layout
 from cnnkernels.int8_epilogue import Int8Epilogue
 
-from .common import LARGEST_INDEX, MOST_REGISTERS, on, target
+from .common import MOST_REGISTERS, on, target
 from .conv2d import within_reach
-from .conv2d_select import FEW_CHANNELS, NARROWEST_GROUP
+from .conv2d_select import FEW_CHANNELS, NARROWEST_GROUP, is_wide
 from .depthwise_conv2d_select import Problem as DepthwiseProblem
 from .depthwise_conv2d_select import choose as choose_depthwise
 from .int8_conv2d_direct import depthwise_kernel, direct_kernel
@@ -90,7 +90,7 @@ def _in_slices(
     for part, x, y, *residual in within_reach(g, *images):
         e = epilogue._replace(residual=residual[0]) if residual else epilogue
         numbers, parts = arguments(e, y, shift_of(input), 0, None, sums)
-        yield part, x, y, numbers, {"WIDE": max(x.numel(), y.numel()) > LARGEST_INDEX, "PARTS": parts} | OPTIONS
+        yield part, x, y, numbers, {"WIDE": is_wide(part), "PARTS": parts} | OPTIONS
 
 
 def _copy_pays(g: Conv2dGeometry) -> bool:
@@ -118,7 +118,7 @@ def _implicit(
         if copied:
             x = pack(_as_matrix(x, g.c // g.groups), True, False)[0]
             part = part._replace(c=g.groups * x.shape[1])
-            constants["WIDE"] |= x.numel() > LARGEST_INDEX
+            constants["WIDE"] = is_wide(part)
         problem = problem_of(part, target(x).arch)
         c = configuration or choose(problem)
         channels, filters, flat = problem.channels, problem.columns, problem.channels if problem.flat else 0

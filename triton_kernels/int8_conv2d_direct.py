@@ -8,7 +8,7 @@ filters, walks over patches of pixels as depthwise_conv2d_sweep.py does: what th
 import triton
 import triton.language as tl
 
-from .common import indices
+from .common import as_wide, indices
 from .conv2d_tiles import filter_offset, image_offset, inside, site
 from .depthwise_conv2d_patch import (
     chunk_at,
@@ -70,8 +70,11 @@ def direct_kernel(
 ):
     """One tile of BLOCK_M pixels x BLOCK_N filters, of whichever groups."""
     TAPS: tl.constexpr = R * S
-    if WIDE:
-        N = tl.cast(N, tl.int64)
+    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
+    )
+    channels, filters = as_wide((channels, filters), WIDE)
     pid = tl.program_id(0)
     tiles_n = tl.cdiv(K, BLOCK_N)
     m = indices(pid // tiles_n, BLOCK_M, WIDE)[:, None]
@@ -145,6 +148,7 @@ def depthwise_kernel(
     """One tile of A x B lanes, each a patch of one filter's outputs; ROWS and COLUMNS are its two Axis. UNROLLED reads
     each image row once, for all patch rows that it meets; else these are swept one after the other, in a loop over
     their taps. C and K count UNITs."""
+    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
     C, K = C * UNIT, K * UNIT
     TAPS: tl.constexpr = ROWS.taps * COLUMNS.taps
     TP: tl.constexpr = ROWS.patch

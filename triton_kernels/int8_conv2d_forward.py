@@ -7,7 +7,7 @@ for every pixel.
 import triton
 import triton.language as tl
 
-from .common import indices
+from .common import as_wide, indices, load_filled
 from .conv2d_tiles import filter_offset, flat_place, image_offset, inside, site
 from .int8_epilogue import store_tile
 from .int8_pack import signed
@@ -16,8 +16,10 @@ from .int8_pack import signed
 @triton.jit
 def load_image(pointers, exists, fill, MASKED: tl.constexpr, FILLED: tl.constexpr):
     """The bytes at the pointers, `fill` where there are none."""
-    if MASKED:
-        return tl.load(pointers, mask=exists, other=tl.cast(fill, pointers.dtype.element_ty) if FILLED else 0)
+    if MASKED and FILLED:
+        return load_filled(pointers, exists, fill)
+    elif MASKED:
+        return tl.load(pointers, mask=exists, other=0)
     else:
         return tl.load(pointers)
 
@@ -67,8 +69,11 @@ def forward_kernel(
     `filters` UNIT_K.
     """
     TAPS: tl.constexpr = R * S
-    if WIDE:
-        N = tl.cast(N, tl.int64)
+    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
+    )
+    channels, filters = as_wide((channels, filters), WIDE)
     C, channels, K, filters = C * UNIT_C, channels * UNIT_C, K * UNIT_K, filters * UNIT_K
     # Tiles of filters run first: they share their image tile.
     pid = tl.program_id(0)

@@ -110,7 +110,7 @@ def _product(
     if c.splits > 1:
         sums = torch.empty((c.splits, m, n), dtype=torch.int32, device=output.device)
     unit_n, unit_k = math.gcd(n, 16), math.gcd(k, 16)
-    wide = max(a.reach, b.reach, sums.numel()) > LARGEST_INDEX
+    wide = max(a.reach, b.reach, sums.numel(), m, n, k) > LARGEST_INDEX
     constants: dict[str, Any] = {"UNIT_N": unit_n, "WIDE": wide, "PARTS": parts} | OPTIONS
     b_strides = (b.step // b.unit, b.stride) if b.across else (b.step, b.stride // b.unit)
     tiles = math.ceil(m / c.block_m) * math.ceil(n / c.block_n)

@@ -9,7 +9,7 @@ is cut into ranges, whose sums go to a workspace and are added by a second kerne
 import triton
 import triton.language as tl
 
-from .common import indices
+from .common import as_wide, indices
 from .int8_epilogue import store, store_tile
 from .int8_pack import signed
 
@@ -64,6 +64,8 @@ def gemm_kernel(
     """One tile of output [M, N], or where SPLIT of one of the ranges of `each` steps that a workspace [ranges, M, N]
     takes the sums of. N, K, stride_am and the larger stride of b count the units. MASKED: K is no multiple of BLOCK_K;
     ALONG_N: neighbours in b's memory are columns."""
+    M, N, K = as_wide((M, N, K), WIDE)
+    stride_am, stride_ak, stride_bk, stride_bn = as_wide((stride_am, stride_ak, stride_bk, stride_bn), WIDE)
     N, K, stride_am = N * UNIT_N, K * UNIT_K, stride_am * UNIT_A
     if ALONG_N:
         stride_bk *= UNIT_B
@@ -106,6 +108,7 @@ def add_ranges_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """One tile of output [M, N] from the sums of all ranges."""
+    M, N = as_wide((M, N), WIDE)
     N = N * UNIT_N
     m = indices(tl.program_id(0), BLOCK_M, WIDE)[:, None]
     n = indices(tl.program_id(1), BLOCK_N, WIDE)[None, :]

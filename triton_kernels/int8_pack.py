@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common import INTERPRETED, LARGEST_INDEX, indices
+from .common import INTERPRETED, LARGEST_INDEX, as_wide, indices
 
 # Rows and bytes of a tile, for long rows and for short ones.
 LONG, SHORT = (16, 256), (256, 16)
@@ -45,14 +45,15 @@ def pack_kernel(
 ):
     """packed[row, k] = rows[row, k], zero from K to `length`; sums[row] the sum of it. Either may be None. `length`
     counts UNITs."""
+    K, length, stride_row, stride_k = as_wide((K, length, stride_row, stride_k), WIDE)
     length = length * UNIT
     row = indices(tl.program_id(0), BLOCK_M, WIDE)
     row_exists = row < ROWS
     total = tl.zeros((BLOCK_M, BLOCK_K), tl.int32)
-    for first in range(0, length, BLOCK_K):
-        k = first + tl.arange(0, BLOCK_K)[None, :]
+    for step in range(tl.cdiv(length, BLOCK_K)):
+        k = indices(step, BLOCK_K, WIDE)[None, :]
         exists = row_exists[:, None] & (k < K)
-        at = row[:, None] * stride_row + (k.to(tl.int64) if WIDE else k) * stride_k
+        at = row[:, None] * stride_row + k * stride_k
         x = tl.where(exists, signed(tl.load(rows + at, mask=exists, other=0)), 0)
         if packed is not None:
             tl.store(packed + (row[:, None] * length + k), x, mask=row_exists[:, None] & (k < length))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cnnkernels.geometry import Layout, Pool2dGeometry
 
-from .common import INTERPRETED, on
+from .common import INTERPRETED, as_wide, load_filled, on
 from .max_pool2d import UNROLL, small, span, within_reach
 from .quantize import quantized
 from .spread import offset, tile, work
@@ -22,10 +22,11 @@ PROGRAMS = 264
 
 
 @triton.jit
-def place(input, image, h, w, channel, exists, H, W, C, OTHER: tl.constexpr):
-    """The int32 number at a place, OTHER outside the input."""
+def place(input, image, h, w, channel, exists, H, W, C, outside, FILLED: tl.constexpr):
+    """The int32 number at a place; outside the input 0, or where FILLED `outside`."""
     inside = (h >= 0) & (h < H) & (w >= 0) & (w < W) & exists
-    return tl.load(input + offset(image, h, w, channel, H, W, C), mask=inside, other=OTHER).to(tl.int32)
+    at = input + offset(image, h, w, channel, H, W, C)
+    return (load_filled(at, inside, outside) if FILLED else tl.load(at, mask=inside, other=0)).to(tl.int32)
 
 
 @triton.jit
@@ -52,6 +53,7 @@ def int8_pool2d_kernel(
     pad_w,
     dilation_h,
     dilation_w,
+    outside,
     zero_point,
     divisor,
     R: tl.constexpr,
@@ -66,22 +68,30 @@ def int8_pool2d_kernel(
     B: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """The maximum of each window, or its mean; a place outside the input is LEAST to the one and 0 to the other."""
+    """The maximum of each window, or its mean; a place outside the input is `outside`, LEAST, to the one and 0 to the
+    other."""
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
+    )
     image, p, q, channel, exists = tile(images, P, Q, C, NHWC, A, B, WIDE)
     h = p * stride_h - pad_h
     w = q * stride_w - pad_w
-    OTHER: tl.constexpr = LEAST if MAXIMUM else 0
-    total = tl.full([A, B], OTHER, tl.int32)
+    FILLED: tl.constexpr = MAXIMUM and LEAST != 0
+    total = tl.zeros([A, B], tl.int32)
+    if MAXIMUM:
+        total += outside
     if UNROLLED:
         for at in tl.static_range(R * S):
-            x = place(input, image, h + at // S * dilation_h, w + at % S * dilation_w, channel, exists, H, W, C, OTHER)
+            row, column = h + at // S * dilation_h, w + at % S * dilation_w
+            x = place(input, image, row, column, channel, exists, H, W, C, outside, FILLED)
             total = reduced(total, x, MAXIMUM)
     else:
         r_begin, r_end = span(h, H, dilation_h, R)
         s_begin, s_end = span(w, W, dilation_w, S)
         for r in range(r_begin, r_end):
             for s in range(s_begin, s_end):
-                x = place(input, image, h + r * dilation_h, w + s * dilation_w, channel, exists, H, W, C, OTHER)
+                row, column = h + r * dilation_h, w + s * dilation_w
+                x = place(input, image, row, column, channel, exists, H, W, C, outside, FILLED)
                 total = reduced(total, x, MAXIMUM)
     if not MAXIMUM:
         shift = tl.zeros([1, 1], tl.int32) + zero_point
@@ -115,7 +125,7 @@ def _pool(
     with on(input):
         for part in work((input, output), Layout.NHWC, g.p, g.q, small(g), elements):
             int8_pool2d_kernel[(part.programs,)](
-                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g[8:], zero_point,
+                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g[8:], least, zero_point,
                 divisor_override or 0, R=g.r, S=g.s, MAXIMUM=maximum, LEAST=least, INCLUDE_PAD=count_include_pad,
                 OVERRIDE=divisor_override is not None, UNROLLED=g.r * g.s <= UNROLL, enable_fp_fusion=False,
                 **part.constants,

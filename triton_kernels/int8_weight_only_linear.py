@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cnnkernels.int8_epilogue import Int8Epilogue
 
-from .common import INTERPRETED, LARGEST_INDEX, indices, on
+from .common import INTERPRETED, LARGEST_INDEX, as_wide, indices, on
 from .int8_epilogue import OPTIONS, arguments, store_tile
 from .int8_gemm_kernel import load_block, tile_of
 from .int8_gemm_select import MOST_FINISHED_SUMS
@@ -92,6 +92,8 @@ def linear_kernel(
     BAND: tl.constexpr,
 ):
     """One tile of output [M, N]. N, K, stride_m and stride_n count their units. MASKED: K is no multiple of BLOCK_K."""
+    M, N, K = as_wide((M, N, K), WIDE)
+    stride_m, stride_k, stride_n = as_wide((stride_m, stride_k, stride_n), WIDE)
     N, K, stride_m, stride_n = N * UNIT_N, K * UNIT_K, stride_m * UNIT_M, stride_n * UNIT_W
     tile_m, tile_n = tile_of(tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N), BAND)
     m = indices(tile_m, BLOCK_M, WIDE)[:, None]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnnkernels.geometry import Layout, Pool2dGeometry
 
-from .common import accumulator
+from .common import accumulator, as_wide
 from .spread import offset, on, tile, work
 
 # Loops of up to this many steps are unrolled, so that their loads are in flight together.
@@ -87,6 +87,9 @@ def forward_kernel(
     B: tl.constexpr,
     WIDE: tl.constexpr,
 ):
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
+    )
     image, p, q, channel, exists = tile(images, P, Q, C, NHWC, A, B, WIDE)
     h = p * stride_h - pad_h
     w = q * stride_w - pad_w
@@ -172,6 +175,12 @@ def backward_kernel(
     WIDE: tl.constexpr,
 ):
     """An element is held by at most ROWS x COLUMNS windows, visited in ascending (p, q)."""
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
+    )
+    common_h, common_w, place_step_h, place_step_w, inverse_h, inverse_w = as_wide(
+        (common_h, common_w, place_step_h, place_step_w, inverse_h, inverse_w), WIDE
+    )
     image, h, w, channel, exists = tile(images, H, W, C, NHWC, A, B, WIDE)
     r, p = first_window(h + pad_h, R, stride_h, dilation_h, common_h, place_step_h, inverse_h)
     s, q = first_window(w + pad_w, S, stride_w, dilation_w, common_w, place_step_w, inverse_w)
@@ -216,6 +225,9 @@ def gather_kernel(
     B: tl.constexpr,
     WIDE: tl.constexpr,
 ):
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
+    )
     image, p, q, channel, exists = tile(images, P, Q, C, NHWC, A, B, WIDE)
     at = offset(image, p, q, channel, P, Q, C)
     winner = tl.load(argmax + at, mask=exists, other=0).to(tl.int32)

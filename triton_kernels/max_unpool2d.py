@@ -86,14 +86,9 @@ def backward_kernel(
 
 
 def max_unpool2d_forward(input: Tensor, indices: Tensor, winner: Tensor, output: Tensor, layout: Layout) -> None:
-    """Writes input where the indices say and 0 elsewhere; of several the last wins. `winner` holds zeros on entry.
-
-    Raises:
-        ValueError: for an input plane of more than 2^31 - 2 elements, whose positions `winner` can not hold.
-    """
+    """Writes input where the indices say and 0 elsewhere; of several the last wins. `winner` holds zeros on entry, and
+    an input plane has at most 2^31 - 2 elements, whose positions it can hold."""
     (p, q), (h, w) = input.shape[2:], output.shape[2:]
-    if p * q >= 2**31 - 1:
-        raise ValueError(f"max_unpool2d: an input plane of {p} x {q} has more than 2^31 - 2 elements")
     with on(input):
         for part in work((indices, winner), layout, p, q):
             scatter_kernel[(part.programs,)](*part.tensors, part.images, part.channels, p, q, h * w, **part.constants)

@@ -185,8 +185,8 @@ def absmax_columns_kernel(
 
 
 @triton.jit
-def scales_kernel(maxima, scale, groups, SIZE: tl.constexpr):
-    group = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
+def scales_kernel(maxima, scale, groups, WIDE: tl.constexpr, SIZE: tl.constexpr):
+    group = program(WIDE) * SIZE + tl.arange(0, SIZE)
     largest = tl.load(maxima + group, mask=group < groups, other=0).to(tl.float32, bitcast=True)
     tl.store(scale + group, dynamic_scale(largest), mask=group < groups)
 
@@ -262,7 +262,7 @@ def _find_scales(input: Tensor, scale: Tensor) -> None:
                 COLUMNS=wide, num_warps=4,
             )  # fmt: skip
         scales_kernel[(triton.cdiv(groups, 1024),)](
-            maxima, scale, groups, SIZE=1024, num_warps=4, enable_fp_fusion=False
+            maxima, scale, groups, WIDE=constants["WIDE"], SIZE=1024, num_warps=4, enable_fp_fusion=False
         )
 
 

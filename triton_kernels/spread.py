@@ -18,8 +18,8 @@ from torch import Tensor
 
 from cnnkernels.geometry import Layout
 
-# What 32-bit arithmetic may meet: a larger batch is served in slices, a larger image with 64-bit arithmetic.
-LARGEST_INDEX = 2**31 - 2**16
+from .common import LARGEST_INDEX, as_wide
+
 # Elements of a tile: 8 a thread where they are adjacent channels, else half as many. In Triton's interpreter a program
 # costs more than its elements do.
 TILE = 4096 if triton.knobs.runtime.interpret else 1024
@@ -39,10 +39,7 @@ def tile(
 ):
     """The sites of this program's tile of [images, rows, columns, channels], and which of them exist."""
     pid = tl.program_id(0)
-    if WIDE:
-        pid = pid.to(tl.int64)
-        rows = tl.cast(rows, tl.int64)
-        images = tl.cast(images, tl.int64)
+    pid, images, rows, columns, channels = as_wide((pid, images, rows, columns, channels), WIDE)
     pixels = rows * columns
     if NHWC:
         across = tl.cdiv(channels, B)
@@ -84,8 +81,8 @@ def work(
     small: bool = True,
     elements: int | None = None,
 ) -> Iterator[Work]:
-    """Slices of a batch, each within 32-bit arithmetic. `rows` x `columns` is what the kernel writes; `elements` of a
-    program, for NHWC alone, if others than usual."""
+    """Slices of a batch, each within 32-bit arithmetic; of 64-bit arithmetic, in one, where images are larger. `rows` x
+    `columns` is what the kernel writes; `elements` of a program, for NHWC alone, if others than usual."""
     nhwc = layout is Layout.NHWC
     n, channels = tensors[0].shape[:2]
     if not nhwc:

@@ -44,6 +44,7 @@ def max_pool2d(
 
     Raises:
         TypeError, RuntimeError: where `torch.nn.functional.max_pool2d` raises them.
+        ValueError: a window of more than 2^31 - 1 places, or one that reaches over 2^31 rows or columns.
         NotImplementedError: a dtype that the kernels asked for do not take.
         ImportError, RuntimeError: kernels asked for by name that are not built or can not run here.
     """

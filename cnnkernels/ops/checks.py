@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch import Tensor
 from ..geometry import Conv2dGeometry, PaddingMode, Pool2dGeometry, conv_output_size, pool_output_size
 
 _INT_MAX = 2**31 - 1
+# Rows and columns that a convolution's windows stay within, and a step that no layer takes.
+_FARTHEST, _FAR = 2**30, 2**20
 
 
 def conv2d_geometry(
@@ -80,6 +83,41 @@ def conv2d_geometry(
     return Conv2dGeometry(n, c, h, w, k, r, s, p, q, stride[0], stride[1], top, left, dilation[0], dilation[1], groups)
 
 
+def conv2d_kernel_geometry(*arguments: Any) -> Conv2dGeometry:
+    """conv2d_geometry of plain sizes as kernels take it. Steps over all of the image are cut to the shortest that does:
+    windows and taps beyond the first fall outside either way, and products of coordinates stay small.
+
+    Raises:
+        RuntimeError: PyTorch's errors, naming the argument and its value.
+        ValueError: sizes, or windows, beyond what the kernels of every backend count.
+    """
+    g = conv2d_geometry(*arguments)
+    if max(g[:9]) >= _FARTHEST or g.c // g.groups * g.r * g.s > _INT_MAX:
+        raise ValueError(
+            "a convolution's sizes must be below 2^30, and a filter's elements below 2^31, but got input of size "
+            f"{list(arguments[0])} and weight of size {list(arguments[1])}"
+        )
+
+    def cut(step: int, size: int) -> int:
+        return min(step, size) if step > _FAR else step
+
+    g = g._replace(
+        stride_h=cut(g.stride_h, g.h + g.pad_h),
+        stride_w=cut(g.stride_w, g.w + g.pad_w),
+        dilation_h=cut(g.dilation_h, g.h + g.pad_h),
+        dilation_w=cut(g.dilation_w, g.w + g.pad_w),
+    )
+    rows = g.h + 2 * g.pad_h + (g.r - 1) * g.dilation_h
+    columns = g.w + 2 * g.pad_w + (g.s - 1) * g.dilation_w
+    if max(rows, columns) >= _FARTHEST:
+        raise ValueError(
+            "a convolution's windows must stay within 2^30 rows and columns, but got input of size "
+            f"{list(arguments[0])}, weight of size {list(arguments[1])}, padding={tuple(arguments[3])} and "
+            f"dilation={tuple(arguments[4])}"
+        )
+    return g
+
+
 def _check_border(size: Sequence[int], padding: Sequence[int], mode: str) -> None:
     """Raises torch.nn.functional.pad's error for padding that an image [N, C, H, W] is too small for."""
     top, bottom, left, right = padding
@@ -101,6 +139,7 @@ def pool2d_geometry(
 
     Raises:
         RuntimeError: PyTorch's errors, naming the argument and its value.
+        ValueError: a window whose places an int32 does not number.
     """
     for name, values in (
         ("kernel_size", kernel_size),
@@ -130,7 +169,32 @@ def pool2d_geometry(
             f"Given input size: ({c}x{h}x{w}). Calculated output size: ({c}x{p}x{q}). Output size is too small"
         )
     (r, s), (stride_h, stride_w), (pad_h, pad_w) = kernel_size, stride, padding
+    if r * s > _INT_MAX:
+        raise ValueError(f"a window of more than 2^31 - 1 places is not supported, but got kernel_size=({r}, {s})")
     return Pool2dGeometry(n, c, h, w, r, s, p, q, stride_h, stride_w, pad_h, pad_w, dilation[0], dilation[1])
+
+
+def pool2d_kernel_geometry(*arguments: Any) -> Pool2dGeometry:
+    """pool2d_geometry of plain sizes, for kernels.
+
+    Raises:
+        RuntimeError: PyTorch's errors, naming the argument and its value.
+        ValueError: windows that reach further than kernels of any backend count.
+    """
+    g = pool2d_geometry(*arguments)
+    rows, columns = (
+        reach + places * min(stride, reach) + taps * min(dilation, reach)
+        for reach, places, stride, taps, dilation in (
+            (g.h + g.pad_h, g.p, g.stride_h, g.r, g.dilation_h),
+            (g.w + g.pad_w, g.q, g.stride_w, g.s, g.dilation_w),
+        )
+    )
+    if max(rows, columns) > _INT_MAX:
+        raise ValueError(
+            f"a pool's windows must stay within 2^31 rows and columns, but got input of size {list(arguments[0])}, "
+            f"kernel_size={tuple(arguments[1])}, stride={tuple(arguments[2])} and padding={tuple(arguments[3])}"
+        )
+    return g
 
 
 def check_depthwise_separable_tensors(

@@ -22,7 +22,7 @@ from .. import backends
 from ..geometry import Conv2dGeometry, Layout, PaddingMode
 from .batching import fold, unfold
 from .border import fold_border, pad_border
-from .checks import conv2d_geometry
+from .checks import conv2d_geometry, conv2d_kernel_geometry
 from .depthwise_conv2d import depthwise_kernel, is_depthwise
 from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
 from .operator import Operator, register_autocast
@@ -41,7 +41,7 @@ def tf32_allowed(dtype: torch.dtype) -> bool:
     return dtype is torch.float32 and _conv_precision.fp32_precision == "tf32"
 
 
-_remembered_geometry = functools.lru_cache(maxsize=4096)(conv2d_geometry)
+_remembered_geometry = functools.lru_cache(maxsize=4096)(conv2d_kernel_geometry)
 
 
 def _geometry(input_size: Sequence[int], weight_size: Sequence[int], parameters: Sequence[Any]) -> Conv2dGeometry:

@@ -19,10 +19,10 @@ from torch import Tensor
 from .. import backends
 from ..geometry import Pool2dGeometry
 from .batching import fold, unfold
-from .checks import pool2d_geometry
+from .checks import pool2d_geometry, pool2d_kernel_geometry
 from .operator import Operator
 
-_geometry = functools.lru_cache(maxsize=4096)(pool2d_geometry)
+_geometry = functools.lru_cache(maxsize=4096)(pool2d_kernel_geometry)
 
 
 def _reached(start: Tensor, size: int, places: int) -> Tensor:

@@ -18,11 +18,11 @@ from torch import Tensor
 from .. import backends
 from ..geometry import Layout, Pool2dGeometry, argmax_dtype
 from .batching import fold, unfold
-from .checks import pool2d_geometry
+from .checks import pool2d_geometry, pool2d_kernel_geometry
 from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
 from .operator import Operator
 
-_remembered_geometry = functools.lru_cache(maxsize=4096)(pool2d_geometry)
+_remembered_geometry = functools.lru_cache(maxsize=4096)(pool2d_kernel_geometry)
 
 
 def _geometry(input_size: Sequence[int], parameters: Sequence[Any]) -> Pool2dGeometry:

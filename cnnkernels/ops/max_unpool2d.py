@@ -33,6 +33,20 @@ def check_indices(indices: Tensor, height: int, width: int) -> None:
             )
 
 
+def check_planes(input_size: Sequence[int], output_size: Sequence[int]) -> None:
+    """Refuses planes whose positions, rows or columns the kernels of any backend would not count.
+
+    Raises:
+        ValueError: naming their sizes.
+    """
+    p, q = input_size[2:]
+    if p * q > 2**31 - 2 or max(output_size) > 2**31 - 1:
+        raise ValueError(
+            "max_unpool2d takes planes of up to 2^31 - 2 elements to 2^31 - 1 rows and columns at most, but got "
+            f"planes of {p} x {q} to planes of {output_size[0]} x {output_size[1]}"
+        )
+
+
 def _forward_fake(input: Tensor, indices: Tensor, output_size: Sequence[int], backend: str) -> Tensor:
     shape = (*input.shape[:2], *output_size)
     memory_format = layout_of(input).memory_format
@@ -40,6 +54,7 @@ def _forward_fake(input: Tensor, indices: Tensor, output_size: Sequence[int], ba
 
 
 def _forward_run(input: Tensor, indices: Tensor, output_size: Sequence[int], backend: str) -> Tensor:
+    check_planes(input.shape, output_size)
     output = _forward_fake(input, indices, output_size, backend)
     check_indices(indices, *output_size)
     if output.numel() == 0 or input.numel() == 0:

@@ -64,6 +64,8 @@ def _convert(
 ) -> None:
     scale, scale_number, zero_point, zero_point_number = numbers
     extents = _extents(input.shape, layout, *by)
+    if extents[1] > 2**31 - 1:
+        raise ValueError(f"quantize: more than 2^31 - 1 groups, {extents[1]}, of an input of size {list(input.shape)}")
     kernel(
         _grouped(dense(input, layout) if input.dim() == 4 else input.contiguous(), layout, extents),
         _grouped(output, layout, extents),

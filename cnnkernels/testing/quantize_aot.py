@@ -44,22 +44,25 @@ class QuantizeCall:
 
 @dataclass(frozen=True)
 class Int8PoolCall:
-    """The maximum and the mean of int8 images, for one architecture."""
+    """The maximum and the mean of int8 or uint8 images, for one architecture."""
 
     case: Pool2dCase
     arch: int
+    unsigned: bool = False
 
     dtype = "int8"
 
     @property
     def specialization(self) -> str:
-        return f"int8 {self.case.reason}"
+        return f"{'uint8' if self.unsigned else 'int8'} {self.case.reason}"
 
     def __call__(self) -> None:
         import cnnkernels.triton_kernels as kernels
 
         x, y = (
-            torch.empty(shape, dtype=torch.int8, device="meta").contiguous(memory_format=torch.channels_last)
+            torch.empty(shape, dtype=torch.uint8 if self.unsigned else torch.int8, device="meta").contiguous(
+                memory_format=torch.channels_last
+            )
             for shape in (self.case.input_shape, self.case.output_shape)
         )
         kernels.int8_max_pool2d(x, y, self.case.geometry)

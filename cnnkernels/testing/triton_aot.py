@@ -61,6 +61,7 @@ class Compiled:
     spill_bytes: int
     shared_bytes: int
     sass: str
+    ptx: str
 
     def count(self, pattern: str) -> int:
         """How many machine instructions have a mnemonic that starts with a regular expression: count("HMMA|HGMMA")."""
@@ -128,7 +129,7 @@ def _read(kernel: Any, arch: int, family: str, name: str, specialization: str) -
     metadata = kernel.metadata
     return Compiled(
         family, name, specialization, arch, metadata.num_warps * 32, int(found["REG"]), int(found["STACK"]),
-        metadata.shared, sass,
+        metadata.shared, sass, kernel.asm["ptx"],
     )  # fmt: skip
 
 

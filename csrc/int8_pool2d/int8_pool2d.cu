@@ -153,6 +153,7 @@ template <class Reduce>
 void pool(const Pool2dGeometry& geometry, const Reduce& reduce, const void* input, void* output,
           std::uintptr_t stream, std::int64_t most_sites) {
   const Pool2dGeometry g = within_reach(geometry, "int8_pool2d");
+  if (g.c > INT32_MAX) throw_invalid_argument("int8_pool2d: more than 2^31 - 1 channels");
   const auto* x = static_cast<const std::uint8_t*>(input);
   auto* y = static_cast<std::uint8_t*>(output);
   const auto aligned = [&](std::int64_t bytes) {
