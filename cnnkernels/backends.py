@@ -216,6 +216,13 @@ def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
+def _with_index(device: torch.device) -> torch.device:
+    """The current GPU where none is named: what is remembered of a device must not be of whichever was current."""
+    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
 def problem_of(op: str, tensor: Tensor) -> Problem:
     """The problem that a call of `op` poses whose first tensor this is."""
     return _problem(op, tensor.device, tensor.dtype)
@@ -288,7 +295,7 @@ def available_backends(device: str | torch.device | None = None) -> tuple[Backen
     """The backends that can serve tensors on a device (default: cuda where there is one, else cpu), best first."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(device)
+    device = _with_index(torch.device(device))
     capability = _capability(device) if device.type == "cuda" and torch.cuda.is_available() else None
     problem = Problem("any", device.type, torch.float32, capability)
     return tuple(backend for backend in BACKENDS if why_not(backend, problem) is None)

@@ -31,10 +31,9 @@ def machine(name: str | None) -> Any:
         found = known or module.machine_named(name)
         found.wgmma = built is None or "sm_90a" in built.built_for
         return found
-    gpu = torch.cuda.get_device_properties(0)
+    gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
     found = module.machine_like(gpu.name, 10 * gpu.major + gpu.minor, gpu.multi_processor_count)
-    with torch.cuda.device(0):
-        found.wgmma = built is None or built.this_machine().wgmma  # what is loaded, which is not all that was built
+    found.wgmma = built is None or built.this_machine().wgmma  # what is loaded, which is not all that was built
     return found
 
 

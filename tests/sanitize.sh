@@ -9,10 +9,9 @@ cd "$(dirname "$0")/.."
 SMALL="cuda and (fp32-nhwc or fp16-nhwc or fp32-nchw) and not several and not long and not depthwise
   or cuda and (mobilenet or multiplier or whole-vectors)"
 TESTS=(tests/test_conv2d_exact.py tests/test_depthwise_conv2d_exact.py tests/test_max_pool2d_exact.py)
-# Where words hold a tensor's last bytes, what lies behind them is read too: not here, but in most of int8_gemm's tests.
-INT8=(tests/test_int8_gemm_epilogue.py tests/test_int8_conv2d_kernels.py tests/test_quantize_kernels.py
-  tests/test_int8_pool2d.py)
-BYTES="every_shape or nobody and not triton or cuda"
+INT8=(tests/test_int8_gemm_epilogue.py tests/test_int8_gemm_kernels.py tests/test_int8_conv2d_kernels.py
+  tests/test_int8_weight_only_linear.py tests/test_quantize_kernels.py tests/test_int8_pool2d.py)
+BYTES="every_shape or every_stride or copied or nobody and not triton or cuda"
 PAIRS="(fp32-nhwc or fp16-nhwc or fp32-nchw) and not several and not more-taps"
 
 for sanitizer in ${1:-thread address}; do

@@ -40,12 +40,12 @@ LAYOUTS = [int(layout) for layout in Layout]
 
 @pytest.fixture
 def standing() -> Iterator[Callable[..., None]]:
-    def stand(name: str, only_checks: bool = True) -> None:
+    def stand(name: str, only_noted: bool = True) -> None:
         MODULE.stand_for(MACHINES[name])
-        MODULE.set_only_checks(only_checks)
+        MODULE.set_recording(only_noted)
 
     yield stand
-    MODULE.set_only_checks(False)
+    MODULE.set_recording(False)
     MODULE.stand_for(MACHINES["a100"])
 
 
@@ -275,7 +275,7 @@ def test_mobilenets_pairs_run_in_tf32(
     standing: Callable[..., None], name: str, channels: int, size: int, filters: int
 ) -> None:
     """By the plan of the whole layer, on a corner of it."""
-    standing(name, only_checks=False)
+    standing(name, only_noted=False)
     machine, same = Pairs(), {"padding": (1, 1, 1, 1)}
     layer = MODULE.Conv2dGeometry(*pair_case(32, channels, size, size, filters, **same).geometry)
     plan = MODULE.depthwise_separable_conv2d_plan(1, 1, True, layer, filters, MACHINES[name])

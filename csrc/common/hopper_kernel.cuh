@@ -137,7 +137,7 @@ CNN_DEVICE void run(const typename C::Arguments& a, unsigned char* memory, Ring<
 template <class C>
 void launch_blocks(void (*kernel)(typename C::Arguments), const typename C::Arguments& a, int blocks,
                    std::uintptr_t stream) {
-  const int most = std::max((blocks > 0 ? blocks : static_cast<int>(kProcessors)) / C::kCluster, 1);
+  const int most = std::max((blocks > 0 ? blocks : processors()) / C::kCluster, 1);
   const auto grid = static_cast<unsigned>(std::min(most, a.tiles) * C::kCluster);
   launch(kernel, Launch{dim3(grid), dim3(kThreads), C::kSharedBytes, stream, dim3(C::kCluster)}, a);
 }

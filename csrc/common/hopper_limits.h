@@ -6,8 +6,7 @@
 namespace cnnkernels::hopper {
 
 inline constexpr int kRowBytes = 128;  // of the reduction that a stage holds for each row and column
-inline constexpr std::int64_t kProcessors = 132;  // of an H100 or H200
-inline constexpr int kBlock = 64;  // rows or columns of a block that is copied, or stored, at once
+inline constexpr int kBlock = 64;      // rows or columns of a block that is copied, or stored, at once
 // Row tiles that go together: while a wave of them runs, each filter is read for all of them from the cache.
 inline constexpr int kBand = 16;
 

@@ -121,8 +121,9 @@ class VectorLoader {
 };
 
 // The other accesses. A thread fills blocks of 4 sides x 4 bytes of the reduction; what it reads it holds in
-// registers until finish(), so that loads have the arithmetic's time to arrive.
-template <int Extent>
+// registers until finish(), so that loads have the arithmetic's time to arrive. kSingly: byte by byte, of
+// tensors whose last words hold what is not theirs.
+template <int Extent, bool kSingly>
 class WordLoader {
  public:
   static constexpr int kTableBytes = Extent * sizeof(Side);  // of shared memory: where each side begins
@@ -187,12 +188,16 @@ class WordLoader {
     return 4 * ((along_depth() ? thread() / kWords : thread() % kQuads) + i * kQuads);
   }
 
+  CNN_DEVICE static Fetched read(const std::uint8_t* from, int first, int end) {
+    return kSingly ? fetch_singly(from, first, end) : fetch(from, first, end);
+  }
+
   // `left` bytes of the run from here on, of them those inside the image.
   CNN_DEVICE Fetched from_window(const Side& side, const Ahead& next, int left) const {
     const std::int32_t x = side.x + next.x;
     const int first = max(0, -x);
     const int end = row_inside(operand_, side, next) ? min(left, operand_.row_bytes - x) : 0;
-    return fetch(side.data + next.offset, first, end);
+    return read(side.data + next.offset, first, end);
   }
 
   // Four depths by four sides of a matrix.
@@ -201,8 +206,7 @@ class WordLoader {
     const auto sides = static_cast<int>(max(min(sides_left_ - first, std::int64_t(4)), std::int64_t(0)));
     if (operand_.access == Access::along_side) {
 #pragma unroll
-      for (int j = 0; j < 4; ++j)
-        held[j] = fetch(corner + j * operand_.depth_stride, 0, j < left ? sides : 0);
+      for (int j = 0; j < 4; ++j) held[j] = read(corner + j * operand_.depth_stride, 0, j < left ? sides : 0);
       return;
     }
 #pragma unroll

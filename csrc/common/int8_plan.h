@@ -45,6 +45,12 @@ inline constexpr int kStageBytes = 64;  // of each row and column in a stage
 inline constexpr int kVectorBytes = 16, kWordBytes = 4;
 inline constexpr std::int64_t kWorkspaceLimit = std::int64_t(64) << 20;
 
+// Does an aligned word that holds a tensor's first byte, or its last, hold bytes that are not the tensor's?
+inline bool words_reach_out(const void* data, std::int64_t bytes) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(data);
+  return begin % kWordBytes != 0 || (begin + static_cast<std::uintptr_t>(bytes)) % kWordBytes != 0;
+}
+
 struct Plan {
   bool vectors = false;  // both operands come as vectors
   int tile = kWordsTile;

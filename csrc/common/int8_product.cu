@@ -22,13 +22,13 @@ struct Schedule {
   bool vectors = false;             // outputs are stored four at a time
 };
 
-template <int kTile, bool kVectors>
+template <int kTile, bool kVectors, bool kSingly = false>
 struct Config {
   static constexpr Tile kShape = kTiles[kTile];
   static constexpr int kRows = kShape.rows, kColumns = kShape.columns;
   static constexpr int kUnit = kVectors ? kVectorBytes : kWordBytes;
-  using LoaderA = std::conditional_t<kVectors, VectorLoader<kRows, true>, WordLoader<kRows>>;
-  using LoaderB = std::conditional_t<kVectors, VectorLoader<kColumns, false>, WordLoader<kColumns>>;
+  using LoaderA = std::conditional_t<kVectors, VectorLoader<kRows, true>, WordLoader<kRows, kSingly>>;
+  using LoaderB = std::conditional_t<kVectors, VectorLoader<kColumns, false>, WordLoader<kColumns, kSingly>>;
   using Multiplier = Engine<kColumns, kShape.warp_rows, kShape.warp_columns>;
   // Registers hold what is on its way, too, where operands pass through them.
   static constexpr int kBlocks = kVectors ? kShape.blocks : 3;
@@ -196,7 +196,11 @@ void launch_finish_parts(const Product& product, const void* parts, int splits, 
 }
 
 void launch_product(const Product& product, const Plan& plan, void* workspace, std::uintptr_t stream) {
-  if (!plan.vectors) return launch_tiles<Config<kWordsTile, false>>(product, plan, workspace, stream);
+  if (!plan.vectors) {
+    return product.a.ragged || product.b.ragged
+               ? launch_tiles<Config<kWordsTile, false, true>>(product, plan, workspace, stream)
+               : launch_tiles<Config<kWordsTile, false>>(product, plan, workspace, stream);
+  }
   switch (plan.tile) {
     case 0:
       return launch_tiles<Config<0, true>>(product, plan, workspace, stream);

@@ -31,6 +31,7 @@ struct Operand {
   const std::uint8_t* data = nullptr;
   std::int64_t group_stride = 0;
   Access access = Access::vectors;
+  bool ragged = false;  // words_reach_out of the tensor
 
   std::int64_t extent = 1;
   FastDivide q, p;

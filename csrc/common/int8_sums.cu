@@ -15,7 +15,8 @@ CNN_DEVICE std::int32_t add_word(std::uint32_t word, std::uint32_t flip, std::in
   return __dp4a(static_cast<int>(word ^ flip), 0x01010101, sum);
 }
 
-// Along the reduction: a warp a side, its lanes word by word, at any address.
+// Along the reduction: a warp a side, its lanes aligned word by word. Those that the side does not fill are
+// read byte by byte.
 CNN_KERNEL(kSumThreads, 1)
 sums_along_depth(const Summands from, std::int32_t* sums) {
   const std::int64_t side = std::int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
@@ -24,9 +25,15 @@ sums_along_depth(const Summands from, std::int32_t* sums) {
   const std::uint8_t* row = static_cast<const std::uint8_t*>(from.data) + side * from.side_stride;
   const std::uint32_t flip = from.is_unsigned ? 0x80808080u : 0;
   std::int32_t sum = 0;
-  for (std::int64_t k = lane * kWordBytes; k < from.depth; k += 32 * kWordBytes) {
-    const int count = static_cast<int>(min(from.depth - k, std::int64_t(kWordBytes)));
-    sum = add_word(assemble(fetch(row + k, 0, count), flip), flip, sum);  // what is missing counts 0
+  const auto shift = static_cast<int>(reinterpret_cast<std::uintptr_t>(row) & 3);
+  for (std::int64_t k = lane * kWordBytes - shift; k < from.depth; k += 32 * kWordBytes) {
+    if (k >= 0 && k + kWordBytes <= from.depth) {
+      sum = add_word(*reinterpret_cast<const std::uint32_t*>(row + k), flip, sum);
+      continue;
+    }
+    const auto first = static_cast<int>(max(-k, std::int64_t(0)));
+    const auto end = static_cast<int>(min(from.depth - k, std::int64_t(kWordBytes)));
+    sum = add_word(assemble(fetch_singly(row + k, first, end), flip), flip, sum);  // what is missing counts 0
   }
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);

@@ -15,6 +15,8 @@ struct Launch {
   dim3 cluster = dim3(1, 1, 1);
 };
 
+int processors();  // of the GPU that launches go to
+
 #if defined(CNN_INTERPRETER)
 
 template <class... P, class... A>

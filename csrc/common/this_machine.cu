@@ -3,6 +3,7 @@
 #include "hopper_probe.h"
 #include "launch.h"
 #include "machine.h"
+#include "raised_limits.h"
 
 #include <mutex>
 #include <stdexcept>
@@ -39,6 +40,12 @@ void check(cudaError_t status, const char* doing) {
   }
 }
 
+int current_device() {
+  int device = 0;
+  check(cudaGetDevice(&device), "finding the current device");
+  return device;
+}
+
 // Is sm_90a's code what the driver loads on the current device? A stream may be capturing: loading is nothing
 // that a graph has to repeat.
 bool loads_sm90a() {
@@ -66,8 +73,7 @@ const Machine& this_machine() {
   constexpr int kMostDevices = 64;
   static Machine machines[kMostDevices];
   static std::once_flag looked_up[kMostDevices];
-  int device = 0;
-  check(cudaGetDevice(&device), "finding the current device");
+  const int device = current_device();
   if (device >= kMostDevices) throw std::runtime_error("a device beyond the 64th");
   std::call_once(looked_up[device], [device] {
     cudaDeviceProp properties;
@@ -83,9 +89,12 @@ const Machine& this_machine() {
 void start(const void* kernel, const Launch& how, void** parameters) {
   constexpr std::size_t kWithoutAsking = 48 * 1024;
   if (how.shared_bytes > kWithoutAsking) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(how.shared_bytes)),
-          "raising a kernel's shared memory limit");
+    static RaisedLimits& limits = *new RaisedLimits;  // launches may come till the process ends
+    limits.allow(kernel, current_device(), how.shared_bytes, [&] {
+      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(how.shared_bytes)),
+            "raising a kernel's shared memory limit");
+    });
   }
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;
@@ -104,5 +113,7 @@ void start(const void* kernel, const Launch& how, void** parameters) {
 }
 
 #endif
+
+int processors() { return this_machine().processors; }
 
 }  // namespace cnnkernels

@@ -55,7 +55,7 @@ std::vector<Sweep> sweeps(Direction direction, const Problem& problem, const voi
   const Element element{problem.dtype, problem.tf32};
   const std::int64_t channels = g.c / g.groups, filters = g.k / g.groups;
   const Steps x = steps_of(g.c, g.h, g.w), y = steps_of(g.k, g.p, g.q);
-  Sweep sweep;
+  Sweep sweep{};
   sweep.image = image;
   sweep.filter = filter;
   sweep.filter_k = FastDivide(filters);

@@ -100,16 +100,17 @@ inline Cost cost(const Plan& plan, Direction direction, const Problem& problem, 
   return c;
 }
 
-// Parts of backward_weight's sum with which its tiles fill the GPU's processors that often, less than once
+// Parts of backward_weight's sum with which its tiles fill a GPU's processors that often, less than once
 // over: long enough to be worth a block, partial sums within the workspace limit.
-inline int splits_for(const Problem& problem, const Tile& tile, int waves) {
+inline int splits_for(const Problem& problem, const Tile& tile, int waves, int processors) {
   constexpr std::int64_t kShortestPart = 8;  // in stages
   const Product p = products(Direction::backward_weight, problem, 1).front();
   const std::int64_t groups = problem.geometry.groups;
   const std::int64_t tiles = row_tiles(p.rows, tile) * ceil_div(p.columns, tile.columns) * groups;
   const std::int64_t affordable =
       kWorkspaceLimit / (p.rows * p.columns * groups * std::int64_t(sizeof(float)));
-  const std::int64_t splits = std::min({waves * kProcessors / tiles, p.stages / kShortestPart, affordable});
+  const std::int64_t splits =
+      std::min({std::int64_t(waves) * processors / tiles, p.stages / kShortestPart, affordable});
   return static_cast<int>(std::max<std::int64_t>(splits, 1));
 }
 
@@ -129,7 +130,7 @@ inline std::vector<Candidate> candidates(Direction direction, const Problem& pro
       continue;
     }
     for (int waves = 1, before = 0; waves <= (parts ? kMostWaves : 1); ++waves, before = plan.splits) {
-      plan.splits = parts ? splits_for(problem, tile_of(plan), waves) : 1;
+      plan.splits = parts ? splits_for(problem, tile_of(plan), waves, judge.processors) : 1;
       if (plan.splits != before) found.push_back({plan, nullptr, cost(plan, direction, problem, judge)});
     }
   }

@@ -344,7 +344,7 @@ Copy unpack_filter(Layout layout, std::int64_t groups, std::int64_t k, std::int6
 
 void launch_copies(const Copies& copies, std::uintptr_t stream) {
   if (copies.count == 0) return;
-  Jobs jobs;
+  Jobs jobs{};  // all of them are passed, also those behind the last
   jobs.count = copies.count;
   std::int64_t blocks = 0;
   for (int i = 0; i < copies.count; ++i)

@@ -75,7 +75,7 @@ void backward(const Problem& problem, const BackwardTensors& tensors, std::uintp
   plan.reader = reader;
   plan.patch_columns = shape.patch_columns;
   const Pair pair = make_pair(problem, at, plan, kBackwardRows);
-  Errors errors;
+  Errors errors{};
   errors.of_output = tensors.grad_output;
   errors.saved = tensors.intermediate;
   errors.of_intermediate = tensors.grad_intermediate;

@@ -15,7 +15,7 @@ inline Pair make_pair(const Problem& problem, const Tensors& tensors, const Plan
                                   std::to_string(size));
   const auto narrow = [](std::int64_t value) { return static_cast<std::int32_t>(value); };
   const int chunk = chunk_of(problem);
-  Pair pair;
+  Pair pair{};
   pair.at = tensors;
   pair.x = strides(problem.layout, g.c, g.h, g.w);
   pair.z = strides(problem.layout, g.k, g.p, g.q);

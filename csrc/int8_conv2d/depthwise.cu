@@ -17,7 +17,7 @@ constexpr int kMostLanes = 32;            // runs of channels in a block
 constexpr int kHeldGroups = 16;           // of four taps, in shared memory at a time
 
 // How four neighbouring filters read their channels: a word, at multiples of four bytes or anywhere, or one
-// by one.
+// by one, as is done too where a word might reach past the tensor.
 enum class Reading : int { words, unaligned, gathered };
 
 struct Depthwise : Strips {
@@ -63,9 +63,11 @@ depthwise(const __grid_constant__ Depthwise d, const __grid_constant__ int8::Epi
   auto* const held = reinterpret_cast<std::uint32_t*>(memory);  // [group][lane] of Weights, before the sums
 
   const int thread = static_cast<int>(threadIdx.x), lane = thread & (d.lanes - 1), slot = thread / d.lanes;
-  const std::int32_t first_of_block = static_cast<std::int32_t>(blockIdx.y) * d.lanes * kRun;
+  std::uint32_t strip_block;
+  const std::uint32_t filter_block = d.strip_blocks.divmod(blockIdx.x, strip_block);
+  const std::int32_t first_of_block = static_cast<std::int32_t>(filter_block) * d.lanes * kRun;
   const std::int32_t first = first_of_block + lane * kRun;
-  const std::uint32_t strip = blockIdx.x * (kThreads / d.lanes) + slot;
+  const std::uint32_t strip = strip_block * (kThreads / d.lanes) + slot;
   const bool live = first < d.k && strip < d.strips;
 
   std::uint32_t strip_of_row, p;
@@ -95,7 +97,7 @@ depthwise(const __grid_constant__ Depthwise d, const __grid_constant__ int8::Epi
       const int r = group / groups_of_row, s = (group - r * groups_of_row) * kTaps;
       const std::uint8_t* from = d.weight + std::int64_t(first_of_block + filter) * d.r * d.s + r * d.s + s;
       const int count = first_of_block + filter < d.k ? min(d.s - s, kTaps) : 0;
-      held[i] = int8::assemble(int8::fetch(from, 0, count), 0);
+      held[i] = int8::assemble(int8::fetch_singly(from, 0, count), 0);
     }
     __syncthreads();
     if (!live) continue;
@@ -183,10 +185,11 @@ void launch_depthwise(const Problem& problem, const void* input, const void* wei
   epilogue.sums_b = nullptr;  // the kernel's own
 
   const bool words = g.c % kRun == 0 && reinterpret_cast<std::uintptr_t>(input) % kRun == 0;
+  const bool ragged = int8::words_reach_out(input, g.n * g.h * g.w * g.c);
   const Depthwise d{strips_of(problem, input, weight, epilogue, output, kMostLanes), FastDivide(g.k / g.c),
-                    g.k != g.c ? Reading::gathered
-                    : words    ? Reading::words
-                               : Reading::unaligned};
+                    g.k != g.c || ragged ? Reading::gathered
+                    : words              ? Reading::words
+                                         : Reading::unaligned};
 
   const bool together = g.dilation_w == 1 || g.s == 1;
   if (together && g.stride_w == 1) return launch_strips<1>(d, g.n, epilogue, output, stream);

@@ -33,6 +33,7 @@ int8::Operand windows(const Conv2dGeometry& g, const Runs& runs, const void* inp
   const std::int64_t row = g.w * g.c;
   int8::Operand a;
   a.data = static_cast<const std::uint8_t*>(input);
+  a.ragged = int8::words_reach_out(input, g.n * g.h * row);
   a.group_stride = g.c / g.groups;
   a.extent = g.n * g.p * g.q;
   a.q = FastDivide(g.q);
@@ -59,6 +60,7 @@ int8::Operand filters(const Conv2dGeometry& g, const Runs& runs, const void* wei
   const std::int64_t filter = runs.bytes * runs.across * runs.down;
   int8::Operand b;
   b.data = static_cast<const std::uint8_t*>(weight);
+  b.ragged = int8::words_reach_out(weight, g.k * filter);
   b.group_stride = g.k / g.groups * filter;
   b.extent = g.k / g.groups;
   b.q = b.p = FastDivide(1);

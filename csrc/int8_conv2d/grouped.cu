@@ -31,9 +31,11 @@ grouped(const __grid_constant__ Grouped g, const __grid_constant__ int8::Epilogu
   auto* const held = reinterpret_cast<std::uint32_t*>(memory);  // [tap][word][lane][filter], before the sums
 
   const int thread = static_cast<int>(threadIdx.x), lane = thread & (g.lanes - 1), slot = thread / g.lanes;
-  const std::int32_t first_of_block = static_cast<std::int32_t>(blockIdx.y) * g.lanes * kRun;
+  std::uint32_t strip_block;
+  const std::uint32_t filter_block = g.strip_blocks.divmod(blockIdx.x, strip_block);
+  const std::int32_t first_of_block = static_cast<std::int32_t>(filter_block) * g.lanes * kRun;
   const std::int32_t first = first_of_block + lane * kRun;
-  const std::uint32_t strip = blockIdx.x * (kThreads / g.lanes) + slot;
+  const std::uint32_t strip = strip_block * (kThreads / g.lanes) + slot;
   const bool live = first < g.k && strip < g.strips;
 
   std::uint32_t strip_of_row, p;

@@ -93,6 +93,7 @@ inline const char* why_not(const Plan& plan, const Problem& problem, bool aligne
   constexpr std::int64_t kMost = std::int64_t(1) << 30;
   const Conv2dGeometry& g = problem.geometry;
   if (g.n * g.p * g.q >= 2 * kMost) return "more than 2^31 pixels of output";
+  if (g.k > 2 * kMost - 1024) return "more than 2^31 filters";
   if (g.h + 2 * g.pad_h + g.r * g.dilation_h >= kMost ||
       (g.w + 2 * g.pad_w + g.s * g.dilation_w + g.stride_w) * g.c >= 2 * kMost)
     return "rows of more than 2^31 bytes, or more than 2^30 of them";

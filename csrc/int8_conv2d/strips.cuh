@@ -14,6 +14,7 @@ struct Strips {
   std::int32_t stride_h = 0, stride_w = 0, pad_h = 0, pad_w = 0, dilation_h = 0, dilation_w = 0;
   FastDivide strips_of_row;     // strips in a row of the output
   FastDivide rows_of_image;     // P
+  FastDivide strip_blocks;      // blocks along the strips, for each of those along the filters
   std::uint32_t strips = 0;     // of all images
   int lanes = 1;                // runs of filters a block takes, a power of two
   std::int32_t zero_point = 0;  // of the input
@@ -45,8 +46,9 @@ inline dim3 cut(Strips& d, std::int64_t images, int strip, int threads) {
   const std::int64_t of_row = ceil_div(d.q, strip), strips = images * d.p * of_row;
   d.strips = static_cast<std::uint32_t>(strips);
   d.strips_of_row = FastDivide(of_row);
-  return dim3(static_cast<unsigned>(ceil_div(strips, threads / d.lanes)),
-              static_cast<unsigned>(ceil_div(d.k, d.lanes * int8::kRun)));
+  const std::int64_t along = ceil_div(strips, threads / d.lanes);
+  d.strip_blocks = FastDivide(along);
+  return dim3(static_cast<unsigned>(along * ceil_div(d.k, d.lanes * int8::kRun)));
 }
 
 }  // namespace cnnkernels::int8_conv2d

@@ -27,10 +27,11 @@ struct Workspace {
 };
 
 int8::Operand operand(const void* data, Access access, std::int64_t side, std::int64_t side_stride,
-                      std::int64_t depth_stride) {
+                      std::int64_t depth, std::int64_t depth_stride) {
   int8::Operand o;
   o.data = static_cast<const std::uint8_t*>(data);
   o.access = access;
+  o.ragged = int8::words_reach_out(data, (side - 1) * side_stride + (depth - 1) * depth_stride + 1);
   o.extent = side;
   o.q = o.p = FastDivide(1);
   o.offset_n = side_stride;
@@ -38,10 +39,10 @@ int8::Operand operand(const void* data, Access access, std::int64_t side, std::i
   return o;
 }
 int8::Operand operand_a(const Problem& p) {
-  return operand(p.a.data, access_of_a(p), p.m, p.a.row_stride, p.a.column_stride);
+  return operand(p.a.data, access_of_a(p), p.m, p.a.row_stride, p.k, p.a.column_stride);
 }
 int8::Operand operand_b(const Problem& p) {
-  return operand(p.b.data, access_of_b(p), p.n, p.b.column_stride, p.b.row_stride);
+  return operand(p.b.data, access_of_b(p), p.n, p.b.column_stride, p.k, p.b.row_stride);
 }
 
 // Rows of a are pixels of an image of one row, columns of b its filters. A single one's stride says nothing.

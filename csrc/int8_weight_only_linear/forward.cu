@@ -94,13 +94,9 @@ CNN_DEVICE void hold(const Stream& s, std::int32_t first, float* rows) {
 
 // 16 weights of a column from k on; those past the end are zeros.
 CNN_DEVICE Words read_weight(const Stream& s, const std::uint8_t* column, std::int32_t k, bool exists) {
-  Words words{};
-  if (!exists || k >= s.k) return words;
+  if (!exists || k >= s.k) return {};
   if (s.weight_vectors) return load<4>(reinterpret_cast<const std::uint32_t*>(column + k));
-#pragma unroll
-  for (int i = 0; i < 4; ++i)
-    words[i] = int8::assemble(int8::fetch(column + k + 4 * i, 0, max(min(s.k - k - 4 * i, 4), 0)), 0);
-  return words;
+  return int8::read_sixteen(column, k, s.k);
 }
 
 // A block makes 8 ColumnTiles columns of at most Rows rows; its warps share the reduction.

@@ -11,6 +11,7 @@
 #include <new>
 #include <numeric>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "cluster.h"
@@ -19,6 +20,8 @@ namespace cnnkernels::interpreter {
 namespace {
 
 LaunchHooks hooks;
+bool recording = false;
+std::vector<Launched> recorded;
 
 std::string joined(const char* problem, dim3 grid, dim3 block) {
   return std::string("launching a kernel: ") + problem + ", got grid " + text(grid) + " and block " +
@@ -245,8 +248,8 @@ Machine& machine() {
 void run(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes, FunctionRef<void()> kernel) {
   const Work work{grid, block, cluster, shared_bytes, &kernel, schedule()};
   check_extents(grid, block, cluster, shared_bytes, work.schedule.most_shared_bytes);
+  if (recording) return recorded.push_back({grid, block, cluster, shared_bytes});
   if (current != nullptr) fault({}, "a kernel launched a kernel");
-  if (work.schedule.only_checks) return;
   void* const token = hooks.before != nullptr ? hooks.before() : nullptr;
   struct After {
     void* token;
@@ -259,6 +262,10 @@ void run(dim3 grid, dim3 block, dim3 cluster, std::size_t shared_bytes, Function
   happens_after(&kernel);
 }
 
+std::vector<Launched> set_recording(bool on) {
+  recording = on;
+  return std::exchange(recorded, {});
+}
 void set_launch_hooks(LaunchHooks replacement) { hooks = replacement; }
 std::map<std::string, std::uint64_t> statistics() { return machine().totals.get(); }
 void reset_statistics() { machine().totals.reset(); }

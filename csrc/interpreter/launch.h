@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
+
+#include "dim3.h"
 
 namespace cnnkernels::interpreter {
 
@@ -13,6 +16,15 @@ struct LaunchHooks {
   void (*after)(void*) = nullptr;
 };
 void set_launch_hooks(LaunchHooks hooks);
+
+// A launch that was asked for, its extents found legal.
+struct Launched {
+  dim3 grid, block, cluster;
+  std::size_t shared_bytes;
+};
+// From set_recording(true) on launches are only noted, and nothing runs: so tensors may be of any size, and
+// lie nowhere. Returns what was noted since.
+std::vector<Launched> set_recording(bool on);
 
 // What all launches since the last reset did: blocks, switches, barriers, meetings and the models' own
 // counts.

@@ -77,12 +77,23 @@ void bind_interpreter(py::module_& m) {
         "Sets the number of OS threads blocks are spread over; 0: the number of cores, at most 16.");
   m.def("set_most_shared_bytes", &interpreter::set_most_shared_bytes, py::arg("nbytes"),
         "Sets what a block may have of shared memory, static and dynamic.");
-  m.def("set_only_checks", &interpreter::set_only_checks, py::arg("only"),
-        "Whether launches to come are checked but run nothing: outputs keep what they held.");
   m.def("statistics", &interpreter::statistics,
         "Counts of all launches since reset_statistics(): blocks, switches, barriers, meetings, and the "
         "models' own.");
   m.def("reset_statistics", &interpreter::reset_statistics);
+  m.def(
+      "set_recording",
+      [](bool on) {
+        py::list all;
+        for (const interpreter::Launched& l : interpreter::set_recording(on)) {
+          const auto axes = [](dim3 d) { return py::make_tuple(d.x, d.y, d.z); };
+          all.append(py::make_tuple(axes(l.grid), axes(l.block), axes(l.cluster), l.shared_bytes));
+        }
+        return all;
+      },
+      py::arg("on"),
+      "While on, launches are noted after their extents were checked, and nothing runs. Returns those noted "
+      "so far: grid, block, cluster, bytes of shared memory.");
   m.def(
       "guarded_alloc",
       [](std::size_t bytes, bool after) {

@@ -61,7 +61,6 @@ std::mutex mutex;
 std::optional<Schedule> settings;
 // Of the machine, not of the environment: the two hold whatever its variables say.
 std::size_t most_shared_bytes = kMostSharedBytes;
-bool only_checks = false;
 
 Schedule& locked_settings() {
   if (!settings) settings = from_environment();
@@ -74,7 +73,6 @@ Schedule schedule() {
   const std::lock_guard lock(mutex);
   Schedule now = locked_settings();
   now.most_shared_bytes = most_shared_bytes;
-  now.only_checks = only_checks;
   return now;
 }
 
@@ -95,11 +93,6 @@ void set_os_threads(unsigned count) {
 void set_most_shared_bytes(std::size_t bytes) {
   const std::lock_guard lock(mutex);
   most_shared_bytes = std::min(bytes, kMostSharedBytes);
-}
-
-void set_only_checks(bool only) {
-  const std::lock_guard lock(mutex);
-  only_checks = only;
 }
 
 std::string name(Order order) { return kOrders[static_cast<int>(order)]; }

@@ -19,7 +19,6 @@ struct Schedule {
   std::uint64_t seed = 0;
   unsigned os_threads = 1;
   std::size_t most_shared_bytes = kMostSharedBytes;  // of a block, static and dynamic
-  bool only_checks = false;                          // launches are checked and not run
 };
 
 // A copy of the settings. Throws std::invalid_argument, every time, where an environment variable makes no
@@ -30,8 +29,6 @@ void set_schedule(const std::string& order, std::int64_t seed, const std::string
 void set_os_threads(unsigned count);
 // Of the GPU that is stood for; at most kMostSharedBytes.
 void set_most_shared_bytes(std::size_t bytes);
-// Launches to come are refused as ever where a GPU would, but run nothing: outputs keep what they held.
-void set_only_checks(bool only);
 std::string name(Order order);
 std::string name(Delivery delivery);
 

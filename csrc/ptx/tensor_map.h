@@ -33,9 +33,9 @@ constexpr int element_bytes(MapElement element) {
 
 // A box of up to five dimensions.
 struct TileBox {
-  MapElement element;
-  const void* address;  // of element (0, 0, ..), 16-byte aligned
-  int rank;             // 1 to 5
+  MapElement element = MapElement::uint8;
+  const void* address = nullptr;  // of element (0, 0, ..), 16-byte aligned
+  int rank = 0;                   // 1 to 5
   // Of the tensor, in elements: what lies outside reads as zero and is not written.
   std::int64_t size[5] = {};
   // Bytes to the next element of a dimension; [0] is not read: elements are dense.
@@ -49,9 +49,9 @@ struct TileBox {
 // counted along W, then H, then (D, then) N, over the places a filter's first tap can
 // have, from `lower` to size - 1 + `upper`.
 struct Im2colBox {
-  MapElement element;
-  const void* address;
-  int rank;  // 3, 4 or 5: dimensions {C, W, N}, {C, W, H, N} or {C, W, H, D, N}
+  MapElement element = MapElement::uint8;
+  const void* address = nullptr;
+  int rank = 0;  // 3, 4 or 5: dimensions {C, W, N}, {C, W, H, N} or {C, W, H, D, N}
   std::int64_t size[5] = {};
   std::int64_t stride[5] = {};
   int lower[3] = {};              // of {W, H, D}; -padding for a convolution's forward pass
@@ -130,7 +130,7 @@ inline void check(const Im2colBox& t) {
 
 // One of the two boxes, checked.
 struct TensorMap {
-  bool im2col;
+  bool im2col = false;
   TileBox tile;
   Im2colBox column;
 };
@@ -147,15 +147,15 @@ inline TensorMap make_tensor_map(const Im2colBox& t) {
 #else
 
 struct TensorMap {
-  CUtensorMap opaque;
+  CUtensorMap opaque{};  // arguments have maps that a launch does not use
 };
 
 namespace tensor_map {
 
-// A function of the driver, found at run time: the module links and imports where there is no driver.
+// A function of the driver, found at run time: the module links and imports where there is no driver. Those
+// of CUDA 12.0, or of an older version for what has not changed since.
 template <class Function>
 Function driver(const char* name) {
-  cudaFree(nullptr);  // makes a context where there is none yet
   void* found = nullptr;
   cudaDriverEntryPointQueryResult result{};
   const cudaError_t status =
@@ -166,6 +166,22 @@ Function driver(const char* name) {
                              cudaGetErrorString(status));
   }
   return reinterpret_cast<Function>(found);
+}
+
+// Encoding needs a current context of the calling thread. A new thread has none before the first call of the
+// runtime that makes one, and an encoding may be its first: autograd's worker of the first GPU, a server's. A
+// context that is there stays, and nothing here is prohibited while a stream captures.
+inline void bind_context() {
+  static const auto current = driver<PFN_cuCtxGetCurrent_v4000>("cuCtxGetCurrent");
+  CUcontext context = nullptr;
+  if (current(&context) == CUDA_SUCCESS && context != nullptr) return;
+  int device = 0;
+  cudaError_t status = cudaGetDevice(&device);
+  if (status == cudaSuccess) status = cudaSetDevice(device);
+  if (status != cudaSuccess) {
+    cudaGetLastError();
+    throw std::runtime_error(std::string("binding a CUDA context: ") + cudaGetErrorString(status));
+  }
 }
 
 // A box's fields in the driver's types.
@@ -205,6 +221,7 @@ inline TensorMap make_tensor_map(const TileBox& t) {
   tensor_map::check(t);
   constexpr const char* kName = "cuTensorMapEncodeTiled";
   static const auto encode = tensor_map::driver<PFN_cuTensorMapEncodeTiled_v12000>(kName);
+  tensor_map::bind_context();
   const tensor_map::Fields f(t);
   cuuint32_t box[5];
   for (int i = 0; i < 5; ++i) box[i] = t.box[i];
@@ -221,6 +238,7 @@ inline TensorMap make_tensor_map(const Im2colBox& t) {
   tensor_map::check(t);
   constexpr const char* kName = "cuTensorMapEncodeIm2col";
   static const auto encode = tensor_map::driver<PFN_cuTensorMapEncodeIm2col_v12000>(kName);
+  tensor_map::bind_context();
   const tensor_map::Fields f(t);
   TensorMap map;
   tensor_map::check_encoded(encode(&map.opaque, f.type, t.rank, f.address, f.size, f.stride, t.lower, t.upper,

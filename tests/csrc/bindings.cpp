@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "../../csrc/common/raised_limits.h"
 #include "registry.h"
 
 namespace py = pybind11;
@@ -26,6 +27,12 @@ void bind_module(py::module_& m) {
         throw std::invalid_argument("no test kernel is named '" + name + "'");
       },
       py::arg("name"), py::kw_only(), py::arg("stream") = 0);
+  py::class_<RaisedLimits>(m, "RaisedLimits", py::module_local())
+      .def(py::init<>())
+      .def("allow", [](RaisedLimits& limits, std::uintptr_t kernel, int device, std::size_t bytes,
+                       const py::function& raise) {
+        limits.allow(reinterpret_cast<const void*>(kernel), device, bytes, [&] { raise(); });
+      });
   m.def("names", [] {
     std::vector<std::string> all;
     for (const Registration* r = Registration::first(); r != nullptr; r = r->next) all.emplace_back(r->name);
