@@ -179,7 +179,7 @@ LARGE: dict[str, Callable[[NativeKernels], Calls]] = {
     "depthwise, columns": lambda k: convolutions(k, Conv2dCase("", 1, 8, 3, MANY, 8, 3, 3, groups=8)),
     "int8_gemm, rows": lambda k: int8_products(k, MANY, 3, 3),
     "int8_gemm, columns": lambda k: int8_products(k, 3, MANY, 3),
-    "int8_gemm, depth": lambda k: int8_products(k, 3, 3, MANY),
+    "int8_gemm, depth": lambda k: int8_products(k, 3, 3, MANY // 2),  # whose copies are allowed
     "int8_conv2d, images": lambda k: int8_convolutions(k, Conv2dCase("", MANY, 16, 3, 3, 8, 3, 3)),
     "int8_conv2d, filters": lambda k: int8_convolutions(k, Conv2dCase("", 1, 16, 3, 3, MANY, 3, 3)),
     "int8_conv2d, rows": lambda k: int8_convolutions(k, Conv2dCase("", 1, 16, MANY, 3, 8, 3, 3)),
