@@ -19,7 +19,8 @@ from cnnkernels.ops.memory import dense
 from cnnkernels.testing.numerics import small_integers
 
 SEED = 11
-ROUNDS = {"cuda": 10, "triton": 1, "reference": 3}
+ROUNDS = {"cuda": 6, "triton": 1, "reference": 2}
+SLOW = "double", "tangent", "batched"  # of Triton's interpreter; the operators call the same kernels in them
 
 
 KINDS = [(operator, backend) for backend in ROUNDS for operator in OPERATORS if takes(operator, backend)]
@@ -28,6 +29,8 @@ KINDS = [(operator, backend) for backend in ROUNDS for operator in OPERATORS if 
 @pytest.mark.parametrize(("operator", "backend"), KINDS)
 def test_random_orders(operator: str, backend: str) -> None:
     for case in cases([operator], [backend], SEED, ROUNDS[backend] * len(DIRECTIONS[operator])):
+        if backend == "triton" and case.direction in SLOW:
+            continue
         try:
             run(case)
         except Exception as error:
