@@ -20,10 +20,9 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-sys.path[:0] = [str(ROOT), str(ROOT / "csrc")]
-import toolkit  # noqa: E402
-
+sys.path.insert(0, str(ROOT / "csrc"))
 import build_checks  # noqa: E402
+import toolkit  # noqa: E402
 
 build_checks.on_linux()
 SANITIZE = build_checks.sanitizer()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-_SPEC = importlib.util.spec_from_file_location("build_checks", ROOT / "build_checks.py")
+_SPEC = importlib.util.spec_from_file_location("build_checks", ROOT / "csrc/build_checks.py")
 assert _SPEC is not None and _SPEC.loader is not None
 build_checks = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(build_checks)

@@ -34,7 +34,6 @@ def test_the_source_distribution_has_what_a_build_needs(tmp_path: Path) -> None:
     sources |= {str(path.relative_to(ROOT)) for path in (ROOT / "triton_kernels").rglob("*.py")}
     sources |= {
         "setup.py",
-        "build_checks.py",
         "pyproject.toml",
         "constraints.txt",
         "LICENSE",

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import NoReturn
 
 # The package itself needs torch, which a build need not have.
-_SPEC = importlib.util.spec_from_file_location("environment", Path(__file__).parent / "cnnkernels" / "environment.py")
+_SPEC = importlib.util.spec_from_file_location(
+    "environment", Path(__file__).parent.parent / "cnnkernels" / "environment.py"
+)
 environment = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(environment)
 
