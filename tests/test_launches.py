@@ -6,8 +6,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import itertools
+import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -253,6 +255,37 @@ def test_a_limit_that_was_refused_is_asked_for_again() -> None:
         limits.allow(1, 0, 60, refuse)
     limits.allow(1, 0, 60, lambda: raised.append(60))
     assert raised == [60]
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("members", "packed"),
+    [
+        ("const void* x; std::int32_t h; bool c, u[3];", True),
+        ("Inner x[2]; AsBits<float> f; AsBits<double> g[2]; std::int32_t unused; bool c[8];", False),
+        ("Inner x[2]; AsBits<float> f; std::int32_t unused; AsBits<double> g[2]; bool c[8];", True),
+        ("std::int32_t h; const void* x;", False),
+        ("struct { std::int16_t s; bool c; } x[2];", False),
+        ("std::int32_t h; float f;", False),  # might hide a gap elsewhere: the compiler does not say
+    ],
+)
+def test_arguments_have_no_padding(members: str, packed: bool) -> None:
+    """Its bytes would be what the stack held: a launch of the same arguments would be another. The compiler refuses."""
+    source = f"""
+        #include "common/launch.h"
+        #include "common/as_bits.h"
+        namespace cnnkernels {{
+        struct Inner {{ std::int32_t a; }};
+        struct Arguments {{ {members} }};
+        CNN_KERNEL(32, 1) kernel(const Arguments, float, bool, const void*) {{}}
+        void start(const Arguments& a) {{ launch(kernel, Launch{{1, 1}}, a, 1.0f, true, nullptr); }}
+        }}"""
+    command = ["c++", "-std=c++20", "-fsyntax-only", "-DCNN_INTERPRETER=1", "-Icsrc", "-xc++", "-"]
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, input=source, capture_output=True, text=True)
+    assert (done.returncode == 0) == packed, done.stderr
+    assert packed or "a kernel's argument has padding" in done.stderr
 
 
 # Devices

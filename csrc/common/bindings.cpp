@@ -16,7 +16,7 @@ namespace {
 template <class T>
 int8::Number<T> number(const std::tuple<T, std::uintptr_t, std::int64_t>& given) {
   const auto& [value, address, step] = given;
-  return {value, reinterpret_cast<const T*>(address), step};
+  return {.value = value, .data = reinterpret_cast<const T*>(address), .step = step};
 }
 
 template <class T>

@@ -21,6 +21,7 @@ struct Conv2dGeometry {
   std::int64_t dilation_h, dilation_w;
   std::int64_t groups;
   PaddingMode padding_mode = PaddingMode::zeros;  // conv2d's forward and backward_weight alone know others
+  std::int32_t unused = 0;
 };
 
 struct Pool2dGeometry {

@@ -22,14 +22,15 @@ struct Inside {
 };
 
 struct Arguments : Walk<1> {
+  std::int64_t part_elements = 0, row_elements = 0;
+  int8::Epilogue epilogue;
+  Inside inside;
+  void* output = nullptr;
+  std::int32_t zero_point = 0;  // of `inside`
   bool unsigned_a = false;
   bool in_parts = false;  // sums of a part as they are go to output + part * part_elements
   bool vectors = false;   // outputs are stored four at a time
-  std::int64_t part_elements = 0, row_elements = 0;
-  int8::Epilogue epilogue;
-  std::int32_t zero_point = 0;  // of `inside`
-  Inside inside;
-  void* output = nullptr;
+  std::uint8_t unused_here[to_next_map(sizeof(int8::Epilogue) + sizeof(Inside) + 31)] = {};
 };
 
 // Taps from `begin` up to `end` of an axis whose first lies at `first`.

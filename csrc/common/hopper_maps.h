@@ -27,8 +27,8 @@ inline TensorMap window_map(const Image& x, bool pointwise, const Corners& rows,
   const int width = span / element_bytes(x.element);
   if (pointwise) {
     return make_tensor_map(TileBox{.element = x.element,
-                                   .address = x.data,
                                    .rank = 2,
+                                   .address = x.data,
                                    .size = {x.c, x.n * x.h * x.w},
                                    .stride = {0, x.pixel_bytes},
                                    .box = {width, pixels},
@@ -36,8 +36,8 @@ inline TensorMap window_map(const Image& x, bool pointwise, const Corners& rows,
   }
   return make_tensor_map(
       Im2colBox{.element = x.element,
-                .address = x.data,
                 .rank = 4,
+                .address = x.data,
                 .size = {x.c, x.w, x.h, x.n},
                 .stride = {0, x.pixel_bytes, x.w * x.pixel_bytes, x.h * x.w * x.pixel_bytes},
                 .lower = {static_cast<int>(columns.lower), static_cast<int>(rows.lower)},
@@ -59,8 +59,8 @@ inline TensorMap filter_map(MapElement element, const Conv2dGeometry& g, const v
                             std::int64_t filter_bytes, int channels, int filters, Swizzle swizzle) {
   const std::int64_t c = g.c / g.groups, k = g.k / g.groups;
   return make_tensor_map(TileBox{.element = element,
-                                 .address = weight,
                                  .rank = 4,
+                                 .address = weight,
                                  .size = {c, g.r * g.s, k, g.groups},
                                  .stride = {0, g.r * g.s == 1 ? filter_bytes : c * element_bytes(element),
                                             filter_bytes, k * filter_bytes},

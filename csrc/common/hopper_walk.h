@@ -29,8 +29,15 @@ struct Phase {
   FastDivide width, height;
   std::int32_t w = 0, h = 0;
   Taps s, r;
+  std::int32_t unused = 0;
   std::int64_t first = 0;  // the element of the result at its pixel (0, 0, 0)
 };
+
+// What a struct of maps is filled up with (launch.h) after so many bytes that are not of maps, which CUDA
+// aligns to 64 bytes, or from version 13 on to 128.
+constexpr std::size_t to_next_map(std::size_t bytes) {
+  return alignof(TensorMap) - bytes % alignof(TensorMap);
+}
 
 // Tensor maps, and numbers that turn a tile into coordinates. Made on the host for every call, a few hundred
 // nanoseconds a map; passed by value, so a CUDA graph holds them.
@@ -54,6 +61,7 @@ struct Walk {
   std::int32_t group_channels = 0;  // from one group's windows to the next's
   std::int32_t stride_w = 1, stride_h = 1, images = 0;
   bool pointwise = false;  // windows are rows of a matrix
+  std::uint8_t unused[to_next_map(Phases * sizeof(Phase) + 73)] = {};
 };
 
 }  // namespace cnnkernels::hopper

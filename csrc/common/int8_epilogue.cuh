@@ -31,7 +31,7 @@ CNN_DEVICE float dequantized(std::int32_t q, float scale, std::int32_t zero_poin
 
 template <class T>
 CNN_DEVICE T number_at(const Number<T>& number, std::int64_t index) {
-  return number.data == nullptr ? number.value : number.data[index * number.step];
+  return number.data == nullptr ? T(number.value) : number.data[index * number.step];
 }
 
 // What the epilogue needs of a row, ...
@@ -191,7 +191,7 @@ CNN_DEVICE void finish_scaled(const Epilogue& epilogue, const Columns& columns, 
   if (epilogue.residual != nullptr) add_residual(epilogue, offset, count, vectors, x);
   with_activation(epilogue.activation, [&](auto which) {
 #pragma unroll
-    for (int i = 0; i < kRun; ++i) x[i] = activate(decltype(which)::value, x[i], epilogue.slope);
+    for (int i = 0; i < kRun; ++i) x[i] = activate(decltype(which)::value, x[i], float(epilogue.slope));
   });
   store_rounded(epilogue, output, offset, count, vectors, x);
 }

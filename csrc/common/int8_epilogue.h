@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "activation_kind.h"
+#include "as_bits.h"
 
 namespace cnnkernels {
 
@@ -25,13 +26,15 @@ namespace int8 {
 // (step 0) or one for each (step 1).
 template <class T>
 struct Number {
-  T value{};
+  AsBits<T> value;
+  std::int32_t unused = 0;
   const T* data = nullptr;
   std::int64_t step = 0;
 };
 
 struct Epilogue {
-  DType out_dtype{};  // int32, float32, float16, bfloat16, int8 or uint8
+  DType out_dtype{};       // int32, float32, float16, bfloat16, int8 or uint8
+  std::int32_t depth = 0;  // terms of a sum
 
   // Scales and zero points of a are of its rows, those of b of its columns.
   Number<float> scale_a{1}, scale_b{1};
@@ -39,17 +42,16 @@ struct Epilogue {
   // sum_k b of each column, needed where a has a zero point, and sum_k a of each row, where b has. Null:
   // there is no such zero point.
   const std::int32_t *sums_b = nullptr, *sums_a = nullptr;
-  std::int32_t depth = 0;  // terms of a sum
 
   const float* bias = nullptr;  // one a column
   const void* residual = nullptr;
   DType residual_dtype{};  // float32, float16, bfloat16, int8 or uint8
-  float residual_scale = 1;
+  AsBits<float> residual_scale = 1;
   std::int32_t residual_zero_point = 0;
   Activation activation = Activation::none;
-  float slope = 0;  // of leaky_relu below zero
-  Number<float> out_scale{1};
+  AsBits<float> slope = 0;  // of leaky_relu below zero
   std::int32_t out_zero_point = 0;
+  Number<float> out_scale{1};
 };
 
 }  // namespace int8

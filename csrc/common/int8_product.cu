@@ -20,6 +20,7 @@ struct Schedule {
   std::int32_t stages = 0, stages_per_split = 0;
   std::int64_t split_elements = 0;  // of a split's partial sums
   bool vectors = false;             // outputs are stored four at a time
+  std::uint8_t unused[7] = {};
 };
 
 template <int kTile, bool kVectors, bool kSingly = false>

@@ -30,8 +30,6 @@ struct Depth {
 struct Operand {
   const std::uint8_t* data = nullptr;
   std::int64_t group_stride = 0;
-  Access access = Access::vectors;
-  bool ragged = false;  // words_reach_out of the tensor
 
   std::int64_t extent = 1;
   FastDivide q, p;
@@ -46,15 +44,20 @@ struct Operand {
   std::int32_t origin_h = 0, origin_x = 0;
   std::int32_t height = 1, row_bytes = INT32_MAX;
   std::uint32_t fill = 0;  // four times the byte
+
+  Access access = Access::vectors;
+  bool ragged = false;  // words_reach_out of the tensor
+  std::uint8_t unused[7] = {};
 };
 
 struct Product {
   Operand a, b;
   Depth depth;
-  bool unsigned_a = false;  // b is int8
   std::int64_t groups = 1;  // each with its rows of b, its part of a's bytes and its columns
   void* output = nullptr;   // [a.extent, groups * b.extent]
   Epilogue epilogue;
+  bool unsigned_a = false;  // b is int8
+  std::uint8_t unused[7] = {};
 
   CNN_HOST_DEVICE std::int64_t rows() const { return a.extent; }
   CNN_HOST_DEVICE std::int64_t columns() const { return groups * b.extent; }
@@ -89,8 +92,9 @@ void launch_window_sums(const void* weight, std::int64_t filters, int r, int s, 
 // sums[side] = sum over depth of data[side * side_stride + depth * depth_stride].
 struct Summands {
   const void* data;
-  bool is_unsigned;
   std::int64_t sides, depth, side_stride, depth_stride;
+  bool is_unsigned;
+  std::uint8_t unused[7] = {};
 };
 void launch_sums(const Summands& summands, std::int32_t* sums, std::uintptr_t stream);
 

@@ -31,7 +31,7 @@ std::vector<Gemm> backward_input_gemms(const Problem& problem, const void* grad_
       const Windows view = windows(problem.layout, dy, g.n, empty ? 0 : filters, g.p, g.q, h.origin, v.origin,
                                    {h.pixels, v.pixels, 1, 1}, {h.taps, v.taps, h.step, v.step});
       Gemm gemm;
-      gemm.a = {grad_output, view.origin, view.height, view.width, filters * dy.c, view.position, view.tap};
+      gemm.a = {view.origin, grad_output, view.height, view.width, filters * dy.c, view.position, view.tap};
       gemm.b.data = weight;
       gemm.b.origin.offset = h.first_tap * w.h + v.first_tap * w.w;
       gemm.b.group_stride = filters * w.n;

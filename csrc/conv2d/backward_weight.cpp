@@ -29,7 +29,7 @@ Gemm backward_weight_gemm(const Problem& problem, const void* grad_output, const
   const Windows view = windows(problem.layout, x, g.n, channels, g.h, g.w, -g.pad_h, -g.pad_w,
                                {g.p, g.q, g.stride_h, g.stride_w}, {g.r, g.s, g.dilation_h, g.dilation_w});
   Gemm gemm;
-  gemm.a = {input, view.origin, view.height, view.width, channels * x.c, view.tap, view.position};
+  gemm.a = {view.origin, input, view.height, view.width, channels * x.c, view.tap, view.position};
   add_border(problem, gemm.a);
   gemm.b.data = grad_output;
   gemm.b.group_stride = filters * dy.c;

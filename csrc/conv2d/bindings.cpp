@@ -171,8 +171,12 @@ void bind(py::module_& m) {
          std::uintptr_t scale, std::uintptr_t shift, std::uintptr_t residual, int activation, double slope,
          std::uintptr_t workspace) {
         conv2d::forward(problem(dtype, layout, tf32, geometry), pointer(input), pointer(weight),
-                        {pointer(bias), pointer(scale), pointer(shift), pointer(residual),
-                         static_cast<Activation>(activation), slope},
+                        {.bias = pointer(bias),
+                         .scale = pointer(scale),
+                         .shift = pointer(shift),
+                         .residual = pointer(residual),
+                         .activation = static_cast<Activation>(activation),
+                         .slope = slope},
                         pointer(output), pointer(workspace), stream, plan);
       },
       py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("output"), py::arg("dtype"),

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../common/activation_kind.h"
+#include "../common/as_bits.h"
 
 namespace cnnkernels::conv2d {
 
@@ -11,7 +12,8 @@ struct Epilogue {
   const void *bias = nullptr, *scale = nullptr, *shift = nullptr;  // one a filter
   const void* residual = nullptr;                                  // one an output, in memory as it is
   Activation activation = Activation::none;
-  double slope = 0;  // of leaky_relu below zero
+  std::int32_t unused = 0;
+  AsBits<double> slope = 0;  // of leaky_relu below zero
 };
 
 }  // namespace cnnkernels::conv2d

@@ -17,7 +17,7 @@ Gemm forward_gemm(const Problem& problem, const void* input, const void* weight,
   const Windows view = windows(problem.layout, x, g.n, channels, g.h, g.w, -g.pad_h, -g.pad_w,
                                {g.p, g.q, g.stride_h, g.stride_w}, {g.r, g.s, g.dilation_h, g.dilation_w});
   Gemm gemm;
-  gemm.a = {input, view.origin, view.height, view.width, channels * x.c, view.position, view.tap};
+  gemm.a = {view.origin, input, view.height, view.width, channels * x.c, view.position, view.tap};
   add_border(problem, gemm.a);
   gemm.b.data = weight;
   gemm.b.group_stride = filters * w.n;

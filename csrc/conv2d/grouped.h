@@ -54,6 +54,7 @@ struct Sweep {
   Index channels, filters;  // of a group: summed over, made
   bool turned;              // sums over k and makes c
   bool by_runs;             // is read in runs of 8 pixels
+  std::uint8_t unused[6] = {};
 };
 
 inline std::int64_t elements_of_chunk(const Element& element) { return kChunkBytes / element.bytes(); }

@@ -16,8 +16,7 @@ inline constexpr int kColumnTiles = 2;  // of 8 filters
 // What a block works on beside its patches, and where it lies in shared memory.
 struct Gradient {
   const void* error = nullptr;
-  void* sums = nullptr;   // each part's, or the filter's gradient where there is one
-  bool in_parts = false;  // sums are fp32
+  void* sums = nullptr;  // each part's, or the filter's gradient where there is one
   Index unit_groups;
   Index input_runs, error_runs;  // of 8 channels, of 8 filters of a unit
   Index row_tiles;               // of a unit
@@ -26,6 +25,8 @@ struct Gradient {
   Index parts, of_part;  // patches of a part
   Index pixels;          // of a patch, a multiple of 16
   Index places_at, error_at, error_pitch;
+  bool in_parts = false;  // sums are fp32
+  std::uint8_t unused[3] = {};
   std::int64_t bytes;
 };
 

@@ -35,8 +35,8 @@ TensorMap pixel_map(const Problem& problem, MapElement element, const void* imag
                     std::int64_t pixels) {
   const std::int64_t e = bytes_of(problem), groups = problem.geometry.groups;
   return make_tensor_map(TileBox{.element = element,
-                                 .address = image,
                                  .rank = 3,
+                                 .address = image,
                                  .size = {channels, groups, pixels},
                                  .stride = {0, channels * e, groups * channels * e},
                                  .box = {row_elements(e), 1, kBlock},
@@ -148,8 +148,8 @@ BackwardWeightArguments backward_weight_arguments(const Problem& problem, const 
   a.other = pixel_map(problem, map_element(problem), grad_output, filters, g.n * g.p * g.q);
   a.result =
       make_tensor_map(TileBox{.element = element,
-                              .address = result,
                               .rank = 5,
+                              .address = result,
                               .size = {channels, taps, filters, g.groups, parts},
                               .stride = {0, channels * e, taps * channels * e, filters * taps * channels * e,
                                          g.groups * filters * taps * channels * e},

@@ -19,13 +19,14 @@ struct Spread {
 template <int Phases>
 struct Arguments : Walk<Phases> {
   TensorMap result;
+  Spread spread;
+  Epilogue epilogue;      // of the forward
+  void* data = nullptr;   // where `spread` counts from
   std::int32_t rows = 0;  // of backward_weight's result: filters of a group
   std::int32_t span = kRowBytes;
   bool in_parts = false;  // backward_weight: fp32 sums of each part
   bool store_by_tma = true;
-  Spread spread;
-  Epilogue epilogue;     // of the forward
-  void* data = nullptr;  // where `spread` counts from
+  std::uint8_t unused_here[to_next_map(sizeof(Spread) + sizeof(Epilogue) + 18)] = {};
 };
 
 // Of one launch; a stride that has more takes several.

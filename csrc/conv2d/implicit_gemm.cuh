@@ -20,6 +20,7 @@ namespace cnnkernels::conv2d {
 // rows, groups and parts of the reduction.
 struct Schedule {
   FastDivide column_tiles, row_tiles, groups;
+  std::int32_t unused = 0;
   std::int64_t depth_per_split = 0;
 };
 

@@ -29,15 +29,17 @@ struct Job {
   std::uint32_t taps, filters;
   std::int32_t column_step, tap_step, pad, width;
   Copy::Planes planes;
-  bool whole;                             // a chunk of the destination is of one digit 0
-  bool from_chunks;                       // and whole chunks of the source are aligned runs of 16 bytes
-  bool to_chunks;                         // so are those of the destination
+  bool whole;        // a chunk of the destination is of one digit 0
+  bool from_chunks;  // and whole chunks of the source are aligned runs of 16 bytes
+  bool to_chunks;    // so are those of the destination
+  std::uint8_t unused = 0;
   FastDivide channel_tiles, pixel_tiles;  // of what is transposed
 };
 
 struct Jobs {
   Job job[kMostCopies];
   int count = 0;
+  std::int32_t unused = 0;
 };
 
 // Where a destination's element comes from, but for its first digit.

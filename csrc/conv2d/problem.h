@@ -144,12 +144,13 @@ CNN_DEVICE void step(const Axis& axis, Cursor& cursor, std::int32_t by) {
 // column leaves the image. A view that never leaves its image has one of a single pixel. Where there is a
 // border, the image is the padded one, and elements lie as many further as its table says.
 struct Operand {
-  const void* data = nullptr;
   Place origin;
+  const void* data = nullptr;
   std::int32_t height = 1, width = 1;
   std::int64_t group_stride = 0;
   Axis side, depth;
   Border border = {};  // A's alone
+  std::int32_t unused = 0;
 };
 
 // C: element (row, column) lies at row's offset + column's offset.

@@ -21,6 +21,7 @@ struct Axis {
   Index stride, pad, dilation;
   FastDivide by_stride;
   bool transposed;
+  std::uint8_t unused[3] = {};
 
   // Where tap t of result o reads, -1 if nowhere inside the source.
   CNN_DEVICE Index source(Index o, Index t) const {

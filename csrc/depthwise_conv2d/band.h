@@ -49,6 +49,7 @@ struct Planes {
   FastDivide width, result_width;  // of the source, of the result or the error
   FastDivide channel_blocks, row_blocks;
   Index bands_at, flags_at;  // bytes into shared memory, after the planes
+  std::int32_t unused = 0;
   std::int64_t bytes;
 };
 
@@ -58,6 +59,7 @@ struct Band {
   FastDivide column_tiles, row_tiles;  // of a block: a warp takes one of either, of one channel
   Region result;
   Index result_image;  // elements from one image to the next, where the planes were
+  std::int32_t unused = 0;
 };
 
 inline Band band_of(const Correlation& c, const Plan& plan) {
@@ -100,6 +102,7 @@ struct BandGradient {
   Index steps;         // of 16 columns of the source that a row of the error reaches, with 8 taps
   FastDivide tiles;    // of the filter, one a block
   FastDivide tiles_b;  // of those, along a row
+  std::int32_t unused = 0;
 };
 
 // Taps that a warp sums: 16 x 16, or 32 x 32 of larger filters.

@@ -34,6 +34,7 @@ struct Correlation {
   Tiling tiling;
   Batch batch;
   bool channels_last;
+  std::uint8_t unused[3] = {};
   Index images;           // N
   FastDivide channels;    // of the result
   FastDivide multiplier;  // forward: a result's channel is its filter's over this

@@ -22,8 +22,9 @@ struct Region {
   Index pitch_inner;               // the same in shared memory; of the rows it is pitch_a
   Index pitch_unit, pitch_a, pitch_b;  // in shared memory: from one unit, row, column to the next
   Pieces pieces;
-  FastDivide vectors;     // of 16 bytes that a piece touches at most
-  FastDivide inners;      // pieces of a row at most
+  FastDivide vectors;  // of 16 bytes that a piece touches at most
+  FastDivide inners;   // pieces of a row at most
+  std::int32_t unused = 0;
   std::int64_t elements;  // of shared memory
 
   std::int64_t bytes(int element_bytes) const {

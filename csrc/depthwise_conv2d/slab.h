@@ -19,14 +19,15 @@ static_assert(kLargeSlabBytes <= kEveryBlockBytes);
 
 struct Slab {
   Region source, result;
-  Index source_at, zeros_at, result_at;  // bytes into shared memory, after the filters
   std::int64_t bytes;
+  Index source_at, zeros_at, result_at;                  // bytes into shared memory, after the filters
   Index groups, all_groups;                              // of a block, of all
   FastDivide units, strips, columns;                     // of the result's box
   FastDivide source_each, result_each;                   // units of a group
   FastDivide filters;                                    // of a group
   FastDivide group_blocks, strip_blocks, column_blocks;  // images, or planes, are the rest
   bool all_rows, all_columns;                            // the source's box is not cut
+  std::uint8_t unused[6] = {};
 };
 
 // A filter of chunk x chunk taps finds the rows of its window once, for all of its columns; any other finds

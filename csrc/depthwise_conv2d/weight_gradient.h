@@ -17,6 +17,7 @@ struct WeightGradient {
   View input, grad_output;
   Taps taps;
   bool channels_last;
+  std::uint8_t unused[3] = {};
   Index images, channels;  // N, K
   FastDivide multiplier;
 
@@ -49,13 +50,14 @@ struct WeightGradient {
 // after another. The plan's lanes are groups, its strips and lines the box of the error.
 struct Boxes {
   Region input, grad_output;
-  Index grad_output_at;  // bytes into shared memory
   std::int64_t bytes;
+  Index grad_output_at;        // bytes into shared memory
   Index groups, all_groups;    // of a block, of an image
   FastDivide each;             // filters of a group
   FastDivide strips, columns;  // of a box
   FastDivide strip_blocks, column_blocks;
   bool all_rows, all_columns;  // the input's box is not cut
+  std::uint8_t unused[6] = {};
 };
 
 inline Boxes boxes_of(const WeightGradient& g, const Plan& plan, int element_bytes) {

@@ -16,6 +16,7 @@ struct Errors {
   std::int32_t patches, patches_a_part;
   FastDivide filter_tiles, stages;
   bool output_vectors;  // runs of g's filters start at multiples of 16 bytes
+  std::uint8_t unused[7] = {};
 };
 
 // Exact types are here to be right: they read element by element.

@@ -6,6 +6,7 @@
 
 #include "../common/activation.h"
 #include "../common/fast_divide.h"
+#include "../common/as_bits.h"
 #include "depthwise_separable_conv2d.h"
 
 namespace cnnkernels::depthwise_separable_conv2d {
@@ -52,13 +53,13 @@ struct Pair {
   std::int32_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
   std::int32_t patch_rows, patch_columns;
   std::int32_t group_taps;  // min(R S, kTaps)
-  bool keeps;               // the intermediate of all channels stays for all of a block's column tiles
   FastDivide column_tiles, patches_across, by_p, by_s, by_group_taps, by_patch_columns, multiplier;
   Activation first, second;
-  double slope;
+  bool keeps;              // the intermediate of all channels stays for all of a block's column tiles
   bool pointwise_vectors;  // rows of the pointwise filter start at multiples of 16 bytes
   bool output_vectors;     // so do runs of the output along its contiguous axis
   bool planes;             // NCHW: that axis is a row of pixels
+  AsBits<double> slope;
 };
 
 // An output pixel, with the corner of its window in the input.

@@ -110,7 +110,7 @@ void forward(const Problem& problem, const void* input, const void* weight, cons
     int8::launch_window_sums(weight, g.k, static_cast<int>(g.r), static_cast<int>(g.s),
                              static_cast<int>(g.c / g.groups), sums, stream);
   } else if (asks_for_sums(asked, plan)) {
-    int8::launch_sums({weight, false, g.k, depth, depth, 1}, sums, stream);
+    int8::launch_sums({weight, g.k, depth, depth, 1, false}, sums, stream);
     product.epilogue.sums_b = sums;
   }
   auto* const parts = static_cast<unsigned char*>(workspace) + sums_bytes(problem, asked, plan);

@@ -19,6 +19,7 @@ struct Strips {
   int lanes = 1;                // runs of filters a block takes, a power of two
   std::int32_t zero_point = 0;  // of the input
   bool unsigned_input = false, vectors = false;
+  std::uint8_t unused[6] = {};
 };
 
 inline Strips strips_of(const Problem& problem, const void* input, const void* weight,

@@ -76,12 +76,12 @@ void forward(const Problem& problem, const int8::Epilogue& asked, void* output, 
     epilogue.sums_b = nullptr;
   } else if (asked.sums_b == nullptr) {
     auto* sums = reinterpret_cast<std::int32_t*>(memory + at.sums_b);
-    int8::launch_sums({p.b.data, false, p.n, p.k, p.b.column_stride, p.b.row_stride}, sums, stream);
+    int8::launch_sums({p.b.data, p.n, p.k, p.b.column_stride, p.b.row_stride, false}, sums, stream);
     epilogue.sums_b = sums;
   }
   if (Workspace::present(asked.zero_point_b)) {
     auto* sums = reinterpret_cast<std::int32_t*>(memory + at.sums_a);
-    int8::launch_sums({p.a.data, p.unsigned_a, p.m, p.k, p.a.row_stride, p.a.column_stride}, sums, stream);
+    int8::launch_sums({p.a.data, p.m, p.k, p.a.row_stride, p.a.column_stride, p.unsigned_a}, sums, stream);
     epilogue.sums_a = sums;
   }
 

@@ -23,6 +23,7 @@ struct Stream {
   std::int64_t a_stride, b_stride;  // of rows, of columns
   std::int32_t m, n, k;
   bool unsigned_a, vectors;
+  std::uint8_t unused[2] = {};
 };
 
 CNN_DEVICE Words load_words(const std::uint8_t* line, std::int32_t k, bool valid) {

@@ -181,8 +181,8 @@ void int8_avg_pool2d(DType dtype, const Pool2dGeometry& geometry, std::int32_t z
                      bool count_include_pad, std::int32_t divisor_override, const void* input, void* output,
                      std::uintptr_t stream, std::int64_t most_sites) {
   const bool with_sign = is_signed(dtype);
-  const Average average{with_sign ? 0 : kTopBits, with_sign ? -128 : 0, zero_point, count_include_pad,
-                        divisor_override};
+  const Average average{with_sign ? 0 : kTopBits, with_sign ? -128 : 0, zero_point, divisor_override,
+                        count_include_pad};
   pool(geometry, average, input, output, stream, most_sites);
 }
 

@@ -43,10 +43,11 @@ struct Maximum {
 // As signed bytes: uint8 with its top bit flipped is 128 less.
 struct Average {
   std::uint32_t flip;
-  std::int32_t least;       // of the type
-  std::int32_t zero_point;  // of the type
-  bool count_include_pad;
+  std::int32_t least;             // of the type
+  std::int32_t zero_point;        // of the type
   std::int32_t divisor_override;  // 0: none
+  bool count_include_pad;
+  std::uint8_t unused[3] = {};
 
   template <int V>
   struct Running {

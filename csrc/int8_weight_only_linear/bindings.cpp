@@ -17,8 +17,9 @@ void bind(py::module_& m) {
          const Sizes& strides, const int8::Epilogue& epilogue, std::uintptr_t stream) {
         const auto& [rows, columns, depth] = sizes;
         const auto& [row_stride, depth_stride, weight_stride] = strides;
-        forward({reinterpret_cast<const void*>(input), static_cast<DType>(dtype), row_stride, depth_stride,
-                 reinterpret_cast<const void*>(weight), weight_stride, rows, columns, depth},
+        forward({reinterpret_cast<const void*>(input), row_stride, depth_stride,
+                 reinterpret_cast<const void*>(weight), weight_stride, rows, columns, depth,
+                 static_cast<DType>(dtype)},
                 epilogue, reinterpret_cast<void*>(output), stream);
       },
       "input [m, k] by weight [n, k], m up to int8_weight_only_linear_rows.", py::arg("input"),

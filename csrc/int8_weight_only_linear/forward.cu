@@ -38,6 +38,7 @@ struct Stream {
   bool input_vectors;   // four elements of a row may be loaded at once
   bool weight_vectors;  // and 16 of the weight
   bool output_vectors;
+  std::uint8_t unused[5] = {};
 };
 
 // The values of four int8: as unsigned ones, 128 more, they are the last bits of floats from 2^23 on. A

@@ -15,11 +15,12 @@ inline constexpr int kMostRows = 16;
 
 struct Problem {
   const void* input = nullptr;  // [m, k], element (i, j) at i * row_stride + j * depth_stride
-  DType dtype{};                // float32, float16 or bfloat16
   std::int64_t row_stride = 0, depth_stride = 0;
   const void* weight = nullptr;  // int8 [n, k], rows of consecutive bytes
   std::int64_t weight_stride = 0;
   std::int64_t m = 0, n = 0, k = 0;
+  DType dtype{};  // of the input: float32, float16 or bfloat16
+  std::int32_t unused = 0;
 };
 
 // At most kMostRows rows; std::invalid_argument for more. Every element of the output [m, n], rows of n after

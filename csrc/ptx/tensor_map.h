@@ -1,6 +1,6 @@
 // The description of a tensor that TMA copies boxes of, made on the host and passed to a kernel by value:
 //
-//   make_tensor_map(TileBox{.element = MapElement::float16, .address = x, .rank = 2, .size = {C, N},
+//   make_tensor_map(TileBox{.element = MapElement::float16, .rank = 2, .address = x, .size = {C, N},
 //                           .stride = {0, 2 * C}, .box = {64, 128}, .swizzle = Swizzle::span128})
 //   CNN_KERNEL(128, 1) kernel(const __grid_constant__ TensorMap map, ..)
 //
@@ -34,8 +34,8 @@ constexpr int element_bytes(MapElement element) {
 // A box of up to five dimensions.
 struct TileBox {
   MapElement element = MapElement::uint8;
-  const void* address = nullptr;  // of element (0, 0, ..), 16-byte aligned
   int rank = 0;                   // 1 to 5
+  const void* address = nullptr;  // of element (0, 0, ..), 16-byte aligned
   // Of the tensor, in elements: what lies outside reads as zero and is not written.
   std::int64_t size[5] = {};
   // Bytes to the next element of a dimension; [0] is not read: elements are dense.
@@ -43,6 +43,7 @@ struct TileBox {
   int box[5] = {};                // elements spanned, at most 256 a dimension
   int step[5] = {1, 1, 1, 1, 1};  // takes every step-th element of the span; 1 to 8, [0] is not read
   Swizzle swizzle = Swizzle::none;
+  std::int32_t unused = 0;
 };
 
 // A column of pixels of an N (D) H W C tensor, as an implicit GEMM needs them: pixels are
@@ -50,8 +51,8 @@ struct TileBox {
 // have, from `lower` to size - 1 + `upper`.
 struct Im2colBox {
   MapElement element = MapElement::uint8;
-  const void* address = nullptr;
   int rank = 0;  // 3, 4 or 5: dimensions {C, W, N}, {C, W, H, N} or {C, W, H, D, N}
+  const void* address = nullptr;
   std::int64_t size[5] = {};
   std::int64_t stride[5] = {};
   int lower[3] = {};              // of {W, H, D}; -padding for a convolution's forward pass
@@ -128,20 +129,21 @@ inline void check(const Im2colBox& t) {
 
 #if defined(CNN_INTERPRETER)
 
-// One of the two boxes, checked.
-struct TensorMap {
-  bool im2col = false;
+// One of the two boxes, checked. Aligned as the GPU's.
+struct alignas(64) TensorMap {
   TileBox tile;
   Im2colBox column;
+  bool im2col = false;
+  std::uint8_t unused[23] = {};
 };
 
 inline TensorMap make_tensor_map(const TileBox& t) {
   tensor_map::check(t);
-  return {false, t, {}};
+  return {t, {}, false};
 }
 inline TensorMap make_tensor_map(const Im2colBox& t) {
   tensor_map::check(t);
-  return {true, {}, t};
+  return {{}, t, true};
 }
 
 #else

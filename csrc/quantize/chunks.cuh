@@ -28,7 +28,7 @@ struct Span {
 template <class T>
 struct Written {
   T* boundary;
-  int head;
+  std::int32_t head, unused = 0;
 
   explicit Written(T* tensor)
       : head(static_cast<int>(reinterpret_cast<std::uintptr_t>(tensor) % 16 / sizeof(T))) {

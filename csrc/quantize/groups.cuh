@@ -12,8 +12,9 @@ struct Groups {
   std::int64_t inner;
   std::int32_t count;
   std::int32_t step;  // elements of a chunk from one group to the next
-  bool wide;          // elements are beyond 32-bit arithmetic
   FastDivide by_inner, by_count;
+  bool wide;  // elements are beyond 32-bit arithmetic
+  std::uint8_t unused[7] = {};
 
   Groups(const Grouped& shape, std::int64_t largest_element)
       : inner(shape.inner),
@@ -86,7 +87,7 @@ CNN_DEVICE Quantizer quantizer_of(float scale, std::int32_t zero_point, std::int
   return {__fdiv_rn(1.0f, scale), zero_point, least - zero_point};
 }
 CNN_DEVICE float scale_at(const Quantization& by, std::int32_t group) {
-  return by.scales == nullptr ? by.scale : by.scales[group];
+  return by.scales == nullptr ? float(by.scale) : by.scales[group];
 }
 CNN_DEVICE std::int32_t zero_point_at(const Quantization& by, std::int32_t group) {
   return by.zero_points == nullptr ? by.zero_point : by.zero_points[group];

@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "../common/as_bits.h"
+
 namespace cnnkernels {
 
 enum class DType : int;
@@ -19,7 +21,7 @@ struct Grouped {
 
 // A number for all groups, or where there is a pointer, one for each in device memory.
 struct Quantization {
-  float scale = 1;
+  AsBits<float> scale = 1;
   std::int32_t zero_point = 0;
   const float* scales = nullptr;
   const std::int32_t* zero_points = nullptr;

@@ -200,8 +200,8 @@ template <Fault F>
 void start_ring(const tests::Arguments& arguments) {
   const std::int64_t tiles = arguments.number(1);
   const TileBox box{.element = MapElement::float16,
-                    .address = arguments.pointer<const void>(2),
                     .rank = 2,
+                    .address = arguments.pointer<const void>(2),
                     .size = {16, tiles * kRows},
                     .stride = {0, 32},
                     .box = {8, kRows}};
@@ -243,8 +243,8 @@ CNN_TEST(cluster_token) {
 // [rows][64] of 16 bits and rows: boxes of 32 by 8, swizzled in 64 bytes
 CNN_TEST(cluster_multicast_tile) {
   start_multicast<2, false>(arguments, TileBox{.element = MapElement::float16,
-                                               .address = arguments.pointer<const void>(6),
                                                .rank = 2,
+                                               .address = arguments.pointer<const void>(6),
                                                .size = {64, arguments.number(7)},
                                                .stride = {0, 128},
                                                .box = {32, 8},
@@ -255,8 +255,8 @@ CNN_TEST(cluster_multicast_tile) {
 CNN_TEST(cluster_multicast_column) {
   const std::int64_t w = arguments.number(7), h = arguments.number(8), n = arguments.number(9);
   start_multicast<4, true>(arguments, Im2colBox{.element = MapElement::float16,
-                                                .address = arguments.pointer<const void>(6),
                                                 .rank = 4,
+                                                .address = arguments.pointer<const void>(6),
                                                 .size = {32, w, h, n},
                                                 .stride = {0, 64, 64 * w, 64 * w * h},
                                                 .lower = {-1, -1},

@@ -13,8 +13,9 @@ namespace {
 
 // A's or B's tile in the image.
 struct Operand {
-  bool mn_major;
   int start, swizzle, leading_bytes, stride_bytes, step_bytes;
+  bool mn_major;
+  std::uint8_t unused[3] = {};
 };
 
 template <class In, int N, Major MajorA, Major MajorB, bool FromRegisters>
@@ -115,7 +116,7 @@ void all_forms(int columns, const Problem& x) {
 }
 
 Operand operand(const std::int64_t* fields) {
-  return {fields[0] != 0, int(fields[1]), int(fields[2]), int(fields[3]), int(fields[4]), int(fields[5])};
+  return {int(fields[1]), int(fields[2]), int(fields[3]), int(fields[4]), int(fields[5]), fields[0] != 0};
 }
 
 }  // namespace

@@ -180,8 +180,8 @@ rule_kernel(const __grid_constant__ TensorMap map, std::uint32_t* global) {
 template <Rule R>
 void start_rule(const tests::Arguments& arguments) {
   const TileBox box{.element = MapElement::float16,
-                    .address = arguments.pointer<const void>(1),
                     .rank = 2,
+                    .address = arguments.pointer<const void>(1),
                     .size = {64, 64},
                     .stride = {0, 128},
                     .box = {64, 16}};

@@ -164,8 +164,8 @@ ring_convolution_kernel(const __grid_constant__ TensorMap input, const __grid_co
 template <Fault F>
 void start(const Conv2dGeometry& g, const void* x, const void* w, void* y, std::uintptr_t stream) {
   const Im2colBox pixels{.element = MapElement::bfloat16,
-                         .address = x,
                          .rank = 4,
+                         .address = x,
                          .size = {g.c, g.w, g.h, g.n},
                          .stride = {0, 2 * g.c, 2 * g.c * g.w, 2 * g.c * g.w * g.h},
                          .lower = {-int(g.pad_w), -int(g.pad_h)},
@@ -176,15 +176,15 @@ void start(const Conv2dGeometry& g, const void* x, const void* w, void* y, std::
                          .step = {1, int(g.stride_w), int(g.stride_h), 1},
                          .swizzle = Swizzle::span128};
   const TileBox filters{.element = MapElement::bfloat16,
-                        .address = w,
                         .rank = 3,
+                        .address = w,
                         .size = {g.c, g.r * g.s, g.k},
                         .stride = {0, 2 * g.c, 2 * g.c * g.r * g.s},
                         .box = {kChannels, 1, kFilters},
                         .swizzle = Swizzle::span128};
   const TileBox result{.element = MapElement::bfloat16,
-                       .address = y,
                        .rank = 2,
+                       .address = y,
                        .size = {g.k, g.n * g.p * g.q},
                        .stride = {0, 2 * g.k},
                        .box = {kFilters, kPixels},
