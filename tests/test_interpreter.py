@@ -228,7 +228,8 @@ print(importlib.import_module("cnnkernels._interpreter").schedule())
 
     settings = {"SCHEDULE": "random", "SEED": "42", "DELIVERY": "early", "THREADS": "3"}
     out = run(**{f"CNNKERNELS_{k}": v for k, v in settings.items()}).stdout
-    assert out.strip() == str({"order": "random", "seed": 42, "delivery": "early", "threads": 3})
+    expected = {"order": "random", "seed": 42, "delivery": "early", "threads": 3, "most_shared_bytes": 163 * 1024}
+    assert out.strip() == str(expected)
     bad = run(CNNKERNELS_SCHEDULE="backwards")
     assert "CNNKERNELS_SCHEDULE must be ordered, reversed or random, got 'backwards'" in bad.stderr
     assert "CNNKERNELS_SEED must be a number, got ' -1'" in run(CNNKERNELS_SEED=" -1").stderr

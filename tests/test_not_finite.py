@@ -90,6 +90,7 @@ def test_conv2d(module: Any, direction: str, which: int, case: Conv2dCase) -> No
         assert_same(machine.run(direction, case, layout, element, operands), expected, (element, layout))
 
 
+@pytest.mark.usefixtures("on_a_hopper")
 @directions
 @whichs
 def test_conv2d_by_plan(module: Any, direction: str, which: int) -> None:

@@ -163,7 +163,7 @@ def test_explain_is_of_this_build(
     gpu = SimpleNamespace(name="NVIDIA H200", major=9, minor=0, multi_processor_count=132)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpu)
-    monkeypatch.setattr(torch.cuda, "device", lambda index: torch.no_grad())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     for loaded in (True, False):
         compiled.this_machine = lambda loaded=loaded: a_machine(loaded)
         assert explain.machine(None).name == "h200" and explain.machine(None).wgmma == loaded
