@@ -17,7 +17,8 @@ if not HAS_GPU:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest  # noqa: E402
-from native_tests import machine  # noqa: E402, F401
+
+from helpers.native import machine  # noqa: E402, F401
 
 DEVICE = "cuda" if HAS_GPU else "cpu"
 

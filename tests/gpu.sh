@@ -47,8 +47,8 @@ bench() { limited "$PYTHON" -m cnnkernels bench --seconds $((seconds > 60 ? seco
 build() {
   limited "$PYTHON" setup.py --quiet build --build-lib "$TREE" && "$PYTHON" -m cnnkernels info && echo "built $TREE"
 }
-conformance() { pytest -m gpu tests/test_ptx_*.py; }
-gpu() { pytest -m gpu --ignore-glob='tests/test_ptx_*.py'; }
+conformance() { pytest -m gpu tests/ptx; }
+gpu() { pytest -m gpu --ignore=tests/ptx; }
 # shellcheck disable=SC2046
 tests() { pytest $(workers) -m 'not gpu'; }
 quick() { if [ "$interpreting" = 0 ]; then bench --quick; else bench --tiny --op max_pool2d; fi; }

@@ -24,9 +24,9 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ.setdefault("CNNKERNELS_INTERPRET", "1")
 
-import orders_float  # noqa: E402
-import orders_int8  # noqa: E402
-from orders_trial import InexactError, Trial  # noqa: E402
+import helpers.orders_float as orders_float  # noqa: E402
+import helpers.orders_int8 as orders_int8  # noqa: E402
+from helpers.orders_trial import InexactError, Trial  # noqa: E402
 
 BACKENDS = ("cuda", "triton", "reference")
 DIRECTIONS = {name: orders_float.DIRECTIONS for name in orders_float.OPERATORS} | {

@@ -1,0 +1,167 @@
+"""replace_layers(fuse=True): which chains it finds in models as they are written, and what it computes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cnnkernels
+from cnnkernels import use_backend
+from cnnkernels.fusion import FusedConv2dForInference, FusedForInference
+from cnnkernels.testing.numerics import UNIT_ROUNDOFF
+from helpers.fusion_models import (
+    ConvNeXtBlock,
+    MBConv,
+    Untraceable,
+    chain,
+    conv_norm,
+    fused,
+    image,
+    mobilenet_v1,
+    mobilenet_v2,
+    trained,
+)
+
+# How many pairs are fused, how many other convolutions with what follows them, and what is told of the rest.
+MODELS: dict[str, tuple[Callable[[], nn.Module], int, int, int]] = {
+    "mobilenet_v1": (mobilenet_v1, 2, 1, 0),
+    "mobilenet_v2": (mobilenet_v2, 3, 3, 0),
+    "efficientnet without squeeze-excite": (lambda: nn.Sequential(conv_norm(3, 8), MBConv(8, 6, False)), 1, 1, 0),
+    "efficientnet": (lambda: nn.Sequential(conv_norm(3, 8), MBConv(8, 6, True)), 0, 3, 1),
+    "convnext": (lambda: nn.Sequential(conv_norm(3, 8), ConvNeXtBlock(8)), 0, 1, 1),
+    "no norm, a multiplier": (
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3, dilation=(2, 1)), nn.LeakyReLU(0.2), nn.Conv2d(6, 4, 1)),
+        1, 0, 0,
+    ),
+    "groups, strides, no norm": (
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, 2, padding="valid"), nn.GELU(),
+                              nn.Conv2d(6, 4, 2, groups=2, dilation=2), nn.LeakyReLU(0.3),
+                              nn.Conv2d(4, 2, 1, bias=False), nn.BatchNorm2d(2)), 0, 3, 0
+    ),
+    "padding modes": (
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, padding=2, padding_mode="reflect"), nn.BatchNorm2d(6), nn.SiLU(),
+                              nn.Conv2d(6, 6, 3, padding=1, groups=6, padding_mode="circular"), nn.ReLU6(),
+                              nn.Conv2d(6, 2, 1)), 0, 2, 1
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "pairs", "convolutions", "refused"), MODELS.values(), ids=MODELS)
+def test_finds_chains_in_real_models(
+    device, make: Callable[[], nn.Module], pairs: int, convolutions: int, refused: int
+) -> None:
+    model = trained(make(), device)
+    keys, expected = set(model.state_dict()), model(image(device))
+    report = fused(model)
+    assert (len(report.fused), len(report.unfused)) == (pairs + convolutions, refused), report
+    kinds = [type(m) for m in report.model.modules()]
+    assert [kinds.count(kind) for kind in (FusedForInference, FusedConv2dForInference)] == [pairs, convolutions]
+    with use_backend("cuda"):
+        torch.testing.assert_close(report.model(image(device)), expected)
+    assert set(model.state_dict()) == keys and torch.equal(model(image(device)), expected), "the model itself changed"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_errs_at_most_twice_as_much(device, dtype: torch.dtype) -> None:
+    """Against fp64: folding rounds the filters anew, but rounds once where convolution and norm round twice."""
+    model = trained(mobilenet_v2(), device, dtype)
+    exact = copy.deepcopy(model).double()(image(device, dtype).double())
+    theirs = model(image(device, dtype))
+    before, torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.conv.fp32_precision, "ieee"
+    with use_backend("cuda"):
+        ours = fused(model).model(image(device, dtype))
+    torch.backends.cudnn.conv.fp32_precision = before
+    bound = 2 * (theirs - exact).abs().max() + UNIT_ROUNDOFF[dtype] * exact.abs().max()
+    assert (ours - exact).abs().max() <= bound
+
+
+def test_folding_is_rounded_once(device) -> None:
+    pair = nn.Sequential(nn.Conv2d(16, 32, 1, groups=16), nn.BatchNorm2d(32), nn.Conv2d(32, 1, 1))
+    model = trained(pair, device, torch.float32)
+    conv, norm = model[0], model[1]
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    layer = fused(model).model[0]
+    shift = (conv.bias.double() - norm.running_mean.double()) * scale + norm.bias.double()
+    alone = fused(model[:2]).model[0]
+    for folded in (layer.depthwise, alone):
+        assert torch.equal(folded.weight, (conv.weight.double() * scale.view(32, 1, 1, 1)).float())
+        assert torch.equal(folded.bias, shift.float())
+        assert not folded.weight.requires_grad and (folded.in_channels, folded.out_channels) == (16, 32)
+    assert isinstance(alone, cnnkernels.nn.Conv2dAct) and alone.activation == "none"
+    assert layer.pointwise.weight is model[2].weight, "without a norm nothing is copied"
+
+
+def test_traces_block_by_block_where_the_whole_cannot_be(device) -> None:
+    model = trained(nn.Sequential(Untraceable(False), nn.Conv2d(6, 4, 1), Untraceable(False)), device)
+    report = fused(model)
+    assert [layer.names for layer in report.fused] == [
+        (" + ".join(f"{i}.called.{name}" for name in ("dw", "bn", "act", "pw")),) for i in (0, 2)
+    ]
+    x = image(device, channels=4)
+    with use_backend("cuda"):
+        torch.testing.assert_close(report.model(x), model(x))
+
+
+@pytest.mark.parametrize("pair", [True, False])
+def test_a_fused_layer_does_not_train(device, pair: bool) -> None:
+    report = fused(trained(chain() if pair else chain()[:3], device))
+    x = image(device, channels=4)
+    with pytest.raises(RuntimeError, match="fused for inference"):
+        report.model.train()(x)
+    report.model.eval()(x)
+
+
+def test_a_norm_may_keep_its_numbers_in_fp32(device) -> None:
+    """As mixed-precision training leaves a model."""
+    model = trained(chain(), device, torch.bfloat16)
+    model.bn.float()
+    layer = fused(model).model.dw
+    assert isinstance(layer, FusedForInference) and layer.depthwise.bias.dtype is torch.bfloat16
+
+
+class Readers(nn.Module):
+    """Reads the link `of` a chain once more."""
+
+    def __init__(self, of: str) -> None:
+        super().__init__()
+        self.conv, self.bn, self.act, self.of = nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.SiLU(), of
+
+    def forward(self, x: Tensor) -> Tensor:
+        links = {"conv": self.conv(x)}
+        links["bn"] = self.bn(links["conv"])
+        return self.act(links["bn"]) + links[self.of]
+
+
+@pytest.mark.parametrize(("of", "names"), [("conv", []), ("bn", ["conv + bn"])])
+def test_a_convolution_keeps_what_others_read(device, of: str, names: list[str]) -> None:
+    model = trained(Readers(of), device)
+    report = fused(model)
+    assert [line.names[0] for line in report.fused] == names and not report.unfused
+    x = image(device, channels=4)
+    with use_backend("cuda"):
+        torch.testing.assert_close(report.model(x), model(x))
+
+
+def test_fuses_a_converted_model_on_its_backend(device) -> None:
+    model = trained(mobilenet_v1(), device)
+    converted = cnnkernels.replace_layers(model, backend="reference").model
+    report = fused(converted)
+    layers = [m for m in report.model.modules() if isinstance(m, (FusedForInference, FusedConv2dForInference))]
+    assert [m.backend for m in layers] == ["reference"] * 3 and not report.unfused
+    torch.testing.assert_close(report.model(image(device)), model(image(device)))
+
+
+def test_the_report_and_a_second_call(device) -> None:
+    report = cnnkernels.replace_layers(trained(mobilenet_v2(), device), backend="cuda", fuse=True)
+    text = str(report)
+    assert text.startswith("swapped 0, kept 0, fused 6, not fused 0")
+    assert "fused   1.conv.0.0 + 1.conv.0.1 + 1.conv.0.2 + 1.conv.1 + 1.conv.2: FusedForInference(" in text
+    assert "fused   0.0 + 0.1 + 0.2: FusedConv2dForInference(3, 8, kernel_size=(3, 3)" in text
+    assert all(m.backend == "cuda" for m in report.model.modules() if isinstance(m, FusedForInference))
+    again = fused(report.model)
+    assert not again.fused and not again.unfused and not again.swapped
+    assert "fused" not in str(cnnkernels.replace_layers(mobilenet_v2()))

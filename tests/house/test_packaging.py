@@ -1,0 +1,143 @@
+"""What an install holds and needs. The whole way, a wheel in an empty environment, is .ci/wheel."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import cnnkernels
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def setup_py(*arguments: str) -> None:
+    subprocess.run([sys.executable, "setup.py", "--quiet", *arguments], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_source_distribution_has_what_a_build_needs(tmp_path: Path) -> None:
+    # with an egg-info of its own: the checkout's remembers files that MANIFEST.in has ceased to name
+    (tmp_path / "egg").mkdir()
+    setup_py("egg_info", "--egg-base", str(tmp_path / "egg"), "sdist", "--dist-dir", str(tmp_path))
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        inside = {name.partition("/")[2] for name in files.getnames()}
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*") if path.is_file()}
+    sources |= {str(path.relative_to(ROOT)) for path in (ROOT / "triton_kernels").rglob("*.py")}
+    sources |= {
+        "setup.py",
+        "pyproject.toml",
+        "constraints.txt",
+        "LICENSE",
+        "README.md",
+        "cnnkernels/py.typed",
+    }
+    assert sources <= inside
+    assert not [name for name in inside if name.endswith((".so", ".pyc"))]
+
+
+def test_the_package_is_all_that_is_installed(tmp_path: Path) -> None:
+    setup_py("build_py", "--build-lib", str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["cnnkernels"]
+    installed = {str(path.relative_to(tmp_path / "cnnkernels")) for path in tmp_path.rglob("*.*") if path.is_file()}
+    written = {str(path.relative_to(ROOT / "cnnkernels")) for path in (ROOT / "cnnkernels").rglob("*.py")}
+    written |= {str(path.relative_to(ROOT)) for path in (ROOT / "triton_kernels").rglob("*.py")}
+    assert written | {"py.typed"} <= installed
+
+
+def test_pins_cover_the_requirements() -> None:
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        requirement = Requirement(line)
+        (pin,) = requirement.specifier
+        assert pin.operator == "=="
+        pins[requirement.name] = pin.version
+    extras = PROJECT["optional-dependencies"]
+    for line in [*PROJECT["dependencies"], *extras["demo"], *extras["dev"]]:
+        requirement = Requirement(line)
+        if requirement.name != "cnnkernels":
+            assert requirement.specifier.contains(pins[requirement.name]), requirement
+
+
+def test_one_version() -> None:
+    assert cnnkernels.__version__ == PROJECT["version"]
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+WITHOUT = """
+import sys
+for name in {missing}:
+    sys.modules[name] = None
+import torch, cnnkernels
+conv = cnnkernels.nn.Conv2d(2, 3, 3)
+conv(torch.ones(1, 2, 5, 5))
+print(cnnkernels.available_backends("cpu"))
+conv.backend = {backend!r}
+conv(torch.ones(1, 2, 5, 5))
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "backend", "left", "remedy"),
+    [
+        (["cnnkernels._interpreter", "cnnkernels._cuda"], "cuda", "('triton', 'reference')", "make build"),
+        (["triton"], "triton", "('cuda', 'reference')", "pip install triton"),
+        (["triton", "cnnkernels._interpreter", "cnnkernels._cuda"], "cuda", "('reference',)", "make build"),
+    ],
+    ids=["no extension", "no triton", "neither"],
+)
+def test_import_and_refusal_without(missing: list[str], backend: str, left: str, remedy: str) -> None:
+    program = WITHOUT.format(missing=missing, backend=backend)
+    environment = os.environ | {"CNNKERNELS_INTERPRET": "1"}
+    result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert result.stdout.strip() == left, result.stderr
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert re.match(r"(RuntimeError|ImportError): ", last) and remedy in last
+
+
+def test_a_clean_clone_names_no_package_index() -> None:
+    for name in ("Makefile", "constraints.txt", "pyproject.toml", "setup.py", ".ci/run", ".ci/wheel"):
+        assert not re.search(r"index-url|find-links|https?://", (ROOT / name).read_text()), name
+
+
+def test_only_sources_called_hopper_need_its_own_instructions() -> None:
+    """setup.py compiles no others for sm_90a: what stands under CNN_SM90A would be left out of them."""
+    needing = [path for path in (ROOT / "csrc").rglob("*.cu*") if "#if CNN_SM90A" in path.read_text()]
+    kernels = [path.name for path in needing if path.parent.name != "ptx"]
+    assert kernels and all(name.startswith("hopper") for name in kernels)
+
+
+def test_what_is_left_out_of_a_kernel_stops_it() -> None:
+    """A body that was compiled away returns what memory held, with no error."""
+    for folder in ("csrc", "tests/csrc"):
+        for path in (ROOT / folder).rglob("*.cu*"):
+            text = path.read_text()
+            bodies = text.count("\n#if CNN_SM90A\n") if "ptx" not in path.parts else 0
+            assert text.count("\n#else\n  left_out();\n#endif\n}") == bodies, path
+
+
+def test_the_sources_that_look_at_the_architecture_are_compiled_for_each() -> None:
+    """setup.py makes all machine code of the others out of the oldest architecture's PTX."""
+    looking = {p.name for p in (ROOT / "csrc").rglob("*.*h") if "__CUDA_ARCH__ >=" in p.read_text()}
+    assert looking == {"packed.cuh", "mbarrier.cuh"}  # on mbarriers only sources called hopper wait
+
+    def included(path: Path, seen: set[Path]) -> set[Path]:
+        seen.add(path)
+        for name in re.findall(r'^#include "(.+)"', path.read_text(), re.MULTILINE):
+            if (part := (path.parent / name).resolve()) not in seen:
+                included(part, seen)
+        return seen
+
+    packed = ROOT / "csrc/ptx/packed.cuh"
+    using = {str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.cu") if packed in included(p, set())}
+    newer = re.search(r"^NEWER = \((.*)\)", (ROOT / "csrc/toolkit.py").read_text(), re.MULTILINE)
+    assert newer is not None and using == set(re.findall(r'"(.+?)"', newer[1]))

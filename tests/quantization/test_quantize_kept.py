@@ -1,0 +1,119 @@
+"""quantize(mode="static"): what stays in float, and why: layers, modules with hooks, code that cannot be traced."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cnnkernels import quantize
+from cnnkernels.nn import Int8Conv2d
+from helpers.quantize_models import ResNet, Untraceable, close, conv_norm, count, images, trained
+
+pytestmark = pytest.mark.usefixtures("on_the_reference")
+
+
+class Own(nn.Conv2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+class Kept(nn.Module):
+    """One layer among others that stays in float; the sum around it is another shape's where that matters."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.first, self.layer, self.last = nn.Conv2d(3, 4, 1), layer, nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.layer(self.first(x))))
+
+
+def hooked() -> nn.Module:
+    layer = nn.Conv2d(4, 4, 1)
+    layer.register_forward_hook(lambda module, args, output: 2 * output)
+    return layer
+
+
+def parametrized() -> nn.Module:
+    return nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1))
+
+
+STAYS: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "own arithmetic": (lambda: Own(4, 4, 1), "Own has arithmetic of its own"),
+    "hooks": (hooked, "it has hooks, which would see another tensor"),
+    "parametrized": (parametrized, "it is parametrized"),
+    "transposed": (lambda: nn.ConvTranspose2d(4, 4, 1), "no INT8 kernel"),
+    "norm": (lambda: nn.GroupNorm(2, 4), "no INT8 kernel"),
+    "batch norm of the batch": (
+        lambda: nn.BatchNorm2d(4, track_running_stats=False), "it does not stand behind a layer that could take it in"
+    ),
+    "another gelu": (lambda: nn.GELU(approximate="tanh"), "no INT8 kernel"),
+    "pool to more than one": (lambda: nn.AdaptiveAvgPool2d(2), "no INT8 kernel"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "why"), STAYS.values(), ids=STAYS)
+def test_stays_in_float_with_the_reason(make: Callable[[], nn.Module], why: str) -> None:
+    model, x = Kept(make()).eval(), images()
+    result = quantize(model, x)
+    assert [(line.names, line.reason) for line in result.kept][:1] == [(("layer",), why)], result
+    assert f"kept      {result.kept[0]}" in str(result)
+    assert count(result.model, Int8Conv2d) == 2
+    close(result, model, x)
+
+
+def test_filter_fn_and_norms_in_training() -> None:
+    model, x = trained(ResNet()), images()
+    result = quantize(model, x, filter_fn=lambda module, name: name not in ("stem.0", "fc"))
+    assert {line.names: line.reason for line in result.kept if line.reason == "filter_fn leaves it out"}.keys() == {
+        ("stem.0",), ("fc",)
+    }  # fmt: skip
+    close(result, model, x)
+    model.layer1.bn1.train()
+    result = quantize(copy.deepcopy(model), x)
+    assert any(line.names == ("layer1.bn1",) for line in result.kept), result
+
+
+def test_hooks_see_what_they_saw() -> None:
+    model, x = trained(nn.Sequential(conv_norm(3, 6), conv_norm(6, 6), nn.Conv2d(6, 4, 1))), images()
+    seen: list[tuple[Tensor, Tensor]] = []
+    for module in (model, model[1]):
+        module.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
+    model(x)
+    expected = list(seen)
+    result = quantize(model, x)
+    seen.clear()
+    result.model(x)
+    assert len(seen) == 2 and count(result.model, Int8Conv2d) == 3
+    for (got_in, got_out), (was_in, was_out) in zip(seen, expected, strict=True):
+        assert got_in.dtype is got_out.dtype is torch.float32
+        assert (got_in - was_in).norm() <= 0.03 * was_in.norm() and (got_out - was_out).norm() <= 0.03 * was_out.norm()
+
+
+class Counts(nn.Module):
+    """Keeps state, which no graph does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.conv(x)
+
+
+def test_code_that_cannot_be_traced() -> None:
+    result = quantize(trained(Untraceable()), images())
+    assert len(result.notes) == 1 and "its parts are quantized one by one, with floats between them" in result.notes[0]
+    assert f"note      {result.notes[0]}" in str(result)
+    model, x = trained(Counts()), images()
+    result = quantize(model, x)
+    assert "keeps a tensor in calls" in result.notes[0]
+    calls = result.model.calls.item()
+    result.model(x)
+    assert result.model.calls == calls + 1 and isinstance(result.model.conv, Int8Conv2d)
