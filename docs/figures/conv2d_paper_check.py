@@ -12,11 +12,11 @@ from pathlib import Path
 
 import output
 
-from cnnkernels import explain
+from cnnkernels.cli import explain
+from cnnkernels.cli.problem import DTYPES, Problem, floor, host_module
 from cnnkernels.geometry import Layout
 from cnnkernels.native import dtype_code
 from cnnkernels.ops.checks import conv2d_geometry
-from cnnkernels.problem import DTYPES, Problem, floor, host_module
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "conv2d.md"

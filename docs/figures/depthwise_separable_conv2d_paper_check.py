@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import output
 import torch
 
-from cnnkernels import explain
+from cnnkernels.cli import explain
+from cnnkernels.cli.problem import host_module
 from cnnkernels.geometry import Conv2dGeometry, Layout
 from cnnkernels.native import dtype_code
 from cnnkernels.ops.checks import conv2d_geometry
-from cnnkernels.problem import host_module
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "depthwise_separable_conv2d.md"

@@ -13,7 +13,7 @@ from benchmarks.cases import Case
 from benchmarks.families import FAMILIES, GemmCase, SeparableCase
 from benchmarks.providers import PROVIDERS, QUICK_PROVIDERS
 from benchmarks.results import MISSING, OK
-from cnnkernels import bench as command
+from cnnkernels.cli import bench as command
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import Conv2dCase, Pool2dCase
 from helpers.bench import CEILINGS, SMALL, bench, conv_case, one_thread, pool_case  # noqa: F401

@@ -18,8 +18,8 @@ from benchmarks.measure import DeviceLost
 from benchmarks.providers import PROVIDERS
 from benchmarks.results import FAILED, LOST, MISSING, OK, WRONG, Record, Results, changes, regressions
 from benchmarks.summary import OURS, geometric_mean, rows, summary, worst
-from cnnkernels import bench as command
-from cnnkernels import cli
+from cnnkernels.cli import bench as command
+from cnnkernels.cli import main as cli
 from helpers.bench import CEILINGS, CPU, ROOT, Planted, bench, conv_case, one_thread, parsed, pool_case, record  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -316,7 +316,7 @@ def test_without_a_gpu_it_says_what_can_be_done(capsys: pytest.CaptureFixture[st
 
 
 def test_without_a_checkout_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(command, "__file__", str(tmp_path / "cnnkernels" / "bench.py"))
+    monkeypatch.setattr(command, "__file__", str(tmp_path / "cnnkernels" / "cli" / "bench.py"))
     monkeypatch.chdir(tmp_path)
     assert command.run(parsed("--quick")) == 2
     assert "source checkout" in capsys.readouterr().err
@@ -325,7 +325,7 @@ def test_without_a_checkout_it_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 def test_from_another_folder(tmp_path: Path) -> None:
     """Found beside the package; a package that is not in its checkout, as `make gpu` has it, finds it in no other."""
     done = cnnkernels("--list", "--quick", "--op", "int8_gemm", cwd=tmp_path)
-    if (Path(command.__file__).parent.parent / "benchmarks").is_dir():
+    if (Path(command.__file__).parent.parent.parent / "benchmarks").is_dir():
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[0] == "int8_gemm forward int8 m4096 n4096 k4096"
     else:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnnkernels import backends, check, check_int8, cli, demo, demo_int8, quantize
+from cnnkernels import backends, quantize
+from cnnkernels.cli import check, check_int8, demo, demo_int8
+from cnnkernels.cli import main as cli
 from cnnkernels.native import NativeKernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

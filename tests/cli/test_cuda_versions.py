@@ -12,7 +12,8 @@ import pytest
 import torch
 from test_machine_code import nvcc
 
-from cnnkernels import info, native
+from cnnkernels import native
+from cnnkernels.cli import info
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "csrc"))

@@ -23,7 +23,7 @@ from benchmarks.machine import Ceilings, Machine  # noqa: E402
 from benchmarks.measure import Bench  # noqa: E402
 from benchmarks.results import OK, Record  # noqa: E402
 from benchmarks.timing import ONCE  # noqa: E402
-from cnnkernels import bench as options  # noqa: E402
+from cnnkernels.cli import bench as options  # noqa: E402
 from cnnkernels.geometry import Layout  # noqa: E402
 from cnnkernels.testing.cases import Conv2dCase, Pool2dCase  # noqa: E402
 

@@ -14,7 +14,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from cnnkernels import cli, environment
+from cnnkernels import environment
+from cnnkernels.cli import main as cli
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cnnkernels import environment, info
+from cnnkernels import environment
+from cnnkernels.cli import info
 from cnnkernels.environment import flag
 
 ROOT = Path(__file__).resolve().parent.parent.parent

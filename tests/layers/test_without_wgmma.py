@@ -17,7 +17,9 @@ from test_depthwise_separable_conv2d_kernels import pair_case
 from test_int8_conv2d_kernels import Shape
 from test_tuned import CASE, PLAN, ROW, TABLE, forget
 
-from cnnkernels import cli, explain, native, tuned
+from cnnkernels import native, tuned
+from cnnkernels.cli import explain
+from cnnkernels.cli import main as cli
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import Conv2dCase
 from helpers.conv2d import DIRECTIONS, ELEMENTS, Machine, integers

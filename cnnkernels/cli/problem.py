@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .geometry import Conv2dGeometry, Layout
-from .native import load
+from ..geometry import Conv2dGeometry, Layout
+from ..native import load
 
 DTYPES: dict[str, tuple[torch.dtype, bool]] = {
     "fp64": (torch.float64, False),
@@ -93,7 +93,7 @@ def floor(problem: Problem, machine: Any) -> Floor:
 
 def triton_problem(problem: Problem, name: str, arch: int) -> Any:
     """As the launcher in triton_kernels/conv2d.py asks."""
-    from .triton_kernels import conv2d, conv2d_select
+    from ..triton_kernels import conv2d, conv2d_select
 
     g = conv2d._plain(problem.geometry)
     g = g if problem.direction == "backward_weight" else g._replace(n=1)
@@ -102,7 +102,7 @@ def triton_problem(problem: Problem, name: str, arch: int) -> Any:
 
 def depthwise_problem(problem: Problem, arch: int) -> Any:
     """As the launcher in triton_kernels/depthwise_conv2d.py asks."""
-    from .triton_kernels import depthwise_conv2d_select as select
+    from ..triton_kernels import depthwise_conv2d_select as select
 
     size = DTYPES[problem.dtype][0].itemsize
     return select.Problem(problem.direction, size, problem.layout, problem.geometry, arch)  # type: ignore[arg-type]

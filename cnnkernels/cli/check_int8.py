@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import int8_reference
-from .int8_epilogue import Int8Epilogue
-from .ops.int8_pool2d import Reference as pool_reference
-from .ops.quantize import Reference as quantize_reference
-from .testing.cases import MAX_POOL2D, Conv2dCase, Pool2dCase
-from .testing.int8_cases import INT8_CONV2D, INT8_GEMM, Int8GemmCase
+from .. import int8_reference
+from ..int8_epilogue import Int8Epilogue
+from ..ops.int8_pool2d import Reference as pool_reference
+from ..ops.quantize import Reference as quantize_reference
+from ..testing.cases import MAX_POOL2D, Conv2dCase, Pool2dCase
+from ..testing.int8_cases import INT8_CONV2D, INT8_GEMM, Int8GemmCase
 
 INT8_POOL2D = MAX_POOL2D[1:10]
 

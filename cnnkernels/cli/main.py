@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from . import __version__, bench, tuned
-from .arguments import named_padding
-from .backends import INTERPRETING
-from .geometry import PADDING_MODES, Layout
-from .ops.checks import conv2d_geometry
+from .. import __version__, tuned
+from ..arguments import named_padding
+from ..backends import INTERPRETING
+from ..geometry import PADDING_MODES, Layout
+from ..ops.checks import conv2d_geometry
+from . import bench
 from .problem import Problem
 
 _DESCRIPTION = "Hand-written CUDA and Triton kernels for convolutional networks, as drop-in PyTorch layers."

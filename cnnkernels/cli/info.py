@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from . import __version__, backends, environment
-from .native import BUILD_HINT
-from .ops.conv2d import tf32_allowed
+from .. import __version__, backends, environment
+from ..native import BUILD_HINT
+from ..ops.conv2d import tf32_allowed
 
 OPERATORS = ("conv2d", "depthwise_conv2d", "depthwise_separable_conv2d", "max_pool2d", "max_unpool2d")
 # of no other types than their own
@@ -138,7 +138,7 @@ def _fp32() -> str:
 
 def run() -> int:
     """Prints it all; always 0."""
-    print(f"cnnkernels {__version__} in {Path(__file__).parent}")
+    print(f"cnnkernels {__version__} in {Path(__file__).parent.parent}")
     of_torch = f"torch {torch.__version__} (CUDA {torch.version.cuda or 'none'})"
     print(f"Python {platform.python_version()}, {of_torch}, triton {_version('triton')}")
     cuda = _native("_cuda")

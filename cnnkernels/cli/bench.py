@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def benchmarks() -> ModuleType | None:
     """The checkout's benchmarks, None where there is no checkout: beside the package, or in the current folder."""
-    for root in (Path(__file__).resolve().parent.parent, Path.cwd()):
+    for root in (Path(__file__).resolve().parent.parent.parent, Path.cwd()):
         if (root / "benchmarks" / "run.py").is_file() and (root / "csrc").is_dir():
             # cnnkernels itself is imported already: this cannot change which one is used
             sys.path.insert(0, str(root))

@@ -10,9 +10,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..nn import Int8Conv2d, Int8Linear
+from ..quantization import Noise, Quantization
 from .demo_figure import FAINT, INK, RULE, STYLE, _heading
-from .nn import Int8Conv2d, Int8Linear
-from .quantization import Noise, Quantization
 
 FLOAT, CODE = "#b9bec9", "#3f8f2f"
 OBSERVER_COLOURS = {"minmax": "#3f8f2f", "percentile": "#d9622b", "entropy": "#7a5cb8", "mse": "#2f7fb8"}

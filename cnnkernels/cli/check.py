@@ -17,10 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import backends
-from .check_int8 import int8_checks
-from .geometry import Layout, argmax_dtype
-from .testing.cases import (
+from .. import backends
+from ..geometry import Layout, argmax_dtype
+from ..testing.cases import (
     CONV2D,
     DEPTHWISE_SEPARABLE_CONV2D,
     MAX_POOL2D,
@@ -28,8 +27,9 @@ from .testing.cases import (
     DepthwiseSeparableCase,
     Pool2dCase,
 )
-from .testing.depthwise_cases import DEPTHWISE_CONV2D
-from .testing.numerics import rounding_bound
+from ..testing.depthwise_cases import DEPTHWISE_CONV2D
+from ..testing.numerics import rounding_bound
+from .check_int8 import int8_checks
 
 # Name, type, whether the products may be rounded to TF32.
 _CONV_TYPES = (

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import backends
+from .. import backends
+from ..quantization import Quantization, quantize
 from .demo import Digits, chosen_backends, load_digits, network, quiet_pytorch, trained
-from .quantization import Quantization, quantize
 
 ALLOWED = 0.5  # points of accuracy
 CALIBRATION = 256  # digits that the ranges are taken from

@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import backends, nn
-from .testing.numerics import UNIT_ROUNDOFF
+from .. import backends, nn
+from ..testing.numerics import UNIT_ROUNDOFF
 
 BATCH = 32
 CHANNELS = (16, 32)

@@ -21,11 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import backends, explain, tuned
-from .geometry import Conv2dGeometry, Layout
-from .native import dtype_code
-from .ops.checks import conv2d_geometry
-from .ops.depthwise_conv2d import is_depthwise
+from .. import backends, tuned
+from ..geometry import Conv2dGeometry, Layout
+from ..native import dtype_code
+from ..ops.checks import conv2d_geometry
+from ..ops.depthwise_conv2d import is_depthwise
+from . import explain
 from .problem import DTYPES, Problem, host_module, triton_problem
 
 # A plan must be faster than the model's choice by this factor: timings of one kernel scatter by a percent or two.
@@ -61,7 +62,7 @@ def cuda_plans(problem: Problem, gpu: Any) -> Iterator[dict[str, Any]]:
 
 def triton_plans(problem: Problem, gpu: Any) -> Iterator[dict[str, Any]]:
     """The feasible configurations, the model's choice first; none for elementwise kernels, which have but one."""
-    from .triton_kernels import conv2d_select as select
+    from ..triton_kernels import conv2d_select as select
 
     asked = triton_problem(problem, "", gpu.architecture)
     chosen = select.choose(asked)
@@ -165,7 +166,7 @@ def _launch(problem: Problem, backend: str, plan: dict[str, Any], device: str = 
     if backend == "cuda":
         bound = kernels.plan(plan)
         return lambda: function(*arguments, plan=bound)
-    from .triton_kernels import conv2d_select as select
+    from ..triton_kernels import conv2d_select as select
 
     asked = triton_problem(problem, "", 90)
     configuration = select._sized(asked, tuple(plan["block"]), plan["warps"], plan["stages"])

@@ -1,0 +1,1 @@
+"""The command `cnnkernels`: a file a subcommand, and what several share."""
