@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import functional, nn
 from .backends import available_backends, choose, use_backend
-from .convert import Replacement, replace_layers
+from .convert.replace import Replacement, replace_layers
 from .ops.flops import register_when_imported as _register_flops
 from .quantization import Quantization, convert_qat, prepare_qat, quantize
 

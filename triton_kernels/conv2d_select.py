@@ -1,6 +1,6 @@
 """Which tiles serve a convolution: a pure function of the problem, over the candidates of conv2d.json.
 
-    problem -> candidates -> feasible -> the plan of a tuned table (cnnkernels/tuned.py) for exactly this problem, or
+    problem -> candidates -> feasible -> the plan of a tuned table (cnnkernels/records/tuned.py) for exactly this problem, or
     else the cheapest by a cost model
 
 For forward and backward-input a problem leaves out the batch, so that a sample's bits do not depend on it.
@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from cnnkernels import tuned
 from cnnkernels.geometry import Conv2dGeometry, Layout
+from cnnkernels.records import tuned
 
 from .common import LARGEST_INDEX
 

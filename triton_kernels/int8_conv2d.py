@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from cnnkernels.geometry import Conv2dGeometry, Layout
-from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.int8.epilogue import Int8Epilogue
 
 from .common import MOST_REGISTERS, on, target
 from .conv2d import within_reach

@@ -1,4 +1,4 @@
-"""cnnkernels/int8_epilogue.py in Triton: what becomes of int32 sums before they are stored.
+"""cnnkernels/int8/epilogue.py in Triton: what becomes of int32 sums before they are stored.
 
 Bits are part of the contract: every operation is rounded by itself. So a kernel that calls `store` is launched with
 enable_fp_fusion=False (OPTIONS), and divisions are tl.math.div_rn.
@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.int8.epilogue import Int8Epilogue
 
 from .activation import activate
 from .common import narrow

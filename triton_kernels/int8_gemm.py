@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.int8.epilogue import Int8Epilogue
 
 from .common import LARGEST_INDEX, on, target
 from .int8_epilogue import OPTIONS, Parts, arguments, has_zero_point, shift_of

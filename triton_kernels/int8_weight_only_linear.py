@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.int8.epilogue import Int8Epilogue
 
 from .common import INTERPRETED, LARGEST_INDEX, as_wide, indices, on
 from .int8_epilogue import OPTIONS, arguments, store_tile

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import int8_reference
-from ..int8_epilogue import Int8Epilogue
+from ..int8 import reference as int8_reference
+from ..int8.epilogue import Int8Epilogue
 from ..ops.int8_pool2d import Reference as pool_reference
 from ..ops.quantize import Reference as quantize_reference
 from ..testing.cases import MAX_POOL2D, Conv2dCase, Pool2dCase

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from .. import tuned
 from ..native import dtype_code, load
 from ..ops.depthwise_conv2d import is_depthwise
+from ..records import tuned
 from .problem import DTYPES, Floor, Problem, depthwise_problem, floor, host_module, triton_problem
 
 

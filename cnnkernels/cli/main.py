@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from .. import __version__, tuned
-from ..arguments import named_padding
+from .. import __version__
 from ..backends import INTERPRETING
+from ..functional.arguments import named_padding
 from ..geometry import PADDING_MODES, Layout
 from ..ops.checks import conv2d_geometry
+from ..records import tuned
 from . import bench
 from .problem import Problem
 

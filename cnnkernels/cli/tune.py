@@ -1,6 +1,6 @@
 """`cnnkernels tune`: times every plan that can serve a convolution on the GPU at hand, writes a table of the winners.
 
-The table (cnnkernels/tuned.py) has a row where a plan beat the cost model's choice by more than `MARGIN`; elsewhere the
+The table (cnnkernels/records/tuned.py) has a row where a plan beat the cost model's choice by more than `MARGIN`; elsewhere the
 model's choice stands, and no row hides a later, better model.
 """
 
@@ -21,11 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import backends, tuned
+from .. import backends
 from ..geometry import Conv2dGeometry, Layout
 from ..native import dtype_code
 from ..ops.checks import conv2d_geometry
 from ..ops.depthwise_conv2d import is_depthwise
+from ..records import tuned
 from . import explain
 from .problem import DTYPES, Problem, host_module, triton_problem
 

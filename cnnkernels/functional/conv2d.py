@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ..activation import NEGATIVE_SLOPE, checked_activation
-from ..arguments import Ints, check_is_tensor
 from ..epilogue import Epilogue
 from ..geometry import PADDING_MODES
+from .arguments import Ints, check_is_tensor
 from .convolve import convolve
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from ..arguments import Ints, check_dimensions, check_is_tensor
+from .arguments import Ints, check_dimensions, check_is_tensor
 from .convolve import convolve
 
 

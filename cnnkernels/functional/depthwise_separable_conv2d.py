@@ -6,11 +6,11 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ..activation import NEGATIVE_SLOPE, checked_activation
-from ..arguments import Ints, as_pair, check_is_tensor, named_padding, under_autocast
 from ..backends import serving
 from ..ops import conv2d as _conv2d
 from ..ops import depthwise_separable_conv2d as _depthwise_separable
 from ..ops.checks import check_depthwise_separable_tensors
+from .arguments import Ints, as_pair, check_is_tensor, named_padding, under_autocast
 
 
 def depthwise_separable_conv2d(

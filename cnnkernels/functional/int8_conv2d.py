@@ -7,9 +7,12 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ..activation import NEGATIVE_SLOPE
-from ..arguments import Ints, as_int, as_pair, check_dimensions, named_padding
 from ..backends import serving
-from ..int8_arguments import (
+from ..ops import int8_conv2d as _int8_conv2d
+from ..ops.checks import conv2d_geometry
+from ..ops.int8_epilogue import flat
+from .arguments import Ints, as_int, as_pair, check_dimensions, named_padding
+from .int8_arguments import (
     FLOATS,
     INTEGERS,
     LAYER,
@@ -21,9 +24,6 @@ from ..int8_arguments import (
     checked_input,
     refuse_gradients,
 )
-from ..ops import int8_conv2d as _int8_conv2d
-from ..ops.checks import conv2d_geometry
-from ..ops.int8_epilogue import flat
 from .quantize import quantize_per_tensor
 
 

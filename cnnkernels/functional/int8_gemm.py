@@ -11,7 +11,9 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ..activation import NEGATIVE_SLOPE
 from ..backends import serving
-from ..int8_arguments import (
+from ..ops import int8_gemm as _int8_gemm
+from ..ops.int8_epilogue import flat
+from .int8_arguments import (
     FLOATS,
     INTEGERS,
     LAYER,
@@ -24,8 +26,6 @@ from ..int8_arguments import (
     checked_input,
     refuse_gradients,
 )
-from ..ops import int8_gemm as _int8_gemm
-from ..ops.int8_epilogue import flat
 from .quantize import quantize_per_tensor, quantize_per_token
 
 

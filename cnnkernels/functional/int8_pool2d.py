@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from ..arguments import Ints, as_int, as_pair, check_is_tensor
 from ..backends import serving
-from ..int8_arguments import INTEGERS, checked_zero_point
 from ..ops import int8_pool2d as _int8_pool2d
+from .arguments import Ints, as_int, as_pair, check_is_tensor
+from .int8_arguments import INTEGERS, checked_zero_point
 
 LARGEST_SUM = 2**31 - 1
 

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ..activation import NEGATIVE_SLOPE
-from ..arguments import under_autocast
 from ..backends import serving
-from ..int8_arguments import FLOATS, LAYER, Given, check_device, check_operand, checked_epilogue
-from ..int8_reference import widened_linear
+from ..int8.reference import widened_linear
 from ..ops import int8_weight_only_linear as _int8_weight_only_linear
 from ..ops.int8_epilogue import flat
+from .arguments import under_autocast
+from .int8_arguments import FLOATS, LAYER, Given, check_device, check_operand, checked_epilogue
 
 
 def int8_weight_only_linear(

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from ..arguments import Ints, as_pair, check_is_tensor
 from ..backends import serving
 from ..ops import max_pool2d as _max_pool2d
+from .arguments import Ints, as_pair, check_is_tensor
 
 # PyTorch's own; their annotations know fewer kinds of sequence than they take.
 _reference: Any = torch.nn.functional

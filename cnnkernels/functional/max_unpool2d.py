@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from ..arguments import Ints, as_pair, check_is_tensor, under_autocast, unpooled_size
 from ..backends import serving
 from ..ops import max_unpool2d as _max_unpool2d
+from .arguments import Ints, as_pair, check_is_tensor, under_autocast, unpooled_size
 
 _reference: Any = torch.nn.functional  # its annotations know fewer kinds of sequence than it takes
 

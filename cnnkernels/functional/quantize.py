@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from ..arguments import check_is_tensor
 from ..backends import KERNEL_DTYPES, serving
-from ..int8_arguments import INTEGERS, Shapes, checked_scales, checked_zero_points, refuse_gradients
 from ..ops import quantize as _quantize
+from .arguments import check_is_tensor
+from .int8_arguments import INTEGERS, Shapes, checked_scales, checked_zero_points, refuse_gradients
 
 
 def quantize_per_tensor(

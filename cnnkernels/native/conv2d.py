@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import tuned
 from ..epilogue import Epilogue
 from ..geometry import Conv2dGeometry, Layout, PaddingMode
+from ..records import tuned
 from .launching import Launching, address, dtype_code
 
 # By which a tuned table calls them.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import Conv2dGeometry
-from ..int8_epilogue import Int8Epilogue
+from ..int8.epilogue import Int8Epilogue
 from .int8_epilogue import native_epilogue
 from .launching import Launching
 

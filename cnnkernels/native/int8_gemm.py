@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..int8_epilogue import Int8Epilogue
+from ..int8.epilogue import Int8Epilogue
 from .int8_epilogue import native_epilogue
 from .launching import Launching
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..int8_epilogue import Int8Epilogue
-from ..int8_reference import widened_linear
+from ..int8.epilogue import Int8Epilogue
+from ..int8.reference import widened_linear
 from .int8_epilogue import native_epilogue
 from .launching import Launching, dtype_code
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import functional as F
 from ..activation import NEGATIVE_SLOPE, checked_activation
 from ..backends import use_backend
-from ..int8_arguments import FLOATS, INTEGERS, checked_scale, checked_zero_point
+from ..functional.int8_arguments import FLOATS, INTEGERS, checked_scale, checked_zero_point
 from .conv2d import Conv2dAct
 from .layer import KernelLayer
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..int8_arguments import FLOATS, INTEGERS, checked_scale, checked_zero_point
+from ..functional.int8_arguments import FLOATS, INTEGERS, checked_scale, checked_zero_point
 from .layer import KernelLayer
 
 

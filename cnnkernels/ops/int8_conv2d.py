@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import int8_reference
 from ..geometry import Layout
+from ..int8 import reference as int8_reference
 from .checks import conv2d_geometry
 from .conv2d import _geometry
 from .int8_epilogue import EPILOGUE, LENGTH, epilogue_of, kernels_of, one_by_one

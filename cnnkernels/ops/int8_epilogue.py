@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import backends, int8_reference
-from ..int8_epilogue import Int8Epilogue
+from .. import backends
+from ..int8 import reference as int8_reference
+from ..int8.epilogue import Int8Epilogue
 
 EPILOGUE = (
     "Tensor? scale_a, Tensor? scale_b, Tensor? zero_point_a, Tensor? zero_point_b, Tensor? out_scale, Tensor? bias, "

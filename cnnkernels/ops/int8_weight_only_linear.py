@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import int8_reference
+from ..int8 import reference as int8_reference
 from .int8_epilogue import EPILOGUE, epilogue_of, kernels_of, one_by_one
 from .operator import Operator
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from .. import fusion
+from ..convert import fusion
 
 _IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .. import nn as ours
-from ..convert import Layer, _copy_sharing_tensors
+from ..convert.replace import Layer, _copy_sharing_tensors
 from .canonical import hooked
 from .graph import LAYERS, adopt
 from .prepare import Tap, carries, part, wanted

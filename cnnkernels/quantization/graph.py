@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from .. import fusion
-from ..convert import _copy_sharing_tensors
+from ..convert import fusion
+from ..convert.replace import _copy_sharing_tensors
 from .canonical import as_modules, follow_in_place, hooked
 
 LAYERS = (nn.Conv2d, nn.Linear)

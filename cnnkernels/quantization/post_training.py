@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import nn as ours
 from ..backends import use_backend
-from ..convert import Layer, _copy_sharing_tensors
+from ..convert.replace import Layer, _copy_sharing_tensors
 from ..nn.layer import KernelLayer
 from .canonical import hooked
 from .convert import Conversion, convert

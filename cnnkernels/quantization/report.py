@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..convert import Layer
+from ..convert.replace import Layer
 from .convert import Value
 from .graph import LAYERS, call
 from .prepare import Tap

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .. import fusion
 from .. import nn as ours
 from ..activation import NEGATIVE_SLOPE, activate
+from ..convert import fusion
 from ..nn import int8
 from .canonical import add_module, hooked
 from .formulas import fake_quantize_weight

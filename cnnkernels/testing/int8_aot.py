@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..int8_epilogue import Int8Epilogue
+from ..int8.epilogue import Int8Epilogue
 from .cases import Conv2dCase
 
 

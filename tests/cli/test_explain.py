@@ -7,11 +7,11 @@ import re
 import pytest
 from cnnkernels.triton_kernels import depthwise_conv2d_select as select
 
-from cnnkernels import tuned
 from cnnkernels.cli import explain
 from cnnkernels.cli import main as cli
 from cnnkernels.cli.problem import Problem, depthwise_problem, floor, host_module
 from cnnkernels.geometry import Layout
+from cnnkernels.records import tuned
 from cnnkernels.testing.cases import Conv2dCase
 
 CASE = Conv2dCase("", 32, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1))

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from cnnkernels import tuned
 from cnnkernels.cli import explain, tune
 from cnnkernels.cli import main as cli
 from cnnkernels.cli.problem import Problem
 from cnnkernels.geometry import Layout
+from cnnkernels.records import tuned
 from cnnkernels.testing.cases import Conv2dCase
 
 CASE = Conv2dCase("", 4, 64, 14, 14, 64, 3, 3, padding=(1, 1, 1, 1))

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from cnnkernels import native, tuned
+from cnnkernels import native
 from cnnkernels.geometry import Layout
+from cnnkernels.records import tuned
 from cnnkernels.testing.cases import Conv2dCase
 from helpers.conv2d import integers
 

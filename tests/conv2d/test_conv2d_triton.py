@@ -20,8 +20,8 @@ from torch import Tensor
 from triton.runtime import interpreter
 
 from cnnkernels import triton_kernels as kernels
-from cnnkernels import tuned
 from cnnkernels.geometry import Layout
+from cnnkernels.records import tuned
 from cnnkernels.testing.cases import CONV2D, Conv2dCase
 from cnnkernels.testing.numerics import small_integers
 from conftest import DEVICE, HAS_GPU

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import cnnkernels
-from cnnkernels.convert import Replacement
+from cnnkernels.convert.replace import Replacement
 
 
 def conv_norm(c: int, k: int, size: int = 3, stride: int = 1, groups: int = 1, act: type | None = nn.ReLU6):

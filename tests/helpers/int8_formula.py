@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.int8.epilogue import Int8Epilogue
 from helpers.int8 import formula
 
 EXACT_ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu", "hardswish")

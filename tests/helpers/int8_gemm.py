@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from conftest import DEVICE
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnnkernels import int8_reference, native
+from cnnkernels import native
 from cnnkernels.geometry import Conv2dGeometry
-from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.int8 import reference as int8_reference
+from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.guarded import guarded
 from conftest import DEVICE, HAS_GPU

@@ -15,7 +15,7 @@ from cnnkernels.triton_kernels.int8_gemm_select import Configuration
 from torch import Tensor
 
 from cnnkernels import triton_kernels as kernels
-from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.testing.cases import CONV2D, Conv2dCase
 from cnnkernels.testing.guarded import guarded
 from conftest import DEVICE, HAS_GPU

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnnkernels import int8_reference, native
+from cnnkernels import native
 from cnnkernels.activation import ACTIVATIONS
-from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.int8 import reference as int8_reference
+from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from conftest import DEVICE, HAS_GPU
 from helpers.int8_gemm import integers, run, strided, tiles

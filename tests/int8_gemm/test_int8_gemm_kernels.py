@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cnnkernels import native
-from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.guarded import guarded
 from conftest import DEVICE, HAS_GPU

@@ -13,9 +13,9 @@ from cnnkernels.triton_kernels import int8_gemm_select, int8_pack
 from cnnkernels.triton_kernels.int8_gemm_select import Configuration, Problem
 from torch import Tensor
 
-from cnnkernels import int8_reference
 from cnnkernels import triton_kernels as kernels
-from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.int8 import reference as int8_reference
+from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import UNIT_ROUNDOFF
 from conftest import DEVICE, HAS_GPU

@@ -14,8 +14,9 @@ from test_int8_gemm_epilogue import full, residual
 from test_int8_gemm_kernels import product
 from torch import Tensor
 
-from cnnkernels import int8_reference, native
-from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels import native
+from cnnkernels.int8 import reference as int8_reference
+from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.guarded import guarded
 from conftest import DEVICE, HAS_GPU

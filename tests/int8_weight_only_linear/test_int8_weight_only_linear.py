@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnnkernels import functional, int8_reference, native, nn, use_backend
+from cnnkernels import functional, native, nn, use_backend
 from cnnkernels.activation import ACTIVATIONS
-from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.int8 import reference as int8_reference
+from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.guarded import guarded
 from conftest import DEVICE, HAS_GPU

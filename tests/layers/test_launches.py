@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cnnkernels import backends, native
 from cnnkernels.geometry import Conv2dGeometry, Layout, Pool2dGeometry
-from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.cases import Conv2dCase
 from conftest import HAS_GPU

@@ -23,7 +23,7 @@ from benchmarks.cases import problems
 from benchmarks.families import GemmCase, SeparableCase
 from cnnkernels import native
 from cnnkernels.geometry import Conv2dGeometry, Layout, PaddingMode, Pool2dGeometry, argmax_dtype
-from cnnkernels.int8_epilogue import Int8Epilogue
+from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import dtype_code
 from cnnkernels.native.int8_epilogue import native_epilogue
 from cnnkernels.testing.cases import Conv2dCase, Pool2dCase

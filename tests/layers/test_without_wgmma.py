@@ -17,10 +17,11 @@ from test_depthwise_separable_conv2d_kernels import pair_case
 from test_int8_conv2d_kernels import Shape
 from test_tuned import CASE, PLAN, ROW, TABLE, forget
 
-from cnnkernels import native, tuned
+from cnnkernels import native
 from cnnkernels.cli import explain
 from cnnkernels.cli import main as cli
 from cnnkernels.geometry import Layout
+from cnnkernels.records import tuned
 from cnnkernels.testing.cases import Conv2dCase
 from helpers.conv2d import DIRECTIONS, ELEMENTS, Machine, integers
 from helpers.int8_gemm import PLAIN

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .activation import NEGATIVE_SLOPE, checked_activation
-from .int8_epilogue import Int8Epilogue
-from .ops.operator import is_plain
+from ..activation import NEGATIVE_SLOPE, checked_activation
+from ..int8.epilogue import Int8Epilogue
+from ..ops.operator import is_plain
 
 INTEGERS = (torch.int8, torch.uint8)
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)

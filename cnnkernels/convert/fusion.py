@@ -26,9 +26,9 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, fx
 
-from . import nn
-from .activation import NEGATIVE_SLOPE
-from .nn.layer import KernelLayer
+from .. import nn
+from ..activation import NEGATIVE_SLOPE
+from ..nn.layer import KernelLayer
 
 _ACTIVATIONS: dict[type[torch.nn.Module], str] = {
     torch.nn.ReLU: "relu",

@@ -11,9 +11,10 @@ import torch
 from torch.nn.modules import conv, pooling
 from torch.nn.utils import parametrize
 
-from . import fusion, nn
-from .backends import use_backend
-from .nn.layer import KernelLayer
+from .. import nn
+from ..backends import use_backend
+from ..nn.layer import KernelLayer
+from . import fusion
 
 _COUNTERPARTS: dict[type[torch.nn.Module], type[KernelLayer]] = {
     torch.nn.LazyConv2d: nn.LazyConv2d,  # before Conv2d, its base

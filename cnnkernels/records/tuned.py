@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .geometry import Conv2dGeometry, Layout
+from ..geometry import Conv2dGeometry, Layout
 
 DIRECTIONS = ("forward", "backward_input", "backward_weight")
 DTYPES = ("fp64", "fp32", "tf32", "fp16", "bf16")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .activation import activate
-from .geometry import Conv2dGeometry
-from .int8_epilogue import Int8Epilogue
+from ..activation import activate
+from ..geometry import Conv2dGeometry
+from .epilogue import Int8Epilogue
 
 
 def int8_gemm(a: Tensor, b: Tensor, output: Tensor, epilogue: Int8Epilogue) -> None:

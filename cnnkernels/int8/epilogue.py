@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .activation import ACTIVATIONS, NEGATIVE_SLOPE
+from ..activation import ACTIVATIONS, NEGATIVE_SLOPE
 
 
 class Int8Epilogue(NamedTuple):

@@ -1,0 +1,1 @@
+"""Integer arithmetic that layers, kernels and tests agree on: the epilogue of a sum, and its reference."""

@@ -1,0 +1,1 @@
+"""What was measured on a GPU, and kept."""
