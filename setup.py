@@ -127,9 +127,12 @@ class NinjaBuild(build_ext):
 
 
 setup(
-    packages=[*find_packages(include=["cnnkernels", "cnnkernels.*"]), "cnnkernels.triton_kernels"],
+    packages=[
+        *find_packages(include=["cnnkernels", "cnnkernels.*"]),
+        *(f"cnnkernels.{name}" for name in find_packages(include=["triton_kernels", "triton_kernels.*"])),
+    ],
     package_dir={"cnnkernels": "cnnkernels", "cnnkernels.triton_kernels": "triton_kernels"},
-    package_data={"cnnkernels": ["py.typed"], "cnnkernels.triton_kernels": ["*.json"]},
+    package_data={"cnnkernels": ["py.typed"], "cnnkernels.triton_kernels": ["*/*.json"]},
     ext_modules=[Extension("cnnkernels._interpreter", [])],
     cmdclass={"build_ext": NinjaBuild},
 )

@@ -128,15 +128,15 @@ WEIGHT_ONLY = (
 
 def gemm_candidates(case: GemmCase, arch: int) -> list[Int8Call]:
     """A call for every configuration that selection may take for a case."""
-    from cnnkernels.triton_kernels.int8_gemm_select import Problem, candidates
+    from cnnkernels.triton_kernels.int8_gemm.select import Problem, candidates
 
     return [Int8Call(case, arch, c) for c in candidates(Problem(case.m, case.n, case.k, 1, 1, 16, False, arch))]
 
 
 def conv2d_candidates(case: Conv2dCase, arch: int) -> list[Int8Call]:
     """The same of a convolution."""
-    from cnnkernels.triton_kernels.int8_conv2d import problem_of  # type: ignore[attr-defined]
-    from cnnkernels.triton_kernels.int8_gemm_select import candidates
+    from cnnkernels.triton_kernels.int8_conv2d.launch import problem_of  # type: ignore[attr-defined]
+    from cnnkernels.triton_kernels.int8_gemm.select import candidates
 
     return [Int8Call(case, arch, c) for c in candidates(problem_of(case.geometry, arch))]
 

@@ -104,8 +104,8 @@ def compiling(arch: int, family: str = "", specialization: str = "") -> Iterator
 
     def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
         kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
-        # the module too, as every operator has its forward_kernel
-        operator = self.fn.__module__.rpartition(".")[2]
+        # the operator too, as every one has its forward_kernel: its package and the kernel's module
+        operator = ".".join(self.fn.__module__.split(".")[-2:])
         compiled.append(_read(kernel, arch, family or operator, self.fn.__name__, specialization))
         return kernel
 
@@ -263,7 +263,7 @@ ODD_DEPTHWISE = Conv2dCase("odd channels", 32, 35, 7, 7, 70, 3, 3, padding=(1, 1
 
 def conv2d_candidates(op: str, case: Conv2dCase, dtype: str, layout: Layout, arch: int) -> list[Call]:
     """A call for every configuration that selection may take for a case."""
-    from cnnkernels.triton_kernels.conv2d_select import Problem, candidates
+    from cnnkernels.triton_kernels.conv2d.select import Problem, candidates
 
     problem = Problem(op, dtype, layout, case.geometry, "", arch)  # type: ignore[arg-type]
     return [Call(f"conv2d_{op}", case, dtype, layout, arch, c) for c in candidates(problem)]

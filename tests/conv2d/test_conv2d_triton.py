@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cnnkernels.triton_kernels import common, conv2d, conv2d_select
-from cnnkernels.triton_kernels.conv2d_select import Configuration, Problem
+from cnnkernels.triton_kernels.common import types as common
+from cnnkernels.triton_kernels.conv2d import launch as conv2d
+from cnnkernels.triton_kernels.conv2d import select as conv2d_select
+from cnnkernels.triton_kernels.conv2d.select import Configuration, Problem
 from torch import Tensor
 from triton.runtime import interpreter
 

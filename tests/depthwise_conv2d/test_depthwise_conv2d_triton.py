@@ -12,9 +12,10 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from cnnkernels.triton_kernels import conv2d_select, depthwise_conv2d_select
-from cnnkernels.triton_kernels.depthwise_conv2d_patch import Axis, lanes
-from cnnkernels.triton_kernels.depthwise_conv2d_select import Configuration, Problem
+from cnnkernels.triton_kernels.conv2d import select as conv2d_select
+from cnnkernels.triton_kernels.depthwise_conv2d import select as depthwise_conv2d_select
+from cnnkernels.triton_kernels.depthwise_conv2d.patch import Axis, lanes
+from cnnkernels.triton_kernels.depthwise_conv2d.select import Configuration, Problem
 from torch import Tensor
 
 from cnnkernels import triton_kernels as kernels

@@ -36,7 +36,7 @@ def limited(kernels, largest_index: int, monkeypatch: pytest.MonkeyPatch):
         functions = {n: functools.partial(getattr(kernels.module, n), largest_index=largest_index) for n in names}
         module = SimpleNamespace(Pool2dGeometry=kernels.module.Pool2dGeometry, **functions)
         return NativeKernels(module, kernels.device_type)
-    import cnnkernels.triton_kernels.spread as spread
+    import cnnkernels.triton_kernels.common.sites as spread
 
     monkeypatch.setattr(spread, "LARGEST_INDEX", largest_index)
     return kernels

@@ -2,7 +2,7 @@
 
 Triton 3.7 compiles a constant of 8 or 16 bits with its highest bit set into a register of which all elements but the
 first are -1; its interpreter does not. So loads fill with zeros, or with a number of the launch
-(triton_kernels/common.py, load_filled).
+(triton_kernels/common/types.py, load_filled).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import pytest
 from cnnkernels.testing.quantize_aot import POOLS, Int8PoolCall
 from cnnkernels.testing.triton_aot import Compiled, compile_all
 
-SOURCES = sorted(Path(cnnkernels.triton_kernels.__file__).parent.glob("*.py"))
+SOURCES = sorted(Path(cnnkernels.triton_kernels.__file__).parent.rglob("*.py"))
 # Loads of more than 16 bits, and floating ones, are filled with any constant: max_unpool2d's indices have 64 bits.
 ALLOWED = {"0", "0.0", "float('-inf')"}
-EXCEPT = {"max_unpool2d.py": {"-1"}, "common.py": {"tl.cast(fill, pointers.dtype.element_ty)"}}
+EXCEPT = {"max_unpool2d.py": {"-1"}, "common/types.py": {"tl.cast(fill, pointers.dtype.element_ty)"}}
 
 
 def fills(source: str) -> list[str]:
@@ -53,7 +53,7 @@ def test_a_number_of_the_launch_fills() -> None:
         for call in ast.walk(ast.parse(path.read_text()))
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "load_filled"
     }
-    assert calls == {"int8_conv2d_forward.py": "fill", "int8_pool2d.py": "outside"}
+    assert calls == {"int8_conv2d/forward.py": "fill", "int8_pool2d.py": "outside"}
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,10 @@ import sys
 
 import pytest
 import torch
-from cnnkernels.triton_kernels import conv2d_select, int8_gemm_select, int8_pack
-from cnnkernels.triton_kernels.int8_gemm_select import Configuration
+from cnnkernels.triton_kernels.conv2d import select as conv2d_select
+from cnnkernels.triton_kernels.int8 import pack as int8_pack
+from cnnkernels.triton_kernels.int8_gemm import select as int8_gemm_select
+from cnnkernels.triton_kernels.int8_gemm.select import Configuration
 from torch import Tensor
 
 from cnnkernels import triton_kernels as kernels
@@ -33,7 +35,9 @@ BELOW = Conv2dCase("padding after the last row alone", 1, 8, 5, 6, 4, 2, 3, padd
 PAIRS = Conv2dCase("groups of two", 2, 8, 5, 6, 8, 3, 2, padding=(1, 1, 1, 0), groups=4)
 TRIPLED = Conv2dCase("depthwise times three", 2, 5, 9, 8, 15, 3, 3, (2, 1), (1, 1, 1, 1), groups=5)
 LARGE_STEPS = Conv2dCase("depthwise of stride 5", 1, 6, 17, 16, 6, 5, 5, (5, 5), (2, 2, 2, 2), (2, 1), groups=6)
-module = importlib.import_module("cnnkernels.triton_kernels.int8_conv2d")  # the name is its function's in the package
+module = importlib.import_module(
+    "cnnkernels.triton_kernels.int8_conv2d.launch"
+)  # the name is its function's in the package
 
 
 def place(tensor: Tensor) -> Tensor:

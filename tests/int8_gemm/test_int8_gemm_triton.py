@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from cnnkernels.triton_kernels import int8_gemm_select, int8_pack
-from cnnkernels.triton_kernels.int8_gemm_select import Configuration, Problem
+from cnnkernels.triton_kernels.int8 import pack as int8_pack
+from cnnkernels.triton_kernels.int8_gemm import select as int8_gemm_select
+from cnnkernels.triton_kernels.int8_gemm.select import Configuration, Problem
 from torch import Tensor
 
 from cnnkernels import triton_kernels as kernels
@@ -26,7 +27,9 @@ from helpers.int8_formula import EXACT_ACTIVATIONS, bytes_of, finished, floats
 SIZES = [(1, 1, 1), (1, 5, 17), (5, 1, 3), (2, 3, 300), (16, 48, 64), (17, 33, 129), (130, 150, 40)]
 UINT8, INT8, INT32 = torch.uint8, torch.int8, torch.int32
 SMALL = Configuration(16, 32, 32, 4, 1)
-int8_gemm = importlib.import_module("cnnkernels.triton_kernels.int8_gemm")  # the name is its function's in the package
+int8_gemm = importlib.import_module(
+    "cnnkernels.triton_kernels.int8_gemm.launch"
+)  # the name is its function's in the package
 
 
 def place(tensor: Tensor) -> Tensor:

@@ -142,7 +142,7 @@ def limited(kernels, most: int, monkeypatch: pytest.MonkeyPatch):
         functions = {n: functools.partial(getattr(kernels.module, n), most_sites=most) for n in names}
         module = SimpleNamespace(Pool2dGeometry=kernels.module.Pool2dGeometry, **functions)
         return NativeKernels(module, kernels.device_type)
-    import cnnkernels.triton_kernels.spread as spread
+    import cnnkernels.triton_kernels.common.sites as spread
 
     monkeypatch.setattr(spread, "LARGEST_INDEX", most)
     return kernels

@@ -15,9 +15,9 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from cnnkernels.triton_kernels.activation import activate as triton_activate
-from cnnkernels.triton_kernels.activation import activate_derivative as triton_derivative
-from cnnkernels.triton_kernels.activation import exp as triton_exp
+from cnnkernels.triton_kernels.common.activation import activate as triton_activate
+from cnnkernels.triton_kernels.common.activation import activate_derivative as triton_derivative
+from cnnkernels.triton_kernels.common.activation import exp as triton_exp
 
 from cnnkernels.activation import ACTIVATIONS, activate, activation_backward, checked_activation, known_from_output
 from cnnkernels.testing.numerics import UNIT_ROUNDOFF

@@ -255,7 +255,7 @@ def limited(kernels, monkeypatch: pytest.MonkeyPatch):
         module = {name: functools.partial(getattr(kernels.module, name), largest_element=0) for name in names}
         module["quantize_dynamic_workspace"] = kernels.module.quantize_dynamic_workspace
         return NativeKernels(SimpleNamespace(**module), kernels.device_type)
-    source = importlib.import_module("cnnkernels.triton_kernels.quantize")  # beside the function of that name
+    source = importlib.import_module("cnnkernels.triton_kernels.quantize.quantize")  # beside the function of that name
     monkeypatch.setattr(source, "LARGEST_INDEX", 0)
     return kernels
 

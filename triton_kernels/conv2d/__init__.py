@@ -1,0 +1,1 @@
+"""Convolution: forward and both gradients as implicit GEMMs, direct kernels for groups of few channels."""

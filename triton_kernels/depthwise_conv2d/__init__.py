@@ -1,0 +1,1 @@
+"""Convolution with a group for each channel."""

@@ -1,0 +1,77 @@
+"""depthwise_separable_conv2d in Triton: launches the kernel of depthwise_separable_conv2d/forward.py with the tiles that
+depthwise_separable_conv2d/select.py chooses.
+
+Input [N, C, H, W], depthwise filters [M, 1, R, S] with M a multiple of C, pointwise filters [K, M, 1, 1], output
+[N, K, P, Q], intermediate [N, M, P, Q], dense in the layout given. fp64, fp32, fp16 and bf16; 16-bit elements are
+summed in fp32. tf32 lets tensor cores round the 1x1's fp32 operands to 10 bits of mantissa.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from cnnkernels.geometry import Conv2dGeometry, Layout
+
+from ..common.types import MOST_REGISTERS, on, target
+from ..conv2d.select import dtype_name
+from ..depthwise_conv2d.launch import depthwise_conv2d_forward
+from .forward import fused_kernel
+from .select import Configuration, Problem, axes, choose, is_wide
+
+
+def depthwise_separable_conv2d_forward(
+    input: Tensor,
+    depthwise_weight: Tensor,
+    pointwise_weight: Tensor,
+    depthwise_bias: Tensor | None,
+    pointwise_bias: Tensor | None,
+    output: Tensor,
+    intermediate: Tensor | None,
+    geometry: Conv2dGeometry,
+    layout: Layout,
+    tf32: bool,
+    depthwise_activation: str,
+    pointwise_activation: str,
+    negative_slope: float,
+    configuration: Configuration | None = None,
+) -> None:
+    """Writes output [N, K, P, Q] and, where it is given, intermediate: the depthwise sums before their activation.
+
+    `geometry` is the depthwise convolution's, groups = c and k = c multiplier. The configuration is chosen unless
+    given.
+    """
+    g, filters = geometry, pointwise_weight.shape[0]
+    with on(input):
+        dtype = dtype_name(input.dtype, tf32)
+        problem = Problem(dtype, layout, g._replace(n=1), filters, target(input).arch)
+        c = configuration or choose(problem)
+        rows, columns, store = axes(problem, c)
+        patches = math.ceil(g.p / c.patch[0]) * math.ceil(g.q / c.patch[1])
+        programs = math.ceil(g.n * patches / c.lanes) * math.ceil(filters / c.filters)
+        nhwc = layout is Layout.NHWC
+        unit = math.gcd(g.c, 8) if nhwc else 1
+        pointwise_unit = math.gcd(g.k, filters, 8)
+        fused_kernel[(programs,)](
+            input, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, output, intermediate,
+            g.n, g.c // unit, g.h, g.w // columns.chunk, g.k // pointwise_unit, g.p, g.q // store,
+            filters // pointwise_unit,
+            ROWS=rows, COLUMNS=columns, MULTIPLIER=g.k // g.c, FIRST=depthwise_activation,
+            SECOND=pointwise_activation, SLOPE=negative_slope, UNIT=unit, POINTWISE_UNIT=pointwise_unit, STORE=store,
+            NHWC=nhwc, WIDE=is_wide(problem, c, g.n), PRECISION="tf32" if tf32 else "ieee",
+            LANES=c.lanes, CHANNELS=c.channels, FILTERS=c.filters, num_warps=c.warps, num_stages=2, 
+            maxnreg=MOST_REGISTERS,
+        )  # fmt: skip
+
+
+def depthwise_separable_conv2d_intermediate(
+    input: Tensor,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor | None,
+    intermediate: Tensor,
+    geometry: Conv2dGeometry,
+    layout: Layout,
+) -> None:
+    """Writes what the forward saves, bit for bit: the depthwise sums before their activation."""
+    depthwise_conv2d_forward(input, depthwise_weight, depthwise_bias, intermediate, geometry, layout)

@@ -1,0 +1,1 @@
+"""Floating rows by an INT8 weight."""

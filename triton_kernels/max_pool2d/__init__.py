@@ -1,0 +1,1 @@
+"""Max-pooling with the winners' places."""

@@ -1,0 +1,350 @@
+"""max_pool2d in Triton: one program a tile of the tensor that it writes (see common/sites.py).
+
+The semantics are csrc/max_pool2d's, and so are the bits.
+"""
+
+import math
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from cnnkernels.geometry import Layout, Pool2dGeometry
+
+from ..common.sites import offset, on, tile, work
+from ..common.types import accumulator, as_wide
+
+# Loops of up to this many steps are unrolled, so that their loads are in flight together.
+UNROLL = 16
+
+
+@triton.jit
+def widen(x):
+    """Exactly, to the accumulator's type. bfloat16 by its bits: Triton's interpreter loses its subnormals."""
+    if x.dtype == tl.bfloat16:
+        return (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    else:
+        return x.to(accumulator(x.dtype))
+
+
+@triton.jit
+def restore(x, element: tl.constexpr):
+    """The inverse of widen."""
+    if element == tl.bfloat16:
+        return (x.to(tl.int32, bitcast=True) >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
+    else:
+        return x.to(element)
+
+
+@triton.jit
+def first_place(start, dilation, places):
+    """The first place of a window that stands at or after the input's start (the last one if there is none)."""
+    return tl.minimum(tl.where(start < 0, (dilation - 1 - start) // dilation, 0), places - 1)
+
+
+@triton.jit
+def span(start, size, dilation, places):
+    """The places, from the first to one past the last, that stand inside the input for any window of the tile."""
+    end = tl.minimum((size - 1 - start) // dilation + 1, places)
+    return tl.min(first_place(start, dilation, places)), tl.max(tl.where(start < size, end, 0))
+
+
+@triton.jit
+def meet(best, place, at, input, image, h, w, channel, exists, H, W, C, dilation_h, dilation_w, S: tl.constexpr):
+    """Strictly greater, so that the first maximum stays. A NaN is always taken, and only another NaN replaces it."""
+    row = h + (at // S) * dilation_h
+    column = w + (at % S) * dilation_w
+    inside = (row >= 0) & (row < H) & (column >= 0) & (column < W) & exists
+    at_input = input + offset(image, row, column, channel, H, W, C)
+    x = widen(tl.load(at_input, mask=inside, other=float("-inf")))
+    wins = (x > best) | (x != x)
+    return tl.where(wins, x, best), tl.where(wins, at, place)
+
+
+@triton.jit
+def forward_kernel(
+    input,
+    output,
+    argmax,
+    images,
+    C,
+    H,
+    W,
+    P,
+    Q,
+    stride_h,
+    stride_w,
+    pad_h,
+    pad_w,
+    dilation_h,
+    dilation_w,
+    R: tl.constexpr,
+    S: tl.constexpr,
+    UNROLLED: tl.constexpr,
+    NHWC: tl.constexpr,
+    A: tl.constexpr,
+    B: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
+    )
+    image, p, q, channel, exists = tile(images, P, Q, C, NHWC, A, B, WIDE)
+    h = p * stride_h - pad_h
+    w = q * stride_w - pad_w
+    place = tl.zeros([A, B], tl.int32) + (first_place(h, dilation_h, R) * S + first_place(w, dilation_w, S)).to(
+        tl.int32
+    )
+    best = tl.full([A, B], float("-inf"), accumulator(input.dtype.element_ty))
+    if UNROLLED:
+        for at in tl.static_range(R * S):
+            best, place = meet(best, place, at, input, image, h, w, channel, exists, H, W, C, dilation_h, dilation_w, S)
+    else:
+        r_begin, r_end = span(h, H, dilation_h, R)
+        s_begin, s_end = span(w, W, dilation_w, S)
+        for r in range(r_begin, r_end):
+            for s in range(s_begin, s_end):
+                best, place = meet(
+                    best, place, r * S + s, input, image, h, w, channel, exists, H, W, C, dilation_h, dilation_w, S
+                )
+    out = offset(image, p, q, channel, P, Q, C)
+    tl.store(output + out, restore(best, output.dtype.element_ty), mask=exists)
+    tl.store(argmax + out, place.to(argmax.dtype.element_ty), mask=exists)
+
+
+@triton.jit
+def first_window(x, places, stride, dilation, common, place_step, inverse):
+    """The place of x in the first window of one axis that holds it (< 0: none does), and that window.
+
+    Solves place * dilation + window * stride = x (x counts from the padding's start): see docs/max_pool2d.md.
+    """
+    residue = (x // common % place_step) * inverse % place_step
+    top = tl.minimum(x // dilation, places - 1)
+    place = top - (top - residue + place_step) % place_step
+    place = tl.where((x % common == 0) & (top >= residue), place, -1)
+    return place, (x - place * dilation) // stride
+
+
+@triton.jit
+def route(
+    total, k, grad_output, argmax, image, r, s, p, q, channel, exists, P, Q, C,
+    r_step, s_step, p_step, q_step, S: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Adds the gradient of the k-th window that holds the element, if the element is that window's winner."""
+    i, j = k // COLUMNS, k % COLUMNS
+    r, s, p, q = r - i * r_step, s - j * s_step, p + i * p_step, q + j * q_step
+    holds = exists & (r >= 0) & (s >= 0) & (p < P) & (q < Q)
+    at = offset(image, p, q, channel, P, Q, C)
+    winner = tl.load(argmax + at, mask=holds, other=0).to(tl.int32)
+    grad = widen(tl.load(grad_output + at, mask=holds, other=0))
+    return total + tl.where(holds & (winner == r * S + s), grad, 0)
+
+
+@triton.jit
+def backward_kernel(
+    grad_output,
+    argmax,
+    grad_input,
+    images,
+    C,
+    H,
+    W,
+    P,
+    Q,
+    stride_h,
+    stride_w,
+    pad_h,
+    pad_w,
+    dilation_h,
+    dilation_w,
+    common_h,
+    common_w,
+    place_step_h,
+    place_step_w,
+    inverse_h,
+    inverse_w,
+    R: tl.constexpr,
+    S: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    UNROLLED: tl.constexpr,
+    NHWC: tl.constexpr,
+    A: tl.constexpr,
+    B: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """An element is held by at most ROWS x COLUMNS windows, visited in ascending (p, q)."""
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
+    )
+    common_h, common_w, place_step_h, place_step_w, inverse_h, inverse_w = as_wide(
+        (common_h, common_w, place_step_h, place_step_w, inverse_h, inverse_w), WIDE
+    )
+    image, h, w, channel, exists = tile(images, H, W, C, NHWC, A, B, WIDE)
+    r, p = first_window(h + pad_h, R, stride_h, dilation_h, common_h, place_step_h, inverse_h)
+    s, q = first_window(w + pad_w, S, stride_w, dilation_w, common_w, place_step_w, inverse_w)
+    p_step, q_step = dilation_h // common_h, dilation_w // common_w
+    total = tl.zeros([A, B], accumulator(grad_output.dtype.element_ty))
+    if UNROLLED:
+        for k in tl.static_range(ROWS * COLUMNS):
+            total = route(
+                total, k, grad_output, argmax, image, r, s, p, q, channel, exists, P, Q, C,
+                place_step_h, place_step_w, p_step, q_step, S, COLUMNS,
+            )  # fmt: skip
+    else:
+        for k in range(ROWS * COLUMNS):
+            total = route(
+                total, k, grad_output, argmax, image, r, s, p, q, channel, exists, P, Q, C,
+                place_step_h, place_step_w, p_step, q_step, S, COLUMNS,
+            )  # fmt: skip
+    at = offset(image, h, w, channel, H, W, C)
+    tl.store(grad_input + at, total.to(grad_input.dtype.element_ty), mask=exists)
+
+
+@triton.jit
+def gather_kernel(
+    input,
+    argmax,
+    output,
+    images,
+    C,
+    H,
+    W,
+    P,
+    Q,
+    stride_h,
+    stride_w,
+    pad_h,
+    pad_w,
+    dilation_h,
+    dilation_w,
+    S: tl.constexpr,
+    NHWC: tl.constexpr,
+    A: tl.constexpr,
+    B: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
+    )
+    image, p, q, channel, exists = tile(images, P, Q, C, NHWC, A, B, WIDE)
+    at = offset(image, p, q, channel, P, Q, C)
+    winner = tl.load(argmax + at, mask=exists, other=0).to(tl.int32)
+    h = p * stride_h - pad_h + (winner // S) * dilation_h
+    w = q * stride_w - pad_w + (winner % S) * dilation_w
+    inside = (h >= 0) & (h < H) & (w >= 0) & (w < W) & exists
+    x = tl.load(input + offset(image, h, w, channel, H, W, C), mask=inside, other=0)
+    tl.store(output + at, x, mask=exists)
+
+
+@triton.jit
+def indices_kernel(
+    argmax,
+    indices,
+    images,
+    C,
+    W,
+    P,
+    Q,
+    stride_h,
+    stride_w,
+    pad_h,
+    pad_w,
+    dilation_h,
+    dilation_w,
+    S: tl.constexpr,
+    NHWC: tl.constexpr,
+    A: tl.constexpr,
+    B: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """h * W + w, with the caller's own strides and dilations: a window with no place inside has an index too."""
+    image, p, q, channel, exists = tile(images, P, Q, C, NHWC, A, B, WIDE)
+    at = offset(image, p, q, channel, P, Q, C)
+    winner = tl.load(argmax + at, mask=exists, other=0).to(tl.int64)
+    h = p.to(tl.int64) * stride_h - pad_h + (winner // S) * dilation_h
+    w = q.to(tl.int64) * stride_w - pad_w + (winner % S) * dilation_w
+    tl.store(indices + at, h * W + w, mask=exists)
+
+
+class _Route(NamedTuple):
+    """The constants of one axis of the backward: windows that hold an element are `place_step` places apart."""
+
+    common: int
+    place_step: int
+    inverse: int
+    steps: int  # the most windows that hold one element
+
+    @classmethod
+    def of(cls, places: int, stride: int, dilation: int) -> "_Route":
+        common = math.gcd(stride, dilation)
+        place_step = stride // common
+        inverse = pow(dilation // common, -1, place_step) if place_step > 1 else 0
+        return cls(common, place_step, inverse, -(-places // place_step))
+
+
+def within_reach(geometry: Pool2dGeometry) -> Pool2dGeometry:
+    """Strides and dilations that step over all of the input, cut to the shortest that does: places and windows beyond
+    the first fall outside either way, and no product of coordinates overflows."""
+    reach_h, reach_w = geometry.h + geometry.pad_h, geometry.w + geometry.pad_w
+    return geometry._replace(
+        stride_h=min(geometry.stride_h, reach_h),
+        stride_w=min(geometry.stride_w, reach_w),
+        dilation_h=min(geometry.dilation_h, reach_h),
+        dilation_w=min(geometry.dilation_w, reach_w),
+    )
+
+
+def small(g: Pool2dGeometry) -> bool:
+    """Does whatever is computed of coordinates stay below 2^31? The backward multiplies two numbers below a stride."""
+    rows = g.h + g.pad_h + g.p * g.stride_h + g.r * g.dilation_h
+    columns = g.w + g.pad_w + g.q * g.stride_w + g.s * g.dilation_w
+    return max(rows, columns, g.stride_h**2, g.stride_w**2) < 2**31
+
+
+def max_pool2d_forward(input: Tensor, output: Tensor, argmax: Tensor, geometry: Pool2dGeometry, layout: Layout) -> None:
+    """Writes every window's maximum and its place r * S + s."""
+    g = within_reach(geometry)
+    with on(input):
+        for part in work((input, output, argmax), layout, g.p, g.q, small(g)):
+            forward_kernel[(part.programs,)](
+                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g[8:],
+                R=g.r, S=g.s, UNROLLED=g.r * g.s <= UNROLL, **part.constants,
+            )  # fmt: skip
+
+
+def max_pool2d_backward(
+    grad_output: Tensor, argmax: Tensor, grad_input: Tensor, geometry: Pool2dGeometry, layout: Layout
+) -> None:
+    """Writes every gradient of the input: the sum of grad_output over the windows the element won."""
+    g = within_reach(geometry)
+    rows, columns = _Route.of(g.r, g.stride_h, g.dilation_h), _Route.of(g.s, g.stride_w, g.dilation_w)
+    with on(grad_output):
+        for part in work((grad_output, argmax, grad_input), layout, g.h, g.w, small(g)):
+            backward_kernel[(part.programs,)](
+                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g[8:],
+                rows.common, columns.common, rows.place_step, columns.place_step, rows.inverse, columns.inverse,
+                R=g.r, S=g.s, ROWS=rows.steps, COLUMNS=columns.steps,
+                UNROLLED=rows.steps * columns.steps <= UNROLL, **part.constants,
+            )  # fmt: skip
+
+
+def max_pool2d_gather(input: Tensor, argmax: Tensor, output: Tensor, geometry: Pool2dGeometry, layout: Layout) -> None:
+    """Writes the input at every window's winner, 0 for a window with no place inside: the backward's derivative."""
+    g = within_reach(geometry)
+    with on(input):
+        for part in work((input, argmax, output), layout, g.p, g.q, small(g)):
+            gather_kernel[(part.programs,)](
+                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g[8:], S=g.s, **part.constants
+            )
+
+
+def max_pool2d_indices(argmax: Tensor, indices: Tensor, geometry: Pool2dGeometry, layout: Layout) -> None:
+    """Writes PyTorch's index h * W + w of every window's winner."""
+    g = geometry
+    with on(argmax):
+        for part in work((argmax, indices), layout, g.p, g.q):
+            indices_kernel[(part.programs,)](
+                *part.tensors, part.images, part.channels, g.w, g.p, g.q, *g[8:], S=g.s, **part.constants
+            )

@@ -1,0 +1,1 @@
+"""Values back to the places they were pooled from."""

@@ -1,0 +1,1 @@
+"""Floating values into INT8 and back."""
