@@ -1,7 +1,7 @@
 """`cnnkernels tune`: times every plan that can serve a convolution on the GPU at hand, writes a table of the winners.
 
-The table (cnnkernels/records/tuned.py) has a row where a plan beat the cost model's choice by more than `MARGIN`; elsewhere the
-model's choice stands, and no row hides a later, better model.
+The table (cnnkernels/records/tuned.py) has a row where a plan beat the cost model's choice by more than `MARGIN`;
+elsewhere the model's choice stands, and no row hides a later, better model.
 """
 
 from __future__ import annotations

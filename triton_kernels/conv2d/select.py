@@ -1,7 +1,7 @@
 """Which tiles serve a convolution: a pure function of the problem, over the candidates of conv2d/select.json.
 
-    problem -> candidates -> feasible -> the plan of a tuned table (cnnkernels/records/tuned.py) for exactly this problem, or
-    else the cheapest by a cost model
+    problem -> candidates -> feasible -> the plan of a tuned table (cnnkernels/records/tuned.py) for exactly this
+    problem, or else the cheapest by a cost model
 
 For forward and backward-input a problem leaves out the batch, so that a sample's bits do not depend on it.
 """

@@ -1,5 +1,5 @@
-"""depthwise_separable_conv2d in Triton: launches the kernel of depthwise_separable_conv2d/forward.py with the tiles that
-depthwise_separable_conv2d/select.py chooses.
+"""depthwise_separable_conv2d in Triton: launches the kernel of forward.py with the tiles that select.py
+chooses.
 
 Input [N, C, H, W], depthwise filters [M, 1, R, S] with M a multiple of C, pointwise filters [K, M, 1, 1], output
 [N, K, P, Q], intermediate [N, M, P, Q], dense in the layout given. fp64, fp32, fp16 and bf16; 16-bit elements are

@@ -1,4 +1,4 @@
-"""Which tile serves a fused pair: a pure function of the problem, over the rows of depthwise_separable_conv2d/select.json.
+"""Which tile serves a fused pair: a pure function of the problem, over the rows of select.json.
 
     problem -> candidates -> feasible -> the cheapest by a cost model
 

@@ -1,0 +1,128 @@
+"""Names and sizes: what is private stays in its file, what a comment names exists, rooms do not overflow."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MOST_LINES = 400
+MOST_SUBJECTS = 24  # of a folder
+
+# May only shrink.
+PRIVATE_BREACHES = {
+    ("benchmarks/host.py", "backends._missing"),
+    ("benchmarks/host.py", "backends._remembered_serving"),
+    ("cnnkernels/cli/demo_int8_figure.py", "_heading"),
+    ("cnnkernels/cli/problem.py", "conv2d._plain"),
+    ("cnnkernels/cli/tune.py", "select._sized"),
+    ("cnnkernels/ops/conv2d_epilogue.py", "_forward_output"),
+    ("cnnkernels/ops/conv2d_epilogue.py", "_geometry"),
+    ("cnnkernels/ops/conv2d_epilogue.py", "_more_groups"),
+    ("cnnkernels/ops/conv2d_epilogue.py", "_with_border"),
+    ("cnnkernels/ops/depthwise_separable_conv2d.py", "_conv2d._forward_backward"),
+    ("cnnkernels/ops/depthwise_separable_conv2d.py", "_conv2d._forward_fake"),
+    ("cnnkernels/ops/depthwise_separable_conv2d.py", "_conv2d._forward_jvp"),
+    ("cnnkernels/ops/depthwise_separable_conv2d.py", "_conv2d._forward_output"),
+    ("cnnkernels/ops/depthwise_separable_conv2d.py", "_conv2d._forward_setup"),
+    ("cnnkernels/ops/depthwise_separable_conv2d.py", "_conv2d._forward_vmap"),
+    ("cnnkernels/ops/depthwise_separable_conv2d.py", "_conv2d._geometry"),
+    ("cnnkernels/ops/depthwise_separable_conv2d_backward.py", "_conv2d._geometry"),
+    ("cnnkernels/ops/int8_conv2d.py", "_geometry"),
+    ("cnnkernels/quantization/canonical.py", "fusion._HOOKS"),
+    ("cnnkernels/quantization/convert.py", "_copy_sharing_tensors"),
+    ("cnnkernels/quantization/graph.py", "_copy_sharing_tensors"),
+    ("cnnkernels/quantization/graph.py", "fusion._Tracer"),
+    ("cnnkernels/quantization/graph.py", "fusion._only_calls"),
+    ("cnnkernels/quantization/post_training.py", "_copy_sharing_tensors"),
+    ("cnnkernels/quantization/units.py", "fusion._ACTIVATIONS"),
+    ("cnnkernels/quantization/units.py", "fusion._folded"),
+    ("cnnkernels/quantization/units.py", "fusion._own_arithmetic"),
+    ("cnnkernels/quantization/units.py", "int8._folded"),
+}
+NOT_THERE = {
+    "csrc/common/types.h: cnnkernels/native.py",
+    "csrc/max_pool2d/bindings.cpp: cnnkernels/native.py",
+}
+FULL_ROOMS = {"csrc/common", "csrc/conv2d", "csrc/interpreter"}
+
+
+def tracked(*patterns: str) -> list[Path]:
+    found = subprocess.run(["git", "ls-files", "--", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [path for name in found.stdout.splitlines() if (path := ROOT / name).exists()]
+
+
+def private(name: str) -> bool:
+    """A named tuple's own methods begin with an underscore, too."""
+    return name.startswith("_") and not name.startswith("__") and name not in ("_fields", "_replace", "_asdict")
+
+
+def private_names_taken(path: Path) -> set[str]:
+    """Private names of another file of the project: imported, or read from a module that was."""
+    tree = ast.parse(path.read_text())
+    modules: set[str] = set()
+    taken: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("cnnkernels")):
+            for alias in node.names:
+                modules.add(alias.asname or alias.name)
+                if private(alias.name) and alias.name not in ("_cuda", "_interpreter"):
+                    taken.add(alias.name)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and private(node.attr)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in modules
+        ):
+            taken.add(f"{node.value.id}.{node.attr}")
+    return taken
+
+
+def test_private_names_stay_in_their_file() -> None:
+    files = tracked("cnnkernels/*.py", "triton_kernels/*.py", "benchmarks/*.py")
+    assert len(files) > 100
+    breaches = {(str(path.relative_to(ROOT)), name) for path in files for name in private_names_taken(path)}
+    assert breaches == PRIVATE_BREACHES
+
+
+def test_files_have_one_subject() -> None:
+    files = tracked("*.py", "*.cu", "*.cuh", "*.h", "*.cpp")
+    assert len(files) > 400
+    assert [f"{p.relative_to(ROOT)}: {n}" for p in files if (n := len(p.read_text().splitlines())) > MOST_LINES] == []
+
+
+ELEMENT_TYPES = {"float16", "bfloat16", "tf32", "float32", "float64", "exact"}
+
+
+def test_folders_have_room() -> None:
+    """x.h and x.cpp are one subject, and so are the instantiations of a kernel for each element type."""
+    subjects: dict[str, set[str]] = {}
+    for path in tracked("csrc", "cnnkernels", "triton_kernels", "benchmarks", "tests"):
+        if path.suffix not in (".py", ".cu", ".cuh", ".h", ".cpp"):
+            continue
+        stem = "_".join(word for word in path.stem.split("_") if word not in ELEMENT_TYPES)
+        subjects.setdefault(str(path.parent.relative_to(ROOT)), set()).add(stem)
+    assert len(subjects) > 30
+    assert {room for room, names in subjects.items() if len(names) > MOST_SUBJECTS} == FULL_ROOMS
+
+
+def test_paths_that_are_named_exist() -> None:
+    """In comments, docstrings and documents: by as much of the path as tells which file is meant."""
+    missing = Counter()
+    looked_at = 0
+    places = [f"/{path.relative_to(ROOT)}" for path in tracked()]
+    for path in tracked("*.py", "*.cu", "*.cuh", "*.h", "*.cpp", "*.md", "*.sh", "Makefile"):
+        if path.name == "CHANGELOG.md" or "tests" in path.relative_to(ROOT).parts:  # tests make files up
+            continue
+        for name in re.findall(
+            r"(?<![\w/.{*<-])(?:[\w-]+/)+[\w-]+\.(?:py|h|cuh|cu|cpp|md|json|sh)(?![\w*])", path.read_text()
+        ):
+            looked_at += 1
+            if not any(place.endswith(f"/{name}") for place in places):
+                missing[f"{path.relative_to(ROOT)}: {name}"] += 1
+    assert looked_at > 200
+    assert set(missing) == NOT_THERE
