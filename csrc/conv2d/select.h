@@ -4,8 +4,8 @@
 //   problem -> candidates -> feasible, or why not -> cost -> choice
 //
 // Kernels made for one architecture (TMA, wgmma) join here as further candidates, with a reason of their own
-// for where they cannot serve. A plan that was measured to be best (cnnkernels/records/tuned.py) goes before the
-// model's choice.
+// for where they cannot serve. A plan that was measured to be best (cnnkernels/records/tuned.py) goes before
+// the model's choice.
 //
 // What must not depend on the batch is each output's order of summation. In forward and backward_input it is
 // depth ascending, in the steps of the engine, whatever the tile and the loaders; so those may be chosen
