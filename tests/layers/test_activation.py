@@ -165,7 +165,7 @@ COMPILED = """
 import triton, triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from cnnkernels.triton_kernels.activation import activate, activate_derivative
+from cnnkernels.triton_kernels.common.activation import activate, activate_derivative
 
 @triton.jit
 def kernel(x, y, NAME: tl.constexpr):

@@ -283,7 +283,9 @@ def test_arguments_have_no_padding(members: str, packed: bool) -> None:
         void start(const Arguments& a) {{ launch(kernel, Launch{{1, 1}}, a, 1.0f, true, nullptr); }}
         }}"""
     command = ["c++", "-std=c++20", "-fsyntax-only", "-DCNN_INTERPRETER=1", "-Icsrc", "-xc++", "-"]
-    done = subprocess.run(command, cwd=Path(__file__).parent.parent, input=source, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=Path(__file__).parent.parent.parent, input=source, capture_output=True, text=True
+    )
     assert (done.returncode == 0) == packed, done.stderr
     assert packed or "a kernel's argument has padding" in done.stderr
 
