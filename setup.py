@@ -49,7 +49,7 @@ def host_flags(cxx: str) -> list[str]:
 
 def built_for(cuda: bool) -> str:
     """What `cnnkernels info` says a module was compiled for."""
-    flags = toolkit.gencode(Path("hopper"), ARCHS) if cuda else [flag for flag in host_flags("") if "-march" in flag]
+    flags = toolkit.gencode(Path("sm90"), ARCHS) if cuda else [flag for flag in host_flags("") if "-march" in flag]
     return ", ".join(flag.rpartition("=")[2].strip("[]").replace(",", ", ") for flag in flags) or os.uname().machine
 
 

@@ -5,7 +5,7 @@
 
 #include "common/cuda_versions.h"
 #include "common/geometry.h"
-#include "common/machine.h"
+#include "common/gpu.h"
 
 namespace py = pybind11;
 

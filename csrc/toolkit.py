@@ -16,7 +16,7 @@ from typing import NamedTuple
 DEFAULT_ARCHS = "80;90+PTX"
 OLDEST_ARCH = 80  # compute capability 8.0: cp.async, bf16 and tf32
 OLDEST_CUDA = (12, 5)  # cudaGetDriverEntryPointByVersion
-NEWER = ("csrc/max_pool2d/forward.cu",)  # look at __CUDA_ARCH__
+NEWER = ("csrc/pool/forward.cu",)  # look at __CUDA_ARCH__
 SEPARATORS = re.compile(r"[;,\s]+")
 
 
@@ -136,7 +136,7 @@ def gencode(source: Path, archs: dict[int, bool]) -> list[str]:
         keeps = [arch for arch in archs if archs[arch] or (ptx and arch == oldest)]
         passes = {str(arch): [f"sm_{arch}"] + [f"compute_{arch}"] * (arch in keeps) for arch in archs}
     else:
-        hopper = 90 in archs and (source.name.startswith("hopper") or "tests" in source.parts)
+        hopper = 90 in archs and ("sm90" in str(source) or "tests" in source.parts)
         passes = {"90a": ["sm_90a"]} if hopper else {}
         real = [f"sm_{arch}" for arch in archs if not (hopper and arch == 90)]
         passes[str(oldest)] = real + [f"compute_{oldest}"] * ptx

@@ -17,7 +17,7 @@ from .problem import DTYPES, Floor, Problem, depthwise_problem, floor, host_modu
 
 
 def machine(name: str | None) -> Any:
-    """A machine of csrc/common/machine.h: the one called `name`, in any case and with any spaces or dashes; else the
+    """A machine of csrc/common/gpu.h: the one called `name`, in any case and with any spaces or dashes; else the
     GPU at hand; else an H200. It has wgmma unless the build was made for GPUs without it.
 
     Raises:
@@ -114,7 +114,7 @@ def _loaders(name: str, loaders: list[tuple[Any, str | None]]) -> str:
 
 
 def explain_cuda(problem: Problem, gpu: Any) -> Iterator[str]:
-    """The candidates of csrc/conv2d/select.h, grouped_select.h and hopper_select.h, their costs and the choice."""
+    """The candidates of csrc/conv/select.h, grouped/select.h and sm90/select.h, their costs and the choice."""
     module = host_module()
     direction = getattr(module.Conv2dDirection, problem.direction)
     geometry = module.Conv2dGeometry(*problem.geometry)
@@ -145,7 +145,7 @@ def explain_cuda(problem: Problem, gpu: Any) -> Iterator[str]:
 
 
 def explain_depthwise(problem: Problem, gpu: Any, backend: str) -> Iterator[str]:
-    """The plan of csrc/depthwise_conv2d/select.h, or of depthwise_conv2d/select.py."""
+    """The plan of csrc/depthwise_conv/select.h, or of depthwise_conv2d/select.py."""
     serves = f"{backend}: depthwise_conv2d's kernels serve a filter a channel, with the plan"
     if backend == "cuda":
         module = host_module()
@@ -174,8 +174,8 @@ def _packing(found: Any) -> Iterator[str]:
     """Whether tensors are copied first into memory that the fast kernels read, and what was weighed."""
     if found.packing.name != "none":
         yield (
-            f"    packed {found.packing.name} (csrc/conv2d/packing.h), as they lie {found.why_packed}: copies move "
-            f"{found.copy_bytes / 1e6:.1f} MB in {found.copy_launches} launches, {_micro(found.copy_seconds)} us"
+            f"    packed {found.packing.name} (csrc/conv/packing/packing.h), as they lie {found.why_packed}: copies "
+            f"move {found.copy_bytes / 1e6:.1f} MB in {found.copy_launches} launches, {_micro(found.copy_seconds)} us"
         )
     judged = {"gathered": found.judged_none, "channels": found.judged_channels, "rows": found.judged_rows}
     if found.judged_none > 0:

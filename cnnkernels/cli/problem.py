@@ -80,7 +80,7 @@ def host_module() -> Any:
 
 
 def floor(problem: Problem, machine: Any) -> Floor:
-    """The floor on a machine of csrc/common/machine.h, at the shares of the data sheet's rates that are assumed to be
+    """The floor on a machine of csrc/common/gpu.h, at the shares of the data sheet's rates that are assumed to be
     within reach."""
     module = host_module()
     peak = {

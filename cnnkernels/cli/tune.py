@@ -92,7 +92,7 @@ def tune(
     Args:
         problems: what to tune.
         names: the backends, of "cuda" and "triton".
-        gpu: the machine, of csrc/common/machine.h, that selection takes it for.
+        gpu: the machine, of csrc/common/gpu.h, that selection takes it for.
         time: how long a plan takes on it; infinity for one that fails.
         say: takes a line for each problem and backend.
     """

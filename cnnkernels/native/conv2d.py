@@ -92,7 +92,7 @@ class Conv2dKernels(Launching):
     def _preferred(
         self, direction: str, tensor: Tensor, geometry: Conv2dGeometry, layout: Layout, tf32: bool
     ) -> Any | None:
-        """The tuned plan of a problem; None leaves the choice to csrc/conv2d/select.h."""
+        """The tuned plan of a problem; None leaves the choice to csrc/conv/select.h."""
         measured = self._measured(tensor.device)
         if not measured or geometry.padding_mode is not PaddingMode.ZEROS:
             return None

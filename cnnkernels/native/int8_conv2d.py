@@ -26,7 +26,7 @@ class Int8Conv2dKernels(Launching):
         plan: Any = None,
     ) -> None:
         """output [N, K, P, Q] of input [N, C, H, W], int8 or uint8, and weight [K, C / groups, R, S], int8, all of them
-        channels_last. `plan`: an Int8Conv2dPlan of the module; None leaves the choice to csrc/int8_conv2d/select.h."""
+        channels_last. `plan`: an Int8Conv2dPlan of the module; None leaves the choice to csrc/int8_conv/select.h."""
         addresses = input.data_ptr(), weight.data_ptr()
         aligned = all(pointer % _VECTOR_BYTES == 0 for pointer in addresses)
         finish = native_epilogue(self.module, epilogue, output.dtype)

@@ -8,7 +8,7 @@ namespace cnnkernels {
 // How the four axes lie in memory. Filters follow: KRSC beside NHWC, KCRS beside NCHW.
 enum class Layout : int { nchw = 0, nhwc = 1 };
 
-// What lies outside the image: zeros, or its own pixels (conv2d/border.h).
+// What lies outside the image: zeros, or its own pixels (conv/border.h).
 enum class PaddingMode : int { zeros = 0, reflect = 1, replicate = 2, circular = 3 };
 
 struct Conv2dGeometry {

@@ -7,8 +7,8 @@ namespace cnnkernels {
 
 inline constexpr int kReservedShared = 1024;
 
-// Of every GPU that the kernels run on: what is the same on all of them keeps within it. machine.h has each
-// one's.
+// Of every GPU that the kernels run on: what is the same on all of them keeps within it. common/gpu.h has
+// each one's.
 inline constexpr int kEveryBlockBytes = 100 * 1024 - kReservedShared;
 // Of compute capability 9.0.
 inline constexpr int kHopperBlockBytes = 228 * 1024 - kReservedShared;

@@ -1,5 +1,5 @@
 // Products of two matrices of any strides: their operands, their zero points' sums, their launch.
-#include "../common/int8_product.h"
+#include "../int8/product.h"
 #include "int8_gemm.h"
 
 namespace cnnkernels::int8_gemm {

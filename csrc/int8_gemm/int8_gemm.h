@@ -1,6 +1,6 @@
 // int8_gemm's launchers in plain C++: pointers, sizes, strides and a stream come in; shapes were checked.
 //
-// output[m, n] = epilogue(sum_k (a[m, k] - zero_point_a) (b[k, n] - zero_point_b)), as common/int8_epilogue.h
+// output[m, n] = epilogue(sum_k (a[m, k] - zero_point_a) (b[k, n] - zero_point_b)), as int8/epilogue.h
 // says.
 #pragma once
 
@@ -8,11 +8,11 @@
 #include <utility>
 #include <vector>
 
-#include "../common/int8_epilogue.h"
+#include "../int8/epilogue.h"
 #include "select.h"
 
 namespace cnnkernels::int8 {
-struct Operand;  // common/int8_product.h
+struct Operand;  // int8/product.h
 }
 
 namespace cnnkernels::int8_gemm {

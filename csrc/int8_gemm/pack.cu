@@ -1,6 +1,6 @@
 // Copies a matrix of any strides to one that tensor cores read at full speed: each side's reduction
 // contiguous, padded with zeros to whole 16 bytes.
-#include "../common/int8_loader.cuh"
+#include "../int8/loader.cuh"
 #include "../common/launch.h"
 #include "int8_gemm.h"
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "../common/int8_plan.h"
+#include "../int8/plan.h"
 
 namespace cnnkernels::int8_gemm {
 
@@ -24,7 +24,7 @@ struct Problem {
   bool unsigned_a = false;  // b is int8
 };
 
-// tiles: the implicit GEMM of common/int8_product.h. stream_weights: few rows of a, b once through registers.
+// tiles: the implicit GEMM of int8/product.h. stream_weights: few rows of a, b once through registers.
 enum class Kernel : int { tiles, stream_weights };
 
 inline constexpr int kMostStreamedRows = 16;

@@ -2,7 +2,7 @@
 // straight out of global memory, 16 bytes a lane, with no stage in between. Which k a tensor core's place
 // stands for does not matter as long as A and B agree, so lane (g, c) takes bytes 16 c to 16 c + 15 of column
 // g as its words of two products, and the same bytes of row g of a.
-#include "../common/int8_epilogue.cuh"
+#include "../int8/epilogue.cuh"
 #include "../common/launch.h"
 #include "../common/shared_limits.h"
 #include "../ptx/mma.cuh"

@@ -10,8 +10,8 @@
 
 #include "../common/fast_divide.h"
 #include "../common/geometry.h"
-#include "../common/int8_bytes.cuh"
-#include "../common/int8_epilogue.cuh"
+#include "../int8/bytes.cuh"
+#include "../int8/epilogue.cuh"
 #include "../common/launch.h"
 #include "../common/shared_limits.h"
 #include "int8_weight_only_linear.h"

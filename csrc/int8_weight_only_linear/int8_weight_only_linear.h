@@ -2,12 +2,12 @@
 // checked.
 //
 // output[m, n] = epilogue(sum_k input[m, k] weight[n, k]), floating inputs by int8 weights, where the
-// epilogue (common/int8_epilogue.h) begins with the scale of the column: x = sum * scale_b[n].
+// epilogue (int8/epilogue.h) begins with the scale of the column: x = sum * scale_b[n].
 #pragma once
 
 #include <cstdint>
 
-#include "../common/int8_epilogue.h"
+#include "../int8/epilogue.h"
 
 namespace cnnkernels::int8_weight_only_linear {
 

@@ -3,7 +3,7 @@
 
 #include "../common/geometry.h"
 #include "../common/launch.h"
-#include "../common/machine.h"
+#include "../common/gpu.h"
 #include "rows.cuh"
 
 namespace cnnkernels {

@@ -1,5 +1,5 @@
 """The tables of docs/depthwise_conv2d.md: bytes, operations and floors of the depthwise layers of public networks, and
-what the plans of csrc/depthwise_conv2d/select.h will read. `python docs/figures/depthwise_conv2d.py` prints them.
+what the plans of csrc/depthwise_conv/select.h will read. `python docs/figures/depthwise_conv2d.py` prints them.
 
 No number here is a measurement of these kernels. The rates are a device copy and a large matrix product as one H200 was
 seen to run them, its data sheet's fp32 multiply-adds, and the share of its tensor cores that mma.sync is known for.
@@ -57,7 +57,7 @@ def plan_of(module: Any, direction: str, g: Conv2dGeometry, layout: Layout) -> A
 
 def forward_reads(module: Any, g: Conv2dGeometry, layout: Layout) -> float:
     """How often a block fetches each byte of the input into its SM: what lies between blocks is fetched again, from
-    the L2 cache where they run together. Needs strip_of of csrc/depthwise_conv2d/axis.h."""
+    the L2 cache where they run together. Needs strip_of of csrc/depthwise_conv/axis.h."""
     plan = plan_of(module, "forward", g, layout)
     if plan.band:
         return patch(plan.strips, g.p, g.r, g.stride_h, g.h)

@@ -37,8 +37,8 @@ pytestmark = [
     pytest.mark.skipif(cuobjdump() is None, reason="needs cuobjdump, of the CUDA toolkit or of triton's wheel"),
 ]
 
-HOPPER = "conv2d/hopper_bfloat16.cu"  # of csrc; all others are of tests/csrc
-HOPPER_INT8 = "common/hopper_int8.cu"  # of csrc, too
+HOPPER = "conv/sm90/bfloat16.cu"  # of csrc; all others are of tests/csrc
+HOPPER_INT8 = "int8/sm90_product.cu"  # of csrc, too
 
 # Instructions that must be in the machine code of a file, by architecture.
 EXPECTED = {

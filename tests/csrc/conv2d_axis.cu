@@ -1,5 +1,5 @@
 #include "common/launch.h"
-#include "conv2d/problem.h"
+#include "conv/gemm.h"
 #include "registry.h"
 
 namespace cnnkernels {

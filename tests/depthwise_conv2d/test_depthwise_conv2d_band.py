@@ -1,4 +1,4 @@
-"""Large filters on tensor cores (csrc/depthwise_conv2d/band.h): exact on small integers in every direction, layout and
+"""Large filters on tensor cores (csrc/depthwise_conv/band.h): exact on small integers in every direction, layout and
 block, and where an infinity meets a zero of the band."""
 
 from __future__ import annotations

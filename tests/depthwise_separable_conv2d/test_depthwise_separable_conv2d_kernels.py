@@ -44,7 +44,7 @@ SMALL = pair_case(2, 40, 5, 6, 24, **SAME)
 
 
 def exists(element: str, tile: int, reader: str) -> bool:
-    """Which kernels there are (csrc/depthwise_separable_conv2d/launchers.h)."""
+    """Which kernels there are (csrc/depthwise_separable_conv/launchers.h)."""
     if element == "fp64":
         return tile == 0 and reader != "rows_of_three"
     if element == "fp32":

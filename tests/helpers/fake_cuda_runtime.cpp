@@ -1,4 +1,4 @@
-// A CUDA runtime without a device, for csrc/common/this_machine.cu: the GPU, the driver and what it loads are
+// A CUDA runtime without a device, for csrc/common/this_gpu.cu: the GPU, the driver and what it loads are
 // what the environment says. Prints what the kernels would take the machine for, or the error.
 #include <cuda_runtime_api.h>
 
@@ -8,7 +8,7 @@
 #include <iostream>
 
 #include "common/cuda_versions.h"
-#include "common/machine.h"
+#include "common/gpu.h"
 
 namespace {
 

@@ -109,11 +109,11 @@ def test_a_clean_clone_names_no_package_index() -> None:
         assert not re.search(r"index-url|find-links|https?://", (ROOT / name).read_text()), name
 
 
-def test_only_sources_called_hopper_need_its_own_instructions() -> None:
+def test_only_sources_of_sm90_need_its_own_instructions() -> None:
     """setup.py compiles no others for sm_90a: what stands under CNN_SM90A would be left out of them."""
     needing = [path for path in (ROOT / "csrc").rglob("*.cu*") if "#if CNN_SM90A" in path.read_text()]
-    kernels = [path.name for path in needing if path.parent.name != "ptx"]
-    assert kernels and all(name.startswith("hopper") for name in kernels)
+    kernels = [str(path.relative_to(ROOT)) for path in needing if path.parent.name != "ptx"]
+    assert kernels and all("sm90" in name for name in kernels)
 
 
 def test_what_is_left_out_of_a_kernel_stops_it() -> None:
@@ -128,7 +128,7 @@ def test_what_is_left_out_of_a_kernel_stops_it() -> None:
 def test_the_sources_that_look_at_the_architecture_are_compiled_for_each() -> None:
     """setup.py makes all machine code of the others out of the oldest architecture's PTX."""
     looking = {p.name for p in (ROOT / "csrc").rglob("*.*h") if "__CUDA_ARCH__ >=" in p.read_text()}
-    assert looking == {"packed.cuh", "mbarrier.cuh"}  # on mbarriers only sources called hopper wait
+    assert looking == {"packed.cuh", "mbarrier.cuh"}  # on mbarriers only sources of sm90 wait
 
     def included(path: Path, seen: set[Path]) -> set[Path]:
         seen.add(path)

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "csrc"))
 import toolkit  # noqa: E402
 
-PLAIN, HOPPER = Path("csrc/conv2d/pack.cu"), Path("csrc/common/hopper_probe.cu")
-NEWER = Path("csrc/max_pool2d/forward.cu")
+PLAIN, HOPPER = Path("csrc/conv/packing/pack.cu"), Path("csrc/common/sm90_probe.cu")
+NEWER = Path("csrc/pool/forward.cu")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ CHOICES = [
 @pytest.mark.parametrize("source", [PLAIN, HOPPER, NEWER, Path("tests/csrc/conformance_tma.cu")], ids=str)
 def test_each_source_has_code_for_each_architecture(source: Path) -> None:
     """Of Hopper the instructions that a source needs: a body left out there would be found by the user alone."""
-    asks = source.name.startswith("hopper") or "tests" in source.parts
+    asks = "sm90" in str(source) or "tests" in source.parts
     for archs in CHOICES:
         found = passes(source, archs)
         real = [code for _, code in found if code.startswith("sm_")]
@@ -112,14 +112,14 @@ def test_the_default_is_what_the_docs_say() -> None:
 def test_the_body_is_there_where_hopper_is_asked_for(
     text: str, with_body: set[str], without: set[str], tmp_path: Path
 ) -> None:
-    """What the host looks at to tell (csrc/common/hopper_probe.h): shared memory, in sm_90a's code alone."""
+    """What the host looks at to tell (csrc/common/sm90_probe.h): shared memory, in sm_90a's code alone."""
     fatbin = tmp_path / "probe.fatbin"
     flags = toolkit.gencode(HOPPER, toolkit.architectures(text))
     subprocess.run(
         [*nvcc().split(), "-std=c++20", "-Icsrc", *flags, "-fatbin", HOPPER, "-o", fatbin], cwd=ROOT, check=True
     )
     said = subprocess.run([cuobjdump(), "-res-usage", fatbin], capture_output=True, text=True, check=True).stdout
-    bytes_ = re.search(r"kProbeBytes = (\d+);", (ROOT / "csrc/common/hopper_probe.h").read_text())
+    bytes_ = re.search(r"kProbeBytes = (\d+);", (ROOT / "csrc/common/sm90_probe.h").read_text())
     shared = {
         arch: int(size) for arch, size in re.findall(r"arch = sm_(\w+)\n(?:(?!arch = ).*\n)*?.* SHARED:(\d+)", said)
     }

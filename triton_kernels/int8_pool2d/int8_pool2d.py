@@ -1,7 +1,7 @@
 """int8_max_pool2d and int8_avg_pool2d in Triton: a program a tile of the output (common/sites.py), channels side by
 side.
 
-The semantics are csrc/int8_pool2d's, and so are the bits.
+The semantics are csrc/int8_pool's, and so are the bits.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """max_pool2d in Triton: one program a tile of the tensor that it writes (see common/sites.py).
 
-The semantics are csrc/max_pool2d's, and so are the bits.
+The semantics are csrc/pool's, and so are the bits.
 """
 
 import math

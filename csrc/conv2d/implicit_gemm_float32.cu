@@ -1,7 +1,0 @@
-#include "implicit_gemm.cuh"
-
-namespace cnnkernels::conv2d {
-
-template void launch_gemm<float>(const Gemm&, const Plan&, void*, std::uintptr_t);
-
-}  // namespace cnnkernels::conv2d

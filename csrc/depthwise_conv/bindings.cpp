@@ -1,0 +1,99 @@
+// depthwise_conv2d's Python face: pointers as integers, the geometry, an optional plan.
+#include <pybind11/pybind11.h>
+
+#include "depthwise_conv.h"
+#include "describe.h"
+
+namespace py = pybind11;
+
+namespace cnnkernels::depthwise_conv2d {
+
+namespace {
+
+using depthwise_conv2d::Plan;
+
+depthwise_conv2d::Problem problem(int dtype, int layout, const Conv2dGeometry& geometry) {
+  return {geometry, static_cast<Layout>(layout), static_cast<DType>(dtype)};
+}
+
+template <class T = void>
+T* pointer(std::uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+void bind_plan(py::module_& m) {
+  py::enum_<depthwise_conv2d::Direction>(m, "DepthwiseConv2dDirection", py::module_local())
+      .value("forward", depthwise_conv2d::Direction::forward)
+      .value("backward_input", depthwise_conv2d::Direction::backward_input)
+      .value("backward_weight", depthwise_conv2d::Direction::backward_weight);
+  py::class_<Plan>(m, "DepthwiseConv2dPlan", py::module_local())
+      .def(py::init<>())
+      .def_readwrite("vector", &Plan::vector)
+      .def_readwrite("chunk", &Plan::chunk)
+      .def_readwrite("slab", &Plan::slab)
+      .def_readwrite("band", &Plan::band)
+      .def_readwrite("lanes", &Plan::lanes)
+      .def_readwrite("strips", &Plan::strips)
+      .def_readwrite("lines", &Plan::lines)
+      .def_readwrite("images", &Plan::images)
+      .def_readwrite("tiles", &Plan::tiles)
+      .def_readwrite("workers", &Plan::workers)
+      .def_readwrite("splits", &Plan::splits)
+      .def("__repr__", &depthwise_conv2d::describe);
+}
+
+}  // namespace
+
+void bind(py::module_& m) {
+  bind_plan(m);
+  const py::arg_v plan = py::arg("plan") = static_cast<const Plan*>(nullptr);
+
+  m.def(
+      "depthwise_conv2d_forward",
+      [](std::uintptr_t input, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t output, int dtype,
+         int layout, const Conv2dGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
+        depthwise_conv2d::forward(problem(dtype, layout, geometry), pointer(input), pointer(weight),
+                                  pointer(bias), pointer(output), stream, plan);
+      },
+      py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("output"), py::arg("dtype"),
+      py::arg("layout"), py::arg("geometry"), py::arg("stream"), plan);
+
+  m.def(
+      "depthwise_conv2d_backward_input",
+      [](std::uintptr_t grad_output, std::uintptr_t weight, std::uintptr_t grad_input, int dtype, int layout,
+         const Conv2dGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
+        depthwise_conv2d::backward_input(problem(dtype, layout, geometry), pointer(grad_output),
+                                         pointer(weight), pointer(grad_input), stream, plan);
+      },
+      py::arg("grad_output"), py::arg("weight"), py::arg("grad_input"), py::arg("dtype"), py::arg("layout"),
+      py::arg("geometry"), py::arg("stream"), plan);
+
+  m.def(
+      "depthwise_conv2d_backward_weight",
+      [](std::uintptr_t grad_output, std::uintptr_t input, std::uintptr_t grad_weight,
+         std::uintptr_t workspace, int dtype, int layout, const Conv2dGeometry& geometry,
+         std::uintptr_t stream, const Plan* plan) {
+        depthwise_conv2d::backward_weight(problem(dtype, layout, geometry), pointer(grad_output),
+                                          pointer(input), pointer(grad_weight), pointer(workspace), stream,
+                                          plan);
+      },
+      py::arg("grad_output"), py::arg("input"), py::arg("grad_weight"), py::arg("workspace"),
+      py::arg("dtype"), py::arg("layout"), py::arg("geometry"), py::arg("stream"), plan);
+
+  m.def(
+      "depthwise_conv2d_backward_weight_workspace",
+      [](int dtype, int layout, const Conv2dGeometry& geometry, const Plan* plan) {
+        return depthwise_conv2d::backward_weight_workspace(problem(dtype, layout, geometry), plan);
+      },
+      py::arg("dtype"), py::arg("layout"), py::arg("geometry"), plan);
+
+  m.def(
+      "depthwise_conv2d_plan",
+      [](depthwise_conv2d::Direction direction, int dtype, int layout, const Conv2dGeometry& geometry) {
+        return depthwise_conv2d::plan_of(direction, problem(dtype, layout, geometry));
+      },
+      "What the selection would do.", py::arg("direction"), py::arg("dtype"), py::arg("layout"),
+      py::arg("geometry"));
+}
+
+}  // namespace cnnkernels::depthwise_conv2d

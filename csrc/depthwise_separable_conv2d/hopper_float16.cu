@@ -1,7 +1,0 @@
-#include "hopper_fused.cuh"
-
-namespace cnnkernels::depthwise_separable_conv2d {
-
-template void launch_hopper<float16>(const Pair&, const Plan&, std::int64_t, std::uintptr_t);
-
-}  // namespace cnnkernels::depthwise_separable_conv2d

@@ -1,0 +1,52 @@
+// int8_conv2d's Python face: pointers as integers, the geometry, an optional plan.
+#include <pybind11/operators.h>
+#include <pybind11/pybind11.h>
+
+#include "int8_conv.h"
+
+namespace py = pybind11;
+
+namespace cnnkernels::int8_conv2d {
+
+void bind(py::module_& m) {
+  using int8_conv2d::Plan;
+  py::enum_<int8_conv2d::Kernel>(m, "Int8Conv2dKernel", py::module_local())
+      .value("tiles", int8_conv2d::Kernel::tiles)
+      .value("depthwise", int8_conv2d::Kernel::depthwise)
+      .value("grouped", int8_conv2d::Kernel::grouped);
+  py::class_<Plan>(m, "Int8Conv2dPlan", py::module_local())
+      .def(py::init<>())
+      .def_readwrite("kernel", &Plan::kernel)
+      .def_readwrite("tiles", &Plan::tiles)
+      .def(py::self == py::self)
+      .def("__repr__", [](const Plan& plan) { return int8_conv2d::describe(plan); });
+  const py::arg_v plan = py::arg("plan") = static_cast<const Plan*>(nullptr);
+
+  m.def(
+      "int8_conv2d",
+      [](std::uintptr_t input, std::uintptr_t weight, std::uintptr_t output, std::uintptr_t workspace,
+         const Conv2dGeometry& geometry, bool unsigned_input, const int8::Epilogue& epilogue,
+         std::uintptr_t stream, const Plan* plan) {
+        int8_conv2d::forward({geometry, unsigned_input}, reinterpret_cast<const void*>(input),
+                             reinterpret_cast<const void*>(weight), epilogue, reinterpret_cast<void*>(output),
+                             reinterpret_cast<void*>(workspace), stream, plan);
+      },
+      py::arg("input"), py::arg("weight"), py::arg("output"), py::arg("workspace"), py::arg("geometry"),
+      py::arg("unsigned_input"), py::arg("epilogue"), py::arg("stream"), plan);
+  m.def(
+      "int8_conv2d_workspace",
+      [](const Conv2dGeometry& geometry, bool unsigned_input, const int8::Epilogue& epilogue, bool aligned,
+         const Plan* plan) {
+        return int8_conv2d::workspace({geometry, unsigned_input}, epilogue, aligned, plan);
+      },
+      py::arg("geometry"), py::arg("unsigned_input"), py::arg("epilogue"), py::arg("aligned"), plan);
+  m.def(
+      "int8_conv2d_plan",
+      [](const Conv2dGeometry& geometry, bool unsigned_input, bool aligned, const Machine& machine) {
+        return int8_conv2d::select({geometry, unsigned_input}, aligned, machine);
+      },
+      "What the selection would do on a machine.", py::arg("geometry"), py::arg("unsigned_input"),
+      py::arg("aligned"), py::arg("machine"));
+}
+
+}  // namespace cnnkernels::int8_conv2d

@@ -1,0 +1,90 @@
+// The Python face of pool/pool.h, as cnnkernels/native.py calls it.
+#include <array>
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "pool.h"
+
+namespace py = pybind11;
+
+namespace cnnkernels::max_pool2d {
+namespace {
+
+using Pointer = std::uintptr_t;
+
+template <class T = void>
+T* at(Pointer address) {
+  return reinterpret_cast<T*>(address);
+}
+
+DType dtype_of(int value) { return static_cast<DType>(value); }
+Layout layout_of(int value) { return static_cast<Layout>(value); }
+
+Unpool2dGeometry unpool_geometry(const std::array<std::int64_t, 6>& ncpqhw) {
+  const auto [n, c, p, q, h, w] = ncpqhw;
+  return {n, c, p, q, h, w};
+}
+
+}  // namespace
+
+void bind(py::module_& m) {
+  const auto limit = [] { return py::arg("largest_index") = kLargestIndex; };
+  m.def(
+      "max_pool2d_forward",
+      [](Pointer input, Pointer output, Pointer argmax, int dtype, int places, int layout,
+         const Pool2dGeometry& geometry, Pointer stream, std::int64_t largest_index) {
+        max_pool2d_forward(dtype_of(dtype), dtype_of(places), geometry, layout_of(layout), at(input),
+                           at(output), at(argmax), stream, largest_index);
+      },
+      py::arg("input"), py::arg("output"), py::arg("argmax"), py::arg("dtype"), py::arg("places"),
+      py::arg("layout"), py::arg("geometry"), py::arg("stream"), limit());
+  m.def(
+      "max_pool2d_backward",
+      [](Pointer grad_output, Pointer argmax, Pointer grad_input, int dtype, int places, int layout,
+         const Pool2dGeometry& geometry, Pointer stream, std::int64_t largest_index) {
+        max_pool2d_backward(dtype_of(dtype), dtype_of(places), geometry, layout_of(layout), at(grad_output),
+                            at(argmax), at(grad_input), stream, largest_index);
+      },
+      py::arg("grad_output"), py::arg("argmax"), py::arg("grad_input"), py::arg("dtype"), py::arg("places"),
+      py::arg("layout"), py::arg("geometry"), py::arg("stream"), limit());
+  m.def(
+      "max_pool2d_gather",
+      [](Pointer input, Pointer argmax, Pointer output, int dtype, int places, int layout,
+         const Pool2dGeometry& geometry, Pointer stream, std::int64_t largest_index) {
+        max_pool2d_gather(dtype_of(dtype), dtype_of(places), geometry, layout_of(layout), at(input),
+                          at(argmax), at(output), stream, largest_index);
+      },
+      py::arg("input"), py::arg("argmax"), py::arg("output"), py::arg("dtype"), py::arg("places"),
+      py::arg("layout"), py::arg("geometry"), py::arg("stream"), limit());
+  m.def(
+      "max_pool2d_indices",
+      [](Pointer argmax, Pointer indices, int places, int layout, const Pool2dGeometry& geometry,
+         Pointer stream, std::int64_t largest_index) {
+        max_pool2d_indices(dtype_of(places), geometry, layout_of(layout), at(argmax),
+                           at<std::int64_t>(indices), stream, largest_index);
+      },
+      py::arg("argmax"), py::arg("indices"), py::arg("places"), py::arg("layout"), py::arg("geometry"),
+      py::arg("stream"), limit());
+  m.def(
+      "max_unpool2d_forward",
+      [](Pointer input, Pointer indices, Pointer winner, Pointer output, int dtype, int layout,
+         const std::array<std::int64_t, 6>& ncpqhw, Pointer stream, std::int64_t largest_index) {
+        max_unpool2d_forward(dtype_of(dtype), unpool_geometry(ncpqhw), layout_of(layout), at(input),
+                             at<std::int64_t>(indices), at<std::int32_t>(winner), at(output), stream,
+                             largest_index);
+      },
+      py::arg("input"), py::arg("indices"), py::arg("winner"), py::arg("output"), py::arg("dtype"),
+      py::arg("layout"), py::arg("ncpqhw"), py::arg("stream"), limit());
+  m.def(
+      "max_unpool2d_backward",
+      [](Pointer grad_output, Pointer indices, Pointer grad_input, int dtype, int layout,
+         const std::array<std::int64_t, 6>& ncpqhw, Pointer stream, std::int64_t largest_index) {
+        max_unpool2d_backward(dtype_of(dtype), unpool_geometry(ncpqhw), layout_of(layout), at(grad_output),
+                              at<std::int64_t>(indices), at(grad_input), stream, largest_index);
+      },
+      py::arg("grad_output"), py::arg("indices"), py::arg("grad_input"), py::arg("dtype"), py::arg("layout"),
+      py::arg("ncpqhw"), py::arg("stream"), limit());
+}
+
+}  // namespace cnnkernels::max_pool2d
