@@ -153,7 +153,7 @@ def explain_depthwise(problem: Problem, gpu: Any, backend: str) -> Iterator[str]
         numbers = dtype_code(DTYPES[problem.dtype][0]), int(problem.layout), module.Conv2dGeometry(*problem.geometry)
         yield f"{serves} '{module.depthwise_conv2d_plan(direction, *numbers)!r}'"
         return
-    from ..triton_kernels.depthwise_conv2d import select
+    from ..triton_kernels.depthwise_conv import select
 
     asked = depthwise_problem(problem, gpu.architecture)
     if chosen := select.choose(asked):
@@ -209,7 +209,7 @@ def _driver_name(gpu: Any) -> str:
 
 def explain_triton(problem: Problem, gpu: Any) -> Iterator[str]:
     """The configurations of conv2d/select.py, their relative costs and the choice."""
-    from ..triton_kernels.conv2d import select
+    from ..triton_kernels.conv import select
 
     name = _driver_name(gpu)
     asked = triton_problem(problem, name, gpu.architecture)
@@ -250,7 +250,7 @@ def _border(problem: Problem, gpu: Any, backend: str) -> tuple[str, Problem]:
     if is_depthwise(g):
         why = "depthwise_conv2d's kernels pad with zeros alone"
     elif backend == "triton":
-        from ..triton_kernels.conv2d.launch import why_copy_border
+        from ..triton_kernels.conv.launch import why_copy_border
 
         why = why_copy_border(triton_problem(problem, _driver_name(gpu), gpu.architecture))
     else:

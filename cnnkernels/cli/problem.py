@@ -92,9 +92,9 @@ def floor(problem: Problem, machine: Any) -> Floor:
 
 
 def triton_problem(problem: Problem, name: str, arch: int) -> Any:
-    """As the launcher in triton_kernels/conv2d/launch.py asks."""
-    from ..triton_kernels.conv2d import launch as conv2d
-    from ..triton_kernels.conv2d import select as conv2d_select
+    """As the launcher in triton_kernels/conv/launch.py asks."""
+    from ..triton_kernels.conv import launch as conv2d
+    from ..triton_kernels.conv import select as conv2d_select
 
     g = conv2d._plain(problem.geometry)
     g = g if problem.direction == "backward_weight" else g._replace(n=1)
@@ -102,8 +102,8 @@ def triton_problem(problem: Problem, name: str, arch: int) -> Any:
 
 
 def depthwise_problem(problem: Problem, arch: int) -> Any:
-    """As the launcher in triton_kernels/depthwise_conv2d/launch.py asks."""
-    from ..triton_kernels.depthwise_conv2d import select
+    """As the launcher in triton_kernels/depthwise_conv/launch.py asks."""
+    from ..triton_kernels.depthwise_conv import select
 
     size = DTYPES[problem.dtype][0].itemsize
     return select.Problem(problem.direction, size, problem.layout, problem.geometry, arch)  # type: ignore[arg-type]

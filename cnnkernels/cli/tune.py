@@ -63,7 +63,7 @@ def cuda_plans(problem: Problem, gpu: Any) -> Iterator[dict[str, Any]]:
 
 def triton_plans(problem: Problem, gpu: Any) -> Iterator[dict[str, Any]]:
     """The feasible configurations, the model's choice first; none for elementwise kernels, which have but one."""
-    from ..triton_kernels.conv2d import select
+    from ..triton_kernels.conv import select
 
     asked = triton_problem(problem, "", gpu.architecture)
     chosen = select.choose(asked)
@@ -167,7 +167,7 @@ def _launch(problem: Problem, backend: str, plan: dict[str, Any], device: str = 
     if backend == "cuda":
         bound = kernels.plan(plan)
         return lambda: function(*arguments, plan=bound)
-    from ..triton_kernels.conv2d import select
+    from ..triton_kernels.conv import select
 
     asked = triton_problem(problem, "", 90)
     configuration = select._sized(asked, tuple(plan["block"]), plan["warps"], plan["stages"])

@@ -135,7 +135,7 @@ def gemm_candidates(case: GemmCase, arch: int) -> list[Int8Call]:
 
 def conv2d_candidates(case: Conv2dCase, arch: int) -> list[Int8Call]:
     """The same of a convolution."""
-    from cnnkernels.triton_kernels.int8_conv2d.launch import problem_of  # type: ignore[attr-defined]
+    from cnnkernels.triton_kernels.int8_conv.launch import problem_of  # type: ignore[attr-defined]
     from cnnkernels.triton_kernels.int8_gemm.select import candidates
 
     return [Int8Call(case, arch, c) for c in candidates(problem_of(case.geometry, arch))]

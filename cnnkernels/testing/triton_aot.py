@@ -263,7 +263,7 @@ ODD_DEPTHWISE = Conv2dCase("odd channels", 32, 35, 7, 7, 70, 3, 3, padding=(1, 1
 
 def conv2d_candidates(op: str, case: Conv2dCase, dtype: str, layout: Layout, arch: int) -> list[Call]:
     """A call for every configuration that selection may take for a case."""
-    from cnnkernels.triton_kernels.conv2d.select import Problem, candidates
+    from cnnkernels.triton_kernels.conv.select import Problem, candidates
 
     problem = Problem(op, dtype, layout, case.geometry, "", arch)  # type: ignore[arg-type]
     return [Call(f"conv2d_{op}", case, dtype, layout, arch, c) for c in candidates(problem)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from cnnkernels.triton_kernels.depthwise_conv2d import select
+from cnnkernels.triton_kernels.depthwise_conv import select
 
 from cnnkernels.cli import explain
 from cnnkernels.cli import main as cli

@@ -77,8 +77,8 @@ def test_every_plan_that_can_serve_is_timed_the_models_choice_first(direction: s
 
 def test_a_row_of_triton_is_found_by_its_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A pointwise convolution is launched as one of a single row: the row's geometry is that one's."""
-    from cnnkernels.triton_kernels.conv2d import launch as conv2d
-    from cnnkernels.triton_kernels.conv2d import select as conv2d_select
+    from cnnkernels.triton_kernels.conv import launch as conv2d
+    from cnnkernels.triton_kernels.conv import select as conv2d_select
 
     (row,) = rows(Watch(50.0, 40.0), "triton", of=problem(case=POINTWISE))
     monkeypatch.setattr(tuned, "plans", lambda gpu, backend, wgmma=True: {row.key: row.plan})

@@ -383,7 +383,7 @@ def test_layer(device: str) -> None:
 @pytest.mark.parametrize("arch", [80, 90, 100])
 def test_triton_leaves_registers_for_the_epilogue(arch: int) -> None:
     """128 sums a thread and a residual beside them were seen to spill."""
-    from cnnkernels.triton_kernels.conv2d.select import Problem, choose
+    from cnnkernels.triton_kernels.conv.select import Problem, choose
 
     geometry = Conv2dCase("", 1, 256, 56, 56, 256, 3, 3, padding=(1, 1, 1, 1)).geometry
     plain, finished = (choose(Problem("forward", "bf16", Layout.NHWC, geometry, "", arch), f) for f in (False, True))

@@ -15,9 +15,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cnnkernels.triton_kernels.common import types as common
-from cnnkernels.triton_kernels.conv2d import launch as conv2d
-from cnnkernels.triton_kernels.conv2d import select as conv2d_select
-from cnnkernels.triton_kernels.conv2d.select import Configuration, Problem
+from cnnkernels.triton_kernels.conv import launch as conv2d
+from cnnkernels.triton_kernels.conv import select as conv2d_select
+from cnnkernels.triton_kernels.conv.select import Configuration, Problem
 from torch import Tensor
 from triton.runtime import interpreter
 

@@ -6,7 +6,7 @@ A subset that covers every kernel, dtype, layout and configuration; `make audit`
 from __future__ import annotations
 
 import pytest
-from cnnkernels.triton_kernels.conv2d.select import machine
+from cnnkernels.triton_kernels.conv.select import machine
 
 from cnnkernels.geometry import Layout
 from cnnkernels.testing import triton_aot

@@ -12,10 +12,10 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from cnnkernels.triton_kernels.conv2d import select as conv2d_select
-from cnnkernels.triton_kernels.depthwise_conv2d import select as depthwise_conv2d_select
-from cnnkernels.triton_kernels.depthwise_conv2d.patch import Axis, lanes
-from cnnkernels.triton_kernels.depthwise_conv2d.select import Configuration, Problem
+from cnnkernels.triton_kernels.conv import select as conv2d_select
+from cnnkernels.triton_kernels.depthwise_conv import select as depthwise_conv2d_select
+from cnnkernels.triton_kernels.depthwise_conv.patch import Axis, lanes
+from cnnkernels.triton_kernels.depthwise_conv.select import Configuration, Problem
 from torch import Tensor
 
 from cnnkernels import triton_kernels as kernels

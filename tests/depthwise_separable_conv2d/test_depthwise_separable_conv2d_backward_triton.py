@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from cnnkernels.triton_kernels.depthwise_separable_conv2d.select import Configuration
+from cnnkernels.triton_kernels.depthwise_separable_conv.select import Configuration
 from test_depthwise_separable_conv2d_backward import error, expected
 from test_depthwise_separable_conv2d_exact import ACTIVATIONS, SLOPE, operands
 from torch import Tensor

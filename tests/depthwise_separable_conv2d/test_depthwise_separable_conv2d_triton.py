@@ -8,13 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from cnnkernels.triton_kernels.depthwise_separable_conv2d import (
-    launch as depthwise_separable_conv2d,
-)
-from cnnkernels.triton_kernels.depthwise_separable_conv2d import (
-    select as depthwise_separable_conv2d_select,
-)
-from cnnkernels.triton_kernels.depthwise_separable_conv2d.select import Configuration, Problem
+from cnnkernels.triton_kernels.depthwise_separable_conv import launch as depthwise_separable_conv2d
+from cnnkernels.triton_kernels.depthwise_separable_conv import select as depthwise_separable_conv2d_select
+from cnnkernels.triton_kernels.depthwise_separable_conv.select import Configuration, Problem
 from test_depthwise_separable_conv2d_exact import ACTIVATIONS, DTYPES, SLOPE, operands, reference
 from torch import Tensor
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from cnnkernels.triton_kernels.conv2d import select as conv2d_select
+from cnnkernels.triton_kernels.conv import select as conv2d_select
 from cnnkernels.triton_kernels.int8 import pack as int8_pack
 from cnnkernels.triton_kernels.int8_gemm import select as int8_gemm_select
 from cnnkernels.triton_kernels.int8_gemm.select import Configuration
@@ -36,7 +36,7 @@ PAIRS = Conv2dCase("groups of two", 2, 8, 5, 6, 8, 3, 2, padding=(1, 1, 1, 0), g
 TRIPLED = Conv2dCase("depthwise times three", 2, 5, 9, 8, 15, 3, 3, (2, 1), (1, 1, 1, 1), groups=5)
 LARGE_STEPS = Conv2dCase("depthwise of stride 5", 1, 6, 17, 16, 6, 5, 5, (5, 5), (2, 2, 2, 2), (2, 1), groups=6)
 module = importlib.import_module(
-    "cnnkernels.triton_kernels.int8_conv2d.launch"
+    "cnnkernels.triton_kernels.int8_conv.launch"
 )  # the name is its function's in the package
 
 

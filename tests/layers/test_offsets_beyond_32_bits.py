@@ -9,7 +9,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from cnnkernels.triton_kernels.conv2d import select as conv2d_select
+from cnnkernels.triton_kernels.conv import select as conv2d_select
 from torch import Tensor
 
 from cnnkernels import functional as K

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from cnnkernels.triton_kernels.conv2d import select as conv2d_select
+from cnnkernels.triton_kernels.conv import select as conv2d_select
 from test_depthwise_separable_conv2d_exact import operands, reference
 from test_depthwise_separable_conv2d_kernels import Machine as Pairs
 from test_depthwise_separable_conv2d_kernels import pair_case

@@ -14,7 +14,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..conv2d.select import MOST_LOADS, family, machine
+from ..conv.select import MOST_LOADS, family, machine
 
 TABLE: dict[str, Any] = json.loads(Path(__file__).with_name("select.json").read_text())
 # Clocks that starting and ending a program take, and a second kernel that adds ranges.

@@ -13,7 +13,7 @@ from cnnkernels.geometry import Layout, Pool2dGeometry
 
 from ..common.sites import offset, tile, work
 from ..common.types import INTERPRETED, as_wide, load_filled, on
-from ..max_pool2d.max_pool2d import UNROLL, small, span, within_reach
+from ..pool.max_pool import UNROLL, small, span, within_reach
 from ..quantize.quantize import quantized
 
 # Elements of a program: 16 a thread, or as few as leave none of a large GPU's processors without a program. In Triton's

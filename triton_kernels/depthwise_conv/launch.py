@@ -15,8 +15,8 @@ from cnnkernels.geometry import Conv2dGeometry, Layout
 
 from ..common.partials import partials, sum_partials
 from ..common.types import MOST_REGISTERS, on, target
-from ..conv2d.launch import conv2d_backward_input, conv2d_backward_weight, conv2d_forward
-from ..conv2d.select import is_wide
+from ..conv.launch import conv2d_backward_input, conv2d_backward_weight, conv2d_forward
+from ..conv.select import is_wide
 from .backward_weight import backward_weight_kernel
 from .patch import Axis
 from .select import Configuration, Op, Plan, Problem, choose, plan

@@ -15,8 +15,8 @@ from torch import Tensor
 from cnnkernels.geometry import Conv2dGeometry, Layout
 
 from ..common.types import MOST_REGISTERS, on, target
-from ..conv2d.select import dtype_name
-from ..depthwise_conv2d.launch import depthwise_conv2d_forward
+from ..conv.select import dtype_name
+from ..depthwise_conv.launch import depthwise_conv2d_forward
 from .forward import fused_kernel
 from .select import Configuration, Problem, axes, choose, is_wide
 

@@ -10,7 +10,7 @@ import triton.language as tl
 
 from ..common.tiles import filter_offset, image_offset, inside, site
 from ..common.types import as_wide, indices
-from ..depthwise_conv2d.patch import (
+from ..depthwise_conv.patch import (
     chunk_at,
     chunks,
     column_of,

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from cnnkernels.geometry import Conv2dGeometry, Layout
 
 from ..common.types import LARGEST_INDEX
-from ..conv2d import select as conv2d_select
-from ..conv2d.select import family, machine
-from ..depthwise_conv2d.patch import Axis
+from ..conv import select as conv2d_select
+from ..conv.select import family, machine
+from ..depthwise_conv.patch import Axis
 
 TABLE: dict[str, Any] = json.loads(Path(__file__).with_name("select.json").read_text())
 SIZES = {"fp64": 8, "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}

@@ -23,9 +23,9 @@ from ..common.activation import activate_derivative
 from ..common.partials import partials, sum_partials
 from ..common.tiles import image_offset, multiply, pixel_axis, product
 from ..common.types import MOST_REGISTERS, accumulator, along, as_wide, indices, narrow, on, target
-from ..conv2d.select import dtype_name, machine
-from ..depthwise_conv2d.patch import step, zeros
-from ..depthwise_conv2d.sweep import add_bias, add_taps
+from ..conv.select import dtype_name, machine
+from ..depthwise_conv.patch import step, zeros
+from ..depthwise_conv.sweep import add_bias, add_taps
 from .forward import activated, side_by_side
 from .select import Configuration, Problem, axes, choose_backward, is_wide
 

@@ -17,8 +17,8 @@ import triton.language as tl
 from ..common.activation import activate
 from ..common.tiles import image_offset, pixel_axis, product
 from ..common.types import accumulator, along, as_wide, indices, narrow
-from ..depthwise_conv2d.patch import packed, step, zeros
-from ..depthwise_conv2d.sweep import add_bias, add_taps, write_patch
+from ..depthwise_conv.patch import packed, step, zeros
+from ..depthwise_conv.sweep import add_bias, add_taps, write_patch
 
 
 @triton.jit

@@ -16,10 +16,10 @@ from cnnkernels.geometry import Conv2dGeometry, Layout
 from cnnkernels.int8.epilogue import Int8Epilogue
 
 from ..common.types import MOST_REGISTERS, on, target
-from ..conv2d.launch import within_reach
-from ..conv2d.select import FEW_CHANNELS, NARROWEST_GROUP, is_wide
-from ..depthwise_conv2d.select import Problem as DepthwiseProblem
-from ..depthwise_conv2d.select import choose as choose_depthwise
+from ..conv.launch import within_reach
+from ..conv.select import FEW_CHANNELS, NARROWEST_GROUP, is_wide
+from ..depthwise_conv.select import Problem as DepthwiseProblem
+from ..depthwise_conv.select import choose as choose_depthwise
 from ..int8.epilogue import OPTIONS, arguments, has_zero_point, shift_of
 from ..int8.pack import pack
 from ..int8_gemm.launch import int8_gemm

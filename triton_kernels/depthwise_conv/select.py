@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from cnnkernels.geometry import Conv2dGeometry, Layout
 
-from ..conv2d.select import WORKSPACE_BYTES, machine
+from ..conv.select import WORKSPACE_BYTES, machine
 from .patch import Axis
 
 Op = Literal["forward", "backward_input", "backward_weight"]

@@ -1,1 +1,0 @@
-"""Max-pooling with the winners' places."""

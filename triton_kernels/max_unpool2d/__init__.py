@@ -1,1 +1,0 @@
-"""Values back to the places they were pooled from."""

@@ -1,0 +1,1 @@
+"""Max-pooling with the winners' places, and values back to the places they were pooled from."""
