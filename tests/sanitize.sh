@@ -8,9 +8,9 @@ cd "$(dirname "$0")/.."
 # Small shapes that take every kernel's way; "several tiles" under ThreadSanitizer takes minutes.
 SMALL="cuda and (fp32-nhwc or fp16-nhwc or fp32-nchw) and not several and not long and not depthwise
   or cuda and (mobilenet or multiplier or whole-vectors)"
-TESTS=(tests/conv2d/test_conv2d_exact.py tests/depthwise_conv2d/test_depthwise_conv2d_exact.py tests/max_pool2d/test_max_pool2d_exact.py)
-INT8=(tests/int8_gemm/test_int8_gemm_epilogue.py tests/int8_gemm/test_int8_gemm_kernels.py tests/int8_conv2d/test_int8_conv2d_kernels.py
-  tests/int8_weight_only_linear/test_int8_weight_only_linear.py tests/quantize/test_quantize_kernels.py tests/int8_pool2d/test_int8_pool2d.py)
+TESTS=(tests/conv/test_conv_exact.py tests/depthwise_conv/test_depthwise_conv_exact.py tests/pool/test_max_pool_exact.py)
+INT8=(tests/int8_gemm/test_int8_gemm_epilogue.py tests/int8_gemm/test_int8_gemm_kernels.py tests/int8_conv/test_int8_conv_kernels.py
+  tests/int8_weight_only_linear/test_int8_weight_only_linear.py tests/quantize/test_quantize_kernels.py tests/int8_pool/test_int8_pool.py)
 BYTES="every_shape or every_stride or copied or nobody and not triton or cuda"
 PAIRS="(fp32-nhwc or fp16-nhwc or fp32-nchw) and not several and not more-taps"
 
@@ -32,7 +32,7 @@ for sanitizer in ${1:-thread address}; do
   under python tests/sanitized.py "$sanitizer" "$logs/report"
   rm -f "$logs"/report.*
   under python -m pytest -q -x -p no:cacheprovider "${TESTS[@]}" -k "$SMALL"
-  under python -m pytest -q -x -p no:cacheprovider tests/depthwise_separable_conv2d/test_depthwise_separable_conv2d_exact.py -k "$PAIRS"
+  under python -m pytest -q -x -p no:cacheprovider tests/depthwise_separable_conv/test_depthwise_separable_conv_exact.py -k "$PAIRS"
   under python -m pytest -q -x -p no:cacheprovider "${INT8[@]}" -k "$BYTES"
   if compgen -G "$logs/report.*" > /dev/null; then
     cat "$logs"/report.*

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..int8 import reference as int8_reference
 from ..int8.epilogue import Int8Epilogue
-from ..ops.int8_pool2d import Reference as pool_reference
+from ..ops.int8_pool import Reference as pool_reference
 from ..ops.quantize import Reference as quantize_reference
 from ..testing.cases import MAX_POOL2D, Conv2dCase, Pool2dCase
 from ..testing.int8_cases import INT8_CONV2D, INT8_GEMM, Int8GemmCase

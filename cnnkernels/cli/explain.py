@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..native import dtype_code, load
-from ..ops.depthwise_conv2d import is_depthwise
+from ..ops.depthwise_conv import is_depthwise
 from ..records import tuned
 from .problem import DTYPES, Floor, Problem, depthwise_problem, floor, host_module, triton_problem
 

@@ -15,7 +15,7 @@ import torch
 
 from .. import __version__, backends, environment
 from ..native import BUILD_HINT
-from ..ops.conv2d import tf32_allowed
+from ..ops.conv import tf32_allowed
 
 OPERATORS = ("conv2d", "depthwise_conv2d", "depthwise_separable_conv2d", "max_pool2d", "max_unpool2d")
 # of no other types than their own

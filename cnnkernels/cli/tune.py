@@ -25,7 +25,7 @@ from .. import backends
 from ..geometry import Conv2dGeometry, Layout
 from ..native import dtype_code
 from ..ops.checks import conv2d_geometry
-from ..ops.depthwise_conv2d import is_depthwise
+from ..ops.depthwise_conv import is_depthwise
 from ..records import tuned
 from . import explain
 from .problem import DTYPES, Problem, host_module, triton_problem

@@ -8,16 +8,16 @@ error, with a message that names the argument and the value.
 import functools
 
 from ..scripting import refuse_scripting
-from .conv2d import conv2d
-from .depthwise_conv2d import depthwise_conv2d
-from .depthwise_separable_conv2d import depthwise_separable_conv2d
-from .int8_conv2d import int8_conv2d
+from .conv import conv2d
+from .depthwise_conv import depthwise_conv2d
+from .depthwise_separable_conv import depthwise_separable_conv2d
+from .int8_conv import int8_conv2d
 from .int8_gemm import int8_gemm, int8_linear, int_mm
-from .int8_pool2d import int8_adaptive_avg_pool2d, int8_avg_pool2d, int8_max_pool2d
+from .int8_pool import int8_adaptive_avg_pool2d, int8_avg_pool2d, int8_max_pool2d
 from .int8_weight_only_linear import int8_weight_only_linear
-from .max_pool2d import max_pool2d, max_pool2d_with_indices
-from .max_unpool2d import max_unpool2d
+from .pool import max_pool2d, max_pool2d_with_indices
 from .quantize import dequantize, quantize_per_channel, quantize_per_tensor, quantize_per_token
+from .unpool import max_unpool2d
 
 __all__ = [
     "conv2d",

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..backends import serving
 from ..epilogue import Epilogue
-from ..ops import conv2d as _conv2d
+from ..ops import conv as _conv2d
 from ..ops.border import add_border
-from ..ops.conv2d_epilogue import check_epilogue, epilogue_conv2d
+from ..ops.conv_epilogue import check_epilogue, epilogue_conv2d
 from .arguments import Ints, as_pair, check_conv2d_tensors, check_is_tensor, named_padding, under_autocast
 
 _reference: Any = torch.nn.functional.conv2d  # its annotations know fewer kinds of sequence than it takes

@@ -12,17 +12,17 @@ import os
 import sys
 from typing import Literal
 
-from .conv2d import Conv2dKernels
-from .depthwise_conv2d import DepthwiseConv2dKernels
-from .depthwise_separable_conv2d import DepthwiseSeparableConv2dKernels
-from .int8_conv2d import Int8Conv2dKernels
+from .conv import Conv2dKernels
+from .depthwise_conv import DepthwiseConv2dKernels
+from .depthwise_separable_conv import DepthwiseSeparableConv2dKernels
+from .int8_conv import Int8Conv2dKernels
 from .int8_gemm import Int8GemmKernels
-from .int8_pool2d import Int8Pool2dKernels
+from .int8_pool import Int8Pool2dKernels
 from .int8_weight_only_linear import Int8WeightOnlyLinearKernels
 from .launching import dtype_code
-from .max_pool2d import MaxPool2dKernels
-from .max_unpool2d import MaxUnpool2dKernels
+from .pool import MaxPool2dKernels
 from .quantize import QuantizeKernels
+from .unpool import MaxUnpool2dKernels
 
 __all__ = ["BUILD_HINT", "NativeKernels", "dtype_code", "load"]
 

@@ -11,12 +11,12 @@ A layer runs on the backend in force (see `cnnkernels.use_backend`) unless its a
     layer.backend = "triton"
 """
 
-from .conv2d import Conv2d, Conv2dAct, LazyConv2d
-from .depthwise_conv2d import DepthwiseConv2d
-from .depthwise_separable_conv2d import DepthwiseSeparableConv2d
+from .conv import Conv2d, Conv2dAct, LazyConv2d
+from .depthwise_conv import DepthwiseConv2d
+from .depthwise_separable_conv import DepthwiseSeparableConv2d
 from .int8 import Int8Conv2d, Int8Linear
-from .int8_pool2d import Int8AdaptiveAvgPool2d, Int8AvgPool2d, Int8MaxPool2d
-from .max_pool2d import MaxPool2d, MaxUnpool2d
+from .int8_pool import Int8AdaptiveAvgPool2d, Int8AvgPool2d, Int8MaxPool2d
+from .pool import MaxPool2d, MaxUnpool2d
 from .quantize import Dequantize, Quantize
 
 __all__ = [

@@ -17,7 +17,7 @@ from .. import functional as F
 from ..activation import NEGATIVE_SLOPE, checked_activation
 from ..backends import use_backend
 from ..functional.int8_arguments import FLOATS, INTEGERS, checked_scale, checked_zero_point
-from .conv2d import Conv2dAct
+from .conv import Conv2dAct
 from .layer import KernelLayer
 
 MODES = ("static", "dynamic", "weight_only")

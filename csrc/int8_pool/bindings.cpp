@@ -1,4 +1,4 @@
-// The Python face of int8_pool/int8_pool.h, as cnnkernels/native/int8_pool2d.py calls it.
+// The Python face of int8_pool/int8_pool.h, as cnnkernels/native/int8_pool.py calls it.
 #include <pybind11/pybind11.h>
 
 #include "int8_pool.h"

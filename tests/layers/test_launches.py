@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_conv2d_hopper import plan as hopper_plan
+from helpers.conv2d import DIRECTIONS, Machine, floats, result_shape
+from test_conv_sm90 import plan as hopper_plan
 from test_int8_gemm_kernels import product
-from test_int8_hopper import TILES, of_gemm, pitched
+from test_int8_sm90 import TILES, of_gemm, pitched
 from torch import Tensor
 
 from cnnkernels import backends, native
@@ -25,7 +26,6 @@ from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.cases import Conv2dCase
 from conftest import HAS_GPU
-from helpers.conv2d import DIRECTIONS, Machine, floats, result_shape
 from helpers.int8_gemm import integers, run
 
 pytestmark = pytest.mark.skipif(HAS_GPU, reason="launches are looked at in the interpreter")

@@ -1,5 +1,5 @@
 """An infinity or a NaN at an image's border: what lies outside is zeros, by which taps are multiplied, and 0 x inf is
-NaN (docs/conv2d.md). One rule for every operator, direction, kernel, layout, type and backend."""
+NaN (docs/conv.md). One rule for every operator, direction, kernel, layout, type and backend."""
 
 from __future__ import annotations
 
@@ -9,20 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_conv2d_grouped import KINDS as GROUPED
-from test_conv2d_grouped import plan as grouped_plan
-from test_conv2d_hopper import plan as hopper_plan
-from test_conv2d_hopper import serves
-from test_depthwise_separable_conv2d_kernels import CONFIGURATIONS, SAME, pair_case
-from test_depthwise_separable_conv2d_kernels import Machine as PairMachine
-from torch import Tensor
-
-import cnnkernels.functional as ours
-from cnnkernels import native, nn, triton_kernels, use_backend
-from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Conv2dCase
-from cnnkernels.testing.depthwise_cases import depthwise
-from conftest import DEVICE, HAS_GPU
 from helpers.conv2d import (
     DIRECTIONS,
     ELEMENTS,
@@ -35,6 +21,20 @@ from helpers.conv2d import (
 )
 from helpers.depthwise_conv2d import TYPES
 from helpers.depthwise_conv2d import Machine as DepthwiseMachine
+from test_conv_grouped import KINDS as GROUPED
+from test_conv_grouped import plan as grouped_plan
+from test_conv_sm90 import plan as hopper_plan
+from test_conv_sm90 import serves
+from test_depthwise_separable_conv_kernels import CONFIGURATIONS, SAME, pair_case
+from test_depthwise_separable_conv_kernels import Machine as PairMachine
+from torch import Tensor
+
+import cnnkernels.functional as ours
+from cnnkernels import native, nn, triton_kernels, use_backend
+from cnnkernels.geometry import Layout
+from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.depthwise_cases import depthwise
+from conftest import DEVICE, HAS_GPU
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())

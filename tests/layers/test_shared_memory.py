@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import torch
 from cnnkernels.triton_kernels.conv import select as conv2d_select
-from test_depthwise_separable_conv2d_exact import operands, reference
-from test_depthwise_separable_conv2d_kernels import Machine as Pairs
-from test_depthwise_separable_conv2d_kernels import pair_case
+from helpers.conv2d import ELEMENTS
+from test_depthwise_separable_conv_exact import operands, reference
+from test_depthwise_separable_conv_kernels import Machine as Pairs
+from test_depthwise_separable_conv_kernels import pair_case
 
 from benchmarks.cases import problems
 from benchmarks.families import GemmCase, SeparableCase
@@ -27,7 +28,6 @@ from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import dtype_code
 from cnnkernels.native.int8_epilogue import native_epilogue
 from cnnkernels.testing.cases import Conv2dCase, Pool2dCase
-from helpers.conv2d import ELEMENTS
 
 MODULE: Any = native.load("interpreter").module
 MACHINES = {machine.name: machine for machine in MODULE.machines()}

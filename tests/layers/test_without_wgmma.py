@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from test_depthwise_separable_conv2d_exact import operands
-from test_depthwise_separable_conv2d_kernels import Machine as Pairs
-from test_depthwise_separable_conv2d_kernels import pair_case
-from test_int8_conv2d_kernels import Shape
+from helpers.conv2d import DIRECTIONS, ELEMENTS, Machine, integers
+from test_depthwise_separable_conv_exact import operands
+from test_depthwise_separable_conv_kernels import Machine as Pairs
+from test_depthwise_separable_conv_kernels import pair_case
+from test_int8_conv_kernels import Shape
 from test_tuned import CASE, PLAN, ROW, TABLE, forget
 
 from cnnkernels import native
@@ -23,7 +24,6 @@ from cnnkernels.cli import main as cli
 from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
 from cnnkernels.testing.cases import Conv2dCase
-from helpers.conv2d import DIRECTIONS, ELEMENTS, Machine, integers
 from helpers.int8_gemm import PLAIN
 
 NHWC, NCHW = Layout.NHWC, Layout.NCHW

@@ -117,7 +117,7 @@ def forward_kernel(
 def first_window(x, places, stride, dilation, common, place_step, inverse):
     """The place of x in the first window of one axis that holds it (< 0: none does), and that window.
 
-    Solves place * dilation + window * stride = x (x counts from the padding's start): see docs/max_pool2d.md.
+    Solves place * dilation + window * stride = x (x counts from the padding's start): see docs/pool.md.
     """
     residue = (x // common % place_step) * inverse % place_step
     top = tl.minimum(x // dilation, places - 1)

@@ -1,0 +1,105 @@
+"""The maximum of each window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
+
+from ..backends import serving
+from ..ops import pool as _max_pool2d
+from .arguments import Ints, as_pair, check_is_tensor
+
+# PyTorch's own; their annotations know fewer kinds of sequence than they take.
+_reference: Any = torch.nn.functional
+_plain: Any = torch.max_pool2d  # type: ignore[attr-defined]
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Ints,
+    stride: Ints | None = None,
+    padding: Ints = 0,
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The maximum of each window, as `torch.nn.functional.max_pool2d`.
+
+    The first of equal maxima wins, the last NaN wins, and a window of -inf alone gives its first place inside.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W]; float64, float32, float16 or bfloat16 ("reference" takes more).
+        kernel_size, stride, padding, dilation: an int or a pair (rows, columns); stride None is kernel_size,
+            padding is -inf on both sides, at most half of kernel_size.
+        ceil_mode: rounds the output's size up; the last window must start inside input or the padding before it.
+        return_indices: also return each winner's index h W + w, int64.
+
+    Returns:
+        [N, C, P, Q] or [C, P, Q] with P = floor((H + 2 padding - dilation (R - 1) - 1) / stride) + 1, channels_last
+        where input is; with `return_indices` also the indices. The gradient has input's strides.
+
+    Raises:
+        TypeError, RuntimeError: where `torch.nn.functional.max_pool2d` raises them.
+        ValueError: a window of more than 2^31 - 1 places, or one that reaches over 2^31 rows or columns.
+        NotImplementedError: a dtype that the kernels asked for do not take.
+        ImportError, RuntimeError: kernels asked for by name that are not built or can not run here.
+    """
+    if has_torch_function_variadic(input):
+        return handle_torch_function(
+            max_pool2d,
+            (input,),
+            input,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            ceil_mode=ceil_mode,
+            return_indices=return_indices,
+        )
+    check_is_tensor("max_pool2d", "input", input)
+    backend = serving("max_pool2d", input.device, input.dtype)
+    if backend == "reference" or input.numel() == 0:
+        if return_indices:
+            return _reference.max_pool2d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
+        return _plain(input, kernel_size, () if stride is None else stride, padding, dilation, ceil_mode)
+    if input.dim() not in (3, 4):
+        raise RuntimeError(
+            f"non-empty 3D or 4D (batch mode) tensor expected for input, but got input of size: {list(input.shape)}"
+        )
+    if not isinstance(ceil_mode, bool):
+        raise TypeError(f"max_pool2d(): argument 'ceil_mode' must be bool, but got ceil_mode={ceil_mode!r}")
+    window = as_pair("max_pool2d", "kernel_size", kernel_size)
+    defaulted = stride is None or (isinstance(stride, Sequence) and len(stride) == 0)
+    parameters = (
+        window,
+        window if defaulted else as_pair("max_pool2d", "stride", stride),
+        as_pair("max_pool2d", "padding", padding),
+        as_pair("max_pool2d", "dilation", dilation),
+        ceil_mode,
+        backend,
+    )
+    batch = input if input.dim() == 4 else input.unsqueeze(0)
+    output, argmax = _max_pool2d.max_pool2d_forward(batch, *parameters)
+    if input.dim() == 3:
+        output = output.squeeze(0)
+    if not return_indices:
+        return output
+    indices = _max_pool2d.max_pool2d_indices(argmax, batch.shape, *parameters)
+    return output, indices if input.dim() == 4 else indices.squeeze(0)
+
+
+def max_pool2d_with_indices(
+    input: Tensor,
+    kernel_size: Ints,
+    stride: Ints | None = None,
+    padding: Ints = 0,
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """`max_pool2d` with `return_indices=True`: the maxima and their int64 indices h W + w."""
+    output, indices = max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
+    return output, indices

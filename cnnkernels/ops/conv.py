@@ -1,0 +1,398 @@
+"""conv2d's operators: forward, backward_input, backward_weight, backward_bias.
+
+    y[n,k,p,q] = b[k] + sum over c,r,s of x[n, c, p stride - pad + r dilation, q stride - pad + s dilation] w[k,c,r,s]
+
+Write F(x, w) for the forward without bias, I(g, w) and W(g, x) for its gradients with respect to x and w, where g is
+the gradient of y. All three are linear in each of their two arguments and <g, F(x, w)> = <I(g, w), x> = <W(g, x), w>,
+so each one's derivative is made of the other two and every order of differentiation stays on the same kernels.
+
+A convolution with a group for each channel is a depthwise one: the same operators, run by kernels of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import backends
+from ..geometry import Conv2dGeometry, Layout, PaddingMode
+from .batching import fold, unfold
+from .border import fold_border, pad_border
+from .checks import conv2d_geometry, conv2d_kernel_geometry
+from .depthwise_conv import depthwise_kernel, is_depthwise
+from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
+from .operator import Operator, register_autocast
+
+_conv_precision = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+
+
+def tf32_allowed(dtype: torch.dtype) -> bool:
+    """Whether fp32 products may round their operands to tf32: where PyTorch's own CUDA conv may.
+
+    `torch.backends.cudnn.conv.fp32_precision` is what PyTorch's conv reads, and what both the new settings
+    (`torch.backends.fp32_precision`, `torch.backends.cudnn.fp32_precision`) and the old one
+    (`torch.backends.cudnn.allow_tf32`) write through to. Reading it is right under any mixture of them, where reading
+    `allow_tf32` raises.
+    """
+    return dtype is torch.float32 and _conv_precision.fp32_precision == "tf32"
+
+
+_remembered_geometry = functools.lru_cache(maxsize=4096)(conv2d_kernel_geometry)
+
+
+def _geometry(input_size: Sequence[int], weight_size: Sequence[int], parameters: Sequence[Any]) -> Conv2dGeometry:
+    """The geometry of plain sizes, remembered: checking it again would cost more than a small kernel."""
+    stride, padding, dilation, groups, _, *mode = parameters
+    sizes = tuple(input_size), tuple(weight_size), tuple(stride), tuple(padding), tuple(dilation)
+    return _remembered_geometry(*sizes, groups, *mode)
+
+
+def fake_geometry(input_size: Sequence[int], weight_size: Sequence[int], parameters: Sequence[Any]) -> Conv2dGeometry:
+    """The geometry of sizes that may be symbols."""
+    return conv2d_geometry(input_size, weight_size, *parameters[:4], *parameters[5:])
+
+
+def _layout(size: Sequence[int], stride: Sequence[int], other: Tensor) -> Layout:
+    """channels_last where the input or the filter is, as PyTorch; the gradients take their forward's layout."""
+    if is_channels_last(size, stride) or is_channels_last(other.shape, other.stride()):
+        return Layout.NHWC
+    return Layout.NCHW
+
+
+def _kernel(direction: str, backend: str, tensor: Tensor, geometry: Conv2dGeometry) -> Callable[..., None]:
+    """A backend's kernel for a direction: takes its two operands, what they make of, the geometry and the layout."""
+    kernels = backends.kernels(backend, tensor.device.type)
+    depthwise = depthwise_kernel(kernels, direction, geometry)
+    if depthwise is not None:
+        return depthwise
+    kernel, tf32 = getattr(kernels, f"conv2d_{direction}"), tf32_allowed(tensor.dtype)
+    return lambda *arguments: kernel(*arguments, tf32)
+
+
+def _bilinear_jvp(operator: Callable[..., Tensor], inputs: tuple[Any, ...], tangents: tuple[Any, ...]) -> Tensor:
+    """Of an operator that is linear in each of its first two arguments."""
+    first, second, *rest = inputs
+    terms = []
+    if tangents[0] is not None:
+        terms.append(operator(tangents[0], second, *rest))
+    if tangents[1] is not None:
+        terms.append(operator(first, tangents[1], *rest))
+    return sum(terms[1:], terms[0])
+
+
+def _with_border(
+    direction: str,
+    operands: tuple[Tensor, Tensor],
+    geometry: Conv2dGeometry,
+    layout: Layout,
+    parameters: Sequence[Any],
+) -> tuple[Tensor, Tensor, Conv2dGeometry]:
+    """A kernel's operands and geometry; the image has its border where the kernel cannot read it through the index."""
+    if geometry.padding_mode is PaddingMode.ZEROS:
+        return *operands, geometry
+    image = operands[direction == "backward_weight"]
+    kernels, tf32 = backends.kernels(parameters[4], image.device.type), tf32_allowed(image.dtype)
+    if not is_depthwise(geometry) and not kernels.conv2d_why_copy_border(direction, *operands, geometry, layout, tf32):
+        return *operands, geometry
+    image = dense(pad_border.run(image, *_border(parameters)), layout)
+    geometry = geometry.on_padded_image(*image.shape[2:])
+    return (operands[0], image, geometry) if direction == "backward_weight" else (image, operands[1], geometry)
+
+
+def _border(parameters: Sequence[Any]) -> tuple[tuple[int, int, int, int], str]:
+    """Padding and mode as ops/border.py takes them."""
+    (top, bottom, left, right), mode = parameters[1], parameters[5]
+    return (left, right, top, bottom), mode
+
+
+# Below, for each operator: its fake kernel, its run on plain tensors, its derivative, its batching rule. `parameters`
+# are the schema's last, (stride, padding as (top, bottom, left, right), dilation, groups, backend) and, where it is not
+# zeros, the padding mode. That maps x to a larger image linearly, so the derivatives are the same operators in the
+# same mode.
+# A batching rule folds the new axis into N where the filter has none, else into the groups: a batch of filters is a
+# grouped convolution.
+
+PARAMETERS = 'int[2] stride, int[4] padding, int[2] dilation, int groups, str backend, str padding_mode="zeros"'
+
+
+def _more_groups(parameters: Sequence[Any], factor: int) -> list[Any]:
+    return [*parameters[:3], parameters[3] * factor, *parameters[4:]]
+
+
+# --- forward: F(x, w) + b
+
+
+def _forward_fake(input: Tensor, weight: Tensor, bias: Tensor | None, *parameters: Any) -> Tensor:
+    return _forward_output(input, weight, fake_geometry(input.shape, weight.shape, parameters))[0]
+
+
+def _forward_output(input: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> tuple[Tensor, Layout]:
+    layout = _layout(input.shape, input.stride(), weight)
+    shape = (geometry.n, geometry.k, geometry.p, geometry.q)
+    memory_format = layout.memory_format
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=memory_format), layout
+
+
+def _forward_run(input: Tensor, weight: Tensor, bias: Tensor | None, *parameters: Any) -> Tensor:
+    geometry = _geometry(input.shape, weight.shape, parameters)
+    output, layout = _forward_output(input, weight, geometry)
+    if input.numel() == 0:
+        return output.zero_() if bias is None else output.copy_(bias[:, None, None])
+    bias = None if bias is None else bias.contiguous()
+    operands = dense(input, layout), dense(weight, layout)
+    input, weight, geometry = _with_border("forward", operands, geometry, layout, parameters)
+    kernel = _kernel("forward", parameters[4], input, geometry)
+    kernel(input, weight, bias, output, geometry, layout)
+    return output
+
+
+def _forward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, weight, _, *ctx.parameters = inputs
+    of_input, of_weight, *_ = ctx.needs_input_grad
+    ctx.input_like = (input.shape, gradient_stride(input))
+    ctx.weight_like = (weight.shape, gradient_stride(weight))
+    ctx.save_for_backward(input if of_weight else None, weight if of_input else None)
+
+
+def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    input, weight = ctx.saved_tensors
+    of_input, of_weight, of_bias, *_ = ctx.needs_input_grad
+    grad_input = grad_weight = grad_bias = None
+    if of_input:
+        grad_input = conv2d_backward_input(grad, weight, *ctx.input_like, *ctx.parameters)
+    if of_weight:
+        grad_weight = conv2d_backward_weight(grad, input, *ctx.weight_like, *ctx.parameters)
+    if of_bias:
+        grad_bias = conv2d_backward_bias(grad, ctx.parameters[4])
+    return grad_input, grad_weight, grad_bias, *[None] * len(ctx.parameters)
+
+
+def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
+    input, weight, bias, *parameters = args
+    of_input, of_weight, of_bias, *_ = in_dims
+    size = info.batch_size
+    if of_weight is None and of_bias is None:
+        return unfold(conv2d_forward(fold(input, of_input, size, 0), weight, bias, *parameters), size, 0)
+    weight = fold(weight, of_weight, size, 0)
+    bias = None if bias is None else fold(bias, of_bias, size, 0)
+    if of_input is None and parameters[3] == 1:
+        return unfold(conv2d_forward(input, weight, bias, *parameters), size, 1)
+    input = fold(input, of_input, size, 1)
+    return unfold(conv2d_forward(input, weight, bias, *_more_groups(parameters, size)), size, 1)
+
+
+def _forward_jvp(inputs: tuple[Any, ...], outputs: tuple[Tensor, ...], tangents: tuple[Any, ...]) -> Tensor:
+    input, weight, _, *parameters = inputs
+    of_input, of_weight, of_bias, *_ = tangents
+    terms = []
+    if of_input is not None:
+        terms.append(conv2d_forward(of_input, weight, None, *parameters))
+    if of_weight is not None:
+        terms.append(conv2d_forward(input, of_weight, None, *parameters))
+    if of_bias is not None:
+        terms.append(of_bias[:, None, None].expand_as(outputs[0]))
+    return sum(terms[1:], terms[0])
+
+
+# --- backward_input: I(g, w), the error convolved with the filter rotated by 180 degrees
+
+
+def _backward_input_fake(
+    grad_output: Tensor, weight: Tensor, size: Sequence[int], stride: Sequence[int], *parameters: Any
+) -> Tensor:
+    return torch.empty_strided(size, stride, dtype=grad_output.dtype, device=grad_output.device)
+
+
+def _backward_input_run(
+    grad_output: Tensor, weight: Tensor, size: Sequence[int], stride: Sequence[int], *parameters: Any
+) -> Tensor:
+    grad_input = _backward_input_fake(grad_output, weight, size, stride, *parameters)
+    geometry = _geometry(size, weight.shape, parameters)
+    if grad_input.numel() == 0:
+        return grad_input
+    layout = _layout(size, stride, weight)
+    if geometry.padding_mode is not PaddingMode.ZEROS:
+        (left, right, top, bottom), _ = border = _border(parameters)
+        padded = (*size[:2], size[2] + top + bottom, size[3] + left + right)
+        unpadded = (parameters[0], (0, 0, 0, 0), *parameters[2:5])
+        of_padded = _backward_input_run(grad_output, weight, padded, dense_stride(padded, layout), *unpadded)
+        folded = fold_border.run(of_padded, *border)
+        return folded if folded.stride() == grad_input.stride() else grad_input.copy_(folded)
+    grad_output, weight = dense(grad_output, layout), dense(weight, layout)
+    kernel = _kernel("backward_input", parameters[4], weight, geometry)
+    return filled(grad_input, layout, lambda out: kernel(grad_output, weight, out, geometry, layout))
+
+
+def _backward_input_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    grad_output, weight, _, _, *ctx.parameters = inputs
+    of_grad, of_weight, *_ = ctx.needs_input_grad
+    ctx.weight_like = (weight.shape, gradient_stride(weight))
+    ctx.save_for_backward(grad_output if of_weight else None, weight if of_grad else None)
+
+
+def _backward_input_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    grad_output, weight = ctx.saved_tensors
+    of_grad, of_weight, *_ = ctx.needs_input_grad
+    by_grad = conv2d_forward(grad, weight, None, *ctx.parameters) if of_grad else None
+    by_weight = conv2d_backward_weight(grad_output, grad, *ctx.weight_like, *ctx.parameters) if of_weight else None
+    return by_grad, by_weight, None, None, *[None] * len(ctx.parameters)
+
+
+def _backward_input_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
+    grad_output, weight, (n, c, h, w), stride, *parameters = args
+    of_grad, of_weight, *_ = in_dims
+    size = info.batch_size
+    layout = Layout.NHWC if is_channels_last((n, c, h, w), stride) else Layout.NCHW
+    if of_weight is None:
+        grad_output, whole, axis = fold(grad_output, of_grad, size, 0), (size * n, c, h, w), 0
+    else:
+        grad_output, whole, axis = fold(grad_output, of_grad, size, 1), (n, size * c, h, w), 1
+        weight, parameters = fold(weight, of_weight, size, 0), _more_groups(parameters, size)
+    grad = conv2d_backward_input(grad_output, weight, whole, dense_stride(whole, layout), *parameters)
+    return unfold(grad, size, axis)
+
+
+# --- backward_weight: W(g, x), the input correlated with the error
+
+
+def _backward_weight_fake(
+    grad_output: Tensor, input: Tensor, size: Sequence[int], stride: Sequence[int], *parameters: Any
+) -> Tensor:
+    return torch.empty_strided(size, stride, dtype=grad_output.dtype, device=grad_output.device)
+
+
+def _backward_weight_run(
+    grad_output: Tensor, input: Tensor, size: Sequence[int], stride: Sequence[int], *parameters: Any
+) -> Tensor:
+    grad_weight = _backward_weight_fake(grad_output, input, size, stride, *parameters)
+    geometry = _geometry(input.shape, size, parameters)
+    if input.numel() == 0:
+        return grad_weight.zero_()
+    layout = _layout(size, stride, input)
+    operands = dense(grad_output, layout), dense(input, layout)
+    grad_output, input, geometry = _with_border("backward_weight", operands, geometry, layout, parameters)
+    kernel = _kernel("backward_weight", parameters[4], input, geometry)
+    return filled(grad_weight, layout, lambda out: kernel(grad_output, input, out, geometry, layout))
+
+
+def _backward_weight_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    grad_output, input, _, _, *ctx.parameters = inputs
+    of_grad, of_input, *_ = ctx.needs_input_grad
+    ctx.input_like = (input.shape, gradient_stride(input))
+    ctx.save_for_backward(grad_output if of_input else None, input if of_grad else None)
+
+
+def _backward_weight_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    grad_output, input = ctx.saved_tensors
+    of_grad, of_input, *_ = ctx.needs_input_grad
+    by_grad = conv2d_forward(input, grad, None, *ctx.parameters) if of_grad else None
+    by_input = conv2d_backward_input(grad_output, grad, *ctx.input_like, *ctx.parameters) if of_input else None
+    return by_grad, by_input, None, None, *[None] * len(ctx.parameters)
+
+
+def _backward_weight_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
+    grad_output, input, (k, c, r, s), stride, *parameters = args
+    of_grad, of_input, *_ = in_dims
+    size = info.batch_size
+    layout = Layout.NHWC if is_channels_last((k, c, r, s), stride) else Layout.NCHW
+    whole = (size * k, c, r, s)
+    grad_output = fold(grad_output, of_grad, size, 1)
+    if of_input is not None or parameters[3] != 1:
+        input, parameters = fold(input, of_input, size, 1), _more_groups(parameters, size)
+    grad = conv2d_backward_weight(grad_output, input, whole, dense_stride(whole, layout), *parameters)
+    return unfold(grad, size, 0)
+
+
+# --- backward_bias: the sum of g over n, p, q
+
+
+def _backward_bias_fake(grad_output: Tensor, backend: str) -> Tensor:
+    return torch.empty(grad_output.shape[1], dtype=grad_output.dtype, device=grad_output.device)
+
+
+def _backward_bias_run(grad_output: Tensor, backend: str) -> Tensor:
+    grad_bias = _backward_bias_fake(grad_output, backend)
+    if grad_output.numel() == 0:
+        return grad_bias.zero_()
+    n, k, p, q = grad_output.shape
+    layout = layout_of(grad_output)
+    one_by_one = Conv2dGeometry(n, 1, p, q, k, 1, 1, p, q, 1, 1, 0, 0, 1, 1, 1)  # the sum needs n, k, p, q alone
+    kernel = backends.kernels(backend, grad_output.device.type).conv2d_backward_bias
+    kernel(dense(grad_output, layout), grad_bias, one_by_one, layout)
+    return grad_bias
+
+
+def _backward_bias_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.size = inputs[0].shape
+
+
+def _backward_bias_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return grad[:, None, None].expand(ctx.size), None
+
+
+def _backward_bias_vmap(info: Any, in_dims: tuple[Any, ...], grad_output: Tensor, backend: str) -> tuple[Tensor, int]:
+    size = info.batch_size
+    return unfold(conv2d_backward_bias(fold(grad_output, in_dims[0], size, 1), backend), size, 0)
+
+
+conv2d_forward: Operator = Operator(
+    f"conv2d_forward(Tensor input, Tensor weight, Tensor? bias, {PARAMETERS}) -> Tensor",
+    _forward_run,
+    _forward_fake,
+    _forward_vmap,
+    _forward_setup,
+    _forward_backward,
+    _forward_jvp,
+)
+conv2d_backward_input: Operator = Operator(
+    "conv2d_backward_input(Tensor grad_output, Tensor weight, SymInt[] input_size, SymInt[] input_stride, "
+    f"{PARAMETERS}) -> Tensor",
+    _backward_input_run,
+    _backward_input_fake,
+    _backward_input_vmap,
+    _backward_input_setup,
+    _backward_input_backward,
+    lambda inputs, _, tangents: _bilinear_jvp(conv2d_backward_input, inputs, tangents),
+)
+conv2d_backward_weight: Operator = Operator(
+    "conv2d_backward_weight(Tensor grad_output, Tensor input, SymInt[] weight_size, SymInt[] weight_stride, "
+    f"{PARAMETERS}) -> Tensor",
+    _backward_weight_run,
+    _backward_weight_fake,
+    _backward_weight_vmap,
+    _backward_weight_setup,
+    _backward_weight_backward,
+    lambda inputs, _, tangents: _bilinear_jvp(conv2d_backward_weight, inputs, tangents),
+)
+conv2d_backward_bias: Operator = Operator(
+    "conv2d_backward_bias(Tensor grad_output, str backend) -> Tensor",
+    _backward_bias_run,
+    _backward_bias_fake,
+    _backward_bias_vmap,
+    _backward_bias_setup,
+    _backward_bias_backward,
+    lambda inputs, _, tangents: conv2d_backward_bias(tangents[0], inputs[1]),
+)
+
+
+def cast_for_autocast(device: str, *tensors: Tensor | None) -> tuple[Any, ...]:
+    """What autocast makes of conv2d's tensors, as of PyTorch's: its dtype for every floating one but float64."""
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(
+        t.to(dtype) if t is not None and t.is_floating_point() and t.dtype is not torch.float64 else t for t in tensors
+    )
+
+
+for _device in ("CPU", "CUDA"):
+    register_autocast(
+        "conv2d_forward",
+        _device,
+        lambda input, weight, bias, *parameters: (
+            *cast_for_autocast(input.device.type, input, weight, bias),
+            *parameters,
+        ),
+    )

@@ -1,0 +1,374 @@
+"""conv2d's kernel for Hopper, run by the interpreter (or on a Hopper): every tile, direction and element type must give
+the exact result on small integers, whatever the order of threads and the moment at which copies arrive."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from helpers.conv2d import DIRECTIONS, ELEMENTS, Data, Machine, convolve, floats, integers
+from torch import Tensor
+
+from cnnkernels import native
+from cnnkernels.geometry import Layout
+from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.guarded import guarded
+from cnnkernels.testing.numerics import assert_within, rounding_bound
+from conftest import DEVICE, HAS_GPU
+from helpers.native import why_no_wgmma
+
+pytestmark = [
+    pytest.mark.skipif(bool(why_no_wgmma()), reason=str(why_no_wgmma())),
+    pytest.mark.usefixtures("on_a_hopper"),
+]
+
+NHWC = Layout.NHWC
+TILES = ["128x256", "256x128", "128x128", "256x64", "128x64", "64x256", "64x128", "128x128 ping-pong"]
+SHORT_RUNS = ["256x128", "256x64", "128x64", "128x128 ping-pong"]  # also serve where taps share a stage
+CLUSTERS = ["128x256 cluster", "256x128 cluster"]  # two blocks each, which share the columns' operand
+RUNS = [(d, e) for d in DIRECTIONS for e in ("fp16", "bf16", "tf32") if e != "tf32" or d == "forward"]
+
+# More channels, filters and taps than a stage, a tile and the ring hold, none a multiple of them; pixels end within a
+# tile and images within it too.
+LARGE = Conv2dCase("large", 3, 136, 9, 10, 264, 3, 2, padding=(1, 1, 1, 0))
+# The same with channels in whole runs of 128 bytes, as clusters want them. In forward and backward_input the last
+# row tiles of a cluster lie outside the result; in backward_weight those of 256 rows do.
+WHOLE = Conv2dCase("whole runs", 3, 128, 9, 10, 320, 3, 2, padding=(1, 1, 1, 0))
+CASES = [
+    LARGE,
+    Conv2dCase("1x1", 2, 72, 8, 10, 136, 1, 1),
+    Conv2dCase("1x1 stride 2 leaves phases empty", 2, 72, 9, 10, 136, 1, 1, (2, 2)),
+    Conv2dCase("stride 2", 2, 72, 11, 10, 72, 3, 3, (2, 2), (1, 1, 1, 1)),
+    Conv2dCase("stride and dilation share a factor", 1, 64, 12, 11, 72, 3, 3, (2, 2), (2, 2, 2, 2), (2, 2)),
+    Conv2dCase("20 phases in two launches", 1, 64, 14, 13, 72, 3, 3, (5, 4), (2, 2, 2, 2), (2, 1)),
+    Conv2dCase("stride above kernel", 1, 8, 10, 11, 8, 2, 2, (4, 3)),
+    Conv2dCase("uneven everything", 2, 24, 11, 8, 40, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1)),
+    Conv2dCase("uneven strides over several tiles", 2, 16, 13, 25, 16, 2, 3, (1, 2)),
+    Conv2dCase("padding above the kernel", 1, 8, 4, 3, 8, 3, 2, padding=(5, 4, 3, 6)),
+    Conv2dCase("1x1 with padding is no plain matrix", 1, 8, 4, 3, 8, 1, 1, padding=(1, 1, 1, 1)),
+    Conv2dCase("dilation of the width", 1, 16, 6, 12, 16, 3, 3, padding=(1, 1, 3, 3), dilation=(1, 3)),
+    Conv2dCase("row image", 2, 8, 1, 33, 8, 1, 5, padding=(0, 0, 2, 2)),
+    Conv2dCase("one product", 1, 8, 1, 1, 8, 1, 1),
+    Conv2dCase("two groups", 2, 128, 6, 5, 128, 3, 3, padding=(1, 1, 1, 1), groups=2),
+    Conv2dCase("groups that end within a tile", 1, 128, 5, 5, 272, 2, 2, groups=2),
+    Conv2dCase("two taps a stage, one left over", 2, 32, 6, 5, 32, 3, 3, padding=(1, 1, 1, 1)),
+    Conv2dCase("four taps a stage, strided", 1, 16, 9, 8, 16, 3, 3, (2, 2), (1, 1, 1, 1)),
+    Conv2dCase("three runs of channels in stages of two", 1, 96, 5, 6, 96, 3, 3, padding=(1, 1, 1, 1)),
+    Conv2dCase("narrow groups", 1, 96, 6, 5, 48, 3, 3, padding=(1, 1, 1, 1), groups=3),
+    Conv2dCase("narrow groups of 1x1", 2, 64, 5, 6, 64, 1, 1, groups=4),
+]
+elements = pytest.mark.parametrize("element", ["fp16", "bf16", "tf32"])
+runs = pytest.mark.parametrize(("direction", "element"), RUNS)
+cases = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    return Machine(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
+
+
+@pytest.fixture
+def restored(machine: Machine) -> Iterator[Machine]:
+    before = None if HAS_GPU else machine.module.schedule()
+    yield machine
+    if before is not None:
+        machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
+
+
+def plan(machine: Machine, tile: str = "128x64", splits: int = 1, blocks: int = 0) -> Any:
+    chosen = machine.module.Conv2dPlan()
+    chosen.engine = machine.module.Conv2dEngine.wgmma
+    chosen.tile, chosen.splits, chosen.blocks = (TILES + CLUSTERS).index(tile), splits, blocks
+    return chosen
+
+
+def serves(direction: str, case: Conv2dCase) -> bool:
+    """backward_input sums over the filters of a group, at least 16 at a time."""
+    return not (direction == "backward_input" and case.groups > 1 and case.k // case.groups % 16)
+
+
+def check(machine: Machine, direction: str, element: str, case: Conv2dCase, chosen: Any) -> None:
+    data = integers(case)
+    bias = data.b if direction == "forward" else None
+    result = machine.run(direction, case, NHWC, element, data.operands(direction), chosen, bias=bias)
+    expected = data.expected(direction, case) + (data.b.view(-1, 1, 1) if direction == "forward" else 0)
+    assert torch.equal(result, expected.to(result.dtype))
+
+
+def test_the_tiles_have_the_names_this_file_uses(machine: Machine) -> None:
+    assert machine.module.conv2d_hopper_tiles == len(TILES + CLUSTERS)
+    for tile in TILES + CLUSTERS:
+        shape = plan(machine, tile).tile_shape
+        assert "x".join(map(str, shape[:2])) == tile.partition(" ")[0]
+        assert machine.module.conv2d_tile_shapes["wgmma"].index(shape) == (TILES + CLUSTERS).index(
+            tile
+        )  # so tables name it
+        assert repr(plan(machine, tile)).startswith(f"wgmma {tile}")
+
+
+@runs
+@pytest.mark.parametrize("tile", TILES)
+def test_every_tile(machine: Machine, direction: str, element: str, tile: str) -> None:
+    """With two blocks each takes several tiles in turn, and the ring goes on from one to the next."""
+    short = tile in SHORT_RUNS or direction == "backward_weight"
+    chosen = plan(machine, tile, 3 if direction == "backward_weight" else 1, 2)
+    check(machine, direction, element, LARGE if short else WHOLE, chosen)
+    if tile in SHORT_RUNS and direction != "backward_weight":
+        check(machine, direction, element, WHOLE, chosen)
+
+
+# What two blocks of a cluster can meet in: an odd number of row tiles, of clusters, of blocks asked for; phases without
+# taps; several groups, parts and launches; stages that end with a share of the columns.
+OF_CLUSTERS = [
+    (WHOLE, 5),
+    (Conv2dCase("1x1", 5, 64, 8, 10, 192, 1, 1), 2),
+    (Conv2dCase("1x1 stride 2 leaves phases empty", 2, 64, 9, 10, 128, 1, 1, (2, 2)), 2),
+    (Conv2dCase("stride and dilation share a factor", 1, 64, 12, 11, 64, 3, 3, (2, 2), (2, 2, 2, 2), (2, 2)), 3),
+    (Conv2dCase("two groups", 2, 128, 6, 5, 128, 3, 3, padding=(1, 1, 1, 1), groups=2), 0),
+    (Conv2dCase("one product", 1, 64, 1, 1, 64, 1, 1), 1),  # one block's rows all lie outside, and more
+]
+
+
+@runs
+@pytest.mark.parametrize("tile", CLUSTERS)
+def test_every_cluster(machine: Machine, direction: str, element: str, tile: str) -> None:
+    check(machine, direction, element, WHOLE, plan(machine, tile, 2 if direction == "backward_weight" else 1, 2))
+
+
+@pytest.mark.parametrize(("case", "blocks"), OF_CLUSTERS, ids=lambda value: str(value))
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_every_case_of_clusters(machine: Machine, direction: str, case: Conv2dCase, blocks: int) -> None:
+    splits = 3 if direction == "backward_weight" else 1
+    check(machine, direction, "bf16", case, plan(machine, CLUSTERS[blocks % 2], splits, blocks))
+
+
+@pytest.mark.skipif(HAS_GPU, reason="counts of blocks are the interpreter's")
+def test_row_tiles_come_in_pairs(machine: Machine) -> None:
+    """270 pixels are 3 row tiles of 128, so 2 pairs, each of 2 columns of 256 filters."""
+    machine.module.reset_statistics()
+    check(machine, "forward", "bf16", WHOLE, plan(machine, CLUSTERS[0]))
+    assert machine.module.statistics()["blocks"] == 2 * 2 * 2
+
+
+@pytest.mark.skipif(HAS_GPU, reason="orders of threads are the interpreter's")
+@pytest.mark.parametrize(("order", "seed", "delivery"), [("reversed", 0, "late"), ("random", 1, "random"),
+                                                         ("random", 2, "late"), ("random", 3, "early")])  # fmt: skip
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_clusters_in_any_order(restored: Machine, direction: str, order: str, seed: int, delivery: str) -> None:
+    """Copies reach the two blocks at moments of their own, and either may be ahead by all the ring allows."""
+    case = Conv2dCase("", 2, 64, 9, 10, 192, 3, 2, (2, 1), (1, 1, 1, 0))
+    restored.module.set_schedule(order=order, seed=seed, delivery=delivery)
+    check(restored, direction, "bf16", case, plan(restored, CLUSTERS[seed % 2], blocks=2))
+
+
+@runs
+def test_bits_do_not_depend_on_clusters(machine: Machine, direction: str, element: str) -> None:
+    case = Conv2dCase("", 3, 64, 10, 9, 64, 3, 3, (2, 1), (1, 1, 1, 1))
+    operands = floats(case, ELEMENTS[element][0]).operands(direction)
+    of = [machine.run(direction, case, NHWC, element, operands, plan(machine, tile)) for tile in ["64x128", *CLUSTERS]]
+    assert torch.equal(of[0], of[1]) and torch.equal(of[0], of[2])
+
+
+@cases
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("tile", ["256x128", "128x64", "128x128 ping-pong"])
+def test_every_case(machine: Machine, direction: str, case: Conv2dCase, tile: str) -> None:
+    blocks = 1 if "ping-pong" in tile else 0
+    if not serves(direction, case):
+        with pytest.raises(ValueError, match="136 channels into the next group"):
+            check(machine, direction, "bf16", case, plan(machine, tile))
+        return
+    check(machine, direction, "bf16", case, plan(machine, tile, blocks=blocks))
+
+
+@pytest.mark.skipif(HAS_GPU, reason="orders of threads are the interpreter's")
+@pytest.mark.parametrize(
+    ("order", "seed", "delivery"),
+    [("reversed", 0, "late"), ("ordered", 0, "early"), ("random", 1, "random"), ("random", 2, "late"),
+     ("random", 3, "early"), ("random", 4, "random")],
+)  # fmt: skip
+@runs
+def test_every_schedule(machine: Machine, direction: str, element: str, order: str, seed: int, delivery: str) -> None:
+    case = Conv2dCase("", 1, 136, 9, 10, 136, 3, 2, (2, 1), (1, 1, 1, 0))
+    before = machine.module.schedule()
+    machine.module.set_schedule(order=order, seed=seed, delivery=delivery)
+    try:
+        splits = 2 if direction == "backward_weight" else 1
+        for tile in ("128x64", "128x128 ping-pong"):
+            check(machine, direction, element, case, plan(machine, tile, splits, 1 if "ping-pong" in tile else 2))
+    finally:
+        machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
+
+
+@pytest.mark.parametrize("blocks", [1, 7, 1000])
+def test_bands_of_tiles_cover_the_result(machine: Machine, blocks: int) -> None:
+    """21 row tiles are a band of 16 and one of 5, each of two columns."""
+    case = Conv2dCase("", 21, 64, 8, 8, 136, 1, 1)
+    check(machine, "forward", "fp16", case, plan(machine, "64x128", blocks=blocks))
+    check(machine, "forward", "fp16", dataclasses.replace(case, k=256, groups=1, n=17), plan(machine, "64x128"))
+
+
+@pytest.mark.parametrize("splits", [1, 2, 3, 16])
+def test_any_number_of_splits(machine: Machine, splits: int) -> None:
+    """Also more parts than there are stages: the surplus adds zeros."""
+    case = Conv2dCase("", 3, 72, 9, 10, 40, 3, 3, padding=(1, 1, 1, 1))
+    check(machine, "backward_weight", "bf16", case, plan(machine, "64x256", splits))
+
+
+@runs
+@pytest.mark.parametrize(("channels", "tiles"), [(72, SHORT_RUNS), (64, TILES)])
+def test_bits_do_not_depend_on_tile_or_batch(
+    machine: Machine, direction: str, element: str, channels: int, tiles: list[str]
+) -> None:
+    """The order of a sum is the layer's; backward_weight's sum runs over the batch, so there it is the tile alone."""
+    case = Conv2dCase("", 5, channels, 10, 9, channels, 3, 3, (2, 1), (1, 1, 1, 1))
+    data = floats(case, ELEMENTS[element][0])
+    first, second = data.operands(direction)
+    together = [machine.run(direction, case, NHWC, element, (first, second), plan(machine, tile)) for tile in tiles]
+    assert all(torch.equal(together[0], other) for other in together[1:])
+    if direction == "backward_weight":
+        return
+    for sample in (0, 3, 4):
+        alone = dataclasses.replace(case, n=1)
+        single = machine.run(
+            direction, alone, NHWC, element, (first[sample : sample + 1], second), plan(machine, "128x64")
+        )
+        assert torch.equal(single[0], together[0][sample])
+
+
+@runs
+def test_rounding(machine: Machine, direction: str, element: str) -> None:
+    """At most twice the error of PyTorch's own operator in the same type, plus what the reduction's length allows."""
+    case = Conv2dCase("", 3, 72, 12, 11, 40, 3, 3, (1, 1), (1, 1, 1, 1))
+    torch_dtype, _, tf32 = ELEMENTS[element]
+    operands = floats(case, torch_dtype).operands(direction)
+    reference = convolve(direction, case, *operands)
+    theirs = convolve(direction, case, *(t.to(torch_dtype) for t in operands))
+    magnitude = convolve(direction, case, *(t.abs() for t in operands))
+    reduction = {"forward": 72 * 9, "backward_input": 40 * 9, "backward_weight": 3 * 12 * 11}[direction]
+    splits = 2 if direction == "backward_weight" else 1
+    result = machine.run(direction, case, NHWC, element, operands, plan(machine, "128x64", splits))
+    bound = rounding_bound(reference, theirs, reduction, magnitude, torch_dtype, tf32)
+    assert_within(result, reference, bound, f"{direction} {element}")
+
+
+@pytest.mark.parametrize(("element", "ulp"), [("fp16", 2.0**-10), ("bf16", 2.0**-7)])
+def test_bias_is_added_before_the_only_rounding(machine: Machine, element: str, ulp: float) -> None:
+    """1 + ulp/2 is a tie that would round to 1; a bias of ulp/8 decides it only if it is added in fp32."""
+    case = Conv2dCase("", 1, 8, 1, 1, 8, 1, 1)
+    x, w = torch.zeros(case.input_shape), torch.ones(case.weight_shape)
+    x[0, :2, 0, 0] = torch.tensor([1.0, ulp / 2])
+    y = machine.run("forward", case, NHWC, element, (x, w), plan(machine), bias=torch.full((8,), ulp / 8))
+    assert torch.equal(y, torch.full_like(y, 1 + ulp))
+
+
+def test_tf32_operands_are_rounded_to_nearest(machine: Machine) -> None:
+    """1 + 1.5 * 2^-11 rounds up to 1 + 2^-10, where cutting bits off would give 1; the copy rounds ties to even."""
+    case = Conv2dCase("", 1, 8, 2, 4, 8, 1, 1)
+    for value, rounded in [(1 + 1.5 * 2.0**-11, 1 + 2.0**-10), (1 + 2.0**-11, 1.0), (1 + 3 * 2.0**-11, 1 + 2.0**-9)]:
+        x, w = torch.zeros(case.input_shape), torch.zeros(case.weight_shape)
+        x[:, 0], w[:, 0] = value, 1
+        assert machine.run("forward", case, NHWC, "tf32", (x, w), plan(machine)).max().item() == rounded
+        assert machine.run("forward", case, NHWC, "tf32", (x / value, w * value), plan(machine)).max().item() == rounded
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize(("width", "kernel"), [(64, 3), (32, 3), (16, 3), (16, 1)])
+def test_an_infinity_stays_in_its_group(machine: Machine, direction: str, width: int, kernel: int) -> None:
+    """A stage that reached into the next group's channels would multiply them by zero: infinity times zero is NaN."""
+    case = Conv2dCase("", 1, 4 * width, 5, 4, 4 * width, kernel, kernel, padding=(kernel // 2,) * 4, groups=4)
+    data = integers(case)
+    first, second = (t.clone() for t in data.operands(direction))
+    first[:, width:] = float("inf")
+    if direction == "backward_weight":
+        second[:, width:] = float("nan")
+    result = machine.run(direction, case, NHWC, "bf16", (first, second), plan(machine, "256x128"))
+    expected = data.expected(direction, case).to(result.dtype)
+    group = (slice(0, width),) if direction == "backward_weight" else (slice(None), slice(0, width))
+    assert torch.equal(result[group], expected[group])
+
+
+@pytest.mark.parametrize("channels", [8, 16, 24, 32, 40, 96])
+@elements
+def test_runs_of_few_channels(machine: Machine, element: str, channels: int) -> None:
+    """128, 64 or 32 bytes of channels a tap: each fills the rest of its last stage with zeros."""
+    check(machine, "forward", element, Conv2dCase("", 1, channels, 6, 7, 8, 3, 3), plan(machine, "128x64"))
+
+
+@pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
+@pytest.mark.parametrize("after", [True, False], ids=["end", "start"])
+@pytest.mark.parametrize("case", CASES[:6], ids=str)
+def test_nothing_outside_the_tensors_is_touched(machine: Machine, case: Conv2dCase, after: bool) -> None:
+    data: Data = integers(case)
+    for direction in DIRECTIONS:
+        chosen = plan(machine, "64x256", 2) if direction == "backward_weight" else plan(machine, "256x128")
+        place = partial(guarded, after=after, module=machine.module)
+        result = machine.run(direction, case, NHWC, "bf16", data.operands(direction), chosen, place=place)
+        assert torch.equal(result, data.expected(direction, case).to(result.dtype))
+
+
+REFUSED = [
+    ("only channels_last", "forward", Layout.NCHW, "bf16", CASES[1]),
+    ("multiplies float16, bfloat16 and tf32", "forward", NHWC, "fp32", CASES[1]),
+    ("along the reduction alone", "backward_input", NHWC, "tf32", CASES[1]),
+    ("4 input and 8 output channels are not both", "forward", NHWC, "fp16", Conv2dCase("", 1, 4, 5, 5, 8, 3, 3)),
+    ("8 input and 12 output channels are not", "forward", NHWC, "fp16", Conv2dCase("", 1, 8, 5, 5, 12, 3, 3)),
+    ("8 channels into the next group", "forward", NHWC, "fp16", Conv2dCase("", 1, 16, 5, 5, 32, 3, 3, groups=2)),
+    ("strides up to 8, not 9", "forward", NHWC, "fp16", Conv2dCase("", 1, 8, 20, 20, 8, 3, 3, (1, 9))),
+    ("255 from tap to tap", "forward", NHWC, "fp16", Conv2dCase("", 1, 8, 1, 300, 8, 1, 2, dilation=(1, 256))),
+    ("128 before", "backward_input", NHWC, "fp16", Conv2dCase("", 1, 8, 1, 140, 8, 1, 130)),
+]
+
+
+@pytest.mark.parametrize(("why", "direction", "layout", "element", "case"), REFUSED, ids=lambda v: str(v)[:30])
+def test_what_it_cannot_serve_is_refused_with_the_reason(
+    machine: Machine, why: str, direction: str, layout: Layout, element: str, case: Conv2dCase
+) -> None:
+    with pytest.raises(ValueError, match=why):
+        machine.run(direction, case, layout, element, integers(case).operands(direction), plan(machine))
+
+
+def test_plans_that_make_no_sense_are_refused(machine: Machine) -> None:
+    case = CASES[1]
+
+    def run(direction: str, chosen: Any, **how: Any) -> None:
+        machine.run(direction, case, NHWC, "bf16", integers(case).operands(direction), chosen, **how)
+
+    with pytest.raises(ValueError, match="only backward_weight splits"):
+        run("forward", plan(machine, splits=2))
+    with pytest.raises(ValueError, match="splits must be at least 1"):
+        run("backward_weight", plan(machine, splits=0))
+    with pytest.raises(ValueError, match="a cluster shares stages whose 128 bytes are of one tap"):
+        narrow = Conv2dCase("", 1, 16, 5, 5, 16, 3, 3)
+        machine.run("forward", narrow, NHWC, "bf16", integers(narrow).operands("forward"), plan(machine, CLUSTERS[0]))
+    with pytest.raises(ValueError, match="with so few channels several taps share one"):
+        machine.run("forward", narrow, NHWC, "bf16", integers(narrow).operands("forward"), plan(machine, "128x256"))
+    nowhere = plan(machine)
+    nowhere.tile = len(TILES + CLUSTERS)
+    with pytest.raises(ValueError, match="no such tile"):
+        run("forward", nowhere)
+
+    def shifted(flat: Tensor) -> Tensor:
+        memory = flat.new_empty(flat.numel() + 1)
+        memory[1:] = flat
+        return memory[1:]
+
+    with pytest.raises(ValueError, match="multiple of 16 bytes"):
+        run("forward", plan(machine), place=shifted)
+
+
+@runs
+def test_runs_agree_bitwise(restored: Machine, direction: str, element: str) -> None:
+    case = Conv2dCase("", 2, 72, 12, 11, 40, 3, 3, (1, 1), (1, 1, 1, 1))
+    data = floats(case, ELEMENTS[element][0])
+    results = []
+    for seed in range(3):
+        if not HAS_GPU:
+            restored.module.set_schedule(order="random", seed=seed, delivery="random")
+        chosen = plan(restored, "128x64", 2 if direction == "backward_weight" else 1, blocks=2)
+        results.append(restored.run(direction, case, NHWC, element, data.operands(direction), chosen))
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
