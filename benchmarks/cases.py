@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Conv2dCase, Pool2dCase
+from cnnkernels.testing.cases import ConvCase, PoolCase
 
 from .families import FAMILIES, Family, GemmCase, Problem, SeparableCase, samples, with_samples
 
@@ -112,7 +112,7 @@ def problem(row: dict[str, Any], n: int) -> tuple[str, Problem]:
     window = tuple(row["kernel"])
     stride, padding, dilation = (tuple(row[name]) for name in ("stride", "padding", "dilation"))
     if op == "max_pool2d":
-        return op, Pool2dCase(reason, *sizes, window, stride, padding, dilation, row["ceil_mode"])
+        return op, PoolCase(reason, *sizes, window, stride, padding, dilation, row["ceil_mode"])
     if op == "depthwise_separable_conv2d":
         return op, SeparableCase(reason, *sizes, row["K"], *window, stride, padding, dilation)
     both_sides = (padding[0], padding[0], padding[1], padding[1])
@@ -121,8 +121,8 @@ def problem(row: dict[str, Any], n: int) -> tuple[str, Problem]:
         out = [
             (size - 1) * stride[i] - 2 * padding[i] + dilation[i] * (window[i] - 1) + 1 for i, size in enumerate((h, w))
         ]
-        return "conv2d", Conv2dCase(reason, n, k, *out, c, *window, stride, both_sides, dilation, row["groups"])
-    case = Conv2dCase(reason, *sizes, row["K"], *window, stride, both_sides, dilation, row["groups"])
+        return "conv2d", ConvCase(reason, n, k, *out, c, *window, stride, both_sides, dilation, row["groups"])
+    case = ConvCase(reason, *sizes, row["K"], *window, stride, both_sides, dilation, row["groups"])
     return ("depthwise_conv2d" if case.groups == case.c > 1 else "conv2d"), case
 
 
@@ -162,7 +162,7 @@ def full(
     for network, family, shape in problems(batches or BATCHES):
         if networks and network not in networks:
             continue
-        for name in (family, "int8_conv2d") if isinstance(shape, Conv2dCase) else (family,):
+        for name in (family, "int8_conv2d") if isinstance(shape, ConvCase) else (family,):
             operator = FAMILIES[name]
             if families and name not in families:
                 continue
@@ -201,29 +201,29 @@ def interleaved(cases: Iterable[Case]) -> list[Case]:
 SAME = (1, 1, 1, 1)
 QUICK: dict[str, tuple[Problem, ...]] = {
     "conv2d": (
-        Conv2dCase("resnet50's most frequent", 32, 256, 14, 14, 256, 3, 3, padding=SAME),
-        Conv2dCase("1x1, expanding", 32, 64, 56, 56, 256, 1, 1),
-        Conv2dCase("the first layer", 32, 3, 224, 224, 64, 7, 7, (2, 2), (3, 3, 3, 3)),
-        Conv2dCase("strided", 32, 128, 56, 56, 128, 3, 3, (2, 2), SAME),
-        Conv2dCase("vgg16, large", 32, 256, 56, 56, 256, 3, 3, padding=SAME),
-        Conv2dCase("1x1, reducing", 32, 512, 28, 28, 128, 1, 1),
-        Conv2dCase("few pixels", 32, 512, 7, 7, 512, 3, 3, padding=SAME),
-        Conv2dCase("dilated", 32, 256, 64, 64, 256, 3, 3, padding=(12, 12, 12, 12), dilation=(12, 12)),
-        Conv2dCase("grouped", 32, 128, 56, 56, 128, 3, 3, padding=SAME, groups=32),
-        Conv2dCase("odd channels", 32, 255, 28, 28, 253, 3, 3, padding=SAME),
-        Conv2dCase("a convolution of unet", 8, 128, 256, 256, 64, 3, 3, padding=SAME),
+        ConvCase("resnet50's most frequent", 32, 256, 14, 14, 256, 3, 3, padding=SAME),
+        ConvCase("1x1, expanding", 32, 64, 56, 56, 256, 1, 1),
+        ConvCase("the first layer", 32, 3, 224, 224, 64, 7, 7, (2, 2), (3, 3, 3, 3)),
+        ConvCase("strided", 32, 128, 56, 56, 128, 3, 3, (2, 2), SAME),
+        ConvCase("vgg16, large", 32, 256, 56, 56, 256, 3, 3, padding=SAME),
+        ConvCase("1x1, reducing", 32, 512, 28, 28, 128, 1, 1),
+        ConvCase("few pixels", 32, 512, 7, 7, 512, 3, 3, padding=SAME),
+        ConvCase("dilated", 32, 256, 64, 64, 256, 3, 3, padding=(12, 12, 12, 12), dilation=(12, 12)),
+        ConvCase("grouped", 32, 128, 56, 56, 128, 3, 3, padding=SAME, groups=32),
+        ConvCase("odd channels", 32, 255, 28, 28, 253, 3, 3, padding=SAME),
+        ConvCase("a convolution of unet", 8, 128, 256, 256, 64, 3, 3, padding=SAME),
     ),
     "max_pool2d": (
-        Pool2dCase("resnet50's", 32, 64, 112, 112, (3, 3), (2, 2), (1, 1)),
-        Pool2dCase("vgg16's first", 32, 64, 224, 224, (2, 2), (2, 2)),
-        Pool2dCase("overlapping", 32, 256, 40, 40, (5, 5), (1, 1), (2, 2)),
+        PoolCase("resnet50's", 32, 64, 112, 112, (3, 3), (2, 2), (1, 1)),
+        PoolCase("vgg16's first", 32, 64, 224, 224, (2, 2), (2, 2)),
+        PoolCase("overlapping", 32, 256, 40, 40, (5, 5), (1, 1), (2, 2)),
     ),
     "depthwise_conv2d": (
-        Conv2dCase("mobilenet_v2, first", 32, 32, 112, 112, 32, 3, 3, padding=SAME, groups=32),
-        Conv2dCase("convnext_tiny, first stage", 32, 96, 56, 56, 96, 7, 7, padding=(3, 3, 3, 3), groups=96),
-        Conv2dCase("efficientnet_b0", 32, 240, 28, 28, 240, 5, 5, padding=(2, 2, 2, 2), groups=240),
-        Conv2dCase("mobilenet_v2, strided", 32, 144, 56, 56, 144, 3, 3, (2, 2), SAME, groups=144),
-        Conv2dCase("replknet_31b, first stage", 32, 128, 56, 56, 128, 31, 31, padding=(15, 15, 15, 15), groups=128),
+        ConvCase("mobilenet_v2, first", 32, 32, 112, 112, 32, 3, 3, padding=SAME, groups=32),
+        ConvCase("convnext_tiny, first stage", 32, 96, 56, 56, 96, 7, 7, padding=(3, 3, 3, 3), groups=96),
+        ConvCase("efficientnet_b0", 32, 240, 28, 28, 240, 5, 5, padding=(2, 2, 2, 2), groups=240),
+        ConvCase("mobilenet_v2, strided", 32, 144, 56, 56, 144, 3, 3, (2, 2), SAME, groups=144),
+        ConvCase("replknet_31b, first stage", 32, 128, 56, 56, 128, 31, 31, padding=(15, 15, 15, 15), groups=128),
     ),
     "depthwise_separable_conv2d": (
         SeparableCase("mobilenet_v1's most frequent", 32, 512, 14, 14, 512, 3, 3, (1, 1), (1, 1)),
@@ -242,8 +242,8 @@ QUICK: dict[str, tuple[Problem, ...]] = {
         GemmCase("vit_b_16, up", 197 * 32, 3072, 768),
     ),
     "int8_conv2d": (
-        Conv2dCase("resnet50's most frequent", 32, 256, 14, 14, 256, 3, 3, padding=SAME),
-        Conv2dCase("1x1, expanding", 32, 64, 56, 56, 256, 1, 1),
+        ConvCase("resnet50's most frequent", 32, 256, 14, 14, 256, 3, 3, padding=SAME),
+        ConvCase("1x1, expanding", 32, 64, 56, 56, 256, 1, 1),
     ),
 }  # fmt: skip
 
@@ -276,10 +276,10 @@ def tiny(case: Case) -> Case:
     p = case.problem
     if isinstance(p, GemmCase):
         return replace(case, problem=GemmCase(p.reason, min(p.m, 17 + p.m % 8), 8 + p.n % 8, 8 + p.k % 8))
-    if isinstance(p, Pool2dCase):
+    if isinstance(p, PoolCase):
         h, w = (_extent(p.kernel[i], p.stride[i], p.padding[i], p.dilation[i]) for i in (0, 1))
         return replace(case, problem=replace(p, n=1, c=4 + p.c % 2, h=h, w=w))
-    pads = p.padding[::2] if isinstance(p, Conv2dCase) else p.padding
+    pads = p.padding[::2] if isinstance(p, ConvCase) else p.padding
     h, w = (_extent((p.r, p.s)[i], p.stride[i], pads[i], p.dilation[i]) for i in (0, 1))
     if isinstance(p, SeparableCase):
         return replace(case, problem=replace(p, n=1, c=4, k=8, h=h, w=w))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cnnkernels import functional
 from cnnkernels.geometry import argmax_dtype, conv_output_size
-from cnnkernels.testing.cases import Conv2dCase, Pool2dCase
+from cnnkernels.testing.cases import ConvCase, PoolCase
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class GemmCase:
     k: int
 
 
-Problem = Conv2dCase | Pool2dCase | SeparableCase | GemmCase
+Problem = ConvCase | PoolCase | SeparableCase | GemmCase
 Shape = tuple[int, ...]
 
 # What is differentiated, as places in the inputs; the forward differentiates nothing.
@@ -121,7 +121,7 @@ def _hyphenated(*pairs: tuple[str, tuple[int, int], int]) -> str:
 # --- conv2d, and what is one
 
 
-def _pads(p: Conv2dCase) -> tuple[int, int]:
+def _pads(p: ConvCase) -> tuple[int, int]:
     """Padding as PyTorch takes it; the workloads have the same on both sides."""
     top, bottom, left, right = p.padding
     if (top, left) != (bottom, right):
@@ -129,65 +129,65 @@ def _pads(p: Conv2dCase) -> tuple[int, int]:
     return top, left
 
 
-def _conv2d_text(p: Conv2dCase) -> str:
+def _conv_text(p: ConvCase) -> str:
     text = f"{p.n}x{p.c}x{p.h}x{p.w} k{p.k} {p.r}x{p.s}"
     return text + _hyphenated(("s", p.stride, 1), ("p", _pads(p), 0), ("d", p.dilation, 1)) + (
         f" g{p.groups}" if p.groups > 1 else ""
     )  # fmt: skip
 
 
-def _conv2d_torch(p: Conv2dCase, x: Tensor, w: Tensor) -> Tensor:
+def _conv_torch(p: ConvCase, x: Tensor, w: Tensor) -> Tensor:
     return F.conv2d(x, w, None, p.stride, _pads(p), p.dilation, p.groups)
 
 
-def _conv2d_ours(p: Conv2dCase, x: Tensor, w: Tensor) -> Tensor:
+def _conv_ours(p: ConvCase, x: Tensor, w: Tensor) -> Tensor:
     return functional.conv2d(x, w, None, p.stride, _pads(p), p.dilation, p.groups)
 
 
-def _depthwise_ours(p: Conv2dCase, x: Tensor, w: Tensor) -> Tensor:
+def _depthwise_ours(p: ConvCase, x: Tensor, w: Tensor) -> Tensor:
     return functional.depthwise_conv2d(x, w, None, p.stride, _pads(p), p.dilation)
 
 
-def _conv2d_flops(p: Conv2dCase) -> float:
+def _conv_flops(p: ConvCase) -> float:
     g = p.geometry
     return 2.0 * g.n * g.p * g.q * g.k * (g.c // g.groups) * g.r * g.s
 
 
-def _conv2d_reductions(p: Conv2dCase) -> tuple[int, ...]:
+def _conv_reductions(p: ConvCase) -> tuple[int, ...]:
     g = p.geometry
     taps = g.r * g.s
     return (g.c // g.groups * taps, g.k // g.groups * taps, g.n * g.p * g.q)
 
 
-def _int8_conv2d_torch(p: Conv2dCase, x: Tensor, w: Tensor) -> Tensor:
+def _int8_conv_torch(p: ConvCase, x: Tensor, w: Tensor) -> Tensor:
     """PyTorch has no INT8 convolution on a GPU: its integers in fp64 stand in where numbers are compared."""
-    return _conv2d_torch(p, x.double(), w.double())
+    return _conv_torch(p, x.double(), w.double())
 
 
-def _int8_conv2d_ours(p: Conv2dCase, x: Tensor, w: Tensor) -> Tensor:
+def _int8_conv_ours(p: ConvCase, x: Tensor, w: Tensor) -> Tensor:
     return functional.int8_conv2d(x, w, stride=p.stride, padding=_pads(p), dilation=p.dilation, groups=p.groups)
 
 
 # --- max_pool2d
 
 
-def _pool_text(p: Pool2dCase) -> str:
+def _pool_text(p: PoolCase) -> str:
     text = f"{p.n}x{p.c}x{p.h}x{p.w} {p.kernel[0]}x{p.kernel[1]}"
     text += _hyphenated(("s", p.stride, 1), ("p", p.padding, 0), ("d", p.dilation, 1))
     return text + (" ceil" if p.ceil_mode else "")
 
 
-def _pool_torch(p: Pool2dCase, x: Tensor) -> Tensor:
+def _pool_torch(p: PoolCase, x: Tensor) -> Tensor:
     return F.max_pool2d(x, p.kernel, p.stride, p.padding, p.dilation, p.ceil_mode)
 
 
-def _pool_ours(p: Pool2dCase, x: Tensor) -> Tensor:
+def _pool_ours(p: PoolCase, x: Tensor) -> Tensor:
     y = functional.max_pool2d(x, p.kernel, p.stride, p.padding, p.dilation, p.ceil_mode)
     assert isinstance(y, Tensor)
     return y
 
 
-def _pool_places(p: Pool2dCase) -> float:
+def _pool_places(p: PoolCase) -> float:
     """The winners' places, which a training step writes and reads beside the values."""
     n, c, out_h, out_w = p.output_shape
     return float(n * c * out_h * out_w * argmax_dtype(*p.kernel).itemsize)
@@ -261,10 +261,10 @@ def _convolution(name: str, ours: Callable[..., Tensor], **rest: Any) -> Family:
         "directions": CONVOLUTION,
         "shapes": lambda p: (p.input_shape, p.weight_shape),
         "output": lambda p: p.output_shape,
-        "torch": _conv2d_torch,
-        "flops": _conv2d_flops,
-        "reductions": _conv2d_reductions,
-        "describe": _conv2d_text,
+        "torch": _conv_torch,
+        "flops": _conv_flops,
+        "reductions": _conv_reductions,
+        "describe": _conv_text,
     }
     return Family(name=name, ours=ours, **(defaults | rest))
 
@@ -290,7 +290,7 @@ def _product(name: str, torch: Callable[..., Tensor], ours: Callable[..., Tensor
 FAMILIES = {
     family.name: family
     for family in (
-        _convolution("conv2d", _conv2d_ours),
+        _convolution("conv2d", _conv_ours),
         Family(
             name="max_pool2d",
             types=("bf16", "fp16", "fp32"),
@@ -318,7 +318,7 @@ FAMILIES = {
             flops=_separable_flops,
             reductions=_separable_reductions,
             describe=_separable_text,
-            kernel="depthwise_separable_conv2d_forward",
+            kernel="depthwise_separable_conv_forward",
         ),
         _product("int8_gemm", _gemm_torch, _gemm_ours, exact=True, result=torch.int32),
         _product(
@@ -330,10 +330,10 @@ FAMILIES = {
         ),
         _convolution(
             "int8_conv2d",
-            _int8_conv2d_ours,
+            _int8_conv_ours,
             types=("int8",),
             directions={"forward": ()},
-            torch=_int8_conv2d_torch,
+            torch=_int8_conv_torch,
             exact=True,
             kernel="int8_conv2d",
             result=torch.int32,

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnkernels import backends, native, replace_layers, use_backend
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 
 from .machine import ROOT, versions
 from .summary import table
@@ -137,7 +137,7 @@ def import_seconds(rounds: int = 5) -> dict[str, float]:
     return {"torch": torchs, "cnnkernels": ours}
 
 
-THROUGHPUT = Conv2dCase("throughput", 1, 32, 16, 16, 32, 3, 3, padding=(1, 1, 1, 1))
+THROUGHPUT = ConvCase("throughput", 1, 32, 16, 16, 32, 3, 3, padding=(1, 1, 1, 1))
 
 
 def throughput() -> dict[str, float]:
@@ -154,7 +154,7 @@ def throughput() -> dict[str, float]:
         taken = []
         for _ in range(4):
             started = time.perf_counter()
-            kernels.conv2d_forward(x, w, None, y, g, 0, False)
+            kernels.conv_forward(x, w, None, y, g, 0, False)
             taken.append(time.perf_counter() - started)
         found[backend] = products / min(taken[1:])
     return found

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkernels import backends
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 
 from .cases import Case
 from .families import INPUT_SCALE, GemmCase, weight_scales
@@ -234,7 +234,7 @@ class BF16(Provider):
 
     def forward(self, case: Case) -> Callable[..., Tensor]:
         p = case.problem
-        if isinstance(p, Conv2dCase):
+        if isinstance(p, ConvCase):
             padding = (p.padding[0], p.padding[2])
             return lambda x, w: F.conv2d(x, w, None, p.stride, padding, p.dilation, p.groups)
         return lambda a, b: a @ b.t()

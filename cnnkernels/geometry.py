@@ -31,7 +31,7 @@ class PaddingMode(IntEnum):
 PADDING_MODES = tuple(mode.name.lower() for mode in PaddingMode)
 
 
-class Conv2dGeometry(NamedTuple):
+class ConvGeometry(NamedTuple):
     """Input [n, c, h, w], filter [k, c / groups, r, s], output [n, k, p, q].
 
     `pad_h`, `pad_w` stand before the first row and column; what is needed after the last follows from p and q. Only
@@ -56,12 +56,12 @@ class Conv2dGeometry(NamedTuple):
     groups: int
     padding_mode: PaddingMode = PaddingMode.ZEROS
 
-    def on_padded_image(self, height: int, width: int) -> Conv2dGeometry:
+    def on_padded_image(self, height: int, width: int) -> ConvGeometry:
         """The same convolution of an image that has its padding already."""
         return self._replace(h=height, w=width, pad_h=0, pad_w=0, padding_mode=PaddingMode.ZEROS)
 
 
-class Pool2dGeometry(NamedTuple):
+class PoolGeometry(NamedTuple):
     """Input [n, c, h, w], window r x s, output [n, c, p, q]."""
 
     n: int

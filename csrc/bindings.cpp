@@ -13,16 +13,16 @@ namespace cnnkernels {
 
 // One per operator, in csrc/<operator>/bindings.cpp; int8 is what the INT8 operators share (csrc/common).
 // clang-format off
-namespace conv2d { void bind(py::module_& m); }
-namespace depthwise_conv2d { void bind(py::module_& m); }
-namespace depthwise_separable_conv2d { void bind(py::module_& m); }
+namespace conv { void bind(py::module_& m); }
+namespace depthwise_conv { void bind(py::module_& m); }
+namespace depthwise_separable_conv { void bind(py::module_& m); }
 namespace int8 { void bind(py::module_& m); }
-namespace int8_conv2d { void bind(py::module_& m); }
+namespace int8_conv { void bind(py::module_& m); }
 namespace int8_gemm { void bind(py::module_& m); }
-namespace int8_pool2d { void bind(py::module_& m); }
+namespace int8_pool { void bind(py::module_& m); }
 namespace int8_weight_only_linear { void bind(py::module_& m); }
-namespace max_pool2d { void bind(py::module_& m); }
-namespace quantization { void bind(py::module_& m); }
+namespace pool { void bind(py::module_& m); }
+namespace quantize { void bind(py::module_& m); }
 // clang-format on
 [[gnu::weak]] void bind_interpreter(py::module_& m);  // null in _cuda, which has no csrc/interpreter
 
@@ -36,16 +36,16 @@ auto constructor(std::index_sequence<I...>) {
 template <std::size_t... I>
 auto with_padding_mode(std::index_sequence<I...>) {
   return py::init([](decltype((void)I, std::int64_t{})... fields, int mode) {
-    return Conv2dGeometry{fields..., static_cast<PaddingMode>(mode)};
+    return ConvGeometry{fields..., static_cast<PaddingMode>(mode)};
   });
 }
 
 void bind_geometry(py::module_& m) {
-  py::class_<Conv2dGeometry>(m, "Conv2dGeometry", py::module_local())
-      .def(constructor<Conv2dGeometry>(std::make_index_sequence<16>{}))
+  py::class_<ConvGeometry>(m, "ConvGeometry", py::module_local())
+      .def(constructor<ConvGeometry>(std::make_index_sequence<16>{}))
       .def(with_padding_mode(std::make_index_sequence<16>{}));
-  py::class_<Pool2dGeometry>(m, "Pool2dGeometry", py::module_local())
-      .def(constructor<Pool2dGeometry>(std::make_index_sequence<14>{}));
+  py::class_<PoolGeometry>(m, "PoolGeometry", py::module_local())
+      .def(constructor<PoolGeometry>(std::make_index_sequence<14>{}));
 }
 
 // Of architectures, sm_90a is machine code and compute_80 is PTX.
@@ -64,21 +64,21 @@ void bind_module(py::module_& m, const char* built_for) {
       "why_not_driver", [](int runtime, int driver) { return why_not_driver({runtime, driver}); },
       "Why a driver cannot serve a CUDA; empty where it can.", py::arg("runtime"), py::arg("driver"));
   bind_geometry(m);
-  conv2d::bind(m);
-  depthwise_conv2d::bind(m);
-  depthwise_separable_conv2d::bind(m);
+  conv::bind(m);
+  depthwise_conv::bind(m);
+  depthwise_separable_conv::bind(m);
   int8::bind(m);
-  int8_conv2d::bind(m);
+  int8_conv::bind(m);
   int8_gemm::bind(m);
-  int8_pool2d::bind(m);
+  int8_pool::bind(m);
   int8_weight_only_linear::bind(m);
-  max_pool2d::bind(m);
-  quantization::bind(m);
+  pool::bind(m);
+  quantize::bind(m);
   if (bind_interpreter == nullptr) return;
   m.def("stand_for", &stand_for,
-        "Has the interpreter select as that machine would, and refuse launches that it could not run.",
-        py::arg("machine"));
-  stand_for(this_machine());
+        "Has the interpreter select as that GPU would, and refuse launches that it could not run.",
+        py::arg("gpu"));
+  stand_for(this_gpu());
   bind_interpreter(m);
 }
 

@@ -72,9 +72,9 @@ def on_a_hopper() -> Iterator[None]:
     from cnnkernels import native
 
     module = native.load("interpreter").module
-    module.stand_for(module.machine_named("h200"))
+    module.stand_for(module.gpu_named("h200"))
     yield
-    module.stand_for(module.machine_named("a100"))
+    module.stand_for(module.gpu_named("a100"))
 
 
 @pytest.fixture(params=["cuda", "triton", "reference"])

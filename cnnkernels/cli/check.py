@@ -23,9 +23,9 @@ from ..testing.cases import (
     CONV2D,
     DEPTHWISE_SEPARABLE_CONV2D,
     MAX_POOL2D,
-    Conv2dCase,
+    ConvCase,
     DepthwiseSeparableCase,
-    Pool2dCase,
+    PoolCase,
 )
 from ..testing.depthwise_cases import DEPTHWISE_CONV2D
 from ..testing.numerics import rounding_bound
@@ -125,7 +125,7 @@ def _random(shape: Sequence[int], seed: int, dtype: torch.dtype) -> Tensor:
     return torch.randn(tuple(shape), generator=generator, dtype=torch.float64).to(dtype)
 
 
-def _convolve(case: Conv2dCase, x: Tensor, w: Tensor, b: Tensor, dy: Tensor) -> dict[str, Tensor]:
+def _convolve(case: ConvCase, x: Tensor, w: Tensor, b: Tensor, dy: Tensor) -> dict[str, Tensor]:
     """PyTorch's forward and gradients; every one linear in each operand."""
     x, w, b = (t.detach().requires_grad_() for t in (x, w, b))
     top, bottom, left, right = case.padding
@@ -140,8 +140,8 @@ def _convolve(case: Conv2dCase, x: Tensor, w: Tensor, b: Tensor, dy: Tensor) -> 
     }
 
 
-def conv2d_measurements(
-    targets: dict[str, Target], case: Conv2dCase, kind: str, dtype: torch.dtype, tf32: bool, op: str = "conv2d"
+def conv_measurements(
+    targets: dict[str, Target], case: ConvCase, kind: str, dtype: torch.dtype, tf32: bool, op: str = "conv2d"
 ) -> Iterator[tuple[str, Measurement]]:
     """Every kernel of conv2d, or of depthwise_conv2d, of every target on one case in one type, in both layouts."""
     g = case.geometry
@@ -170,7 +170,7 @@ def conv2d_measurements(
             getattr(kernels, f"{op}_backward_weight")(dy, x, dw, g, layout, *rounding)
             results = {"forward": y, "backward_input": dx, "backward_weight": dw}
             if op == "conv2d" and not tf32:  # a depthwise convolution's bias has the same kernel
-                kernels.conv2d_backward_bias(dy, db, g, layout)
+                kernels.conv_backward_bias(dy, db, g, layout)
                 results["backward_bias"] = db
             for name, result in results.items():
                 bound = expected[name].bound(dtype, tf32)
@@ -184,7 +184,7 @@ def _pair(case: DepthwiseSeparableCase, *tensors: Tensor) -> dict[str, Tensor]:
     top, bottom, left, right = c.padding
     z = F.conv2d(F.pad(x, (left, right, top, bottom)), first, first_bias, c.stride, 0, c.dilation, c.groups)
     y = F.conv2d(z.relu(), second, second_bias)
-    return {"depthwise_separable_conv2d_forward": y, "depthwise_separable_conv2d_intermediate": z}
+    return {"depthwise_separable_conv_forward": y, "depthwise_separable_conv_intermediate": z}
 
 
 def depthwise_separable_measurements(
@@ -207,14 +207,14 @@ def depthwise_separable_measurements(
             placed = [target.place(t, layout) if t.dim() == 4 else t.to(target.device) for t in operands]
             y = target.empty(case.output_shape, dtype, layout)
             z = target.empty(case.intermediate_shape, dtype, layout)
-            target.kernels.depthwise_separable_conv2d_forward(*placed, y, None, g, layout, tf32, "relu", "none", 0.0)
-            target.kernels.depthwise_separable_conv2d_intermediate(*placed[:2], placed[3], z, g, layout)
+            target.kernels.depthwise_separable_conv_forward(*placed, y, None, g, layout, tf32, "relu", "none", 0.0)
+            target.kernels.depthwise_separable_conv_intermediate(*placed[:2], placed[3], z, g, layout)
             for name, result, right in zip(truth, (y, z), expected, strict=True):
                 exact = "intermediate" in name  # its products are never rounded to TF32
                 yield backend, measure(name, kind, result, right.truth, right.bound(dtype, tf32 and not exact))
 
 
-def _pool(case: Pool2dCase, x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _pool(case: PoolCase, x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """PyTorch's maxima, their places and the gradient they route."""
     x = x.detach().requires_grad_()
     y, indices = F.max_pool2d(
@@ -223,8 +223,8 @@ def _pool(case: Pool2dCase, x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tens
     return y.detach(), indices, torch.autograd.grad(y, x, dy)[0]
 
 
-def max_pool2d_measurements(
-    targets: dict[str, Target], case: Pool2dCase, kind: str, dtype: torch.dtype
+def max_pool_measurements(
+    targets: dict[str, Target], case: PoolCase, kind: str, dtype: torch.dtype
 ) -> Iterator[tuple[str, Measurement]]:
     """Every max_pool2d and max_unpool2d kernel of every target on one case in one type, in both layouts."""
     g = case.geometry
@@ -242,27 +242,27 @@ def max_pool2d_measurements(
         kernels = target.kernels
         for layout in Layout:
             ours = {
-                "max_pool2d_forward": target.empty(y.shape, dtype, layout),
-                "max_pool2d_indices": target.empty(y.shape, torch.int64, layout),
-                "max_pool2d_backward": target.empty(x.shape, dtype, layout),
-                "max_pool2d_gather": target.empty(y.shape, dtype, layout),
-                "max_unpool2d_forward": target.empty(x.shape, dtype, layout),
-                "max_unpool2d_backward": target.empty(y.shape, dtype, layout),
+                "max_pool_forward": target.empty(y.shape, dtype, layout),
+                "max_pool_indices": target.empty(y.shape, torch.int64, layout),
+                "max_pool_backward": target.empty(x.shape, dtype, layout),
+                "max_pool_gather": target.empty(y.shape, dtype, layout),
+                "max_unpool_forward": target.empty(x.shape, dtype, layout),
+                "max_unpool_backward": target.empty(y.shape, dtype, layout),
             }
             out, places, grad, picked, spread, back = ours.values()
             argmax = target.empty(y.shape, argmax_dtype(g.r, g.s), layout)
             values, looked_up = target.place(y.to(dtype), layout), target.place(indices, layout)
             probed = target.place(probe, layout)
             winner = target.place(torch.zeros(case.input_shape, dtype=torch.int32), layout)
-            kernels.max_pool2d_forward(target.place(x, layout), out, argmax, g, layout)
-            kernels.max_pool2d_indices(argmax, places, g, layout)
-            kernels.max_pool2d_backward(target.place(dy, layout), argmax, grad, g, layout)
-            kernels.max_pool2d_gather(probed, argmax, picked, g, layout)
-            kernels.max_unpool2d_forward(values, looked_up, winner, spread, layout)
-            kernels.max_unpool2d_backward(probed, looked_up, back, layout)
+            kernels.max_pool_forward(target.place(x, layout), out, argmax, g, layout)
+            kernels.max_pool_indices(argmax, places, g, layout)
+            kernels.max_pool_backward(target.place(dy, layout), argmax, grad, g, layout)
+            kernels.max_pool_gather(probed, argmax, picked, g, layout)
+            kernels.max_unpool_forward(values, looked_up, winner, spread, layout)
+            kernels.max_unpool_backward(probed, looked_up, back, layout)
             truth = (y, indices, dx, gathered, unpooled, gathered)
             for (name, result), right in zip(ours.items(), truth, strict=True):
-                yield backend, measure(name, kind, result, right, bound if name == "max_pool2d_backward" else None)
+                yield backend, measure(name, kind, result, right, bound if name == "max_pool_backward" else None)
 
 
 def int8_measurements(targets: dict[str, Target]) -> Iterator[tuple[str, Measurement]]:
@@ -277,16 +277,16 @@ def measurements(targets: dict[str, Target]) -> Iterator[tuple[str, Measurement]
     """Everything there is to check, each with the name of its backend."""
     for conv_case in CONV2D:
         for kind, dtype, tf32 in _CONV_TYPES:
-            yield from conv2d_measurements(targets, conv_case, kind, dtype, tf32)
+            yield from conv_measurements(targets, conv_case, kind, dtype, tf32)
     for depthwise_case in DEPTHWISE_CONV2D[1::3]:  # a sample: the tests take them all
         for kind, dtype in _POOL_TYPES:
-            yield from conv2d_measurements(targets, depthwise_case, kind, dtype, False, "depthwise_conv2d")
+            yield from conv_measurements(targets, depthwise_case, kind, dtype, False, "depthwise_conv2d")
     for pair_case in DEPTHWISE_SEPARABLE_CONV2D:
         for kind, dtype, tf32 in _CONV_TYPES:
             yield from depthwise_separable_measurements(targets, pair_case, kind, dtype, tf32)
     for pool_case in MAX_POOL2D:
         for kind, dtype in _POOL_TYPES:
-            yield from max_pool2d_measurements(targets, pool_case, kind, dtype)
+            yield from max_pool_measurements(targets, pool_case, kind, dtype)
     yield from int8_measurements(targets)
 
 

@@ -12,7 +12,7 @@ from ..int8 import reference as int8_reference
 from ..int8.epilogue import Int8Epilogue
 from ..ops.int8_pool import Reference as pool_reference
 from ..ops.quantize import Reference as quantize_reference
-from ..testing.cases import MAX_POOL2D, Conv2dCase, Pool2dCase
+from ..testing.cases import MAX_POOL2D, ConvCase, PoolCase
 from ..testing.int8_cases import INT8_CONV2D, INT8_GEMM, Int8GemmCase
 
 INT8_POOL2D = MAX_POOL2D[1:10]
@@ -64,7 +64,7 @@ def _gemm(case: Int8GemmCase, kind: str) -> Callable[[Any, str], Tensor]:
     return run
 
 
-def _conv2d(case: Conv2dCase, kind: str) -> Callable[[Any, str], Tensor]:
+def _conv2d(case: ConvCase, kind: str) -> Callable[[Any, str], Tensor]:
     def last(tensor: Tensor) -> Tensor:
         return tensor.contiguous(memory_format=torch.channels_last)
 
@@ -72,7 +72,7 @@ def _conv2d(case: Conv2dCase, kind: str) -> Callable[[Any, str], Tensor]:
         x, w = (last(_integers(shape, 1, device)) for shape in (case.input_shape, case.weight_shape))
         output = last(torch.empty(case.output_shape, dtype=_TYPES[kind], device=device))
         residual = last(_integers(output.shape, 5, device))
-        kernels.int8_conv2d(x, w, output, case.geometry, _epilogue(kind, case.k, device, residual))
+        kernels.int8_conv(x, w, output, case.geometry, _epilogue(kind, case.k, device, residual))
         return output
 
     return run
@@ -112,7 +112,7 @@ def _dequantize(shape: tuple[int, int, int], dtype: torch.dtype) -> Callable[[An
     return run
 
 
-def _pool(case: Pool2dCase, name: str, dtype: torch.dtype, *numbers: Any) -> Callable[[Any, str], Tensor]:
+def _pool(case: PoolCase, name: str, dtype: torch.dtype, *numbers: Any) -> Callable[[Any, str], Tensor]:
     def run(kernels: Any, device: str) -> Tensor:
         x = _integers(case.input_shape, 1, device, dtype).contiguous(memory_format=torch.channels_last)
         y = torch.empty(case.output_shape, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
@@ -138,7 +138,7 @@ def int8_checks() -> Iterator[Int8Check]:
             yield Int8Check("dequantize", name, quantize_reference, _dequantize(shape, dtype))
     for pool in INT8_POOL2D:
         for name, dtype in (("int8", torch.int8), ("uint8", torch.uint8)):
-            yield Int8Check("int8_max_pool2d", name, pool_reference, _pool(pool, "int8_max_pool2d", dtype))
+            yield Int8Check("int8_max_pool2d", name, pool_reference, _pool(pool, "int8_max_pool", dtype))
             if pool.dilation == (1, 1):
-                mean = _pool(pool, "int8_avg_pool2d", dtype, 3, True, None)
+                mean = _pool(pool, "int8_avg_pool", dtype, 3, True, None)
                 yield Int8Check("int8_avg_pool2d", name, pool_reference, mean)

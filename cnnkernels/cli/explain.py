@@ -27,13 +27,13 @@ def machine(name: str | None) -> Any:
     built = importlib.import_module("cnnkernels._cuda") if importlib.util.find_spec("cnnkernels._cuda") else None
     if name is not None or not torch.cuda.is_available():
         plain = re.sub(r"[\s_-]", "", name or "h200").lower()
-        known = next((one for one in module.machines() if one.name == plain), None)
-        found = known or module.machine_named(name)
+        known = next((one for one in module.gpus() if one.name == plain), None)
+        found = known or module.gpu_named(name)
         found.wgmma = built is None or "sm_90a" in built.built_for
         return found
     gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
-    found = module.machine_like(gpu.name, 10 * gpu.major + gpu.minor, gpu.multi_processor_count)
-    found.wgmma = built is None or built.this_machine().wgmma  # what is loaded, which is not all that was built
+    found = module.gpu_like(gpu.name, 10 * gpu.major + gpu.minor, gpu.multi_processor_count)
+    found.wgmma = built is None or built.this_gpu().wgmma  # what is loaded, which is not all that was built
     return found
 
 
@@ -116,11 +116,11 @@ def _loaders(name: str, loaders: list[tuple[Any, str | None]]) -> str:
 def explain_cuda(problem: Problem, gpu: Any) -> Iterator[str]:
     """The candidates of csrc/conv/select.h, grouped/select.h and sm90/select.h, their costs and the choice."""
     module = host_module()
-    direction = getattr(module.Conv2dDirection, problem.direction)
-    geometry = module.Conv2dGeometry(*problem.geometry)
+    direction = getattr(module.ConvDirection, problem.direction)
+    geometry = module.ConvGeometry(*problem.geometry)
     dtype, tf32 = dtype_code(DTYPES[problem.dtype][0]), DTYPES[problem.dtype][1]
     preferred = _preferred(problem, gpu)
-    found = module.conv2d_explain(direction, dtype, int(problem.layout), tf32, geometry, gpu, preferred)
+    found = module.conv_explain(direction, dtype, int(problem.layout), tf32, geometry, gpu, preferred)
     yield f"cuda: {_choice_of_cuda(found)}"
     yield from _packing(found)
     before = chosen_whole(found)
@@ -145,13 +145,13 @@ def explain_cuda(problem: Problem, gpu: Any) -> Iterator[str]:
 
 
 def explain_depthwise(problem: Problem, gpu: Any, backend: str) -> Iterator[str]:
-    """The plan of csrc/depthwise_conv/select.h, or of depthwise_conv2d/select.py."""
+    """The plan of csrc/depthwise_conv/select.h, or of depthwise_conv/select.py."""
     serves = f"{backend}: depthwise_conv2d's kernels serve a filter a channel, with the plan"
     if backend == "cuda":
         module = host_module()
-        direction = getattr(module.DepthwiseConv2dDirection, problem.direction)
-        numbers = dtype_code(DTYPES[problem.dtype][0]), int(problem.layout), module.Conv2dGeometry(*problem.geometry)
-        yield f"{serves} '{module.depthwise_conv2d_plan(direction, *numbers)!r}'"
+        direction = getattr(module.DepthwiseConvDirection, problem.direction)
+        numbers = dtype_code(DTYPES[problem.dtype][0]), int(problem.layout), module.ConvGeometry(*problem.geometry)
+        yield f"{serves} '{module.depthwise_conv_plan(direction, *numbers)!r}'"
         return
     from ..triton_kernels.depthwise_conv import select
 
@@ -208,7 +208,7 @@ def _driver_name(gpu: Any) -> str:
 
 
 def explain_triton(problem: Problem, gpu: Any) -> Iterator[str]:
-    """The configurations of conv2d/select.py, their relative costs and the choice."""
+    """The configurations of conv/select.py, their relative costs and the choice."""
     from ..triton_kernels.conv import select
 
     name = _driver_name(gpu)
@@ -255,9 +255,9 @@ def _border(problem: Problem, gpu: Any, backend: str) -> tuple[str, Problem]:
         why = why_copy_border(triton_problem(problem, _driver_name(gpu), gpu.architecture))
     else:
         dtype, tf32 = dtype_code(DTYPES[problem.dtype][0]), DTYPES[problem.dtype][1]
-        why = module.conv2d_why_copy_border(
-            getattr(module.Conv2dDirection, problem.direction), dtype, int(problem.layout), tf32,
-            module.Conv2dGeometry(*g), machine=gpu,
+        why = module.conv_why_copy_border(
+            getattr(module.ConvDirection, problem.direction), dtype, int(problem.layout), tf32,
+            module.ConvGeometry(*g), gpu=gpu,
         )  # fmt: skip
     return (f"the border is copied first: {why}", without) if why else ("the border is read through the index", problem)
 

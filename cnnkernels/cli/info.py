@@ -65,7 +65,7 @@ def driver(module: Any) -> str:
 
 
 def able(machine: Any) -> str:
-    """What the build can do on a GPU, as `_cuda.this_machine` has it, or the error that came instead."""
+    """What the build can do on a GPU, as `_cuda.this_gpu` has it, or the error that came instead."""
     if isinstance(machine, Exception):
         return f"no kernel runs: {machine}"
     return f"wgmma kernels: {'no, ' + machine.why_not_wgmma if machine.why_not_wgmma else 'yes'}"
@@ -90,7 +90,7 @@ def _gpus(module: Any) -> list[str]:
         if not isinstance(module, str):
             with torch.cuda.device(index):
                 try:
-                    gpus.append(f"  {able(module.this_machine())}")
+                    gpus.append(f"  {able(module.this_gpu())}")
                 except RuntimeError as error:
                     gpus.append(f"  {able(error)}")
     return gpus

@@ -13,7 +13,7 @@ from .. import __version__
 from ..backends import INTERPRETING
 from ..functional.arguments import named_padding
 from ..geometry import PADDING_MODES, Layout
-from ..ops.checks import conv2d_geometry
+from ..ops.checks import conv_geometry
 from ..records import tuned
 from . import bench
 from .problem import Problem
@@ -129,7 +129,7 @@ def _problems(args: argparse.Namespace) -> list[Problem]:
             rows, columns = args.padding * (2 // len(args.padding))
             sides = rows, rows, columns, columns
         mode = getattr(args, "padding_mode", "zeros")
-        geometry = conv2d_geometry(args.input, args.weight, stride, sides, dilation, args.groups, mode)
+        geometry = conv_geometry(args.input, args.weight, stride, sides, dilation, args.groups, mode)
     except RuntimeError as error:
         args.parser.error(str(error))
     layout = Layout[args.layout.upper()]

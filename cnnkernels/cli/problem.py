@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..geometry import Conv2dGeometry, Layout
+from ..geometry import ConvGeometry, Layout
 from ..native import load
 
 DTYPES: dict[str, tuple[torch.dtype, bool]] = {
@@ -25,7 +25,7 @@ class Problem(NamedTuple):
     direction: str
     dtype: str
     layout: Layout
-    geometry: Conv2dGeometry
+    geometry: ConvGeometry
 
     @property
     def input_size(self) -> tuple[int, int, int, int]:
@@ -94,11 +94,11 @@ def floor(problem: Problem, machine: Any) -> Floor:
 def triton_problem(problem: Problem, name: str, arch: int) -> Any:
     """As the launcher in triton_kernels/conv/launch.py asks."""
     from ..triton_kernels.conv import launch as conv2d
-    from ..triton_kernels.conv import select as conv2d_select
+    from ..triton_kernels.conv import select as conv_select
 
     g = conv2d._plain(problem.geometry)
     g = g if problem.direction == "backward_weight" else g._replace(n=1)
-    return conv2d_select.Problem(problem.direction, problem.dtype, problem.layout, g, name, arch)  # type: ignore[arg-type]
+    return conv_select.Problem(problem.direction, problem.dtype, problem.layout, g, name, arch)  # type: ignore[arg-type]
 
 
 def depthwise_problem(problem: Problem, arch: int) -> Any:

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..geometry import Conv2dGeometry, Layout
+from ..geometry import ConvGeometry, Layout
 from ..native import dtype_code
-from ..ops.checks import conv2d_geometry
+from ..ops.checks import conv_geometry
 from ..ops.depthwise_conv import is_depthwise
 from ..records import tuned
 from . import explain
@@ -42,12 +42,12 @@ def cuda_plans(problem: Problem, gpu: Any) -> Iterator[dict[str, Any]]:
     """The plans that can serve every part of a problem, the model's choice for the first part first."""
     module = host_module()
     tf32 = DTYPES[problem.dtype][1]
-    found = module.conv2d_explain(
-        getattr(module.Conv2dDirection, problem.direction),
+    found = module.conv_explain(
+        getattr(module.ConvDirection, problem.direction),
         dtype_code(DTYPES[problem.dtype][0]),
         int(problem.layout),
         tf32,
-        module.Conv2dGeometry(*problem.geometry),
+        module.ConvGeometry(*problem.geometry),
         gpu,
     )
     parts = [{repr(c.plan): c.plan for c in part.candidates if c.why_not is None} for part in found.parts]
@@ -162,7 +162,7 @@ def _launch(problem: Problem, backend: str, plan: dict[str, Any], device: str = 
         "forward": (x, w, None, y), "backward_input": (y, w, x), "backward_weight": (y, x, w)
     }  # fmt: skip
     kernels = backends.kernels(backend, device)
-    function = getattr(kernels, f"conv2d_{problem.direction}")
+    function = getattr(kernels, f"conv_{problem.direction}")
     arguments = (*operands[problem.direction], problem.geometry, problem.layout, tf32)
     if backend == "cuda":
         bound = kernels.plan(plan)
@@ -185,11 +185,11 @@ def layers(path: Path, batch: int, directions: Sequence[str], dtype: str, layout
     return list(found)
 
 
-def _geometry(layer: dict[str, Any], batch: int) -> Conv2dGeometry:
+def _geometry(layer: dict[str, Any], batch: int) -> ConvGeometry:
     sides = [pad for pad in layer["padding"] for _ in range(2)]
     input_size = (batch, layer["C"], layer["H"], layer["W"])
     weight_size = (layer["K"], layer["C"] // layer["groups"], *layer["kernel"])
-    return conv2d_geometry(input_size, weight_size, layer["stride"], sides, layer["dilation"], layer["groups"])
+    return conv_geometry(input_size, weight_size, layer["stride"], sides, layer["dilation"], layer["groups"])
 
 
 def run(problems: list[Problem] | None, args: argparse.Namespace) -> int:

@@ -59,7 +59,7 @@ def check_dimensions(op: str, input: Tensor, weight: Tensor) -> None:
         raise RuntimeError(f"{op}: weight should have 4 dimensions, but got weight of size {list(weight.shape)}")
 
 
-def check_conv2d_tensors(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+def check_conv_tensors(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     check_dimensions(op, input, weight)
     if weight.dtype != input.dtype:
         raise RuntimeError(f"Input type ({input.dtype}) and weight type ({weight.dtype}) should be the same")

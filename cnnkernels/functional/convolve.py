@@ -12,7 +12,7 @@ from ..epilogue import Epilogue
 from ..ops import conv as _conv2d
 from ..ops.border import add_border
 from ..ops.conv_epilogue import check_epilogue, epilogue_conv2d
-from .arguments import Ints, as_pair, check_conv2d_tensors, check_is_tensor, named_padding, under_autocast
+from .arguments import Ints, as_pair, check_conv_tensors, check_is_tensor, named_padding, under_autocast
 
 _reference: Any = torch.nn.functional.conv2d  # its annotations know fewer kinds of sequence than it takes
 
@@ -52,7 +52,7 @@ def convolve(
         input, weight, bias = _conv2d.cast_for_autocast(device.type, input, weight, bias)
         if epilogue is not None:
             epilogue = _cast_for_autocast(device, epilogue)
-    check_conv2d_tensors(op, input, weight, bias)
+    check_conv_tensors(op, input, weight, bias)
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise TypeError(f"{op}(): argument 'groups' must be int, but got groups={groups!r}")
     strides, dilations = as_pair(op, "stride", stride), as_pair(op, "dilation", dilation)
@@ -63,8 +63,8 @@ def convolve(
     if epilogue is not None:
         return epilogue_conv2d(op, input, weight, bias, epilogue, parameters)
     if input.dim() == 4:
-        return _conv2d.conv2d_forward(input, weight, bias, *parameters)
-    return _conv2d.conv2d_forward(input.unsqueeze(0), weight, bias, *parameters).squeeze(0)
+        return _conv2d.conv_forward(input, weight, bias, *parameters)
+    return _conv2d.conv_forward(input.unsqueeze(0), weight, bias, *parameters).squeeze(0)
 
 
 def _sides(op: str, weight: Tensor, stride: Ints, padding: str | Ints, dilation: Ints) -> tuple[int, int, int, int]:

@@ -91,6 +91,6 @@ def depthwise_separable_conv2d(
         sides = rows, rows, columns, columns
     parameters = save_intermediate, strides, sides, dilations, int(input.shape[-3]), first, second, slope, backend
     if input.dim() == 4:
-        return _depthwise_separable.depthwise_separable_conv2d_forward(*tensors, *parameters)[0]
+        return _depthwise_separable.depthwise_separable_conv_forward(*tensors, *parameters)[0]
     batch = input.unsqueeze(0), *tensors[1:]
-    return _depthwise_separable.depthwise_separable_conv2d_forward(*batch, *parameters)[0].squeeze(0)
+    return _depthwise_separable.depthwise_separable_conv_forward(*batch, *parameters)[0].squeeze(0)

@@ -9,7 +9,7 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 from ..activation import NEGATIVE_SLOPE
 from ..backends import serving
 from ..ops import int8_conv as _int8_conv2d
-from ..ops.checks import conv2d_geometry
+from ..ops.checks import conv_geometry
 from ..ops.int8_epilogue import flat
 from .arguments import Ints, as_int, as_pair, check_dimensions, named_padding
 from .int8_arguments import (
@@ -119,7 +119,7 @@ def int8_conv2d(
     if unbatched:
         input = input.unsqueeze(0)
         residual = residual.unsqueeze(0) if isinstance(residual, Tensor) else residual
-    g = conv2d_geometry(input.shape, weight.shape, strides, sides, dilations, groups)
+    g = conv_geometry(input.shape, weight.shape, strides, sides, dilations, groups)
     given = Given(
         input_scale, weight_scale, input_zero_point, None, bias, residual, residual_scale, residual_zero_point,
         activation, negative_slope, out_dtype, out_scale, out_zero_point, weight_sum,
@@ -128,5 +128,5 @@ def int8_conv2d(
     size, filters = (g.n, g.k, g.p, g.q), ((g.k,), (g.k, 1, 1, 1))
     epilogue, dtype = checked_epilogue(op, LAYER, input, given, size, (), filters, default)
     backend = serving(op, input.device, input.dtype)
-    output = _int8_conv2d.int8_conv2d(input, weight, strides, sides, dilations, groups, *flat(epilogue), dtype, backend)
+    output = _int8_conv2d.int8_conv(input, weight, strides, sides, dilations, groups, *flat(epilogue), dtype, backend)
     return output.squeeze(0) if unbatched else output

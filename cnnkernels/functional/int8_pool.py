@@ -47,7 +47,7 @@ def int8_max_pool2d(
         )  # fmt: skip
     parameters = _parameters(op, input, kernel_size, stride, padding, dilation, ceil_mode)
     backend = serving(op, input.device, input.dtype)
-    output = _int8_pool2d.int8_max_pool2d(_batch(input), *parameters, backend)
+    output = _int8_pool2d.int8_max_pool(_batch(input), *parameters, backend)
     return output if input.dim() == 4 else output.squeeze(0)
 
 
@@ -99,7 +99,7 @@ def int8_avg_pool2d(
         raise ValueError(f"{op}: sums over {places} places could overflow int32: a window has at most 8421504")
     backend = serving(op, input.device, input.dtype)
     numbers = zero_point, bool(count_include_pad), divisor_override
-    output = _int8_pool2d.int8_avg_pool2d(_batch(input), *parameters, *numbers, backend)
+    output = _int8_pool2d.int8_avg_pool(_batch(input), *parameters, *numbers, backend)
     return output if input.dim() == 4 else output.squeeze(0)
 
 

@@ -83,12 +83,12 @@ def max_pool2d(
         backend,
     )
     batch = input if input.dim() == 4 else input.unsqueeze(0)
-    output, argmax = _max_pool2d.max_pool2d_forward(batch, *parameters)
+    output, argmax = _max_pool2d.max_pool_forward(batch, *parameters)
     if input.dim() == 3:
         output = output.squeeze(0)
     if not return_indices:
         return output
-    indices = _max_pool2d.max_pool2d_indices(argmax, batch.shape, *parameters)
+    indices = _max_pool2d.max_pool_indices(argmax, batch.shape, *parameters)
     return output, indices if input.dim() == 4 else indices.squeeze(0)
 
 

@@ -81,5 +81,5 @@ def max_unpool2d(
     steps = window if stride is None else as_pair("max_unpool2d", "stride", stride)
     size = unpooled_size(input.shape[-2:], window, steps, as_pair("max_unpool2d", "padding", padding), output_size)
     if input.dim() == 4:
-        return _max_unpool2d.max_unpool2d_forward(input, indices, size, backend)
-    return _max_unpool2d.max_unpool2d_forward(input.unsqueeze(0), indices.unsqueeze(0), size, backend).squeeze(0)
+        return _max_unpool2d.max_unpool_forward(input, indices, size, backend)
+    return _max_unpool2d.max_unpool_forward(input.unsqueeze(0), indices.unsqueeze(0), size, backend).squeeze(0)

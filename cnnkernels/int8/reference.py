@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..activation import activate
-from ..geometry import Conv2dGeometry
+from ..geometry import ConvGeometry
 from .epilogue import Int8Epilogue
 
 
@@ -21,9 +21,7 @@ def int8_gemm(a: Tensor, b: Tensor, output: Tensor, epilogue: Int8Epilogue) -> N
     finish(rows @ columns, output, epilogue)
 
 
-def int8_conv2d(
-    input: Tensor, weight: Tensor, output: Tensor, geometry: Conv2dGeometry, epilogue: Int8Epilogue
-) -> None:
+def int8_conv(input: Tensor, weight: Tensor, output: Tensor, geometry: ConvGeometry, epilogue: Int8Epilogue) -> None:
     """output [N, K, P, Q] = the epilogue of the convolution; padding stands for zero_point_a."""
     g = geometry
     below = (g.p - 1) * g.stride_h + (g.r - 1) * g.dilation_h + 1 - g.h - g.pad_h

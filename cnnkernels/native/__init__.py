@@ -12,17 +12,17 @@ import os
 import sys
 from typing import Literal
 
-from .conv import Conv2dKernels
-from .depthwise_conv import DepthwiseConv2dKernels
-from .depthwise_separable_conv import DepthwiseSeparableConv2dKernels
-from .int8_conv import Int8Conv2dKernels
+from .conv import ConvKernels
+from .depthwise_conv import DepthwiseConvKernels
+from .depthwise_separable_conv import DepthwiseSeparableConvKernels
+from .int8_conv import Int8ConvKernels
 from .int8_gemm import Int8GemmKernels
-from .int8_pool import Int8Pool2dKernels
+from .int8_pool import Int8PoolKernels
 from .int8_weight_only_linear import Int8WeightOnlyLinearKernels
 from .launching import dtype_code
-from .pool import MaxPool2dKernels
+from .pool import MaxPoolKernels
 from .quantize import QuantizeKernels
-from .unpool import MaxUnpool2dKernels
+from .unpool import MaxUnpoolKernels
 
 __all__ = ["BUILD_HINT", "NativeKernels", "dtype_code", "load"]
 
@@ -30,15 +30,15 @@ BUILD_HINT = "build the extensions with `make build` in a checkout or `pip insta
 
 
 class NativeKernels(
-    Conv2dKernels,
-    DepthwiseConv2dKernels,
-    DepthwiseSeparableConv2dKernels,
-    Int8Conv2dKernels,
+    ConvKernels,
+    DepthwiseConvKernels,
+    DepthwiseSeparableConvKernels,
+    Int8ConvKernels,
     Int8GemmKernels,
-    Int8Pool2dKernels,
+    Int8PoolKernels,
     Int8WeightOnlyLinearKernels,
-    MaxPool2dKernels,
-    MaxUnpool2dKernels,
+    MaxPoolKernels,
+    MaxUnpoolKernels,
     QuantizeKernels,
 ):
     """One native module's launchers over tensors. Inputs are validated and dense, outputs allocated by the caller."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..epilogue import Epilogue
-from ..geometry import Conv2dGeometry, Layout, PaddingMode
+from ..geometry import ConvGeometry, Layout, PaddingMode
 from ..records import tuned
 from .launching import Launching, address, dtype_code
 
@@ -25,7 +25,7 @@ def _epilogue_arguments(epilogue: Epilogue) -> tuple[Any, ...]:
     return *map(address, tensors), epilogue.code, epilogue.negative_slope
 
 
-class Conv2dKernels(Launching):
+class ConvKernels(Launching):
     def __init__(self, module: ModuleType, device_type: str) -> None:
         super().__init__(module, device_type)
         self._measured = functools.cache(self._measured_plans)
@@ -38,12 +38,12 @@ class Conv2dKernels(Launching):
             KeyError, ValueError, AttributeError: for an engine, a tile or a loader that there is not.
         """
         m = self.module
-        plan = m.Conv2dPlan()
-        plan.tile = m.conv2d_tile_shapes[fields["engine"]].index(tuple(fields["tile"]))
-        plan.engine = getattr(m.Conv2dEngine, fields["engine"])
-        plan.a, plan.b = getattr(m.Conv2dLoader, fields["a"]), getattr(m.Conv2dLoader, fields["b"])
+        plan = m.ConvPlan()
+        plan.tile = m.conv_tile_shapes[fields["engine"]].index(tuple(fields["tile"]))
+        plan.engine = getattr(m.ConvEngine, fields["engine"])
+        plan.a, plan.b = getattr(m.ConvLoader, fields["a"]), getattr(m.ConvLoader, fields["b"])
         plan.splits, plan.binding = fields["splits"], binding
-        plan.packing = getattr(m.Conv2dPacking, fields.get("packing", "none"))
+        plan.packing = getattr(m.ConvPacking, fields.get("packing", "none"))
         return plan
 
     def _workspace_bytes(
@@ -56,15 +56,15 @@ class Conv2dKernels(Launching):
         plan: Any = None,
     ) -> int:
         """Of a device; of addresses only the alignment counts, and whether there is a residual."""
-        which = getattr(self.module.Conv2dDirection, direction)
+        which = getattr(self.module.ConvDirection, direction)
         with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
-            return self.module.conv2d_workspace(which, dtype_code(dtype), *numbers, plan, *addresses)
+            return self.module.conv_workspace(which, dtype_code(dtype), *numbers, plan, *addresses)
 
     def _room(
         self,
         direction: str,
         tensors: tuple[Tensor, Tensor, Tensor],
-        geometry: Conv2dGeometry,
+        geometry: ConvGeometry,
         layout: Layout,
         tf32: bool,
         plan: Any,
@@ -85,12 +85,12 @@ class Conv2dKernels(Launching):
         if device.type != "cuda":
             return {}
         with torch.cuda.device(device):
-            wgmma = self.module.this_machine().wgmma
+            wgmma = self.module.this_gpu().wgmma
         found = tuned.plans(torch.cuda.get_device_name(device), "cuda", wgmma)
         return {key: self.plan(fields, binding=False) for key, fields in found.items()}
 
     def _preferred(
-        self, direction: str, tensor: Tensor, geometry: Conv2dGeometry, layout: Layout, tf32: bool
+        self, direction: str, tensor: Tensor, geometry: ConvGeometry, layout: Layout, tf32: bool
     ) -> Any | None:
         """The tuned plan of a problem; None leaves the choice to csrc/conv/select.h."""
         measured = self._measured(tensor.device)
@@ -99,13 +99,13 @@ class Conv2dKernels(Launching):
         name = "tf32" if tf32 else _DTYPE_NAMES[tensor.dtype]
         return measured.get(tuned.key(direction, name, layout, geometry))
 
-    def conv2d_forward(
+    def conv_forward(
         self,
         input: Tensor,
         weight: Tensor,
         bias: Tensor | None,
         output: Tensor,
-        geometry: Conv2dGeometry,
+        geometry: ConvGeometry,
         layout: Layout,
         tf32: bool,
         plan: Any = None,
@@ -115,7 +115,7 @@ class Conv2dKernels(Launching):
         epilogue = epilogue or Epilogue()
         workspace = self._room("forward", (input, weight, output), geometry, layout, tf32, plan, epilogue.residual)
         self._launch(
-            "conv2d_forward",
+            "conv_forward",
             (input, weight, bias, output),
             dtype_code(input.dtype),
             int(layout),
@@ -124,12 +124,12 @@ class Conv2dKernels(Launching):
             last=(plan, *_epilogue_arguments(epilogue), address(workspace)),
         )
 
-    def conv2d_backward_input(
+    def conv_backward_input(
         self,
         grad_output: Tensor,
         weight: Tensor,
         grad_input: Tensor,
-        geometry: Conv2dGeometry,
+        geometry: ConvGeometry,
         layout: Layout,
         tf32: bool,
         plan: Any = None,
@@ -137,7 +137,7 @@ class Conv2dKernels(Launching):
         plan = plan or self._preferred("backward_input", grad_output, geometry, layout, tf32)
         workspace = self._room("backward_input", (grad_output, weight, grad_input), geometry, layout, tf32, plan)
         self._launch(
-            "conv2d_backward_input",
+            "conv_backward_input",
             (grad_output, weight, grad_input),
             dtype_code(grad_output.dtype),
             int(layout),
@@ -146,12 +146,12 @@ class Conv2dKernels(Launching):
             last=(plan, address(workspace)),
         )
 
-    def conv2d_backward_weight(
+    def conv_backward_weight(
         self,
         grad_output: Tensor,
         input: Tensor,
         grad_weight: Tensor,
-        geometry: Conv2dGeometry,
+        geometry: ConvGeometry,
         layout: Layout,
         tf32: bool,
         plan: Any = None,
@@ -159,23 +159,23 @@ class Conv2dKernels(Launching):
         plan = plan or self._preferred("backward_weight", input, geometry, layout, tf32)
         workspace = self._room("backward_weight", (grad_output, input, grad_weight), geometry, layout, tf32, plan)
         numbers = dtype_code(input.dtype), int(layout), tf32, self._geometry(geometry)
-        self._launch("conv2d_backward_weight", (grad_output, input, grad_weight, workspace), *numbers, last=(plan,))
+        self._launch("conv_backward_weight", (grad_output, input, grad_weight, workspace), *numbers, last=(plan,))
 
-    def conv2d_why_copy_border(
-        self, direction: str, first: Tensor, second: Tensor, geometry: Conv2dGeometry, layout: Layout, tf32: bool
+    def conv_why_copy_border(
+        self, direction: str, first: Tensor, second: Tensor, geometry: ConvGeometry, layout: Layout, tf32: bool
     ) -> str:
         """Why the border of a padding mode is copied before forward or backward_weight of these operands; empty where
         it is read through the index."""
         m, (device, _) = self.module, self._on(first)
         with device:
-            return m.conv2d_why_copy_border(  # type: ignore[no-any-return]
-                getattr(m.Conv2dDirection, direction), dtype_code(first.dtype), int(layout), tf32,
+            return m.conv_why_copy_border(  # type: ignore[no-any-return]
+                getattr(m.ConvDirection, direction), dtype_code(first.dtype), int(layout), tf32,
                 self._geometry(geometry), first.data_ptr(), second.data_ptr(),
             )  # fmt: skip
 
-    def conv2d_backward_bias(
-        self, grad_output: Tensor, grad_bias: Tensor, geometry: Conv2dGeometry, layout: Layout
+    def conv_backward_bias(
+        self, grad_output: Tensor, grad_bias: Tensor, geometry: ConvGeometry, layout: Layout
     ) -> None:
-        name, numbers = "conv2d_backward_bias", (dtype_code(grad_output.dtype), int(layout), self._geometry(geometry))
+        name, numbers = "conv_backward_bias", (dtype_code(grad_output.dtype), int(layout), self._geometry(geometry))
         workspace = self._workspace(name, grad_output, *numbers)
         self._launch(name, (grad_output, grad_bias, workspace), *numbers)

@@ -6,35 +6,35 @@ from typing import Any
 
 from torch import Tensor
 
-from ..geometry import Conv2dGeometry, Layout
+from ..geometry import ConvGeometry, Layout
 from .launching import Launching, dtype_code
 
 
-class DepthwiseConv2dKernels(Launching):
-    def _depthwise(self, tensor: Tensor, geometry: Conv2dGeometry, layout: Layout) -> tuple[Any, ...]:
+class DepthwiseConvKernels(Launching):
+    def _depthwise(self, tensor: Tensor, geometry: ConvGeometry, layout: Layout) -> tuple[Any, ...]:
         return dtype_code(tensor.dtype), int(layout), self._geometry(geometry)
 
-    def depthwise_conv2d_forward(
+    def depthwise_conv_forward(
         self,
         input: Tensor,
         weight: Tensor,
         bias: Tensor | None,
         output: Tensor,
-        geometry: Conv2dGeometry,
+        geometry: ConvGeometry,
         layout: Layout,
     ) -> None:
         numbers = self._depthwise(input, geometry, layout)
-        self._launch("depthwise_conv2d_forward", (input, weight, bias, output), *numbers)
+        self._launch("depthwise_conv_forward", (input, weight, bias, output), *numbers)
 
-    def depthwise_conv2d_backward_input(
-        self, grad_output: Tensor, weight: Tensor, grad_input: Tensor, geometry: Conv2dGeometry, layout: Layout
+    def depthwise_conv_backward_input(
+        self, grad_output: Tensor, weight: Tensor, grad_input: Tensor, geometry: ConvGeometry, layout: Layout
     ) -> None:
         numbers = self._depthwise(grad_output, geometry, layout)
-        self._launch("depthwise_conv2d_backward_input", (grad_output, weight, grad_input), *numbers)
+        self._launch("depthwise_conv_backward_input", (grad_output, weight, grad_input), *numbers)
 
-    def depthwise_conv2d_backward_weight(
-        self, grad_output: Tensor, input: Tensor, grad_weight: Tensor, geometry: Conv2dGeometry, layout: Layout
+    def depthwise_conv_backward_weight(
+        self, grad_output: Tensor, input: Tensor, grad_weight: Tensor, geometry: ConvGeometry, layout: Layout
     ) -> None:
-        name, numbers = "depthwise_conv2d_backward_weight", self._depthwise(input, geometry, layout)
+        name, numbers = "depthwise_conv_backward_weight", self._depthwise(input, geometry, layout)
         workspace = self._workspace(name, input, *numbers)
         self._launch(name, (grad_output, input, grad_weight, workspace), *numbers)

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from ..activation import ACTIVATIONS
-from ..geometry import Conv2dGeometry, Layout
+from ..geometry import ConvGeometry, Layout
 from .launching import Launching, dtype_code
 
 
-class DepthwiseSeparableConv2dKernels(Launching):
-    def depthwise_separable_conv2d_forward(
+class DepthwiseSeparableConvKernels(Launching):
+    def depthwise_separable_conv_forward(
         self,
         input: Tensor,
         depthwise_weight: Tensor,
@@ -20,7 +20,7 @@ class DepthwiseSeparableConv2dKernels(Launching):
         pointwise_bias: Tensor | None,
         output: Tensor,
         intermediate: Tensor | None,
-        geometry: Conv2dGeometry,
+        geometry: ConvGeometry,
         layout: Layout,
         tf32: bool,
         depthwise_activation: str,
@@ -30,7 +30,7 @@ class DepthwiseSeparableConv2dKernels(Launching):
         """`geometry` is the depthwise convolution's: k = c multiplier, groups = c. The output [N, K, P, Q] has the
         pointwise filter's K. Where an intermediate is given, it takes the depthwise sums before their activation."""
         self._launch(
-            "depthwise_separable_conv2d_forward",
+            "depthwise_separable_conv_forward",
             (input, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, output, intermediate),
             dtype_code(input.dtype),
             int(layout),
@@ -42,29 +42,29 @@ class DepthwiseSeparableConv2dKernels(Launching):
             negative_slope,
         )
 
-    def depthwise_separable_conv2d_intermediate(
+    def depthwise_separable_conv_intermediate(
         self,
         input: Tensor,
         depthwise_weight: Tensor,
         depthwise_bias: Tensor | None,
         intermediate: Tensor,
-        geometry: Conv2dGeometry,
+        geometry: ConvGeometry,
         layout: Layout,
     ) -> None:
         """What the forward saves, bit for bit: the depthwise sums before their activation."""
         self._launch(
-            "depthwise_separable_conv2d_intermediate",
+            "depthwise_separable_conv_intermediate",
             (input, depthwise_weight, depthwise_bias, intermediate),
             dtype_code(input.dtype),
             int(layout),
             self._geometry(geometry),
         )
 
-    def depthwise_separable_conv2d_fuses_backward(self, dtype: torch.dtype, filters: int, tf32: bool) -> bool:
-        """Whether `depthwise_separable_conv2d_backward` pays for a pair with so many pointwise filters."""
-        return bool(self.module.depthwise_separable_conv2d_fuses_backward(dtype_code(dtype), filters, tf32))
+    def depthwise_separable_conv_fuses_backward(self, dtype: torch.dtype, filters: int, tf32: bool) -> bool:
+        """Whether `depthwise_separable_conv_backward` pays for a pair with so many pointwise filters."""
+        return bool(self.module.depthwise_separable_conv_fuses_backward(dtype_code(dtype), filters, tf32))
 
-    def depthwise_separable_conv2d_backward(
+    def depthwise_separable_conv_backward(
         self,
         grad_output: Tensor,
         input: Tensor,
@@ -74,7 +74,7 @@ class DepthwiseSeparableConv2dKernels(Launching):
         intermediate: Tensor | None,
         grad_intermediate: Tensor | None,
         grad_pointwise: Tensor | None,
-        geometry: Conv2dGeometry,
+        geometry: ConvGeometry,
         layout: Layout,
         depthwise_activation: str,
         negative_slope: float,
@@ -83,7 +83,7 @@ class DepthwiseSeparableConv2dKernels(Launching):
         may be None. Where an intermediate is given, it is read; else it is made anew."""
         filters = grad_output.shape[1]
         shape = dtype_code(input.dtype), int(layout), self._geometry(geometry), filters
-        name = "depthwise_separable_conv2d_backward"
+        name = "depthwise_separable_conv_backward"
         self._launch(
             name,
             (

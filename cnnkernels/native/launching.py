@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..geometry import Conv2dGeometry, Pool2dGeometry
+from ..geometry import ConvGeometry, PoolGeometry
 
 # The values of csrc/common/types.h.
 _DTYPES = {
@@ -44,7 +44,7 @@ class Launching:
         self.device_type = device_type
         self._geometry = functools.lru_cache(maxsize=4096)(self._native_geometry)
 
-    def _native_geometry(self, geometry: Conv2dGeometry | Pool2dGeometry) -> Any:
+    def _native_geometry(self, geometry: ConvGeometry | PoolGeometry) -> Any:
         return getattr(self.module, type(geometry).__name__)(*geometry)
 
     def _on(self, tensor: Tensor) -> tuple[contextlib.AbstractContextManager[Any], int]:

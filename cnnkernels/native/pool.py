@@ -4,38 +4,38 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..geometry import Layout, Pool2dGeometry
+from ..geometry import Layout, PoolGeometry
 from .launching import Launching, dtype_code
 
 
-class MaxPool2dKernels(Launching):
-    def max_pool2d_forward(
-        self, input: Tensor, output: Tensor, argmax: Tensor, geometry: Pool2dGeometry, layout: Layout
+class MaxPoolKernels(Launching):
+    def max_pool_forward(
+        self, input: Tensor, output: Tensor, argmax: Tensor, geometry: PoolGeometry, layout: Layout
     ) -> None:
-        self._max_pool2d("max_pool2d_forward", (input, output, argmax), argmax, geometry, layout)
+        self._max_pool2d("max_pool_forward", (input, output, argmax), argmax, geometry, layout)
 
-    def max_pool2d_backward(
-        self, grad_output: Tensor, argmax: Tensor, grad_input: Tensor, geometry: Pool2dGeometry, layout: Layout
+    def max_pool_backward(
+        self, grad_output: Tensor, argmax: Tensor, grad_input: Tensor, geometry: PoolGeometry, layout: Layout
     ) -> None:
-        self._max_pool2d("max_pool2d_backward", (grad_output, argmax, grad_input), argmax, geometry, layout)
+        self._max_pool2d("max_pool_backward", (grad_output, argmax, grad_input), argmax, geometry, layout)
 
-    def max_pool2d_gather(
-        self, input: Tensor, argmax: Tensor, output: Tensor, geometry: Pool2dGeometry, layout: Layout
+    def max_pool_gather(
+        self, input: Tensor, argmax: Tensor, output: Tensor, geometry: PoolGeometry, layout: Layout
     ) -> None:
-        self._max_pool2d("max_pool2d_gather", (input, argmax, output), argmax, geometry, layout)
+        self._max_pool2d("max_pool_gather", (input, argmax, output), argmax, geometry, layout)
 
     def _max_pool2d(
         self,
         name: str,
         tensors: tuple[Tensor, Tensor, Tensor],
         argmax: Tensor,
-        geometry: Pool2dGeometry,
+        geometry: PoolGeometry,
         layout: Layout,
     ) -> None:
         """`tensors`: the values first."""
         types = dtype_code(tensors[0].dtype), dtype_code(argmax.dtype)
         self._launch(name, tensors, *types, int(layout), self._geometry(geometry))
 
-    def max_pool2d_indices(self, argmax: Tensor, indices: Tensor, geometry: Pool2dGeometry, layout: Layout) -> None:
+    def max_pool_indices(self, argmax: Tensor, indices: Tensor, geometry: PoolGeometry, layout: Layout) -> None:
         numbers = dtype_code(argmax.dtype), int(layout), self._geometry(geometry)
-        self._launch("max_pool2d_indices", (argmax, indices), *numbers)
+        self._launch("max_pool_indices", (argmax, indices), *numbers)

@@ -8,15 +8,15 @@ from ..geometry import Layout
 from .launching import Launching, dtype_code
 
 
-class MaxUnpool2dKernels(Launching):
-    def max_unpool2d_forward(
+class MaxUnpoolKernels(Launching):
+    def max_unpool_forward(
         self, input: Tensor, indices: Tensor, winner: Tensor, output: Tensor, layout: Layout
     ) -> None:
         sizes = (*input.shape, *output.shape[-2:])
         tensors = input, indices, winner, output
-        self._launch("max_unpool2d_forward", tensors, dtype_code(input.dtype), int(layout), sizes)
+        self._launch("max_unpool_forward", tensors, dtype_code(input.dtype), int(layout), sizes)
 
-    def max_unpool2d_backward(self, grad_output: Tensor, indices: Tensor, grad_input: Tensor, layout: Layout) -> None:
+    def max_unpool_backward(self, grad_output: Tensor, indices: Tensor, grad_input: Tensor, layout: Layout) -> None:
         sizes = (*grad_input.shape, *grad_output.shape[-2:])
         tensors = grad_output, indices, grad_input
-        self._launch("max_unpool2d_backward", tensors, dtype_code(grad_output.dtype), int(layout), sizes)
+        self._launch("max_unpool_backward", tensors, dtype_code(grad_output.dtype), int(layout), sizes)

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..geometry import Conv2dGeometry, PaddingMode, Pool2dGeometry, conv_output_size, pool_output_size
+from ..geometry import ConvGeometry, PaddingMode, PoolGeometry, conv_output_size, pool_output_size
 
 _INT_MAX = 2**31 - 1
 # Rows and columns that a convolution's windows stay within, and a step that no layer takes.
 _FARTHEST, _FAR = 2**30, 2**20
 
 
-def conv2d_geometry(
+def conv_geometry(
     input_size: Sequence[int],
     weight_size: Sequence[int],
     stride: Sequence[int],
@@ -23,7 +23,7 @@ def conv2d_geometry(
     dilation: Sequence[int],
     groups: int,
     padding_mode: str = "zeros",
-) -> Conv2dGeometry:
+) -> ConvGeometry:
     """The checked geometry of a call.
 
     Args:
@@ -48,7 +48,7 @@ def conv2d_geometry(
         top, bottom, left, right = padding
         _check_border(input_size, padding, padding_mode)
         padded = (n, c, h + top + bottom, w + left + right)
-        geometry = conv2d_geometry(padded, weight_size, stride, (0, 0, 0, 0), dilation, groups)
+        geometry = conv_geometry(padded, weight_size, stride, (0, 0, 0, 0), dilation, groups)
         if not any(padding):
             return geometry
         return geometry._replace(h=h, w=w, pad_h=top, pad_w=left, padding_mode=PaddingMode[padding_mode.upper()])
@@ -80,18 +80,18 @@ def conv2d_geometry(
             f"Kernel size: ({dilation[0] * (r - 1) + 1} x {dilation[1] * (s - 1) + 1}). "
             "Kernel size can't be greater than actual input size"
         )
-    return Conv2dGeometry(n, c, h, w, k, r, s, p, q, stride[0], stride[1], top, left, dilation[0], dilation[1], groups)
+    return ConvGeometry(n, c, h, w, k, r, s, p, q, stride[0], stride[1], top, left, dilation[0], dilation[1], groups)
 
 
-def conv2d_kernel_geometry(*arguments: Any) -> Conv2dGeometry:
-    """conv2d_geometry of plain sizes as kernels take it. Steps over all of the image are cut to the shortest that does:
+def conv_kernel_geometry(*arguments: Any) -> ConvGeometry:
+    """conv_geometry of plain sizes as kernels take it. Steps over all of the image are cut to the shortest that does:
     windows and taps beyond the first fall outside either way, and products of coordinates stay small.
 
     Raises:
         RuntimeError: PyTorch's errors, naming the argument and its value.
         ValueError: sizes, or windows, beyond what the kernels of every backend count.
     """
-    g = conv2d_geometry(*arguments)
+    g = conv_geometry(*arguments)
     if max(g[:9]) >= _FARTHEST or g.c // g.groups * g.r * g.s > _INT_MAX:
         raise ValueError(
             "a convolution's sizes must be below 2^30, and a filter's elements below 2^31, but got input of size "
@@ -127,14 +127,14 @@ def _check_border(size: Sequence[int], padding: Sequence[int], mode: str) -> Non
             torch.nn.functional.pad(torch.empty(1).expand(size), (left, right, top, bottom), mode)
 
 
-def pool2d_geometry(
+def pool_geometry(
     input_size: Sequence[int],
     kernel_size: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     ceil_mode: bool,
-) -> Pool2dGeometry:
+) -> PoolGeometry:
     """The checked geometry of a call; `input_size` is [N, C, H, W].
 
     Raises:
@@ -171,17 +171,17 @@ def pool2d_geometry(
     (r, s), (stride_h, stride_w), (pad_h, pad_w) = kernel_size, stride, padding
     if r * s > _INT_MAX:
         raise ValueError(f"a window of more than 2^31 - 1 places is not supported, but got kernel_size=({r}, {s})")
-    return Pool2dGeometry(n, c, h, w, r, s, p, q, stride_h, stride_w, pad_h, pad_w, dilation[0], dilation[1])
+    return PoolGeometry(n, c, h, w, r, s, p, q, stride_h, stride_w, pad_h, pad_w, dilation[0], dilation[1])
 
 
-def pool2d_kernel_geometry(*arguments: Any) -> Pool2dGeometry:
-    """pool2d_geometry of plain sizes, for kernels.
+def pool_kernel_geometry(*arguments: Any) -> PoolGeometry:
+    """pool_geometry of plain sizes, for kernels.
 
     Raises:
         RuntimeError: PyTorch's errors, naming the argument and its value.
         ValueError: windows that reach further than kernels of any backend count.
     """
-    g = pool2d_geometry(*arguments)
+    g = pool_geometry(*arguments)
     rows, columns = (
         reach + places * min(stride, reach) + taps * min(dilation, reach)
         for reach, places, stride, taps, dilation in (

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..geometry import Conv2dGeometry, Layout, PaddingMode
+from ..geometry import ConvGeometry, Layout, PaddingMode
 from .batching import fold, unfold
 from .border import fold_border, pad_border
-from .checks import conv2d_geometry, conv2d_kernel_geometry
+from .checks import conv_geometry, conv_kernel_geometry
 from .depthwise_conv import depthwise_kernel, is_depthwise
 from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
 from .operator import Operator, register_autocast
@@ -41,19 +41,19 @@ def tf32_allowed(dtype: torch.dtype) -> bool:
     return dtype is torch.float32 and _conv_precision.fp32_precision == "tf32"
 
 
-_remembered_geometry = functools.lru_cache(maxsize=4096)(conv2d_kernel_geometry)
+_remembered_geometry = functools.lru_cache(maxsize=4096)(conv_kernel_geometry)
 
 
-def _geometry(input_size: Sequence[int], weight_size: Sequence[int], parameters: Sequence[Any]) -> Conv2dGeometry:
+def _geometry(input_size: Sequence[int], weight_size: Sequence[int], parameters: Sequence[Any]) -> ConvGeometry:
     """The geometry of plain sizes, remembered: checking it again would cost more than a small kernel."""
     stride, padding, dilation, groups, _, *mode = parameters
     sizes = tuple(input_size), tuple(weight_size), tuple(stride), tuple(padding), tuple(dilation)
     return _remembered_geometry(*sizes, groups, *mode)
 
 
-def fake_geometry(input_size: Sequence[int], weight_size: Sequence[int], parameters: Sequence[Any]) -> Conv2dGeometry:
+def fake_geometry(input_size: Sequence[int], weight_size: Sequence[int], parameters: Sequence[Any]) -> ConvGeometry:
     """The geometry of sizes that may be symbols."""
-    return conv2d_geometry(input_size, weight_size, *parameters[:4], *parameters[5:])
+    return conv_geometry(input_size, weight_size, *parameters[:4], *parameters[5:])
 
 
 def _layout(size: Sequence[int], stride: Sequence[int], other: Tensor) -> Layout:
@@ -63,13 +63,13 @@ def _layout(size: Sequence[int], stride: Sequence[int], other: Tensor) -> Layout
     return Layout.NCHW
 
 
-def _kernel(direction: str, backend: str, tensor: Tensor, geometry: Conv2dGeometry) -> Callable[..., None]:
+def _kernel(direction: str, backend: str, tensor: Tensor, geometry: ConvGeometry) -> Callable[..., None]:
     """A backend's kernel for a direction: takes its two operands, what they make of, the geometry and the layout."""
     kernels = backends.kernels(backend, tensor.device.type)
     depthwise = depthwise_kernel(kernels, direction, geometry)
     if depthwise is not None:
         return depthwise
-    kernel, tf32 = getattr(kernels, f"conv2d_{direction}"), tf32_allowed(tensor.dtype)
+    kernel, tf32 = getattr(kernels, f"conv_{direction}"), tf32_allowed(tensor.dtype)
     return lambda *arguments: kernel(*arguments, tf32)
 
 
@@ -87,16 +87,16 @@ def _bilinear_jvp(operator: Callable[..., Tensor], inputs: tuple[Any, ...], tang
 def _with_border(
     direction: str,
     operands: tuple[Tensor, Tensor],
-    geometry: Conv2dGeometry,
+    geometry: ConvGeometry,
     layout: Layout,
     parameters: Sequence[Any],
-) -> tuple[Tensor, Tensor, Conv2dGeometry]:
+) -> tuple[Tensor, Tensor, ConvGeometry]:
     """A kernel's operands and geometry; the image has its border where the kernel cannot read it through the index."""
     if geometry.padding_mode is PaddingMode.ZEROS:
         return *operands, geometry
     image = operands[direction == "backward_weight"]
     kernels, tf32 = backends.kernels(parameters[4], image.device.type), tf32_allowed(image.dtype)
-    if not is_depthwise(geometry) and not kernels.conv2d_why_copy_border(direction, *operands, geometry, layout, tf32):
+    if not is_depthwise(geometry) and not kernels.conv_why_copy_border(direction, *operands, geometry, layout, tf32):
         return *operands, geometry
     image = dense(pad_border.run(image, *_border(parameters)), layout)
     geometry = geometry.on_padded_image(*image.shape[2:])
@@ -130,7 +130,7 @@ def _forward_fake(input: Tensor, weight: Tensor, bias: Tensor | None, *parameter
     return _forward_output(input, weight, fake_geometry(input.shape, weight.shape, parameters))[0]
 
 
-def _forward_output(input: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> tuple[Tensor, Layout]:
+def _forward_output(input: Tensor, weight: Tensor, geometry: ConvGeometry) -> tuple[Tensor, Layout]:
     layout = _layout(input.shape, input.stride(), weight)
     shape = (geometry.n, geometry.k, geometry.p, geometry.q)
     memory_format = layout.memory_format
@@ -163,11 +163,11 @@ def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     of_input, of_weight, of_bias, *_ = ctx.needs_input_grad
     grad_input = grad_weight = grad_bias = None
     if of_input:
-        grad_input = conv2d_backward_input(grad, weight, *ctx.input_like, *ctx.parameters)
+        grad_input = conv_backward_input(grad, weight, *ctx.input_like, *ctx.parameters)
     if of_weight:
-        grad_weight = conv2d_backward_weight(grad, input, *ctx.weight_like, *ctx.parameters)
+        grad_weight = conv_backward_weight(grad, input, *ctx.weight_like, *ctx.parameters)
     if of_bias:
-        grad_bias = conv2d_backward_bias(grad, ctx.parameters[4])
+        grad_bias = conv_backward_bias(grad, ctx.parameters[4])
     return grad_input, grad_weight, grad_bias, *[None] * len(ctx.parameters)
 
 
@@ -176,13 +176,13 @@ def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tens
     of_input, of_weight, of_bias, *_ = in_dims
     size = info.batch_size
     if of_weight is None and of_bias is None:
-        return unfold(conv2d_forward(fold(input, of_input, size, 0), weight, bias, *parameters), size, 0)
+        return unfold(conv_forward(fold(input, of_input, size, 0), weight, bias, *parameters), size, 0)
     weight = fold(weight, of_weight, size, 0)
     bias = None if bias is None else fold(bias, of_bias, size, 0)
     if of_input is None and parameters[3] == 1:
-        return unfold(conv2d_forward(input, weight, bias, *parameters), size, 1)
+        return unfold(conv_forward(input, weight, bias, *parameters), size, 1)
     input = fold(input, of_input, size, 1)
-    return unfold(conv2d_forward(input, weight, bias, *_more_groups(parameters, size)), size, 1)
+    return unfold(conv_forward(input, weight, bias, *_more_groups(parameters, size)), size, 1)
 
 
 def _forward_jvp(inputs: tuple[Any, ...], outputs: tuple[Tensor, ...], tangents: tuple[Any, ...]) -> Tensor:
@@ -190,9 +190,9 @@ def _forward_jvp(inputs: tuple[Any, ...], outputs: tuple[Tensor, ...], tangents:
     of_input, of_weight, of_bias, *_ = tangents
     terms = []
     if of_input is not None:
-        terms.append(conv2d_forward(of_input, weight, None, *parameters))
+        terms.append(conv_forward(of_input, weight, None, *parameters))
     if of_weight is not None:
-        terms.append(conv2d_forward(input, of_weight, None, *parameters))
+        terms.append(conv_forward(input, of_weight, None, *parameters))
     if of_bias is not None:
         terms.append(of_bias[:, None, None].expand_as(outputs[0]))
     return sum(terms[1:], terms[0])
@@ -237,8 +237,8 @@ def _backward_input_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> 
 def _backward_input_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     grad_output, weight = ctx.saved_tensors
     of_grad, of_weight, *_ = ctx.needs_input_grad
-    by_grad = conv2d_forward(grad, weight, None, *ctx.parameters) if of_grad else None
-    by_weight = conv2d_backward_weight(grad_output, grad, *ctx.weight_like, *ctx.parameters) if of_weight else None
+    by_grad = conv_forward(grad, weight, None, *ctx.parameters) if of_grad else None
+    by_weight = conv_backward_weight(grad_output, grad, *ctx.weight_like, *ctx.parameters) if of_weight else None
     return by_grad, by_weight, None, None, *[None] * len(ctx.parameters)
 
 
@@ -252,7 +252,7 @@ def _backward_input_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tup
     else:
         grad_output, whole, axis = fold(grad_output, of_grad, size, 1), (n, size * c, h, w), 1
         weight, parameters = fold(weight, of_weight, size, 0), _more_groups(parameters, size)
-    grad = conv2d_backward_input(grad_output, weight, whole, dense_stride(whole, layout), *parameters)
+    grad = conv_backward_input(grad_output, weight, whole, dense_stride(whole, layout), *parameters)
     return unfold(grad, size, axis)
 
 
@@ -289,8 +289,8 @@ def _backward_weight_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) ->
 def _backward_weight_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     grad_output, input = ctx.saved_tensors
     of_grad, of_input, *_ = ctx.needs_input_grad
-    by_grad = conv2d_forward(input, grad, None, *ctx.parameters) if of_grad else None
-    by_input = conv2d_backward_input(grad_output, grad, *ctx.input_like, *ctx.parameters) if of_input else None
+    by_grad = conv_forward(input, grad, None, *ctx.parameters) if of_grad else None
+    by_input = conv_backward_input(grad_output, grad, *ctx.input_like, *ctx.parameters) if of_input else None
     return by_grad, by_input, None, None, *[None] * len(ctx.parameters)
 
 
@@ -303,7 +303,7 @@ def _backward_weight_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tu
     grad_output = fold(grad_output, of_grad, size, 1)
     if of_input is not None or parameters[3] != 1:
         input, parameters = fold(input, of_input, size, 1), _more_groups(parameters, size)
-    grad = conv2d_backward_weight(grad_output, input, whole, dense_stride(whole, layout), *parameters)
+    grad = conv_backward_weight(grad_output, input, whole, dense_stride(whole, layout), *parameters)
     return unfold(grad, size, 0)
 
 
@@ -320,8 +320,8 @@ def _backward_bias_run(grad_output: Tensor, backend: str) -> Tensor:
         return grad_bias.zero_()
     n, k, p, q = grad_output.shape
     layout = layout_of(grad_output)
-    one_by_one = Conv2dGeometry(n, 1, p, q, k, 1, 1, p, q, 1, 1, 0, 0, 1, 1, 1)  # the sum needs n, k, p, q alone
-    kernel = backends.kernels(backend, grad_output.device.type).conv2d_backward_bias
+    one_by_one = ConvGeometry(n, 1, p, q, k, 1, 1, p, q, 1, 1, 0, 0, 1, 1, 1)  # the sum needs n, k, p, q alone
+    kernel = backends.kernels(backend, grad_output.device.type).conv_backward_bias
     kernel(dense(grad_output, layout), grad_bias, one_by_one, layout)
     return grad_bias
 
@@ -336,11 +336,11 @@ def _backward_bias_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 def _backward_bias_vmap(info: Any, in_dims: tuple[Any, ...], grad_output: Tensor, backend: str) -> tuple[Tensor, int]:
     size = info.batch_size
-    return unfold(conv2d_backward_bias(fold(grad_output, in_dims[0], size, 1), backend), size, 0)
+    return unfold(conv_backward_bias(fold(grad_output, in_dims[0], size, 1), backend), size, 0)
 
 
-conv2d_forward: Operator = Operator(
-    f"conv2d_forward(Tensor input, Tensor weight, Tensor? bias, {PARAMETERS}) -> Tensor",
+conv_forward: Operator = Operator(
+    f"conv_forward(Tensor input, Tensor weight, Tensor? bias, {PARAMETERS}) -> Tensor",
     _forward_run,
     _forward_fake,
     _forward_vmap,
@@ -348,34 +348,34 @@ conv2d_forward: Operator = Operator(
     _forward_backward,
     _forward_jvp,
 )
-conv2d_backward_input: Operator = Operator(
-    "conv2d_backward_input(Tensor grad_output, Tensor weight, SymInt[] input_size, SymInt[] input_stride, "
+conv_backward_input: Operator = Operator(
+    "conv_backward_input(Tensor grad_output, Tensor weight, SymInt[] input_size, SymInt[] input_stride, "
     f"{PARAMETERS}) -> Tensor",
     _backward_input_run,
     _backward_input_fake,
     _backward_input_vmap,
     _backward_input_setup,
     _backward_input_backward,
-    lambda inputs, _, tangents: _bilinear_jvp(conv2d_backward_input, inputs, tangents),
+    lambda inputs, _, tangents: _bilinear_jvp(conv_backward_input, inputs, tangents),
 )
-conv2d_backward_weight: Operator = Operator(
-    "conv2d_backward_weight(Tensor grad_output, Tensor input, SymInt[] weight_size, SymInt[] weight_stride, "
+conv_backward_weight: Operator = Operator(
+    "conv_backward_weight(Tensor grad_output, Tensor input, SymInt[] weight_size, SymInt[] weight_stride, "
     f"{PARAMETERS}) -> Tensor",
     _backward_weight_run,
     _backward_weight_fake,
     _backward_weight_vmap,
     _backward_weight_setup,
     _backward_weight_backward,
-    lambda inputs, _, tangents: _bilinear_jvp(conv2d_backward_weight, inputs, tangents),
+    lambda inputs, _, tangents: _bilinear_jvp(conv_backward_weight, inputs, tangents),
 )
-conv2d_backward_bias: Operator = Operator(
-    "conv2d_backward_bias(Tensor grad_output, str backend) -> Tensor",
+conv_backward_bias: Operator = Operator(
+    "conv_backward_bias(Tensor grad_output, str backend) -> Tensor",
     _backward_bias_run,
     _backward_bias_fake,
     _backward_bias_vmap,
     _backward_bias_setup,
     _backward_bias_backward,
-    lambda inputs, _, tangents: conv2d_backward_bias(tangents[0], inputs[1]),
+    lambda inputs, _, tangents: conv_backward_bias(tangents[0], inputs[1]),
 )
 
 
@@ -389,7 +389,7 @@ def cast_for_autocast(device: str, *tensors: Tensor | None) -> tuple[Any, ...]:
 
 for _device in ("CPU", "CUDA"):
     register_autocast(
-        "conv2d_forward",
+        "conv_forward",
         _device,
         lambda input, weight, bias, *parameters: (
             *cast_for_autocast(input.device.type, input, weight, bias),

@@ -34,10 +34,10 @@ from .conv import (
     _more_groups,
     _with_border,
     cast_for_autocast,
-    conv2d_backward_bias,
-    conv2d_backward_input,
-    conv2d_backward_weight,
-    conv2d_forward,
+    conv_backward_bias,
+    conv_backward_input,
+    conv_backward_weight,
+    conv_forward,
     fake_geometry,
     tf32_allowed,
 )
@@ -68,7 +68,7 @@ def _forward_run(input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any)
     if depthwise is not None:  # these kernels store the sums; PyTorch does the rest, in a second pass
         depthwise(*operands, geometry, layout)
         return output.copy_(epilogue.apply(output))
-    kernels.conv2d_forward(
+    kernels.conv_forward(
         *operands, geometry, layout, tf32_allowed(input.dtype), epilogue=_contiguous(epilogue, layout)
     )  # fmt: skip
     return output
@@ -113,7 +113,7 @@ def _at_pre_activation(grad: Tensor, output: Tensor | None, inputs: tuple[Any, .
     if name == "none":
         return grad
     if output is None:
-        output = conv2d_epilogue_forward(*inputs[:6], "none", 0.0, *inputs[6:])
+        output = conv_epilogue_forward(*inputs[:6], "none", 0.0, *inputs[6:])
     return activation_backward(grad, output, name, slope)
 
 
@@ -124,11 +124,11 @@ def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     g = _at_pre_activation(grad, output, (*tensors, *ctx.parameters), ctx.activation)
     grad_input = grad_weight = grad_bias = grad_scale = whole = total = None
     if of_input:
-        grad_input = conv2d_backward_input(g, _by_filter(scale, weight, 0), *ctx.input_like, *ctx.parameters)
+        grad_input = conv_backward_input(g, _by_filter(scale, weight, 0), *ctx.input_like, *ctx.parameters)
     if of_weight or of_scale:
-        whole = conv2d_backward_weight(g, input, *ctx.weight_like, *ctx.parameters)
+        whole = conv_backward_weight(g, input, *ctx.weight_like, *ctx.parameters)
     if of_bias or of_shift or (of_scale and bias is not None):
-        total = conv2d_backward_bias(g, ctx.parameters[4])
+        total = conv_backward_bias(g, ctx.parameters[4])
     if of_weight:
         grad_weight = _by_filter(scale, whole, 0)
     if of_bias:
@@ -159,7 +159,7 @@ def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tens
 
     def call(axis: int, parameters: Any) -> tuple[Tensor, int]:
         folded = None if residual is None else fold(residual, of_residual, size, axis)
-        output = conv2d_epilogue_forward(input, weight, *vectors, folded, activation, slope, *parameters)
+        output = conv_epilogue_forward(input, weight, *vectors, folded, activation, slope, *parameters)
         return unfold(output, size, axis)
 
     if of_weight is None and all(axis is None for axis in of_vectors):
@@ -178,13 +178,13 @@ def _forward_jvp(inputs: tuple[Any, ...], outputs: tuple[Tensor, ...], tangents:
     of_input, of_weight, of_bias, of_scale, of_shift, of_residual, *_ = tangents
     terms = []
     if of_input is not None:
-        terms.append(_by_filter(scale, conv2d_forward(of_input, weight, None, *parameters), 1))
+        terms.append(_by_filter(scale, conv_forward(of_input, weight, None, *parameters), 1))
     if of_weight is not None:
-        terms.append(_by_filter(scale, conv2d_forward(input, of_weight, None, *parameters), 1))
+        terms.append(_by_filter(scale, conv_forward(input, of_weight, None, *parameters), 1))
     if of_bias is not None:
         terms.append(_by_filter(scale, of_bias[:, None, None].expand_as(outputs[0]), 1))
     if of_scale is not None:
-        terms.append(_by_filter(of_scale, conv2d_forward(input, weight, bias, *parameters), 1))
+        terms.append(_by_filter(of_scale, conv_forward(input, weight, bias, *parameters), 1))
     if of_shift is not None:
         terms.append(of_shift[:, None, None].expand_as(outputs[0]))
     if of_residual is not None:
@@ -194,8 +194,8 @@ def _forward_jvp(inputs: tuple[Any, ...], outputs: tuple[Tensor, ...], tangents:
     return _at_pre_activation(tangent, output, (*inputs[:6], *parameters), (name, slope))
 
 
-conv2d_epilogue_forward: Operator = Operator(
-    "conv2d_epilogue_forward(Tensor input, Tensor weight, Tensor? bias, Tensor? scale, Tensor? shift, "
+conv_epilogue_forward: Operator = Operator(
+    "conv_epilogue_forward(Tensor input, Tensor weight, Tensor? bias, Tensor? scale, Tensor? shift, "
     f"Tensor? residual, str activation, float negative_slope, {PARAMETERS}) -> Tensor",
     _forward_run,
     _forward_fake,
@@ -220,10 +220,10 @@ def epilogue_conv2d(
     size = (g.n, g.k, g.p, g.q)
     check_epilogue(op, input, epilogue, size if input.dim() == 4 else size[1:])
     if input.dim() == 4:
-        return conv2d_epilogue_forward(input, weight, bias, *epilogue, *parameters)
+        return conv_epilogue_forward(input, weight, bias, *epilogue, *parameters)
     if epilogue.residual is not None:
         epilogue = epilogue._replace(residual=epilogue.residual.unsqueeze(0))
-    return conv2d_epilogue_forward(batch, weight, bias, *epilogue, *parameters).squeeze(0)
+    return conv_epilogue_forward(batch, weight, bias, *epilogue, *parameters).squeeze(0)
 
 
 def check_epilogue(op: str, input: Tensor, epilogue: Epilogue, size: tuple[int, ...]) -> None:
@@ -245,7 +245,7 @@ def check_epilogue(op: str, input: Tensor, epilogue: Epilogue, size: tuple[int, 
 
 for _device in ("CPU", "CUDA"):
     register_autocast(
-        "conv2d_epilogue_forward",
+        "conv_epilogue_forward",
         _device,
         lambda input, *rest: (*cast_for_autocast(input.device.type, input, *rest[:5]), *rest[5:]),
     )

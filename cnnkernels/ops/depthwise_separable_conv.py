@@ -22,19 +22,19 @@ from torch import Tensor
 
 from .. import backends
 from ..activation import activate, activation_backward, known_from_output
-from ..geometry import Conv2dGeometry, Layout
+from ..geometry import ConvGeometry, Layout
 from . import conv as _conv2d
 from .batching import fold, unfold
-from .checks import conv2d_geometry
+from .checks import conv_geometry
 from .conv import (
     cast_for_autocast,
-    conv2d_backward_bias,
-    conv2d_backward_input,
-    conv2d_backward_weight,
-    conv2d_forward,
+    conv_backward_bias,
+    conv_backward_input,
+    conv_backward_weight,
+    conv_forward,
     tf32_allowed,
 )
-from .depthwise_separable_conv_backward import depthwise_separable_conv2d_backward
+from .depthwise_separable_conv_backward import depthwise_separable_conv_backward
 from .memory import dense, dense_stride, gradient_stride, is_channels_last
 from .operator import Operator, register_autocast
 
@@ -51,7 +51,7 @@ def _layout(input: Tensor, depthwise_weight: Tensor, pointwise_weight: Tensor) -
 
 
 def _outputs(
-    input: Tensor, pointwise_weight: Tensor, save: bool, geometry: Conv2dGeometry, layout: Layout
+    input: Tensor, pointwise_weight: Tensor, save: bool, geometry: ConvGeometry, layout: Layout
 ) -> tuple[Tensor, Tensor]:
     def empty(channels: int) -> Tensor:
         shape = (geometry.n, channels, geometry.p, geometry.q)
@@ -72,7 +72,7 @@ def _forward_fake(
     save: bool,
     *parameters: Any,
 ) -> tuple[Tensor, Tensor]:
-    geometry = conv2d_geometry(input.shape, depthwise_weight.shape, *parameters[:4])
+    geometry = conv_geometry(input.shape, depthwise_weight.shape, *parameters[:4])
     layout = _layout(input, depthwise_weight, pointwise_weight)
     return _outputs(input, pointwise_weight, save, geometry, layout)
 
@@ -91,7 +91,7 @@ def _forward_run(
     layout = _layout(input, depthwise_weight, pointwise_weight)
     output, intermediate = _outputs(input, pointwise_weight, save, geometry, layout)
     if output.numel() > 0:
-        backends.kernels(backend, input.device.type).depthwise_separable_conv2d_forward(
+        backends.kernels(backend, input.device.type).depthwise_separable_conv_forward(
             dense(input, layout),
             dense(depthwise_weight, layout),
             dense(pointwise_weight, layout),
@@ -158,20 +158,20 @@ def _forward_backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[
     fuses = (
         ctx.needs_z
         and _is_last_derivative()
-        and kernels.depthwise_separable_conv2d_fuses_backward(grad.dtype, int(grad.shape[1]), tf32_allowed(grad.dtype))
+        and kernels.depthwise_separable_conv_fuses_backward(grad.dtype, int(grad.shape[1]), tf32_allowed(grad.dtype))
     )
     below = of_input or of_depthwise or of_depthwise_bias
     grad, error, by_pointwise = (_fused_errors if fuses else _composed_errors)(ctx, grad, below, of_pointwise)
 
     by_input = by_depthwise = by_depthwise_bias = by_pointwise_bias = None
     if of_pointwise_bias:
-        by_pointwise_bias = conv2d_backward_bias(grad, backend)
+        by_pointwise_bias = conv_backward_bias(grad, backend)
     if of_depthwise:
-        by_depthwise = conv2d_backward_weight(error, input, *ctx.depthwise_like, *depthwise)
+        by_depthwise = conv_backward_weight(error, input, *ctx.depthwise_like, *depthwise)
     if of_depthwise_bias:
-        by_depthwise_bias = conv2d_backward_bias(error, backend)
+        by_depthwise_bias = conv_backward_bias(error, backend)
     if of_input:
-        by_input = conv2d_backward_input(error, depthwise_weight, *ctx.input_like, *depthwise)
+        by_input = conv_backward_input(error, depthwise_weight, *ctx.input_like, *depthwise)
     return by_input, by_depthwise, by_pointwise, by_depthwise_bias, by_pointwise_bias, *[None] * 9
 
 
@@ -184,14 +184,14 @@ def _fused_errors(ctx: Any, grad: Tensor, below: bool, of_pointwise: bool) -> Er
     tensors = depthwise_weight, pointwise_weight, depthwise_bias
     if second != "none":
         if output is None:
-            output, _ = depthwise_separable_conv2d_forward(
+            output, _ = depthwise_separable_conv_forward(
                 input, *tensors, pointwise_bias, False, *convolution, first, "none", slope, backend
             )
         grad = activation_backward(grad, output, second, slope)
     if not of_pointwise and first == "none":  # z's error is a plain product
-        error = conv2d_backward_input(grad, pointwise_weight, *ctx.intermediate_like, *_ONE_BY_ONE, backend)
+        error = conv_backward_input(grad, pointwise_weight, *ctx.intermediate_like, *_ONE_BY_ONE, backend)
         return grad, error if below else None, None
-    error, by_pointwise = depthwise_separable_conv2d_backward(
+    error, by_pointwise = depthwise_separable_conv_backward(
         grad, input, *tensors, z, below, of_pointwise, *ctx.intermediate_like, *ctx.pointwise_like,
         *convolution, first, slope, backend,
     )  # fmt: skip
@@ -206,15 +206,15 @@ def _composed_errors(ctx: Any, grad: Tensor, below: bool, of_pointwise: bool) ->
     if ctx.needs_z:
         # A saved z is a constant to autograd: whoever differentiates further gets one that it can follow.
         if z is None or torch.is_grad_enabled():
-            z = depthwise_separable_conv2d_intermediate(input, depthwise_weight, depthwise_bias, *depthwise)
+            z = depthwise_separable_conv_intermediate(input, depthwise_weight, depthwise_bias, *depthwise)
         middle = activate(z, first, slope)
     if second != "none":
-        at = output if output is not None else conv2d_forward(middle, pointwise_weight, pointwise_bias, *pointwise)
+        at = output if output is not None else conv_forward(middle, pointwise_weight, pointwise_bias, *pointwise)
         grad = activation_backward(grad, at, second, slope)
     if of_pointwise:
-        by_pointwise = conv2d_backward_weight(grad, middle, *ctx.pointwise_like, *pointwise)
+        by_pointwise = conv_backward_weight(grad, middle, *ctx.pointwise_like, *pointwise)
     if below:
-        error = conv2d_backward_input(grad, pointwise_weight, *ctx.intermediate_like, *pointwise)
+        error = conv_backward_input(grad, pointwise_weight, *ctx.intermediate_like, *pointwise)
         if first != "none":
             error = activation_backward(error, z, first, slope)
     return grad, error, by_pointwise
@@ -224,11 +224,11 @@ def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[tupl
     """A batch of inputs is one larger batch; filters or biases that differ by sample are called one by one."""
     size = info.batch_size
     if in_dims[1:5] == (None,) * 4:
-        output, intermediate = depthwise_separable_conv2d_forward(fold(args[0], in_dims[0], size, 0), *args[1:])
+        output, intermediate = depthwise_separable_conv_forward(fold(args[0], in_dims[0], size, 0), *args[1:])
         unfolded = unfold(intermediate, size, 0)[0] if args[5] else intermediate.expand(size, 0)
         return (unfold(output, size, 0)[0], unfolded), (0, 0)
     samples = [
-        depthwise_separable_conv2d_forward(
+        depthwise_separable_conv_forward(
             *(t if axis is None else t.select(axis, i) for t, axis in zip(args[:5], in_dims[:5], strict=True)),
             *args[5:],
         )
@@ -243,21 +243,21 @@ def _forward_jvp(inputs: tuple[Any, ...], outputs: tuple[Any, ...], tangents: tu
     *convolution, first, second, slope, backend = parameters
     depthwise, pointwise = (*convolution, backend), (*_ONE_BY_ONE, backend)
     of_pointwise, of_pointwise_bias = tangents[2], tangents[4]
-    z = depthwise_separable_conv2d_intermediate(input, depthwise_weight, depthwise_bias, *depthwise)
+    z = depthwise_separable_conv_intermediate(input, depthwise_weight, depthwise_bias, *depthwise)
     middle = activate(z, first, slope)
     terms = []
     inner = (input, depthwise_weight, depthwise_bias, *depthwise), (tangents[0], tangents[1], tangents[3])
     if any(tangent is not None for tangent in inner[1]):
         of_z = _conv2d._forward_jvp(inner[0], (z,), inner[1])
         of_middle = activation_backward(of_z, z, first, slope)
-        terms.append(conv2d_forward(of_middle, pointwise_weight, None, *pointwise))
+        terms.append(conv_forward(of_middle, pointwise_weight, None, *pointwise))
     if of_pointwise is not None:
-        terms.append(conv2d_forward(middle, of_pointwise, None, *pointwise))
+        terms.append(conv_forward(middle, of_pointwise, None, *pointwise))
     if of_pointwise_bias is not None:
         terms.append(of_pointwise_bias[:, None, None].expand_as(outputs[0]))
     tangent = sum(terms[1:], terms[0])
     if second != "none":
-        at = conv2d_forward(middle, pointwise_weight, pointwise_bias, *pointwise)
+        at = conv_forward(middle, pointwise_weight, pointwise_bias, *pointwise)
         tangent = activation_backward(tangent, at, second, slope)
     return tangent, None
 
@@ -269,7 +269,7 @@ def _intermediate_run(input: Tensor, weight: Tensor, bias: Tensor | None, *param
     geometry = _conv2d._geometry(input.shape, weight.shape, parameters)
     z, layout = _conv2d._forward_output(input, weight, geometry)
     if z.numel() > 0:
-        backends.kernels(parameters[-1], input.device.type).depthwise_separable_conv2d_intermediate(
+        backends.kernels(parameters[-1], input.device.type).depthwise_separable_conv_intermediate(
             dense(input, layout),
             dense(weight, layout),
             None if bias is None else bias.contiguous(),
@@ -280,8 +280,8 @@ def _intermediate_run(input: Tensor, weight: Tensor, bias: Tensor | None, *param
     return z
 
 
-depthwise_separable_conv2d_forward: Operator = Operator(
-    "depthwise_separable_conv2d_forward(Tensor input, Tensor depthwise_weight, Tensor pointwise_weight, "
+depthwise_separable_conv_forward: Operator = Operator(
+    "depthwise_separable_conv_forward(Tensor input, Tensor depthwise_weight, Tensor pointwise_weight, "
     f"Tensor? depthwise_bias, Tensor? pointwise_bias, bool save_intermediate, {PARAMETERS}, {ACTIVATIONS}, "
     "str backend) -> (Tensor, Tensor)",
     _forward_run,
@@ -291,8 +291,8 @@ depthwise_separable_conv2d_forward: Operator = Operator(
     _forward_backward,
     _forward_jvp,
 )
-depthwise_separable_conv2d_intermediate: Operator = Operator(
-    "depthwise_separable_conv2d_intermediate(Tensor input, Tensor depthwise_weight, Tensor? depthwise_bias, "
+depthwise_separable_conv_intermediate: Operator = Operator(
+    "depthwise_separable_conv_intermediate(Tensor input, Tensor depthwise_weight, Tensor? depthwise_bias, "
     f"{PARAMETERS}, str backend) -> Tensor",
     _intermediate_run,
     _conv2d._forward_fake,
@@ -323,12 +323,12 @@ def reference(
 
 for _device in ("CPU", "CUDA"):
     register_autocast(
-        "depthwise_separable_conv2d_forward",
+        "depthwise_separable_conv_forward",
         _device,
         lambda *arguments: (*cast_for_autocast(arguments[0].device.type, *arguments[:5]), *arguments[5:]),
     )
     register_autocast(
-        "depthwise_separable_conv2d_intermediate",
+        "depthwise_separable_conv_intermediate",
         _device,
         lambda *arguments: (*cast_for_autocast(arguments[0].device.type, *arguments[:3]), *arguments[3:]),
     )

@@ -63,7 +63,7 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor]:
         None if intermediate is None else dense(intermediate, layout),
     )
     geometry = _conv2d._geometry(input.shape, depthwise_weight.shape, (*convolution, backend))
-    kernel = backends.kernels(backend, grad.device.type).depthwise_separable_conv2d_backward
+    kernel = backends.kernels(backend, grad.device.type).depthwise_separable_conv_backward
 
     def fill(error: Tensor | None, gradient: Tensor | None) -> None:
         kernel(*operands, error, gradient, geometry, layout, activation, slope)
@@ -76,7 +76,7 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor]:
 def _vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     """Sample by sample: each has a gradient of its own."""
     samples = [
-        depthwise_separable_conv2d_backward(
+        depthwise_separable_conv_backward(
             *(t if axis is None else t.select(axis, i) for t, axis in zip(args[:6], in_dims[:6], strict=True)),
             *args[6:],
         )
@@ -86,8 +86,8 @@ def _vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor
     return (torch.stack(errors), torch.stack(gradients)), (0, 0)
 
 
-depthwise_separable_conv2d_backward: Operator = Operator(
-    "depthwise_separable_conv2d_backward(Tensor grad_output, Tensor input, Tensor depthwise_weight, "
+depthwise_separable_conv_backward: Operator = Operator(
+    "depthwise_separable_conv_backward(Tensor grad_output, Tensor input, Tensor depthwise_weight, "
     "Tensor? pointwise_weight, Tensor? depthwise_bias, Tensor? intermediate, bool of_intermediate, bool of_pointwise, "
     "SymInt[] intermediate_size, SymInt[] intermediate_stride, SymInt[] pointwise_size, SymInt[] pointwise_stride, "
     "int[2] stride, int[4] padding, int[2] dilation, int groups, str depthwise_activation, float negative_slope, "

@@ -52,14 +52,14 @@ def register(counter: ModuleType) -> None:
         return count + of_filter(grad, between, pointwise) if of_pointwise else count
 
     formulas = {
-        "conv2d_forward": forward,
-        "conv2d_epilogue_forward": forward,
-        "conv2d_backward_input": backward_input,
-        "conv2d_backward_weight": backward_weight,
-        "depthwise_separable_conv2d_forward": pair,
-        "depthwise_separable_conv2d_intermediate": forward,
-        "depthwise_separable_conv2d_backward": pair_backward,
-        "int8_conv2d": forward,
+        "conv_forward": forward,
+        "conv_epilogue_forward": forward,
+        "conv_backward_input": backward_input,
+        "conv_backward_weight": backward_weight,
+        "depthwise_separable_conv_forward": pair,
+        "depthwise_separable_conv_intermediate": forward,
+        "depthwise_separable_conv_backward": pair_backward,
+        "int8_conv": forward,
         "int8_gemm": lambda a, b, *_, out_shape: product(a, b),
         "int8_weight_only_linear": lambda input, weight, *_, out_shape: product(input, weight[::-1]),
     }

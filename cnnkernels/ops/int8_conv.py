@@ -1,4 +1,4 @@
-"""int8_conv2d's operator: a convolution of integers, summed exactly, and finished by an epilogue (`Int8Epilogue`).
+"""int8_conv's operator: a convolution of integers, summed exactly, and finished by an epilogue (`Int8Epilogue`).
 
     sum[n,k,p,q] = sum over c,r,s of (x[n, c, p stride - pad + r dilation, q stride - pad + s dilation] - z) w[k,c,r,s]
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..geometry import Layout
 from ..int8 import reference as int8_reference
-from .checks import conv2d_geometry
+from .checks import conv_geometry
 from .conv import _geometry
 from .int8_epilogue import EPILOGUE, LENGTH, epilogue_of, kernels_of, one_by_one
 from .memory import dense
@@ -25,7 +25,7 @@ PARAMETERS = "int[2] stride, int[4] padding, int[2] dilation, int groups"
 
 
 def _fake(input: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-    g = conv2d_geometry(input.shape, weight.shape, *rest[:-LENGTH])
+    g = conv_geometry(input.shape, weight.shape, *rest[:-LENGTH])
     size = g.n, g.k, g.p, g.q
     return torch.empty(size, dtype=rest[-2], device=input.device, memory_format=torch.channels_last)
 
@@ -42,13 +42,13 @@ def _run(input: Tensor, weight: Tensor, *rest: Any) -> Tensor:
         int8_reference.finish(sums.movedim(1, -1), output.movedim(1, -1), epilogue)
         return output
     operands = dense(input, Layout.NHWC), dense(weight, Layout.NHWC), output
-    kernels_of(rest[-1], input.device).int8_conv2d(*operands, geometry, epilogue)
+    kernels_of(rest[-1], input.device).int8_conv(*operands, geometry, epilogue)
     return output
 
 
-int8_conv2d: Operator = Operator(
-    f"int8_conv2d(Tensor input, Tensor weight, {PARAMETERS}, {EPILOGUE}) -> Tensor",
+int8_conv: Operator = Operator(
+    f"int8_conv(Tensor input, Tensor weight, {PARAMETERS}, {EPILOGUE}) -> Tensor",
     _run,
     _fake,
-    one_by_one(lambda *args: int8_conv2d(*args)),
+    one_by_one(lambda *args: int8_conv(*args)),
 )

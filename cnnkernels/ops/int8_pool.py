@@ -1,4 +1,4 @@
-"""The operators int8_max_pool2d and int8_avg_pool2d, of int8 or uint8 images.
+"""The operators int8_max_pool and int8_avg_pool, of int8 or uint8 images.
 
     max   the largest of a window's places inside the input, exact
     avg   clamp(rint(float(sum of (x - zero_point)) / float(divisor)) + zero_point)
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..geometry import Pool2dGeometry
+from ..geometry import PoolGeometry
 from .batching import fold, unfold
-from .checks import pool2d_geometry, pool2d_kernel_geometry
+from .checks import pool_geometry, pool_kernel_geometry
 from .operator import Operator
 
-_geometry = functools.lru_cache(maxsize=4096)(pool2d_kernel_geometry)
+_geometry = functools.lru_cache(maxsize=4096)(pool_kernel_geometry)
 
 
 def _reached(start: Tensor, size: int, places: int) -> Tensor:
@@ -34,14 +34,14 @@ class Reference:
     """The functions of a backend by PyTorch's operators: what every kernel must equal bit for bit."""
 
     @staticmethod
-    def int8_max_pool2d(input: Tensor, output: Tensor, geometry: Pool2dGeometry) -> None:
+    def int8_max_pool(input: Tensor, output: Tensor, geometry: PoolGeometry) -> None:
         output.copy_(_windows(input, geometry, torch.iinfo(input.dtype).min).amax((-2, -1)))
 
     @staticmethod
-    def int8_avg_pool2d(
+    def int8_avg_pool(
         input: Tensor,
         output: Tensor,
-        geometry: Pool2dGeometry,
+        geometry: PoolGeometry,
         zero_point: int,
         count_include_pad: bool,
         divisor_override: int | None,
@@ -64,7 +64,7 @@ class Reference:
         output.copy_(steps.clamp(limits.min - zero_point, limits.max - zero_point) + zero_point)
 
 
-def _windows(input: Tensor, g: Pool2dGeometry, outside: int) -> Tensor:
+def _windows(input: Tensor, g: PoolGeometry, outside: int) -> Tensor:
     """[n, c, p, q, r, s]: every window's places, those outside the input filled."""
     below = max(0, (g.p - 1) * g.stride_h + (g.r - 1) * g.dilation_h + 1 - g.h - g.pad_h)
     right = max(0, (g.q - 1) * g.stride_w + (g.s - 1) * g.dilation_w + 1 - g.w - g.pad_w)
@@ -84,7 +84,7 @@ PARAMETERS = "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation
 
 
 def _fake(input: Tensor, *rest: Any) -> Tensor:
-    g = pool2d_geometry(input.shape, *rest[:5])
+    g = pool_geometry(input.shape, *rest[:5])
     size = g.n, g.c, g.p, g.q
     return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
 
@@ -109,17 +109,17 @@ def _vmap(operator: Callable[..., Tensor]) -> Callable[..., Any]:
     return vmap
 
 
-int8_max_pool2d: Operator = Operator(
-    f"int8_max_pool2d(Tensor input, {PARAMETERS}, str backend) -> Tensor",
-    _run("int8_max_pool2d"),
+int8_max_pool: Operator = Operator(
+    f"int8_max_pool(Tensor input, {PARAMETERS}, str backend) -> Tensor",
+    _run("int8_max_pool"),
     _fake,
-    _vmap(lambda *args: int8_max_pool2d(*args)),
+    _vmap(lambda *args: int8_max_pool(*args)),
 )
-int8_avg_pool2d: Operator = Operator(
+int8_avg_pool: Operator = Operator(
     # a window may be as large as the image, and so be a symbol
-    f"int8_avg_pool2d(Tensor input, {PARAMETERS.replace('int[2] kernel', 'SymInt[2] kernel')}, int zero_point, "
+    f"int8_avg_pool(Tensor input, {PARAMETERS.replace('int[2] kernel', 'SymInt[2] kernel')}, int zero_point, "
     "bool count_include_pad, int? divisor_override, str backend) -> Tensor",
-    _run("int8_avg_pool2d"),
+    _run("int8_avg_pool"),
     _fake,
-    _vmap(lambda *args: int8_avg_pool2d(*args)),
+    _vmap(lambda *args: int8_avg_pool(*args)),
 )

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..geometry import Layout, Pool2dGeometry, argmax_dtype
+from ..geometry import Layout, PoolGeometry, argmax_dtype
 from .batching import fold, unfold
-from .checks import pool2d_geometry, pool2d_kernel_geometry
+from .checks import pool_geometry, pool_kernel_geometry
 from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
 from .operator import Operator
 
-_remembered_geometry = functools.lru_cache(maxsize=4096)(pool2d_kernel_geometry)
+_remembered_geometry = functools.lru_cache(maxsize=4096)(pool_kernel_geometry)
 
 
-def _geometry(input_size: Sequence[int], parameters: Sequence[Any]) -> Pool2dGeometry:
+def _geometry(input_size: Sequence[int], parameters: Sequence[Any]) -> PoolGeometry:
     """The geometry of plain sizes, remembered: checking it again would cost more than a small kernel."""
     kernel_size, stride, padding, dilation, ceil_mode, _ = parameters
     sizes = tuple(input_size), tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation)
@@ -46,7 +46,7 @@ def _like(size: Sequence[int], stride: Sequence[int]) -> Layout:
 # --- forward: the maximum and its place
 
 
-def _forward_outputs(input: Tensor, geometry: Pool2dGeometry) -> tuple[Tensor, Tensor, Layout]:
+def _forward_outputs(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor, Layout]:
     layout = layout_of(input)
     shape = (geometry.n, geometry.c, geometry.p, geometry.q)
     memory_format = layout.memory_format
@@ -57,14 +57,14 @@ def _forward_outputs(input: Tensor, geometry: Pool2dGeometry) -> tuple[Tensor, T
 
 
 def _forward_fake(input: Tensor, *parameters: Any) -> tuple[Tensor, Tensor]:
-    return _forward_outputs(input, pool2d_geometry(input.shape, *parameters[:-1]))[:2]
+    return _forward_outputs(input, pool_geometry(input.shape, *parameters[:-1]))[:2]
 
 
 def _forward_run(input: Tensor, *parameters: Any) -> tuple[Tensor, Tensor]:
     geometry = _geometry(input.shape, parameters)
     output, argmax, layout = _forward_outputs(input, geometry)
     if output.numel() > 0:
-        kernel = backends.kernels(parameters[-1], input.device.type).max_pool2d_forward
+        kernel = backends.kernels(parameters[-1], input.device.type).max_pool_forward
         kernel(dense(input, layout), output, argmax, geometry, layout)
     return output, argmax
 
@@ -80,13 +80,13 @@ def _forward_backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[
     if grad is None:
         return (None,) * 7
     (argmax,) = ctx.saved_tensors
-    return max_pool2d_backward(grad, argmax, *ctx.input_like, *ctx.parameters), *[None] * 6
+    return max_pool_backward(grad, argmax, *ctx.input_like, *ctx.parameters), *[None] * 6
 
 
 def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     input, *parameters = args
     size = info.batch_size
-    output, argmax = max_pool2d_forward(fold(input, in_dims[0], size, 0), *parameters)
+    output, argmax = max_pool_forward(fold(input, in_dims[0], size, 0), *parameters)
     return (unfold(output, size, 0)[0], unfold(argmax, size, 0)[0]), (0, 0)
 
 
@@ -108,7 +108,7 @@ def _backward_run(
         return grad_input
     layout = _like(size, stride)
     grad_output, argmax = dense(grad_output, layout), dense(argmax, layout)
-    kernel = backends.kernels(parameters[-1], grad_output.device.type).max_pool2d_backward
+    kernel = backends.kernels(parameters[-1], grad_output.device.type).max_pool_backward
     return filled(grad_input, layout, lambda out: kernel(grad_output, argmax, out, geometry, layout))
 
 
@@ -119,14 +119,14 @@ def _backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     (argmax,) = ctx.saved_tensors
-    return max_pool2d_gather(grad, argmax, *ctx.parameters), *[None] * 9
+    return max_pool_gather(grad, argmax, *ctx.parameters), *[None] * 9
 
 
 def _backward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
     grad_output, argmax, (n, *rest), stride, *parameters = args
     size = info.batch_size
     whole = (size * n, *rest)
-    grad_input = max_pool2d_backward(
+    grad_input = max_pool_backward(
         fold(grad_output, in_dims[0], size, 0),
         fold(argmax, in_dims[1], size, 0),
         whole,
@@ -149,7 +149,7 @@ def _gather_run(input: Tensor, argmax: Tensor, *parameters: Any) -> Tensor:
     geometry = _geometry(input.shape, parameters)
     layout = layout_of(argmax)
     if output.numel() > 0:
-        kernel = backends.kernels(parameters[-1], input.device.type).max_pool2d_gather
+        kernel = backends.kernels(parameters[-1], input.device.type).max_pool_gather
         kernel(dense(input, layout), dense(argmax, layout), output, geometry, layout)
     return output
 
@@ -162,14 +162,14 @@ def _gather_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     (argmax,) = ctx.saved_tensors
-    return max_pool2d_backward(grad, argmax, *ctx.input_like, *ctx.parameters), *[None] * 7
+    return max_pool_backward(grad, argmax, *ctx.input_like, *ctx.parameters), *[None] * 7
 
 
 def _gather_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
     input, argmax, *parameters = args
     size = info.batch_size
     input, argmax = fold(input, in_dims[0], size, 0), fold(argmax, in_dims[1], size, 0)
-    return unfold(max_pool2d_gather(input, argmax, *parameters), size, 0)
+    return unfold(max_pool_gather(input, argmax, *parameters), size, 0)
 
 
 # --- indices: PyTorch's flat index h W + w of each winner
@@ -185,7 +185,7 @@ def _indices_run(argmax: Tensor, input_size: Sequence[int], *parameters: Any) ->
     geometry = _geometry(input_size, parameters)
     layout = layout_of(argmax)
     if indices.numel() > 0:
-        kernel = backends.kernels(parameters[-1], argmax.device.type).max_pool2d_indices
+        kernel = backends.kernels(parameters[-1], argmax.device.type).max_pool_indices
         kernel(dense(argmax, layout), indices, geometry, layout)
     return indices
 
@@ -193,39 +193,39 @@ def _indices_run(argmax: Tensor, input_size: Sequence[int], *parameters: Any) ->
 def _indices_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
     argmax, (n, *rest), *parameters = args
     size = info.batch_size
-    return unfold(max_pool2d_indices(fold(argmax, in_dims[0], size, 0), (size * n, *rest), *parameters), size, 0)
+    return unfold(max_pool_indices(fold(argmax, in_dims[0], size, 0), (size * n, *rest), *parameters), size, 0)
 
 
-max_pool2d_forward: Operator = Operator(
-    f"max_pool2d_forward(Tensor input, {PARAMETERS}) -> (Tensor, Tensor)",
+max_pool_forward: Operator = Operator(
+    f"max_pool_forward(Tensor input, {PARAMETERS}) -> (Tensor, Tensor)",
     _forward_run,
     _forward_fake,
     _forward_vmap,
     _forward_setup,
     _forward_backward,
-    lambda inputs, outputs, tangents: (max_pool2d_gather(tangents[0], outputs[1], *inputs[1:]), None),
+    lambda inputs, outputs, tangents: (max_pool_gather(tangents[0], outputs[1], *inputs[1:]), None),
 )
-max_pool2d_backward: Operator = Operator(
-    "max_pool2d_backward(Tensor grad_output, Tensor argmax, SymInt[] input_size, SymInt[] input_stride, "
+max_pool_backward: Operator = Operator(
+    "max_pool_backward(Tensor grad_output, Tensor argmax, SymInt[] input_size, SymInt[] input_stride, "
     f"{PARAMETERS}) -> Tensor",
     _backward_run,
     _backward_fake,
     _backward_vmap,
     _backward_setup,
     _backward_backward,
-    lambda inputs, _, tangents: max_pool2d_backward(tangents[0], *inputs[1:]),
+    lambda inputs, _, tangents: max_pool_backward(tangents[0], *inputs[1:]),
 )
-max_pool2d_gather: Operator = Operator(
-    f"max_pool2d_gather(Tensor input, Tensor argmax, {PARAMETERS}) -> Tensor",
+max_pool_gather: Operator = Operator(
+    f"max_pool_gather(Tensor input, Tensor argmax, {PARAMETERS}) -> Tensor",
     _gather_run,
     _gather_fake,
     _gather_vmap,
     _gather_setup,
     _gather_backward,
-    lambda inputs, _, tangents: max_pool2d_gather(tangents[0], *inputs[1:]),
+    lambda inputs, _, tangents: max_pool_gather(tangents[0], *inputs[1:]),
 )
-max_pool2d_indices: Operator = Operator(
-    f"max_pool2d_indices(Tensor argmax, SymInt[] input_size, {PARAMETERS}) -> Tensor",
+max_pool_indices: Operator = Operator(
+    f"max_pool_indices(Tensor argmax, SymInt[] input_size, {PARAMETERS}) -> Tensor",
     _indices_run,
     _indices_fake,
     _indices_vmap,

@@ -61,7 +61,7 @@ def _forward_run(input: Tensor, indices: Tensor, output_size: Sequence[int], bac
         return output.zero_()
     layout = layout_of(input)
     winner = torch.zeros_like(output, dtype=torch.int32)
-    kernel = backends.kernels(backend, input.device.type).max_unpool2d_forward
+    kernel = backends.kernels(backend, input.device.type).max_unpool_forward
     kernel(dense(input, layout), dense(indices, layout), winner, output, layout)
     return output
 
@@ -74,14 +74,14 @@ def _forward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     (indices,) = ctx.saved_tensors
-    return max_unpool2d_backward(grad, indices, ctx.input_stride, ctx.backend), None, None, None
+    return max_unpool_backward(grad, indices, ctx.input_stride, ctx.backend), None, None, None
 
 
 def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
     input, indices, *parameters = args
     size = info.batch_size
     input, indices = fold(input, in_dims[0], size, 0), fold(indices, in_dims[1], size, 0)
-    return unfold(max_unpool2d_forward(input, indices, *parameters), size, 0)
+    return unfold(max_unpool_forward(input, indices, *parameters), size, 0)
 
 
 def _backward_fake(grad_output: Tensor, indices: Tensor, stride: Sequence[int], backend: str) -> Tensor:
@@ -94,7 +94,7 @@ def _backward_run(grad_output: Tensor, indices: Tensor, stride: Sequence[int], b
         return grad_input.zero_()
     layout = layout_of(grad_input)
     grad_output, indices = dense(grad_output, layout), dense(indices, layout)
-    kernel = backends.kernels(backend, grad_output.device.type).max_unpool2d_backward
+    kernel = backends.kernels(backend, grad_output.device.type).max_unpool_backward
     return filled(grad_input, layout, lambda out: kernel(grad_output, indices, out, layout))
 
 
@@ -125,27 +125,27 @@ def _backward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Ten
     grad_output, indices = fold(grad_output, in_dims[0], size, 0), fold(indices, in_dims[1], size, 0)
     n, *rest = indices.shape
     layout = Layout.NHWC if is_channels_last((n // size, *rest), stride) else Layout.NCHW
-    grad_input = max_unpool2d_backward(grad_output, indices, dense_stride(indices.shape, layout), backend)
+    grad_input = max_unpool_backward(grad_output, indices, dense_stride(indices.shape, layout), backend)
     return unfold(grad_input, size, 0)
 
 
-max_unpool2d_forward: Operator = Operator(
-    "max_unpool2d_forward(Tensor input, Tensor indices, SymInt[2] output_size, str backend) -> Tensor",
+max_unpool_forward: Operator = Operator(
+    "max_unpool_forward(Tensor input, Tensor indices, SymInt[2] output_size, str backend) -> Tensor",
     _forward_run,
     _forward_fake,
     _forward_vmap,
     _forward_setup,
     _forward_backward,
-    lambda inputs, _, tangents: max_unpool2d_forward(tangents[0], *inputs[1:]),
+    lambda inputs, _, tangents: max_unpool_forward(tangents[0], *inputs[1:]),
 )
-max_unpool2d_backward: Operator = Operator(
-    "max_unpool2d_backward(Tensor grad_output, Tensor indices, SymInt[] input_stride, str backend) -> Tensor",
+max_unpool_backward: Operator = Operator(
+    "max_unpool_backward(Tensor grad_output, Tensor indices, SymInt[] input_stride, str backend) -> Tensor",
     _backward_run,
     _backward_fake,
     _backward_vmap,
     _backward_setup,
     _backward_backward,
-    lambda inputs, _, tangents: max_unpool2d_backward(tangents[0], *inputs[1:]),
+    lambda inputs, _, tangents: max_unpool_backward(tangents[0], *inputs[1:]),
 )
 
 
@@ -155,4 +155,4 @@ def cast_for_autocast(input: Tensor) -> Tensor:
     return input.float() if cast else input
 
 
-register_autocast("max_unpool2d_forward", "CPU", lambda input, *rest: (cast_for_autocast(input), *rest))
+register_autocast("max_unpool_forward", "CPU", lambda input, *rest: (cast_for_autocast(input), *rest))

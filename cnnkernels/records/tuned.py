@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..geometry import Conv2dGeometry, Layout
+from ..geometry import ConvGeometry, Layout
 
 DIRECTIONS = ("forward", "backward_input", "backward_weight")
 DTYPES = ("fp64", "fp32", "tf32", "fp16", "bf16")
@@ -59,7 +59,7 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def geometry_fields(direction: str, geometry: Conv2dGeometry) -> dict[str, int]:
+def geometry_fields(direction: str, geometry: ConvGeometry) -> dict[str, int]:
     """The numbers that a row names: all, but the batch only where it is summed over. Padding is of zeros."""
     fields = geometry._asdict()
     del fields["padding_mode"]
@@ -69,7 +69,7 @@ def geometry_fields(direction: str, geometry: Conv2dGeometry) -> dict[str, int]:
 
 
 @functools.lru_cache(maxsize=4096)
-def key(direction: str, dtype: str, layout: Layout, geometry: Conv2dGeometry) -> Key:
+def key(direction: str, dtype: str, layout: Layout, geometry: ConvGeometry) -> Key:
     """What a problem is looked up by."""
     return (direction, dtype, layout, tuple(sorted(geometry_fields(direction, geometry).items())))
 
@@ -106,7 +106,7 @@ def load(path: Path) -> Table:
         for name, values in allowed:
             if getattr(row, name) not in values:
                 raise wrong(f"row {number}: {name} is {getattr(row, name)!r}, none of {', '.join(values)}")
-        names = set(Conv2dGeometry._fields) - {"padding_mode"}
+        names = set(ConvGeometry._fields) - {"padding_mode"}
         names -= set() if row.direction == "backward_weight" else {"n"}
         if set(row.geometry) != names:
             raise wrong(f"row {number}: its geometry has not the fields {', '.join(sorted(names))}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..geometry import Conv2dGeometry, Pool2dGeometry, conv_output_size, pool_output_size
+from ..geometry import ConvGeometry, PoolGeometry, conv_output_size, pool_output_size
 
 
 @dataclass(frozen=True)
-class Conv2dCase:
+class ConvCase:
     """input [n, c, h, w], filter [k, c / groups, r, s]; padding is (top, bottom, left, right)."""
 
     reason: str
@@ -26,11 +26,11 @@ class Conv2dCase:
     groups: int = 1
 
     @property
-    def geometry(self) -> Conv2dGeometry:
+    def geometry(self) -> ConvGeometry:
         top, bottom, left, right = self.padding
         p = conv_output_size(self.h, self.r, self.stride[0], top, bottom, self.dilation[0])
         q = conv_output_size(self.w, self.s, self.stride[1], left, right, self.dilation[1])
-        return Conv2dGeometry(
+        return ConvGeometry(
             self.n, self.c, self.h, self.w, self.k, self.r, self.s, p, q, *self.stride, top, left, *self.dilation,
             self.groups,
         )  # fmt: skip
@@ -52,33 +52,33 @@ class Conv2dCase:
         return self.reason.replace(" ", "-")
 
 
-CONV2D: tuple[Conv2dCase, ...] = (
-    Conv2dCase("one product", 1, 1, 1, 1, 1, 1, 1),
-    Conv2dCase("3x3 same", 2, 8, 7, 9, 16, 3, 3, padding=(1, 1, 1, 1)),
-    Conv2dCase("1x1", 2, 16, 5, 6, 24, 1, 1),
-    Conv2dCase("1x1 stride 2 leaves phases empty", 2, 8, 7, 6, 8, 1, 1, stride=(2, 2)),
-    Conv2dCase("stem 7x7 stride 2 of 3 channels", 1, 3, 15, 17, 8, 7, 7, stride=(2, 2), padding=(3, 3, 3, 3)),
-    Conv2dCase("several tiles each way", 2, 72, 8, 9, 136, 3, 3, padding=(1, 1, 1, 1)),
-    Conv2dCase("odd channels break vectors", 2, 5, 6, 7, 7, 3, 3, padding=(1, 1, 1, 1)),
-    Conv2dCase("uneven everything", 2, 9, 11, 8, 10, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1)),
-    Conv2dCase("stride 3 dilation 2", 1, 8, 14, 13, 8, 3, 3, (3, 3), (2, 2, 2, 2), (2, 2)),
-    Conv2dCase("stride 2 dilation 2 share a factor", 1, 8, 9, 9, 8, 3, 3, (2, 2), (2, 2, 2, 2), (2, 2)),
-    Conv2dCase("stride above kernel skips inputs", 2, 8, 10, 11, 8, 2, 2, stride=(4, 3)),
-    Conv2dCase("padding above the kernel", 1, 8, 4, 3, 8, 3, 2, padding=(5, 4, 3, 6)),
-    Conv2dCase("dilation of one axis", 1, 8, 12, 6, 8, 3, 3, padding=(3, 3, 1, 1), dilation=(3, 1)),
-    Conv2dCase("dilation of the other axis", 1, 8, 6, 12, 8, 3, 3, padding=(1, 1, 3, 3), dilation=(1, 3)),
-    Conv2dCase("filter covers the input", 2, 8, 5, 4, 12, 5, 4),
-    Conv2dCase("row image", 2, 8, 1, 33, 8, 1, 5, padding=(0, 0, 2, 2)),
-    Conv2dCase("two groups", 2, 16, 6, 5, 32, 3, 3, padding=(1, 1, 1, 1), groups=2),
-    Conv2dCase("groups of odd width", 2, 9, 6, 5, 6, 3, 3, padding=(1, 1, 1, 1), groups=3),
-    Conv2dCase("depthwise", 2, 10, 8, 7, 10, 3, 3, padding=(1, 1, 1, 1), groups=10),
-    Conv2dCase("depthwise with multiplier and stride", 1, 6, 9, 8, 12, 3, 3, (2, 2), (1, 1, 1, 1), groups=6),
-    Conv2dCase("long reduction over pixels", 5, 8, 16, 15, 8, 3, 3, padding=(1, 1, 1, 1)),
+CONV2D: tuple[ConvCase, ...] = (
+    ConvCase("one product", 1, 1, 1, 1, 1, 1, 1),
+    ConvCase("3x3 same", 2, 8, 7, 9, 16, 3, 3, padding=(1, 1, 1, 1)),
+    ConvCase("1x1", 2, 16, 5, 6, 24, 1, 1),
+    ConvCase("1x1 stride 2 leaves phases empty", 2, 8, 7, 6, 8, 1, 1, stride=(2, 2)),
+    ConvCase("stem 7x7 stride 2 of 3 channels", 1, 3, 15, 17, 8, 7, 7, stride=(2, 2), padding=(3, 3, 3, 3)),
+    ConvCase("several tiles each way", 2, 72, 8, 9, 136, 3, 3, padding=(1, 1, 1, 1)),
+    ConvCase("odd channels break vectors", 2, 5, 6, 7, 7, 3, 3, padding=(1, 1, 1, 1)),
+    ConvCase("uneven everything", 2, 9, 11, 8, 10, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1)),
+    ConvCase("stride 3 dilation 2", 1, 8, 14, 13, 8, 3, 3, (3, 3), (2, 2, 2, 2), (2, 2)),
+    ConvCase("stride 2 dilation 2 share a factor", 1, 8, 9, 9, 8, 3, 3, (2, 2), (2, 2, 2, 2), (2, 2)),
+    ConvCase("stride above kernel skips inputs", 2, 8, 10, 11, 8, 2, 2, stride=(4, 3)),
+    ConvCase("padding above the kernel", 1, 8, 4, 3, 8, 3, 2, padding=(5, 4, 3, 6)),
+    ConvCase("dilation of one axis", 1, 8, 12, 6, 8, 3, 3, padding=(3, 3, 1, 1), dilation=(3, 1)),
+    ConvCase("dilation of the other axis", 1, 8, 6, 12, 8, 3, 3, padding=(1, 1, 3, 3), dilation=(1, 3)),
+    ConvCase("filter covers the input", 2, 8, 5, 4, 12, 5, 4),
+    ConvCase("row image", 2, 8, 1, 33, 8, 1, 5, padding=(0, 0, 2, 2)),
+    ConvCase("two groups", 2, 16, 6, 5, 32, 3, 3, padding=(1, 1, 1, 1), groups=2),
+    ConvCase("groups of odd width", 2, 9, 6, 5, 6, 3, 3, padding=(1, 1, 1, 1), groups=3),
+    ConvCase("depthwise", 2, 10, 8, 7, 10, 3, 3, padding=(1, 1, 1, 1), groups=10),
+    ConvCase("depthwise with multiplier and stride", 1, 6, 9, 8, 12, 3, 3, (2, 2), (1, 1, 1, 1), groups=6),
+    ConvCase("long reduction over pixels", 5, 8, 16, 15, 8, 3, 3, padding=(1, 1, 1, 1)),
 )
 
 
 @dataclass(frozen=True)
-class Pool2dCase:
+class PoolCase:
     """input [n, c, h, w], window r x s."""
 
     reason: str
@@ -93,12 +93,12 @@ class Pool2dCase:
     ceil_mode: bool = False
 
     @property
-    def geometry(self) -> Pool2dGeometry:
+    def geometry(self) -> PoolGeometry:
         out = [
             pool_output_size(size, self.kernel[i], self.stride[i], self.padding[i], self.dilation[i], self.ceil_mode)
             for i, size in enumerate((self.h, self.w))
         ]
-        return Pool2dGeometry(
+        return PoolGeometry(
             self.n, self.c, self.h, self.w, *self.kernel, *out, *self.stride, *self.padding, *self.dilation
         )
 
@@ -115,20 +115,20 @@ class Pool2dCase:
         return self.reason.replace(" ", "-")
 
 
-MAX_POOL2D: tuple[Pool2dCase, ...] = (
-    Pool2dCase("one element", 1, 1, 1, 1, (1, 1), (1, 1)),
-    Pool2dCase("2x2 stride 2", 2, 8, 6, 8, (2, 2), (2, 2)),
-    Pool2dCase("resnet stem 3x3 stride 2", 2, 16, 9, 11, (3, 3), (2, 2), (1, 1)),
-    Pool2dCase("overlapping 5x5 stride 1", 1, 8, 9, 7, (5, 5), (1, 1), (2, 2)),
-    Pool2dCase("odd channels break vectors", 2, 7, 6, 5, (2, 2), (2, 2)),
-    Pool2dCase("ceil mode last window", 1, 4, 7, 6, (3, 2), (2, 3), ceil_mode=True),
-    Pool2dCase("ceil mode with padding", 1, 4, 5, 6, (2, 3), (3, 2), (1, 1), ceil_mode=True),
-    Pool2dCase("dilated", 2, 8, 10, 11, (3, 2), (2, 1), (1, 0), (2, 3)),
-    Pool2dCase("stride above kernel leaves inputs without a window", 1, 8, 11, 10, (2, 2), (4, 3)),
-    Pool2dCase("uneven", 3, 3, 9, 14, (2, 5), (3, 2), (1, 2)),
-    Pool2dCase("window of 256 places needs two bytes", 1, 2, 18, 17, (16, 16), (1, 1)),
-    Pool2dCase("global", 2, 8, 7, 7, (7, 7), (7, 7)),
-    Pool2dCase("several tiles", 3, 40, 14, 12, (3, 3), (2, 2), (1, 1)),
+MAX_POOL2D: tuple[PoolCase, ...] = (
+    PoolCase("one element", 1, 1, 1, 1, (1, 1), (1, 1)),
+    PoolCase("2x2 stride 2", 2, 8, 6, 8, (2, 2), (2, 2)),
+    PoolCase("resnet stem 3x3 stride 2", 2, 16, 9, 11, (3, 3), (2, 2), (1, 1)),
+    PoolCase("overlapping 5x5 stride 1", 1, 8, 9, 7, (5, 5), (1, 1), (2, 2)),
+    PoolCase("odd channels break vectors", 2, 7, 6, 5, (2, 2), (2, 2)),
+    PoolCase("ceil mode last window", 1, 4, 7, 6, (3, 2), (2, 3), ceil_mode=True),
+    PoolCase("ceil mode with padding", 1, 4, 5, 6, (2, 3), (3, 2), (1, 1), ceil_mode=True),
+    PoolCase("dilated", 2, 8, 10, 11, (3, 2), (2, 1), (1, 0), (2, 3)),
+    PoolCase("stride above kernel leaves inputs without a window", 1, 8, 11, 10, (2, 2), (4, 3)),
+    PoolCase("uneven", 3, 3, 9, 14, (2, 5), (3, 2), (1, 2)),
+    PoolCase("window of 256 places needs two bytes", 1, 2, 18, 17, (16, 16), (1, 1)),
+    PoolCase("global", 2, 8, 7, 7, (7, 7), (7, 7)),
+    PoolCase("several tiles", 3, 40, 14, 12, (3, 3), (2, 2), (1, 1)),
 )
 
 
@@ -136,11 +136,11 @@ MAX_POOL2D: tuple[Pool2dCase, ...] = (
 class DepthwiseSeparableCase:
     """A depthwise convolution, and how many filters the 1x1 convolution after it has."""
 
-    depthwise: Conv2dCase
+    depthwise: ConvCase
     filters: int
 
     @property
-    def geometry(self) -> Conv2dGeometry:
+    def geometry(self) -> ConvGeometry:
         return self.depthwise.geometry
 
     @property
@@ -171,7 +171,7 @@ class DepthwiseSeparableCase:
 def _pair(
     reason: str, n: int, c: int, h: int, w: int, filters: int, r: int, s: int, multiplier: int = 1, **rest: Any
 ) -> DepthwiseSeparableCase:
-    return DepthwiseSeparableCase(Conv2dCase(reason, n, c, h, w, c * multiplier, r, s, groups=c, **rest), filters)
+    return DepthwiseSeparableCase(ConvCase(reason, n, c, h, w, c * multiplier, r, s, groups=c, **rest), filters)
 
 
 DEPTHWISE_SEPARABLE_CONV2D: tuple[DepthwiseSeparableCase, ...] = (

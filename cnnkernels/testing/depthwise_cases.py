@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .cases import Conv2dCase
+from .cases import ConvCase
 
 Pair = tuple[int, int]
 
@@ -17,13 +17,13 @@ def depthwise(
     padding: Pair = (0, 0),
     dilation: Pair = (1, 1),
     multiplier: int = 1,
-) -> Conv2dCase:
+) -> ConvCase:
     """input [n, c, *size], filter [c multiplier, 1, *kernel]; padding of (rows, columns), the same on both sides."""
     sides = padding[0], padding[0], padding[1], padding[1]
-    return Conv2dCase(reason, n, c, *size, c * multiplier, *kernel, stride, sides, dilation, groups=c)
+    return ConvCase(reason, n, c, *size, c * multiplier, *kernel, stride, sides, dilation, groups=c)
 
 
-DEPTHWISE_CONV2D: tuple[Conv2dCase, ...] = (
+DEPTHWISE_CONV2D: tuple[ConvCase, ...] = (
     depthwise("one product", 1, 1, (1, 1), (1, 1)),
     depthwise("mobilenet 3x3", 1, 16, (14, 14), (3, 3), padding=(1, 1)),
     depthwise("mobilenet 3x3 stride 2", 1, 16, (15, 14), (3, 3), (2, 2), (1, 1)),

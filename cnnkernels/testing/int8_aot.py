@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..int8.epilogue import Int8Epilogue
-from .cases import Conv2dCase
+from .cases import ConvCase
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Int8Call:
     """A call for one architecture, on meta tensors, with all of the epilogue and an output of `output`, or with none
     where that is int32. `configuration`: None leaves the choice to selection."""
 
-    case: GemmCase | Conv2dCase
+    case: GemmCase | ConvCase
     arch: int
     configuration: Any = None
     unsigned: bool = False
@@ -72,7 +72,7 @@ class Int8Call:
             kernels.int8_gemm(a, b, output, epilogue, self.configuration)
         else:
             x, w = tensor(*case.input_shape, dtype=element), tensor(*case.weight_shape)
-            kernels.int8_conv2d(x, w, output, case.geometry, epilogue, self.configuration)
+            kernels.int8_conv(x, w, output, case.geometry, epilogue, self.configuration)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def gemm_candidates(case: GemmCase, arch: int) -> list[Int8Call]:
     return [Int8Call(case, arch, c) for c in candidates(Problem(case.m, case.n, case.k, 1, 1, 16, False, arch))]
 
 
-def conv2d_candidates(case: Conv2dCase, arch: int) -> list[Int8Call]:
+def conv_candidates(case: ConvCase, arch: int) -> list[Int8Call]:
     """The same of a convolution."""
     from cnnkernels.triton_kernels.int8_conv.launch import problem_of  # type: ignore[attr-defined]
     from cnnkernels.triton_kernels.int8_gemm.select import candidates
@@ -141,10 +141,10 @@ def conv2d_candidates(case: Conv2dCase, arch: int) -> list[Int8Call]:
     return [Int8Call(case, arch, c) for c in candidates(problem_of(case.geometry, arch))]
 
 
-def int8_calls(arch: int, whole: Conv2dCase, others: tuple[Conv2dCase, ...]) -> list[Int8Call | WeightOnlyCall]:
+def int8_calls(arch: int, whole: ConvCase, others: tuple[ConvCase, ...]) -> list[Int8Call | WeightOnlyCall]:
     """Every configuration of both integer products at a usual size, what selection takes at the sizes that lead down
     another path, outputs and activations of each kind, and each tile of the weight-only product."""
-    found: list[Int8Call | WeightOnlyCall] = [*gemm_candidates(LARGE, arch), *conv2d_candidates(whole, arch)]
+    found: list[Int8Call | WeightOnlyCall] = [*gemm_candidates(LARGE, arch), *conv_candidates(whole, arch)]
     found += [Int8Call(case, arch) for case in (*OTHER_GEMM, *others)]
     for case in (LARGE, whole):
         found += [Int8Call(case, arch, unsigned=True, zero_point=0), Int8Call(case, arch, zero_point=0)]

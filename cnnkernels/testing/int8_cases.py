@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .cases import Conv2dCase
+from .cases import ConvCase
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,20 @@ INT8_GEMM: tuple[Int8GemmCase, ...] = (
 
 _SAME = (1, 1, 1, 1)
 
-INT8_CONV2D: tuple[Conv2dCase, ...] = (
-    Conv2dCase("one product", 1, 1, 1, 1, 1, 1, 1),
-    Conv2dCase("3x3 of whole vectors", 2, 16, 7, 6, 24, 3, 3, padding=_SAME),
-    Conv2dCase("1x1 is a product", 2, 32, 5, 6, 40, 1, 1),
-    Conv2dCase("1x1 stride 2 skips pixels", 2, 16, 7, 6, 8, 1, 1, stride=(2, 2)),
-    Conv2dCase("stem 7x7 stride 2 of 3 channels", 1, 3, 11, 13, 8, 7, 7, stride=(2, 2), padding=(3, 3, 3, 3)),
-    Conv2dCase("several tiles each way", 1, 48, 12, 13, 136, 3, 3, padding=_SAME),
-    Conv2dCase("odd channels break vectors", 2, 5, 6, 7, 7, 3, 3, padding=_SAME),
-    Conv2dCase("uneven everything", 2, 9, 11, 8, 10, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1)),
-    Conv2dCase("padding above the kernel", 1, 8, 4, 3, 8, 3, 2, padding=(5, 4, 3, 6)),
-    Conv2dCase("stride above kernel skips inputs", 2, 8, 10, 11, 8, 2, 2, stride=(4, 3)),
-    Conv2dCase("two groups of whole vectors", 1, 32, 6, 5, 48, 3, 3, padding=_SAME, groups=2),
-    Conv2dCase("groups of odd width", 2, 9, 6, 5, 6, 3, 3, padding=_SAME, groups=3),
-    Conv2dCase("depthwise", 2, 32, 8, 7, 32, 3, 3, padding=_SAME, groups=32),
-    Conv2dCase("depthwise of odd channels, dilated", 1, 10, 8, 7, 10, 3, 3, (1, 1), (2, 2, 2, 2), (2, 2), groups=10),
-    Conv2dCase("depthwise with multiplier and stride", 1, 6, 9, 8, 12, 5, 5, (2, 2), (2, 2, 2, 2), groups=6),
+INT8_CONV2D: tuple[ConvCase, ...] = (
+    ConvCase("one product", 1, 1, 1, 1, 1, 1, 1),
+    ConvCase("3x3 of whole vectors", 2, 16, 7, 6, 24, 3, 3, padding=_SAME),
+    ConvCase("1x1 is a product", 2, 32, 5, 6, 40, 1, 1),
+    ConvCase("1x1 stride 2 skips pixels", 2, 16, 7, 6, 8, 1, 1, stride=(2, 2)),
+    ConvCase("stem 7x7 stride 2 of 3 channels", 1, 3, 11, 13, 8, 7, 7, stride=(2, 2), padding=(3, 3, 3, 3)),
+    ConvCase("several tiles each way", 1, 48, 12, 13, 136, 3, 3, padding=_SAME),
+    ConvCase("odd channels break vectors", 2, 5, 6, 7, 7, 3, 3, padding=_SAME),
+    ConvCase("uneven everything", 2, 9, 11, 8, 10, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1)),
+    ConvCase("padding above the kernel", 1, 8, 4, 3, 8, 3, 2, padding=(5, 4, 3, 6)),
+    ConvCase("stride above kernel skips inputs", 2, 8, 10, 11, 8, 2, 2, stride=(4, 3)),
+    ConvCase("two groups of whole vectors", 1, 32, 6, 5, 48, 3, 3, padding=_SAME, groups=2),
+    ConvCase("groups of odd width", 2, 9, 6, 5, 6, 3, 3, padding=_SAME, groups=3),
+    ConvCase("depthwise", 2, 32, 8, 7, 32, 3, 3, padding=_SAME, groups=32),
+    ConvCase("depthwise of odd channels, dilated", 1, 10, 8, 7, 10, 3, 3, (1, 1), (2, 2, 2, 2), (2, 2), groups=10),
+    ConvCase("depthwise with multiplier and stride", 1, 6, 9, 8, 12, 5, 5, (2, 2), (2, 2, 2, 2), groups=6),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .cases import Pool2dCase
+from .cases import PoolCase
 
 _DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -46,7 +46,7 @@ class QuantizeCall:
 class Int8PoolCall:
     """The maximum and the mean of int8 or uint8 images, for one architecture."""
 
-    case: Pool2dCase
+    case: PoolCase
     arch: int
     unsigned: bool = False
 
@@ -65,8 +65,8 @@ class Int8PoolCall:
             )
             for shape in (self.case.input_shape, self.case.output_shape)
         )
-        kernels.int8_max_pool2d(x, y, self.case.geometry)
-        kernels.int8_avg_pool2d(x, y, self.case.geometry, 3, True, None)
+        kernels.int8_max_pool(x, y, self.case.geometry)
+        kernels.int8_avg_pool(x, y, self.case.geometry, 3, True, None)
 
 
 # Sizes as they occur: nothing is allocated.
@@ -76,9 +76,9 @@ SHAPES = {
     "channels_last channels": (32 * 56 * 56, 64, 1),
 }
 POOLS = (
-    Pool2dCase("ResNet's stem", 32, 64, 112, 112, (3, 3), (2, 2), (1, 1)),
-    Pool2dCase("2x2", 32, 256, 56, 56, (2, 2), (2, 2)),
-    Pool2dCase("global", 32, 2048, 7, 7, (7, 7), (7, 7)),
+    PoolCase("ResNet's stem", 32, 64, 112, 112, (3, 3), (2, 2), (1, 1)),
+    PoolCase("2x2", 32, 256, 56, 56, (2, 2), (2, 2)),
+    PoolCase("global", 32, 2048, 7, 7, (7, 7), (7, 7)),
 )
 
 

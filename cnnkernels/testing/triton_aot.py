@@ -5,7 +5,7 @@ compiled. So what is compiled is what that call would run: the configuration tha
 specialisation (multiples of 16, ones) and all.
 
     with compiling(90) as kernels:
-        triton_kernels.max_pool2d_forward(input, output, argmax, geometry, layout)
+        triton_kernels.max_pool_forward(input, output, argmax, geometry, layout)
     kernels[0].registers, kernels[0].count("LDG")
 
 Triton decides at the import of a kernel whether to interpret it, so this needs a process without TRITON_INTERPRET;
@@ -31,7 +31,7 @@ from torch import Tensor
 
 from ..epilogue import Epilogue
 from ..geometry import Layout, argmax_dtype
-from .cases import MAX_POOL2D, Conv2dCase, DepthwiseSeparableCase, Pool2dCase
+from .cases import MAX_POOL2D, ConvCase, DepthwiseSeparableCase, PoolCase
 from .int8_aot import Int8Call, WeightOnlyCall, int8_calls
 from .quantize_aot import Int8PoolCall, QuantizeCall, quantize_calls
 
@@ -145,10 +145,10 @@ def _cuobjdump(what: str, path: str) -> str:
 
 class Call(NamedTuple):
     """A call of a backend function for one architecture, on meta tensors. `configuration`: None leaves the choice to
-    selection. `activation`: of a whole fused epilogue, for conv2d_forward."""
+    selection. `activation`: of a whole fused epilogue, for conv_forward."""
 
     op: str
-    case: Conv2dCase | Pool2dCase | DepthwiseSeparableCase
+    case: ConvCase | PoolCase | DepthwiseSeparableCase
     dtype: str
     layout: Layout
     arch: int
@@ -175,7 +175,7 @@ class Call(NamedTuple):
         if isinstance(case, DepthwiseSeparableCase):
             biases = (torch.empty(size, dtype=dtype, device="meta") for size in (case.depthwise.k, case.filters))
             tensors = [tensor(shape) for shape in (case.input_shape, case.depthwise_shape, case.pointwise_shape)]
-            if self.op == "depthwise_separable_conv2d_backward":
+            if self.op == "depthwise_separable_conv_backward":
                 errors = tensor(case.intermediate_shape), tensor(case.pointwise_shape)
                 made_anew = next(biases), None
                 flags = "relu6", 0.0, self.configuration
@@ -185,14 +185,14 @@ class Call(NamedTuple):
             flags = tf32, "relu6", "none", 0.0, self.configuration
             function(*tensors, *biases, *written, case.geometry, layout, *flags)
             return
-        if isinstance(case, Conv2dCase):
+        if isinstance(case, ConvCase):
             x, w, y = tensor(case.input_shape), tensor(case.weight_shape), tensor(case.output_shape)
             b = torch.empty(case.k, dtype=dtype, device="meta")
             if self.activation:
                 fused = Epilogue(torch.empty_like(b), torch.empty_like(b), torch.empty_like(y), self.activation)
                 function(x, w, b, y, case.geometry, layout, tf32, self.configuration, fused)
                 return
-            operator, _, product = self.op.rpartition("conv2d_")
+            operator, _, product = self.op.rpartition("conv_")
             operands = {
                 "forward": (x, w, b, y),
                 "backward_input": (y, w, x),
@@ -208,12 +208,12 @@ class Call(NamedTuple):
         argmax = tensor(case.output_shape, argmax_dtype(*case.kernel))
         indices = tensor(case.output_shape, torch.int64)
         operands = {
-            "max_pool2d_forward": (x, y, argmax, case.geometry),
-            "max_pool2d_backward": (y, argmax, x, case.geometry),
-            "max_pool2d_gather": (x, argmax, y, case.geometry),
-            "max_pool2d_indices": (argmax, indices, case.geometry),
-            "max_unpool2d_forward": (y, indices, tensor(case.input_shape, torch.int32), x),
-            "max_unpool2d_backward": (x, indices, y),
+            "max_pool_forward": (x, y, argmax, case.geometry),
+            "max_pool_backward": (y, argmax, x, case.geometry),
+            "max_pool_gather": (x, argmax, y, case.geometry),
+            "max_pool_indices": (argmax, indices, case.geometry),
+            "max_unpool_forward": (y, indices, tensor(case.input_shape, torch.int32), x),
+            "max_unpool_backward": (x, indices, y),
         }[self.op]
         function(*operands, layout)
 
@@ -222,74 +222,72 @@ AnyCall = Call | Int8Call | WeightOnlyCall | QuantizeCall | Int8PoolCall
 
 CONV2D_PRODUCTS = ("forward", "backward_input", "backward_weight")
 MAX_POOL2D_OPS = (
-    "max_pool2d_forward",
-    "max_pool2d_backward",
-    "max_pool2d_gather",
-    "max_pool2d_indices",
-    "max_unpool2d_forward",
-    "max_unpool2d_backward",
+    "max_pool_forward",
+    "max_pool_backward",
+    "max_pool_gather",
+    "max_pool_indices",
+    "max_unpool_forward",
+    "max_unpool_backward",
 )
 # Sizes as they occur: nothing is allocated.
-WHOLE = Conv2dCase("3x3", 32, 256, 56, 56, 256, 3, 3, padding=(1, 1, 1, 1))
-ODD = Conv2dCase("odd channels", 32, 255, 56, 56, 253, 3, 3, padding=(1, 1, 1, 1))
+WHOLE = ConvCase("3x3", 32, 256, 56, 56, 256, 3, 3, padding=(1, 1, 1, 1))
+ODD = ConvCase("odd channels", 32, 255, 56, 56, 253, 3, 3, padding=(1, 1, 1, 1))
 OTHER_CONV2D = (
-    Conv2dCase("stem", 32, 3, 224, 224, 64, 7, 7, (2, 2), (3, 3, 3, 3)),
-    Conv2dCase("1x1", 32, 256, 56, 56, 64, 1, 1),
-    Conv2dCase("strided", 32, 128, 56, 56, 128, 3, 3, (2, 2), (1, 1, 1, 1)),
-    Conv2dCase("narrow groups", 32, 96, 56, 56, 96, 7, 7, padding=(3, 3, 3, 3), groups=48),
-    Conv2dCase("beyond 2^31 elements", 4096, 256, 56, 56, 256, 3, 3, padding=(1, 1, 1, 1)),
-    Conv2dCase("an image beyond 2^31 elements", 2, 256, 3000, 3000, 256, 3, 3, padding=(1, 1, 1, 1)),
+    ConvCase("stem", 32, 3, 224, 224, 64, 7, 7, (2, 2), (3, 3, 3, 3)),
+    ConvCase("1x1", 32, 256, 56, 56, 64, 1, 1),
+    ConvCase("strided", 32, 128, 56, 56, 128, 3, 3, (2, 2), (1, 1, 1, 1)),
+    ConvCase("narrow groups", 32, 96, 56, 56, 96, 7, 7, padding=(3, 3, 3, 3), groups=48),
+    ConvCase("beyond 2^31 elements", 4096, 256, 56, 56, 256, 3, 3, padding=(1, 1, 1, 1)),
+    ConvCase("an image beyond 2^31 elements", 2, 256, 3000, 3000, 256, 3, 3, padding=(1, 1, 1, 1)),
 )
 # Networks' layers: MobileNetV2, EfficientNet-B0, ConvNeXt-T, RepLKNet-31B.
-DEPTHWISE_3X3 = Conv2dCase("depthwise 3x3", 32, 144, 56, 56, 144, 3, 3, padding=(1, 1, 1, 1), groups=144)
-DEPTHWISE_7X7 = Conv2dCase("depthwise 7x7", 32, 96, 56, 56, 96, 7, 7, padding=(3, 3, 3, 3), groups=96)
+DEPTHWISE_3X3 = ConvCase("depthwise 3x3", 32, 144, 56, 56, 144, 3, 3, padding=(1, 1, 1, 1), groups=144)
+DEPTHWISE_7X7 = ConvCase("depthwise 7x7", 32, 96, 56, 56, 96, 7, 7, padding=(3, 3, 3, 3), groups=96)
 OTHER_DEPTHWISE = (
-    Conv2dCase("depthwise 3x3 strided", 32, 96, 112, 112, 96, 3, 3, (2, 2), (1, 1, 1, 1), groups=96),
-    Conv2dCase("depthwise 5x5", 32, 240, 28, 28, 240, 5, 5, padding=(2, 2, 2, 2), groups=240),
-    Conv2dCase("depthwise 31x31", 32, 128, 56, 56, 128, 31, 31, padding=(15, 15, 15, 15), groups=128),
+    ConvCase("depthwise 3x3 strided", 32, 96, 112, 112, 96, 3, 3, (2, 2), (1, 1, 1, 1), groups=96),
+    ConvCase("depthwise 5x5", 32, 240, 28, 28, 240, 5, 5, padding=(2, 2, 2, 2), groups=240),
+    ConvCase("depthwise 31x31", 32, 128, 56, 56, 128, 31, 31, padding=(15, 15, 15, 15), groups=128),
 )
-DEPTHWISE_WIDE = Conv2dCase(
-    "depthwise beyond 2^31 elements", 8192, 144, 56, 56, 144, 3, 3, (1, 1), (1,) * 4, groups=144
-)
+DEPTHWISE_WIDE = ConvCase("depthwise beyond 2^31 elements", 8192, 144, 56, 56, 144, 3, 3, (1, 1), (1,) * 4, groups=144)
 # MobileNetV2's depthwise and the 1x1 after it.
 SEPARABLE = DepthwiseSeparableCase(DEPTHWISE_3X3, 24)
 OTHER_SEPARABLE = (
-    DepthwiseSeparableCase(Conv2dCase("fused 3x3 of 7x7", 32, 960, 7, 7, 960, 3, 3, (1, 1), (1,) * 4, groups=960), 320),
+    DepthwiseSeparableCase(ConvCase("fused 3x3 of 7x7", 32, 960, 7, 7, 960, 3, 3, (1, 1), (1,) * 4, groups=960), 320),
     DepthwiseSeparableCase(OTHER_DEPTHWISE[0], 24),
     DepthwiseSeparableCase(DEPTHWISE_7X7, 384),
 )
-ODD_DEPTHWISE = Conv2dCase("odd channels", 32, 35, 7, 7, 70, 3, 3, padding=(1, 1, 1, 1), groups=35)
+ODD_DEPTHWISE = ConvCase("odd channels", 32, 35, 7, 7, 70, 3, 3, padding=(1, 1, 1, 1), groups=35)
 
 
-def conv2d_candidates(op: str, case: Conv2dCase, dtype: str, layout: Layout, arch: int) -> list[Call]:
+def conv_candidates(op: str, case: ConvCase, dtype: str, layout: Layout, arch: int) -> list[Call]:
     """A call for every configuration that selection may take for a case."""
     from cnnkernels.triton_kernels.conv.select import Problem, candidates
 
     problem = Problem(op, dtype, layout, case.geometry, "", arch)  # type: ignore[arg-type]
-    return [Call(f"conv2d_{op}", case, dtype, layout, arch, c) for c in candidates(problem)]
+    return [Call(f"conv_{op}", case, dtype, layout, arch, c) for c in candidates(problem)]
 
 
-def fused_conv2d_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
+def fused_conv_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
     """What selection takes for a fused epilogue, of activations with and without an exponential."""
     cases = (WHOLE, ODD, *OTHER_CONV2D) if dtype in ("fp32", "bf16") else (WHOLE, ODD)
-    found = [Call("conv2d_forward", case, dtype, layout, arch, activation="relu") for case in cases]
-    return [*found, Call("conv2d_forward", WHOLE, dtype, layout, arch, activation="gelu")]
+    found = [Call("conv_forward", case, dtype, layout, arch, activation="relu") for case in cases]
+    return [*found, Call("conv_forward", WHOLE, dtype, layout, arch, activation="gelu")]
 
 
-def depthwise_conv2d_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
+def depthwise_conv_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
     """What selection takes for layers of each kernel size."""
-    cases: tuple[Conv2dCase, ...] = (DEPTHWISE_3X3, DEPTHWISE_7X7)
+    cases: tuple[ConvCase, ...] = (DEPTHWISE_3X3, DEPTHWISE_7X7)
     if dtype == "bf16":
         cases += (*OTHER_DEPTHWISE, DEPTHWISE_WIDE, ODD_DEPTHWISE)
-    return [Call(f"depthwise_conv2d_{op}", case, dtype, layout, arch) for op in CONV2D_PRODUCTS for case in cases]
+    return [Call(f"depthwise_conv_{op}", case, dtype, layout, arch) for op in CONV2D_PRODUCTS for case in cases]
 
 
-def depthwise_separable_conv2d_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
+def depthwise_separable_conv_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
     cases = (SEPARABLE, *OTHER_SEPARABLE) if dtype in ("fp32", "bf16") else (SEPARABLE,)
-    found = [Call("depthwise_separable_conv2d_forward", case, dtype, layout, arch) for case in cases]
+    found = [Call("depthwise_separable_conv_forward", case, dtype, layout, arch) for case in cases]
     if dtype in ("fp32", "tf32"):  # whose backward is composed
         return found
-    return found + [Call("depthwise_separable_conv2d_backward", case, dtype, layout, arch) for case in cases]
+    return found + [Call("depthwise_separable_conv_backward", case, dtype, layout, arch) for case in cases]
 
 
 def calls() -> list[AnyCall]:
@@ -303,15 +301,15 @@ def calls() -> list[AnyCall]:
             for dtype in DTYPES:
                 for op in CONV2D_PRODUCTS:
                     for case in (WHOLE, ODD):
-                        found += conv2d_candidates(op, case, dtype, layout, arch)
+                        found += conv_candidates(op, case, dtype, layout, arch)
                     if dtype in ("fp32", "bf16"):
-                        found += [Call(f"conv2d_{op}", case, dtype, layout, arch) for case in OTHER_CONV2D]
-                found += fused_conv2d_calls(layout, dtype, arch)
-                found += depthwise_separable_conv2d_calls(layout, dtype, arch)
+                        found += [Call(f"conv_{op}", case, dtype, layout, arch) for case in OTHER_CONV2D]
+                found += fused_conv_calls(layout, dtype, arch)
+                found += depthwise_separable_conv_calls(layout, dtype, arch)
                 if dtype != "tf32":
-                    found.append(Call("conv2d_backward_bias", WHOLE, dtype, layout, arch))
+                    found.append(Call("conv_backward_bias", WHOLE, dtype, layout, arch))
                     found += [Call(op, case, dtype, layout, arch) for op in MAX_POOL2D_OPS for case in MAX_POOL2D[1:3]]
-                    found += depthwise_conv2d_calls(layout, dtype, arch)
+                    found += depthwise_conv_calls(layout, dtype, arch)
     return found
 
 

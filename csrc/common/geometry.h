@@ -11,7 +11,7 @@ enum class Layout : int { nchw = 0, nhwc = 1 };
 // What lies outside the image: zeros, or its own pixels (conv/border.h).
 enum class PaddingMode : int { zeros = 0, reflect = 1, replicate = 2, circular = 3 };
 
-struct Conv2dGeometry {
+struct ConvGeometry {
   std::int64_t n, c, h, w;  // input
   std::int64_t k, r, s;     // filter [k, c / groups, r, s]
   std::int64_t p, q;        // output [n, k, p, q]
@@ -24,7 +24,7 @@ struct Conv2dGeometry {
   std::int32_t unused = 0;
 };
 
-struct Pool2dGeometry {
+struct PoolGeometry {
   std::int64_t n, c, h, w;  // input
   std::int64_t r, s;        // window
   std::int64_t p, q;        // output [n, c, p, q]

@@ -9,7 +9,7 @@
 
 namespace cnnkernels {
 
-struct Machine {
+struct Gpu {
   const char* name;    // as the command line calls it
   const char* device;  // a part of the driver's name for it
   int architecture;    // 90: compute capability 9.0
@@ -32,7 +32,7 @@ struct Machine {
 // this project's measured them.
 inline constexpr double kReachedOfPeak = 0.8, kReachedOfMemory = 0.9;
 
-inline constexpr Machine kMachines[] = {
+inline constexpr Gpu kGpus[] = {
     {"a100", "A100", 80, 108, 1.41e9, 312e12, 156e12, 19.5e12, 9.7e12, 0.9, 2.04e12, 4.5e12, 164 << 10},
     {"rtx3090", "RTX 3090", 86, 82, 1.70e9, 71e12, 35.6e12, 35.6e12, 0.56e12, 0.9, 0.936e12, 2.0e12,
      100 << 10},
@@ -45,20 +45,20 @@ inline constexpr Machine kMachines[] = {
 };
 
 // Why kernels that use wgmma are not chosen there; null where they are. The only place that decides it.
-const char* why_not_wgmma(const Machine& machine);
+const char* why_not_wgmma(const Gpu& gpu);
 // The same of a plan that came from outside: the interpreter runs it whatever GPU it stands for.
-const char* cannot_run_wgmma(const Machine& machine);
+const char* cannot_run_wgmma(const Gpu& gpu);
 
 // A GPU by what its driver says: the one of that name, else the newest that is not newer, with this one's
 // SMs.
-Machine machine_like(const std::string& device, int architecture, int processors);
+Gpu gpu_like(const std::string& device, int architecture, int processors);
 
-// By the name in kMachines; std::invalid_argument, with all names, for any other.
-const Machine& machine_named(const std::string& name);
+// By the name in kGpus; std::invalid_argument, with all names, for any other.
+const Gpu& gpu_named(const std::string& name);
 
 // The current device. The interpreter stands for an A100, or for what it is told to.
-const Machine& this_machine();
-bool is_interpreter();                   // which runs every kernel, whatever GPU it stands for
-void stand_for(const Machine& machine);  // std::logic_error where launches go to a GPU
+const Gpu& this_gpu();
+bool is_interpreter();           // which runs every kernel, whatever GPU it stands for
+void stand_for(const Gpu& gpu);  // std::logic_error where launches go to a GPU
 
 }  // namespace cnnkernels

@@ -40,7 +40,7 @@ struct Axis {
 // Strides and dilations that step over all of the input are cut to the shortest that does, so that no product
 // of coordinates overflows: with dilation >= size + pad, places beyond the first fall outside either way, and
 // with stride >= size + pad so do windows beyond the first.
-inline Pool2dGeometry within_reach(Pool2dGeometry g, const char* op) {
+inline PoolGeometry within_reach(PoolGeometry g, const char* op) {
   if (g.r > INT32_MAX / g.s) throw_invalid_argument(op, "a window of more than 2^31 - 1 places");
   const auto cut = [](std::int64_t& step, std::int64_t reach) { step = step < reach ? step : reach; };
   cut(g.stride_h, g.h + g.pad_h);

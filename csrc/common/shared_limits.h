@@ -11,7 +11,7 @@ inline constexpr int kReservedShared = 1024;
 // each one's.
 inline constexpr int kEveryBlockBytes = 100 * 1024 - kReservedShared;
 // Of compute capability 9.0.
-inline constexpr int kHopperBlockBytes = 228 * 1024 - kReservedShared;
+inline constexpr int kSm90BlockBytes = 228 * 1024 - kReservedShared;
 
 // What a block takes; both are constants where this is asserted.
 constexpr int block_bytes(int dynamic_bytes, int static_bytes) {

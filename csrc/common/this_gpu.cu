@@ -17,15 +17,15 @@ namespace cnnkernels {
 #if defined(CNN_INTERPRETER)
 
 namespace {
-Machine machine = kMachines[0];
+Gpu gpu = kGpus[0];
 }  // namespace
 
-const Machine& this_machine() { return machine; }
+const Gpu& this_gpu() { return gpu; }
 bool is_interpreter() { return true; }
 CudaVersions cuda_versions() { return {}; }
-void stand_for(const Machine& other) {
-  machine = other;
-  interpreter::set_most_shared_bytes(static_cast<std::size_t>(machine.block_bytes()));
+void stand_for(const Gpu& other) {
+  gpu = other;
+  interpreter::set_most_shared_bytes(static_cast<std::size_t>(gpu.block_bytes()));
 }
 
 #else
@@ -67,23 +67,23 @@ CudaVersions cuda_versions() {
 }
 
 bool is_interpreter() { return false; }
-void stand_for(const Machine&) { throw std::logic_error("only the interpreter stands for another GPU"); }
+void stand_for(const Gpu&) { throw std::logic_error("only the interpreter stands for another GPU"); }
 
-const Machine& this_machine() {
+const Gpu& this_gpu() {
   constexpr int kMostDevices = 64;
-  static Machine machines[kMostDevices];
+  static Gpu gpus[kMostDevices];
   static std::once_flag looked_up[kMostDevices];
   const int device = current_device();
   if (device >= kMostDevices) throw std::runtime_error("a device beyond the 64th");
   std::call_once(looked_up[device], [device] {
     cudaDeviceProp properties;
     check(cudaGetDeviceProperties(&properties, device), "reading a device's properties");
-    machines[device] = machine_like(properties.name, 10 * properties.major + properties.minor,
-                                    properties.multiProcessorCount);
-    machines[device].wgmma = loads_sm90a();
-    machines[device].shared_bytes = static_cast<std::int64_t>(properties.sharedMemPerMultiprocessor);
+    gpus[device] =
+        gpu_like(properties.name, 10 * properties.major + properties.minor, properties.multiProcessorCount);
+    gpus[device].wgmma = loads_sm90a();
+    gpus[device].shared_bytes = static_cast<std::int64_t>(properties.sharedMemPerMultiprocessor);
   });
-  return machines[device];
+  return gpus[device];
 }
 
 void start(const void* kernel, const Launch& how, void** parameters) {
@@ -114,6 +114,6 @@ void start(const void* kernel, const Launch& how, void** parameters) {
 
 #endif
 
-int processors() { return this_machine().processors; }
+int processors() { return this_gpu().processors; }
 
 }  // namespace cnnkernels

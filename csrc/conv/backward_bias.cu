@@ -6,7 +6,7 @@
 #include "select.h"
 #include "views.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 namespace {
 
@@ -53,7 +53,7 @@ sum_pixels(const T* grad_output, Accumulator<T>* parts, const Sums sums) {
 // thread.
 std::int64_t parts_of(const Problem& problem) {
   constexpr std::int64_t kShortest = 1024, kMost = 128;
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   return std::min(kMost, ceil_div(g.n * g.p * g.q, kShortest));
 }
 
@@ -66,7 +66,7 @@ std::size_t backward_bias_workspace(const Problem& problem) {
 
 void backward_bias(const Problem& problem, const void* grad_output, void* grad_bias, void* workspace,
                    std::uintptr_t stream) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const Strides dy = strides(problem.layout, g.k, g.p, g.q);
   const std::int64_t parts = parts_of(problem), pixels = g.n * g.p * g.q;
   const Sums sums{g.k, dy.c, pixels, ceil_div(pixels, parts), Axis{{g.q, dy.w}, {g.p, dy.h}, {g.n, dy.n}}};
@@ -86,4 +86,4 @@ void backward_bias(const Problem& problem, const void* grad_output, void* grad_b
   add_parts(problem.dtype, workspace, grad_bias, g.k, static_cast<int>(parts), stream);
 }
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

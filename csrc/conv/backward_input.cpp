@@ -11,11 +11,11 @@
 #include "phases.h"
 #include "views.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 std::vector<Gemm> backward_input_gemms(const Problem& problem, const void* grad_output, const void* weight,
                                        void* grad_input) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   if (g.padding_mode != PaddingMode::zeros)
     throw std::invalid_argument(
         "conv2d: backward_input's padding is of zeros; a border's gradient is folded back");
@@ -55,9 +55,9 @@ void run_backward_input(const Problem& problem, const void* grad_output, const v
   constexpr Direction kThis = Direction::backward_input;
   if (const auto grouped = grouped::plan_for(kThis, problem, plan, {grad_output, grad_input}))
     return grouped::sweep_all(kThis, problem, *grouped, grad_output, weight, {}, grad_input, stream);
-  if (const auto hopper =
-          hopper::plan_for(Direction::backward_input, problem, plan, {grad_output, weight, grad_input}))
-    return hopper::backward_input(problem, *hopper, grad_output, weight, grad_input, stream);
+  if (const auto on_sm90 =
+          sm90::plan_for(Direction::backward_input, problem, plan, {grad_output, weight, grad_input}))
+    return sm90::backward_input(problem, *on_sm90, grad_output, weight, grad_input, stream);
   for (const Gemm& gemm : backward_input_gemms(problem, grad_output, weight, grad_input))
     launch_gemm(element_of(problem), gemm, decide(Direction::backward_input, problem, gemm, plan), nullptr,
                 stream);
@@ -69,7 +69,7 @@ void backward_input_packed(const Problem& problem, const Packed& packed, const v
                            const void* weight, void* grad_input, void* workspace, std::uintptr_t stream,
                            const Plan* asked) {
   if (packed.end > 0) check_workspace(workspace);
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const bool unpacked = packed.result == ResultBy::unpacked;
   const std::optional<Plan> inside = plan_inside(asked);
   const Plan* plan = inside ? &*inside : nullptr;
@@ -109,9 +109,9 @@ void backward_input_packed(const Problem& problem, const Packed& packed, const v
 void backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
                     void* workspace, std::uintptr_t stream, const Plan* plan) {
   const Tensors tensors{grad_output, weight, grad_input};
-  if (const auto packed = packed_for(Direction::backward_input, problem, plan, tensors, this_machine()))
+  if (const auto packed = packed_for(Direction::backward_input, problem, plan, tensors, this_gpu()))
     return backward_input_packed(problem, *packed, grad_output, weight, grad_input, workspace, stream, plan);
   run_backward_input(problem, grad_output, weight, grad_input, stream, plan);
 }
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

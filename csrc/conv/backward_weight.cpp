@@ -9,12 +9,12 @@
 #include "packing/packing.h"
 #include "views.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 namespace {
 
 std::int64_t weights(const Problem& problem) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   return g.k * (g.c / g.groups) * g.r * g.s;
 }
 
@@ -22,7 +22,7 @@ std::int64_t weights(const Problem& problem) {
 
 Gemm backward_weight_gemm(const Problem& problem, const void* grad_output, const void* input,
                           void* grad_weight) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const std::int64_t channels = g.c / g.groups, filters = g.k / g.groups;
   const Strides x = strides(problem.layout, g.c, g.h, g.w), dy = strides(problem.layout, g.k, g.p, g.q);
   const Strides dw = strides(problem.layout, channels, g.r, g.s);
@@ -48,7 +48,7 @@ std::size_t bytes_of_parts(const Problem& problem, const Plan* asked) {
     return static_cast<std::size_t>(all * element_of(problem).accumulator_bytes());
   };
   auto whole = grouped::plan_for(Direction::backward_weight, problem, asked);
-  if (!whole) whole = hopper::plan_for(Direction::backward_weight, problem, asked);
+  if (!whole) whole = sm90::plan_for(Direction::backward_weight, problem, asked);
   if (whole && asked != nullptr && asked->binding) return bytes(whole->splits);
   // Tensors that turn out not to be aligned go to another engine, whose parts may be more.
   const Gemm gemm = backward_weight_gemm(problem, nullptr, nullptr, nullptr);
@@ -61,9 +61,9 @@ void run_backward_weight(const Problem& problem, const void* grad_output, const 
   if (const auto grouped =
           grouped::plan_for(Direction::backward_weight, problem, asked, {grad_output, input}))
     return grouped::backward_weight(problem, *grouped, grad_output, input, grad_weight, workspace, stream);
-  if (const auto hopper = hopper::plan_for(Direction::backward_weight, problem, asked,
-                                           {grad_output, input, grad_weight, workspace}))
-    return hopper::backward_weight(problem, *hopper, grad_output, input, grad_weight, workspace, stream);
+  if (const auto on_sm90 = sm90::plan_for(Direction::backward_weight, problem, asked,
+                                          {grad_output, input, grad_weight, workspace}))
+    return sm90::backward_weight(problem, *on_sm90, grad_output, input, grad_weight, workspace, stream);
   const Gemm gemm = backward_weight_gemm(problem, grad_output, input, grad_weight);
   const Plan plan = decide(Direction::backward_weight, problem, gemm, asked);
   if (plan.splits == 1) return launch_gemm(element_of(problem), gemm, plan, nullptr, stream);
@@ -79,7 +79,7 @@ void backward_weight_packed(const Problem& problem, const Packed& packed, const 
                             const void* input, void* grad_weight, void* workspace, std::uintptr_t stream,
                             const Plan* asked) {
   if (packed.end > 0) check_workspace(workspace);
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const bool unpacked = packed.result == ResultBy::unpacked;
   std::optional<Plan> inside = plan_inside(asked);
   if (inside && packed.slices > 1) inside->splits = packed.splits;
@@ -108,7 +108,7 @@ void backward_weight_packed(const Problem& problem, const Packed& packed, const 
       const Plan of_slice =
           plan != nullptr
               ? decide(Direction::backward_weight, inner, gemm, plan)
-              : select(Direction::backward_weight, gemm, element, this_machine(), packed.splits).plan();
+              : select(Direction::backward_weight, gemm, element, this_gpu(), packed.splits).plan();
       void* to = ahead(sums, slice * packed.splits * outputs * element.accumulator_bytes());
       launch_gemm(element, gemm, of_slice, to, stream);
     }
@@ -126,9 +126,9 @@ void backward_weight_packed(const Problem& problem, const Packed& packed, const 
 void backward_weight(const Problem& problem, const void* grad_output, const void* input, void* grad_weight,
                      void* workspace, std::uintptr_t stream, const Plan* plan) {
   const Tensors tensors{grad_output, input, grad_weight};
-  if (const auto packed = packed_for(Direction::backward_weight, problem, plan, tensors, this_machine()))
+  if (const auto packed = packed_for(Direction::backward_weight, problem, plan, tensors, this_gpu()))
     return backward_weight_packed(problem, *packed, grad_output, input, grad_weight, workspace, stream, plan);
   run_backward_weight(problem, grad_output, input, grad_weight, workspace, stream, plan);
 }
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

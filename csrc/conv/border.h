@@ -7,7 +7,7 @@
 #include "../common/device.h"
 #include "../common/geometry.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 // Rows and columns of the padded image that the table may have, 4 bytes each.
 inline constexpr std::int64_t kBorderEntries = 4096;
@@ -38,4 +38,4 @@ struct Border {
   int bytes() const { return exists() ? 4 * (h.count + w.count) : 0; }  // of the table
 };
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

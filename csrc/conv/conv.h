@@ -15,10 +15,10 @@ namespace cnnkernels {
 enum class DType : int;  // common/types.h
 }
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 struct Problem {
-  Conv2dGeometry geometry;
+  ConvGeometry geometry;
   Layout layout;
   DType dtype;  // of every tensor; 16-bit types are summed in fp32
   bool tf32;    // may fp32 operands be rounded to tf32 for the tensor cores?
@@ -49,4 +49,4 @@ std::size_t workspace_bytes(Direction direction, const Problem& problem, const T
 // Of the bias gradient's partial sums.
 std::size_t backward_bias_workspace(const Problem& problem);
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

@@ -7,7 +7,7 @@
 #include "conv.h"
 #include "implicit_gemm/launch.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 Gemm forward_gemm(const Problem& problem, const void* input, const void* weight, const Epilogue& epilogue,
                   void* output);
@@ -26,7 +26,7 @@ inline Plan decide(Direction direction, const Problem& problem, const Gemm& gemm
     return *asked;
   }
   const int splits = asked != nullptr ? asked->splits : splits_for(direction, problem);
-  return select(direction, gemm, element, this_machine(), splits, asked).plan();
+  return select(direction, gemm, element, this_gpu(), splits, asked).plan();
 }
 
 // The directions on tensors as they lie, nothing packed.
@@ -58,4 +58,4 @@ inline void launch_gemm(const Element& element, const Gemm& gemm, const Plan& pl
   }
 }
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

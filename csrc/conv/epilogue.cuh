@@ -12,7 +12,7 @@
 #include "gemm.h"
 #include "../gemm/shared_tile.cuh"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 // How C is stored; decided by the launcher.
 struct Store {
@@ -177,4 +177,4 @@ class StagedTile {
   bool along_rows_;
 };
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

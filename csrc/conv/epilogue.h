@@ -5,7 +5,7 @@
 #include "../common/activation_kind.h"
 #include "../common/as_bits.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 // Null pointers stand for nothing to do. All are in the output's type; the arithmetic is the sums'.
 struct Epilogue {
@@ -16,4 +16,4 @@ struct Epilogue {
   AsBits<double> slope = 0;  // of leaky_relu below zero
 };
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

@@ -7,7 +7,7 @@
 #include "selection.h"
 #include "views.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 std::vector<Gemm> gemms(Direction direction, const Problem& problem) {
   switch (direction) {
@@ -24,21 +24,21 @@ std::vector<Gemm> gemms(Direction direction, const Problem& problem) {
 namespace {
 
 // The kernel for groups of few channels goes first where it can serve, and nothing else was measured.
-void explain_grouped(Explanation& all, Direction direction, const Problem& problem, const Machine& machine,
+void explain_grouped(Explanation& all, Direction direction, const Problem& problem, const Gpu& gpu,
                      const Plan* tuned) {
   all.why_not_grouped = grouped::cannot_serve(direction, problem).value_or("");
   if (!all.why_not_grouped.empty()) return;
-  all.grouped = grouped::candidates(direction, problem, machine);
+  all.grouped = grouped::candidates(direction, problem, gpu);
   if (tuned != nullptr && tuned->engine == Engine::grouped &&
       grouped::cannot_serve(direction, problem, tile_of(*tuned)) == nullptr) {
-    all.grouped.push_back({*tuned, nullptr, grouped::cost(*tuned, direction, problem, machine)});
+    all.grouped.push_back({*tuned, nullptr, grouped::cost(*tuned, direction, problem, gpu)});
     all.chosen_grouped = static_cast<int>(all.grouped.size()) - 1;
     all.tuned = true;
   }
-  const bool of_hopper =
-      tuned != nullptr && tuned->engine == Engine::wgmma && !hopper::why_not(direction, problem, machine);
-  if (all.tuned || of_hopper) return;
-  const std::size_t best = hopper::cheapest(all.grouped);
+  const bool of_sm90 =
+      tuned != nullptr && tuned->engine == Engine::wgmma && !sm90::why_not(direction, problem, gpu);
+  if (all.tuned || of_sm90) return;
+  const std::size_t best = sm90::cheapest(all.grouped);
   if (all.grouped[best].why_not == nullptr) all.chosen_grouped = static_cast<int>(best);
 }
 
@@ -61,20 +61,20 @@ Plan with_packing(Plan plan, Packing how) {
 
 }  // namespace
 
-Explanation explain(Direction direction, const Problem& problem, const Machine& machine, const Plan* asked) {
+Explanation explain(Direction direction, const Problem& problem, const Gpu& gpu, const Plan* asked) {
   const Element element = element_of(problem);
-  const auto packed = packed_for(direction, problem, asked, {}, machine);
+  const auto packed = packed_for(direction, problem, asked, {}, gpu);
   const Problem& seen = packed ? packed->problem : problem;
   const std::optional<Plan> inside = plan_inside(asked);
   const Plan* tuned = inside ? &*inside : nullptr;
   const int splits = tuned != nullptr ? tuned->splits : splits_for(direction, seen);
   Explanation all;
-  const PackingCost judged = packing_cost(direction, problem, machine);
+  const PackingCost judged = packing_cost(direction, problem, gpu);
   all.judged_none = judged.none;
   all.judged_channels = judged.channels;
   all.judged_rows = judged.rows;
   if (packed) {
-    const CopyCost copies = copy_cost(direction, problem, *packed, machine);
+    const CopyCost copies = copy_cost(direction, problem, *packed, gpu);
     all.packing = packed->how;
     all.why_packed = why_gathered(gemms(direction, problem).front(), element);
     all.copy_bytes = copies.bytes;
@@ -88,7 +88,7 @@ Explanation explain(Direction direction, const Problem& problem, const Machine& 
               gemm.groups,
               {},
               {},
-              select(direction, gemm, element, machine, splits, tuned)};
+              select(direction, gemm, element, gpu, splits, tuned)};
     for (Candidate& candidate : part.selection.candidates)
       candidate.plan = with_packing(candidate.plan, all.packing);
     for (const Loader loader : {Loader::along_depth, Loader::along_side, Loader::elements}) {
@@ -101,21 +101,21 @@ Explanation explain(Direction direction, const Problem& problem, const Machine& 
   if (packed && packed->result == ResultBy::strided) {
     all.why_not_wgmma = all.why_not_grouped =
         "the result is not stored as it stores, and copying it pays for longer sums on Hopper alone";
-    if (const char* why = why_not_wgmma(machine)) all.why_not_wgmma = why;
+    if (const char* why = why_not_wgmma(gpu)) all.why_not_wgmma = why;
     return all;
   }
-  explain_grouped(all, direction, seen, machine, tuned);
+  explain_grouped(all, direction, seen, gpu, tuned);
   for (Candidate& candidate : all.grouped) candidate.plan = with_packing(candidate.plan, all.packing);
-  all.why_not_wgmma = hopper::why_not(direction, seen, machine).value_or("");
+  all.why_not_wgmma = sm90::why_not(direction, seen, gpu).value_or("");
   if (!all.why_not_wgmma.empty()) return all;
-  all.wgmma = hopper::candidates(direction, seen, machine);
+  all.wgmma = sm90::candidates(direction, seen, gpu);
   if (tuned != nullptr && tuned->engine == Engine::wgmma) {
-    all.wgmma.push_back({*tuned, nullptr, hopper::cost(*tuned, direction, seen, machine)});
+    all.wgmma.push_back({*tuned, nullptr, sm90::cost(*tuned, direction, seen, gpu)});
     all.tuned = true;
   }
   for (Candidate& candidate : all.wgmma) candidate.plan = with_packing(candidate.plan, all.packing);
   if (all.chosen_grouped >= 0 || (all.tuned && tuned->engine != Engine::wgmma)) return all;
-  all.chosen_wgmma = static_cast<int>(all.tuned ? all.wgmma.size() - 1 : hopper::cheapest(all.wgmma));
+  all.chosen_wgmma = static_cast<int>(all.tuned ? all.wgmma.size() - 1 : sm90::cheapest(all.wgmma));
   return all;
 }
 
@@ -125,32 +125,32 @@ namespace {
 // the image a copy reads and writes one, and mma.sync takes longer for what is multiplied by it. Neither
 // depends on the batch. Every Hopper answers as an H200 would, as the bits are not the same.
 bool copy_pays(const Problem& problem) {
-  const Conv2dGeometry& g = problem.geometry;
-  const Machine& machine = machine_named("h200");
+  const ConvGeometry& g = problem.geometry;
+  const Gpu& gpu = gpu_named("h200");
   const Element element = element_of(problem);
   const double multiply_adds =
       static_cast<double>(g.k / g.groups) * g.r * g.s * g.p * g.q / (static_cast<double>(g.h) * g.w);
-  const double rate = kReachedOfPeak * (element.bytes() == 4 ? machine.tensor_tf32 : machine.tensor16);
-  const double longer = 2 * multiply_adds / rate * (1 / machine.mma_share - 1);
-  return longer > 2 * element.bytes() / (kReachedOfMemory * machine.memory);
+  const double rate = kReachedOfPeak * (element.bytes() == 4 ? gpu.tensor_tf32 : gpu.tensor16);
+  const double longer = 2 * multiply_adds / rate * (1 / gpu.mma_share - 1);
+  return longer > 2 * element.bytes() / (kReachedOfMemory * gpu.memory);
 }
 
 }  // namespace
 
-std::string why_copy_border(Direction direction, const Problem& problem, const Machine& machine,
-                            const void* first, const void* second) {
+std::string why_copy_border(Direction direction, const Problem& problem, const Gpu& gpu, const void* first,
+                            const void* second) {
   const char* why;
   border_of(problem, why);
   if (why != nullptr) return why;
   Problem padded = problem;
-  Conv2dGeometry& g = padded.geometry;
+  ConvGeometry& g = padded.geometry;
   g.padding_mode = PaddingMode::zeros;
   g.h = (g.p - 1) * g.stride_h + (g.r - 1) * g.dilation_h + 1;
   g.w = (g.q - 1) * g.stride_w + (g.s - 1) * g.dilation_w + 1;
   g.pad_h = g.pad_w = 0;
   if (!grouped::cannot_serve(direction, padded))
     return "the kernel for groups of few channels, which pads with zeros alone, makes up for it";
-  if (!hopper::why_not(direction, padded, machine) && copy_pays(problem))
+  if (!sm90::why_not(direction, padded, gpu) && copy_pays(problem))
     return "Hopper's kernel, whose TMA pads with zeros alone, makes up for it";
   const Gemm gemm = direction == Direction::forward ? forward_gemm(problem, first, second, {}, nullptr)
                                                     : backward_weight_gemm(problem, first, second, nullptr);
@@ -161,12 +161,12 @@ std::string why_copy_border(Direction direction, const Problem& problem, const M
 }
 
 std::vector<Plan> plans(Direction direction, const Problem& problem) {
-  const auto packed = packed_for(direction, problem, nullptr, {}, this_machine());
+  const auto packed = packed_for(direction, problem, nullptr, {}, this_gpu());
   const Problem& seen = packed ? packed->problem : problem;
   const Packing how = packed ? packed->how : Packing::none;
   if (!packed || packed->result != ResultBy::strided) {
     if (const auto whole = grouped::plan_for(direction, seen, nullptr)) return {with_packing(*whole, how)};
-    if (const auto whole = hopper::plan_for(direction, seen, nullptr)) return {with_packing(*whole, how)};
+    if (const auto whole = sm90::plan_for(direction, seen, nullptr)) return {with_packing(*whole, how)};
   }
   std::vector<Plan> result;
   for (const Gemm& gemm : packed ? packed_gemms(direction, problem, *packed) : gemms(direction, problem))
@@ -174,4 +174,4 @@ std::vector<Plan> plans(Direction direction, const Problem& problem) {
   return result;
 }
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

@@ -6,11 +6,11 @@
 #include "packing/packing.h"
 #include "views.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 Gemm forward_gemm(const Problem& problem, const void* input, const void* weight, const Epilogue& epilogue,
                   void* output) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const std::int64_t channels = g.c / g.groups, filters = g.k / g.groups;
   const Strides x = strides(problem.layout, g.c, g.h, g.w), y = strides(problem.layout, g.k, g.p, g.q);
   const Strides w = strides(problem.layout, channels, g.r, g.s);
@@ -35,9 +35,9 @@ void run_forward(const Problem& problem, const void* input, const void* weight, 
   const void* residual = epilogue.residual;
   if (const auto grouped = grouped::plan_for(Direction::forward, problem, plan, {input, output, residual}))
     return grouped::sweep_all(Direction::forward, problem, *grouped, input, weight, epilogue, output, stream);
-  if (const auto hopper =
-          hopper::plan_for(Direction::forward, problem, plan, {input, weight, output, residual}))
-    return hopper::forward(problem, *hopper, input, weight, epilogue, output, stream);
+  if (const auto on_sm90 =
+          sm90::plan_for(Direction::forward, problem, plan, {input, weight, output, residual}))
+    return sm90::forward(problem, *on_sm90, input, weight, epilogue, output, stream);
   const Gemm gemm = forward_gemm(problem, input, weight, epilogue, output);
   launch_gemm(element_of(problem), gemm, decide(Direction::forward, problem, gemm, plan), nullptr, stream);
 }
@@ -50,7 +50,7 @@ void forward_packed(const Problem& problem, const Packed& packed, const void* in
                     const Epilogue& epilogue, void* output, void* workspace, std::uintptr_t stream,
                     const Plan* asked) {
   if (packed.end > 0) check_workspace(workspace);
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const bool unpacked = packed.result == ResultBy::unpacked;
   const std::optional<Plan> inside = plan_inside(asked);
   const Plan* plan = inside ? &*inside : nullptr;
@@ -109,9 +109,9 @@ void forward_packed(const Problem& problem, const Packed& packed, const void* in
 void forward(const Problem& problem, const void* input, const void* weight, const Epilogue& epilogue,
              void* output, void* workspace, std::uintptr_t stream, const Plan* plan) {
   const Tensors tensors{input, weight, output, epilogue.residual};
-  if (const auto packed = packed_for(Direction::forward, problem, plan, tensors, this_machine()))
+  if (const auto packed = packed_for(Direction::forward, problem, plan, tensors, this_gpu()))
     return forward_packed(problem, *packed, input, weight, epilogue, output, workspace, stream, plan);
   run_forward(problem, input, weight, epilogue, output, stream, plan);
 }
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

@@ -20,7 +20,7 @@
 #include "epilogue.h"
 #include "plan.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 // Where an index leads: an offset in elements and a position in the window's image.
 struct alignas(16) Place {
@@ -185,4 +185,4 @@ inline std::int64_t blocks_of(const Gemm& gemm, const Tile& tile) {
   return ceil_div(gemm.rows(), tile.rows) * ceil_div(gemm.columns(), tile.columns) * gemm.groups;
 }
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <numeric>
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 // One axis of a phase: pixels first, first + stride, ... take taps first_tap, first_tap + tap_step, ..., and
 // pixel i meets tap j at output origin + i + j * step.
@@ -29,4 +29,4 @@ inline PhaseAxis phase_axis(std::int64_t first, std::int64_t size, std::int64_t 
   return result;
 }
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

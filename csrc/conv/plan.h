@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 enum class Direction { forward, backward_input, backward_weight };
 
@@ -40,17 +40,17 @@ inline constexpr Tile kTiles[] = {{128, 128}, {64, 64}, {128, 32}};
 inline constexpr int kTileCount = 3;
 // Short runs come with few channels and often few columns. Among all tiles these four are, by the model,
 // never more than a few percent behind the best for them.
-inline constexpr Tile kHopperTiles[] = {{128, 256},
-                                        {256, 128, false, 1, true},
-                                        {128, 128},
-                                        {256, 64, false, 1, true},
-                                        {128, 64, false, 1, true},
-                                        {64, 256},
-                                        {64, 128},
-                                        {128, 128, true, 1, true},
-                                        {128, 256, false, 2},
-                                        {256, 128, false, 2}};
-inline constexpr int kHopperTileCount = 10;
+inline constexpr Tile kSm90Tiles[] = {{128, 256},
+                                      {256, 128, false, 1, true},
+                                      {128, 128},
+                                      {256, 64, false, 1, true},
+                                      {128, 64, false, 1, true},
+                                      {64, 256},
+                                      {64, 128},
+                                      {128, 128, true, 1, true},
+                                      {128, 256, false, 2},
+                                      {256, 128, false, 2}};
+inline constexpr int kSm90TileCount = 10;
 // Of grouped: the most pixels of a patch, and channels of a bundle of groups.
 inline constexpr Tile kGroupedTiles[] = {{256, 64}, {128, 64}, {64, 64}, {128, 32}, {64, 32}, {64, 16}};
 inline constexpr int kGroupedTileCount = 6;
@@ -86,7 +86,7 @@ inline constexpr Footprint footprint(Engine engine, int tile, bool gathers, int 
 
 struct Plan {
   Engine engine = Engine::fma;
-  int tile = 1;  // index into kTiles, of wgmma into kHopperTiles, of grouped into kGroupedTiles
+  int tile = 1;  // index into kTiles, of wgmma into kSm90Tiles, of grouped into kGroupedTiles
   Loader a = Loader::elements, b = Loader::elements;
   int splits = 1;  // parts of the reduction summed separately; only backward_weight has more than one
   // Of wgmma and grouped, whose blocks take tiles in turn; 0: as many as the processors hold.
@@ -100,7 +100,7 @@ struct Plan {
 };
 
 inline const Tile& tile_of(const Plan& plan) {
-  return plan.engine == Engine::wgmma     ? kHopperTiles[plan.tile]
+  return plan.engine == Engine::wgmma     ? kSm90Tiles[plan.tile]
          : plan.engine == Engine::grouped ? kGroupedTiles[plan.tile]
                                           : kTiles[plan.tile];
 }
@@ -126,4 +126,4 @@ inline std::string describe(const Plan& plan) {
          name(plan.b) + splits;
 }
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

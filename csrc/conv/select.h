@@ -16,7 +16,7 @@
 
 #include "cost.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 inline constexpr std::int64_t kWorkspaceLimit = std::int64_t(256) << 20;
 inline constexpr int kVectorBytes = 16;
@@ -82,7 +82,7 @@ inline const char* why_not(Direction direction, const Plan& plan, const Gemm& ge
 inline int splits_for(Direction direction, const Problem& problem) {
   if (direction != Direction::backward_weight) return 1;
   constexpr std::int64_t kWantedBlocks = 256, kShortestPart = 16;  // in stages
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const Element element{problem.dtype, problem.tf32};
   const std::int64_t rows = g.c / g.groups * g.r * g.s, columns = g.k / g.groups, depth = g.n * g.p * g.q;
   const std::int64_t blocks =
@@ -116,20 +116,20 @@ inline Selection candidates(Direction direction, const Gemm& gemm, const Element
 
 // `tuned`: a plan to prefer where it can serve, or null. `splits`: of the others; a workspace was made for
 // it.
-inline Selection select(Direction direction, const Gemm& gemm, const Element& element, const Machine& machine,
+inline Selection select(Direction direction, const Gemm& gemm, const Element& element, const Gpu& gpu,
                         int splits, const Plan* tuned = nullptr) {
   Selection selection = candidates(direction, gemm, element, splits);
   for (int i = 0; i < selection.count; ++i) {
     Candidate& candidate = selection.candidates[i];
     if (candidate.why_not != nullptr) continue;
-    candidate.cost = cost(candidate.plan, gemm, element, machine);
+    candidate.cost = cost(candidate.plan, gemm, element, gpu);
     if (selection.chosen < 0 || candidate.cost.seconds < selection.candidates[selection.chosen].cost.seconds)
       selection.chosen = i;
   }
   if (selection.chosen < 0) throw std::invalid_argument("conv2d: no kernel serves this problem");
   if (tuned != nullptr && why_not(direction, *tuned, gemm, element) == nullptr) {
     selection.chosen = selection.count;
-    selection.add({*tuned, nullptr, cost(*tuned, gemm, element, machine)});
+    selection.add({*tuned, nullptr, cost(*tuned, gemm, element, gpu)});
     selection.tuned = true;
   }
   return selection;
@@ -137,7 +137,7 @@ inline Selection select(Direction direction, const Gemm& gemm, const Element& el
 
 // A plan that came from outside is refused, with the reason, where it cannot serve.
 inline void validate(Direction direction, const Plan& plan, const Gemm& gemm, const Element& element) {
-  const int tiles = plan.engine == Engine::wgmma     ? kHopperTileCount
+  const int tiles = plan.engine == Engine::wgmma     ? kSm90TileCount
                     : plan.engine == Engine::grouped ? kGroupedTileCount
                                                      : kTileCount;
   if (plan.tile < 0 || plan.tile >= tiles) throw std::invalid_argument("conv2d: there is no such tile");
@@ -146,4 +146,4 @@ inline void validate(Direction direction, const Plan& plan, const Gemm& gemm, co
                                 "' cannot serve this problem: " + why);
 }
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

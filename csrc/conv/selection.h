@@ -9,7 +9,7 @@
 #include "../common/gpu.h"
 #include "conv.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 // What the model of cost.h says of a plan on one GPU.
 struct Cost {
@@ -68,16 +68,15 @@ struct Explanation {
 };
 
 // For tensors aligned to 16 bytes. `tuned`: a measured plan to prefer where it can serve, or null.
-Explanation explain(Direction direction, const Problem& problem, const Machine& machine,
-                    const Plan* tuned = nullptr);
+Explanation explain(Direction direction, const Problem& problem, const Gpu& gpu, const Plan* tuned = nullptr);
 
 // Why the border that a padding mode asks for must be copied before forward or backward_weight; empty where
 // they read it through the index, as they do if their kernels can and it pays. A function of the layer and,
 // as an unaligned tensor cannot be read that way, of the two pointers.
-std::string why_copy_border(Direction direction, const Problem& problem, const Machine& machine,
+std::string why_copy_border(Direction direction, const Problem& problem, const Gpu& gpu,
                             const void* first = nullptr, const void* second = nullptr);
 
 // What the launchers would do here and now for tensors aligned to 16 bytes.
 std::vector<Plan> plans(Direction direction, const Problem& problem);
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

@@ -7,7 +7,7 @@
 #include "../common/geometry.h"
 #include "gemm.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 // Elements from one index to the next of each axis. A filter's n is k, its h and w are r and s.
 struct Strides {
@@ -80,7 +80,7 @@ inline Windows windows(Layout layout, const Strides& image, std::int64_t n, std:
 // where they do not reach beyond or see zeros. `why` says why a border must be copied instead, else it is
 // null.
 inline Border border_of(const Problem& problem, const char*& why) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const Reach h(-g.pad_h, g.p, g.stride_h, g.r, g.dilation_h),
       w(-g.pad_w, g.q, g.stride_w, g.s, g.dilation_w);
   why = nullptr;
@@ -125,4 +125,4 @@ inline Axis tap_axis(Layout layout, const Digit& channel, const Digit& s, const 
   return layout == Layout::nhwc ? Axis{channel, s, r} : Axis{s, r, channel};
 }
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

@@ -4,7 +4,7 @@
 #include "../common/device.h"
 #include "../common/fast_divide.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 // Coordinates, and numbers of threads; offsets of elements are 64-bit.
 using Index = std::int32_t;
@@ -124,4 +124,4 @@ inline int strip_of(int vector, int chunk, const Axis& axis) {
   return strip_of(vector, chunk, !axis.transposed && axis.stride > 1);
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

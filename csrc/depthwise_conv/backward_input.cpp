@@ -7,7 +7,7 @@
 #include "correlate.h"
 #include "select.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 namespace {
 
@@ -24,7 +24,7 @@ Axis backward(Axis axis, Index& step, std::int64_t& origin) {
 }  // namespace
 
 Correlation backward_input_correlation(const Problem& problem, bool along_row) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   Correlation c{};
   c.taps = filter_taps(g, along_row);
   c.a = backward(along_row ? columns_axis(g) : rows_axis(g), c.taps.step_a, c.taps.origin);
@@ -43,4 +43,4 @@ void backward_input(const Problem& problem, const void* grad_output, const void*
   correlate(Direction::backward_input, problem, {grad_output, weight, nullptr, grad_input}, stream, plan);
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

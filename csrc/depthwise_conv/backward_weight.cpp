@@ -2,10 +2,10 @@
 #include "../gemm/add_parts.h"
 #include "select.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 WeightGradient weight_gradient(const Problem& problem, bool along_row) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   WeightGradient w{};
   w.a = along_row ? columns_axis(g) : rows_axis(g);
   w.b = along_row ? rows_axis(g) : columns_axis(g);
@@ -29,7 +29,7 @@ std::size_t backward_weight_workspace(const Problem& problem, const Plan* asked)
     const int here = decide(Direction::backward_weight, problem, may_vectorize, asked).splits;
     splits = here > splits ? here : splits;
   }
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const std::int64_t bytes = problem.dtype == DType::float64 ? sizeof(double) : sizeof(float);
   return static_cast<std::size_t>(splits * g.k * g.r * g.s * bytes);
 }
@@ -39,7 +39,7 @@ void backward_weight(const Problem& problem, const void* grad_output, const void
   const Plan plan =
       decide(Direction::backward_weight, problem, aligned(grad_output) && aligned(input), asked);
   const WeightGradient gradient = weight_gradient(problem, plan.vector > 1);
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   dispatch_floating(problem.dtype, [&](auto zero) {
     using T = decltype(zero);
     const WeightGradientPointers pointers{grad_output, input, workspace};
@@ -54,4 +54,4 @@ void backward_weight(const Problem& problem, const void* grad_output, const void
   add_parts(problem.dtype, workspace, grad_weight, g.k * g.r * g.s, plan.splits, stream);
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

@@ -7,7 +7,7 @@
 #include "band.h"
 #include "region.cuh"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 // A band is held as fragments of B want it: lane 4 g + c reads elements k - g and k - g + 1 with k = 2 c + 8
 // m. Those begin at an odd place for every other g; so a row lies in shared memory twice, from its first
@@ -102,4 +102,4 @@ CNN_DEVICE void for_each_element(const T* __restrict__ tensor, const View& view,
   }
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

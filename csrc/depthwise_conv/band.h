@@ -18,7 +18,7 @@
 #include "slab.h"
 #include "weight_gradient.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 inline constexpr std::int64_t kBandBytes =
     96 * 1024;  // of shared memory, what every GPU has: two blocks to an SM
@@ -145,4 +145,4 @@ template <class T>
 void launch_band_gradient(const WeightGradient& gradient, const Plan& plan,
                           const WeightGradientPointers& pointers, std::uintptr_t stream);
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

@@ -3,7 +3,7 @@
 
 #include "band.cuh"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 // A warp's sums: kRowTile rows by kTiles tiles of columns.
 template <class T, int kSteps, int kTiles>
@@ -226,4 +226,4 @@ void launch_band(const Correlation& correlation, const Plan& plan, const Correla
          static_cast<const T*>(pointers.bias), static_cast<T*>(pointers.result));
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

@@ -3,7 +3,7 @@
 
 #include "band.cuh"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 // A warp's sums for kTaps x kTaps taps of one channel.
 template <class T, int kTaps>
@@ -183,4 +183,4 @@ void launch_band_gradient(const WeightGradient& gradient, const Plan& plan,
          static_cast<float*>(pointers.parts));
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

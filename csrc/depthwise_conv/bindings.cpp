@@ -6,13 +6,13 @@
 
 namespace py = pybind11;
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 namespace {
 
-using depthwise_conv2d::Plan;
+using depthwise_conv::Plan;
 
-depthwise_conv2d::Problem problem(int dtype, int layout, const Conv2dGeometry& geometry) {
+depthwise_conv::Problem problem(int dtype, int layout, const ConvGeometry& geometry) {
   return {geometry, static_cast<Layout>(layout), static_cast<DType>(dtype)};
 }
 
@@ -22,11 +22,11 @@ T* pointer(std::uintptr_t address) {
 }
 
 void bind_plan(py::module_& m) {
-  py::enum_<depthwise_conv2d::Direction>(m, "DepthwiseConv2dDirection", py::module_local())
-      .value("forward", depthwise_conv2d::Direction::forward)
-      .value("backward_input", depthwise_conv2d::Direction::backward_input)
-      .value("backward_weight", depthwise_conv2d::Direction::backward_weight);
-  py::class_<Plan>(m, "DepthwiseConv2dPlan", py::module_local())
+  py::enum_<depthwise_conv::Direction>(m, "DepthwiseConvDirection", py::module_local())
+      .value("forward", depthwise_conv::Direction::forward)
+      .value("backward_input", depthwise_conv::Direction::backward_input)
+      .value("backward_weight", depthwise_conv::Direction::backward_weight);
+  py::class_<Plan>(m, "DepthwiseConvPlan", py::module_local())
       .def(py::init<>())
       .def_readwrite("vector", &Plan::vector)
       .def_readwrite("chunk", &Plan::chunk)
@@ -39,7 +39,7 @@ void bind_plan(py::module_& m) {
       .def_readwrite("tiles", &Plan::tiles)
       .def_readwrite("workers", &Plan::workers)
       .def_readwrite("splits", &Plan::splits)
-      .def("__repr__", &depthwise_conv2d::describe);
+      .def("__repr__", &depthwise_conv::describe);
 }
 
 }  // namespace
@@ -49,51 +49,51 @@ void bind(py::module_& m) {
   const py::arg_v plan = py::arg("plan") = static_cast<const Plan*>(nullptr);
 
   m.def(
-      "depthwise_conv2d_forward",
+      "depthwise_conv_forward",
       [](std::uintptr_t input, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t output, int dtype,
-         int layout, const Conv2dGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
-        depthwise_conv2d::forward(problem(dtype, layout, geometry), pointer(input), pointer(weight),
-                                  pointer(bias), pointer(output), stream, plan);
+         int layout, const ConvGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
+        depthwise_conv::forward(problem(dtype, layout, geometry), pointer(input), pointer(weight),
+                                pointer(bias), pointer(output), stream, plan);
       },
       py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("output"), py::arg("dtype"),
       py::arg("layout"), py::arg("geometry"), py::arg("stream"), plan);
 
   m.def(
-      "depthwise_conv2d_backward_input",
+      "depthwise_conv_backward_input",
       [](std::uintptr_t grad_output, std::uintptr_t weight, std::uintptr_t grad_input, int dtype, int layout,
-         const Conv2dGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
-        depthwise_conv2d::backward_input(problem(dtype, layout, geometry), pointer(grad_output),
-                                         pointer(weight), pointer(grad_input), stream, plan);
+         const ConvGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
+        depthwise_conv::backward_input(problem(dtype, layout, geometry), pointer(grad_output),
+                                       pointer(weight), pointer(grad_input), stream, plan);
       },
       py::arg("grad_output"), py::arg("weight"), py::arg("grad_input"), py::arg("dtype"), py::arg("layout"),
       py::arg("geometry"), py::arg("stream"), plan);
 
   m.def(
-      "depthwise_conv2d_backward_weight",
+      "depthwise_conv_backward_weight",
       [](std::uintptr_t grad_output, std::uintptr_t input, std::uintptr_t grad_weight,
-         std::uintptr_t workspace, int dtype, int layout, const Conv2dGeometry& geometry,
-         std::uintptr_t stream, const Plan* plan) {
-        depthwise_conv2d::backward_weight(problem(dtype, layout, geometry), pointer(grad_output),
-                                          pointer(input), pointer(grad_weight), pointer(workspace), stream,
-                                          plan);
+         std::uintptr_t workspace, int dtype, int layout, const ConvGeometry& geometry, std::uintptr_t stream,
+         const Plan* plan) {
+        depthwise_conv::backward_weight(problem(dtype, layout, geometry), pointer(grad_output),
+                                        pointer(input), pointer(grad_weight), pointer(workspace), stream,
+                                        plan);
       },
       py::arg("grad_output"), py::arg("input"), py::arg("grad_weight"), py::arg("workspace"),
       py::arg("dtype"), py::arg("layout"), py::arg("geometry"), py::arg("stream"), plan);
 
   m.def(
-      "depthwise_conv2d_backward_weight_workspace",
-      [](int dtype, int layout, const Conv2dGeometry& geometry, const Plan* plan) {
-        return depthwise_conv2d::backward_weight_workspace(problem(dtype, layout, geometry), plan);
+      "depthwise_conv_backward_weight_workspace",
+      [](int dtype, int layout, const ConvGeometry& geometry, const Plan* plan) {
+        return depthwise_conv::backward_weight_workspace(problem(dtype, layout, geometry), plan);
       },
       py::arg("dtype"), py::arg("layout"), py::arg("geometry"), plan);
 
   m.def(
-      "depthwise_conv2d_plan",
-      [](depthwise_conv2d::Direction direction, int dtype, int layout, const Conv2dGeometry& geometry) {
-        return depthwise_conv2d::plan_of(direction, problem(dtype, layout, geometry));
+      "depthwise_conv_plan",
+      [](depthwise_conv::Direction direction, int dtype, int layout, const ConvGeometry& geometry) {
+        return depthwise_conv::plan_of(direction, problem(dtype, layout, geometry));
       },
       "What the selection would do.", py::arg("direction"), py::arg("dtype"), py::arg("layout"),
       py::arg("geometry"));
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

@@ -11,7 +11,7 @@
 #include "correlate.h"
 #include "read.cuh"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 // A thread's place among the results.
 struct Site {
@@ -293,4 +293,4 @@ void launch_correlation(const Correlation& correlation, const Plan& plan, const 
          static_cast<const T*>(pointers.bias), static_cast<T*>(pointers.result));
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

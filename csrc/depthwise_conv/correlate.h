@@ -10,7 +10,7 @@
 
 #include "views.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 // How results are spread over threads. FastDivide holds an extent that something is divided by.
 struct Tiling {
@@ -69,4 +69,4 @@ void launch_slab(Correlation correlation, const Plan& plan, const CorrelationPoi
 Correlation forward_correlation(const Problem& problem, bool along_row);
 Correlation backward_input_correlation(const Problem& problem, bool along_row);
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

@@ -16,10 +16,10 @@ namespace cnnkernels {
 enum class DType : int;  // common/types.h
 }
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 struct Problem {
-  Conv2dGeometry geometry;  // groups == c
+  ConvGeometry geometry;  // groups == c
   Layout layout;
   DType dtype;  // of every tensor; 16-bit types are summed in fp32
 };
@@ -39,4 +39,4 @@ std::size_t backward_weight_workspace(const Problem& problem, const Plan* plan =
 // What select.h would do for tensors aligned to 16 bytes.
 Plan plan_of(Direction direction, const Problem& problem);
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

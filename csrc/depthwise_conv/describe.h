@@ -5,7 +5,7 @@
 
 #include "plan.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 inline std::string describe(const Plan& plan) {
   const auto text = [](const char* name, int value) { return std::string(name) + std::to_string(value); };
@@ -15,4 +15,4 @@ inline std::string describe(const Plan& plan) {
          text(", workers ", plan.workers) + text(", splits ", plan.splits);
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

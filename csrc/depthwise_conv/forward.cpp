@@ -2,10 +2,10 @@
 #include "correlate.h"
 #include "select.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 Correlation forward_correlation(const Problem& problem, bool along_row) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   Correlation c{};
   c.a = along_row ? columns_axis(g) : rows_axis(g);
   c.b = along_row ? rows_axis(g) : columns_axis(g);
@@ -27,4 +27,4 @@ void forward(const Problem& problem, const void* input, const void* weight, cons
 
 Plan plan_of(Direction direction, const Problem& problem) { return select(direction, problem, true); }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

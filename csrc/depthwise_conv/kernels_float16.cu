@@ -3,7 +3,7 @@
 #include "slab.cuh"
 #include "weight_gradient.cuh"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 template void launch_correlation<float16>(const Correlation&, const Plan&, const CorrelationPointers&,
                                           std::uintptr_t);
@@ -15,4 +15,4 @@ template void launch_band<float16>(const Correlation&, const Plan&, const Correl
 template void launch_band_gradient<float16>(const WeightGradient&, const Plan&, const WeightGradientPointers&,
                                             std::uintptr_t);
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

@@ -2,7 +2,7 @@
 // dictate.
 #pragma once
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 enum class Direction { forward, backward_input, backward_weight };
 
@@ -26,4 +26,4 @@ struct Plan {
   int splits = 1;   // parts of backward_weight's sum made by different blocks
 };
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

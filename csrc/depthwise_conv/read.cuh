@@ -5,7 +5,7 @@
 #include "../common/vector.h"
 #include "axis.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 CNN_DEVICE Index extent(const FastDivide& d) { return static_cast<Index>(d.divisor); }
 
@@ -33,4 +33,4 @@ CNN_DEVICE Vector<T, V> element(const Axis& axis, const T* __restrict__ line, st
   return axis.inside(i) ? load<V>(line + i * step) : Vector<T, V>{};
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

@@ -6,7 +6,7 @@
 #include "read.cuh"
 #include "region.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 // A box of this block: its first element in the tensor, its extents.
 struct Box {
@@ -72,4 +72,4 @@ CNN_DEVICE void copy_out(const Region& r, const Box& box, T* tensor, const T* sh
   });
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

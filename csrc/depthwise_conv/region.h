@@ -6,7 +6,7 @@
 
 #include "views.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 inline constexpr int kVectorBytes = 16;
 
@@ -88,4 +88,4 @@ inline Region region(const View& view, bool channels_last, std::int64_t images, 
   return r;
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

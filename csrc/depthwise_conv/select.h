@@ -15,7 +15,7 @@
 #include "slab.h"
 #include "weight_gradient.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 inline constexpr int kChunks[] = {3, 5, 7};
 inline constexpr std::int64_t kSlabLanes = 64;  // channels of NHWC beside each other in a slab
@@ -30,7 +30,7 @@ inline bool aligned(const void* pointer) {
 
 // NHWC moves 16 bytes of channels at once where result and source have the same channels, in whole vectors.
 inline bool can_vectorize(const Problem& problem) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   return problem.layout == Layout::nhwc && g.k == g.c &&
          g.c % (kVectorBytes / element_bytes(problem.dtype)) == 0;
 }
@@ -143,7 +143,7 @@ inline bool choose_slab(Plan& plan, const Problem& problem, const Correlation& c
   Plan slab;
   slab.slab = true;
   slab.chunk = chunk_for(c, problem.dtype, slab);
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const bool nhwc = c.channels_last;
   const std::int64_t strips = strips_along(c.a, slab), columns = c.b.result_size, each = c.multiplier.divisor;
   const double items = double(strips) * double(columns) * double(g.n) * double(c.channels.divisor);
@@ -346,4 +346,4 @@ inline void correlate(Direction direction, const Problem& problem, const Correla
   });
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

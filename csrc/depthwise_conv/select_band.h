@@ -4,7 +4,7 @@
 #include "../common/types.h"
 #include "band.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 inline constexpr std::int64_t kBandFilter = 13 * 13;  // taps from which on tensor cores are expected to win
 inline constexpr std::int64_t kBandBlocks = 132;      // one for each SM of about one GPU of the H200's size
@@ -20,7 +20,7 @@ inline int share(std::int64_t total, std::int64_t most) {
 
 // 16-bit types, one filter a channel, neighbouring taps and results.
 inline bool has_bands(const Problem& problem) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   return (problem.dtype == DType::float16 || problem.dtype == DType::bfloat16) && g.k == g.c &&
          g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1;
 }
@@ -124,4 +124,4 @@ inline bool choose_band(Plan& plan, const Problem& problem, const WeightGradient
   return true;
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

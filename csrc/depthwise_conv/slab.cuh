@@ -8,7 +8,7 @@
 #include "region.cuh"
 #include "slab.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 // Any filter: each tap of a column finds its elements for itself. Elements of the source are `step` apart
 // down a column and `across` along a row; `weights` lie [column][row] of the filter, `slots` apart.
@@ -244,4 +244,4 @@ void launch_slab(Correlation c, const Plan& plan, const CorrelationPointers& poi
          static_cast<T*>(pointers.result));
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

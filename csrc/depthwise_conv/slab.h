@@ -10,7 +10,7 @@
 #include "correlate.h"
 #include "region.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 inline constexpr std::int64_t kSlabBytes =
     48 * 1024;  // of shared memory where it can be: four blocks to an SM
@@ -89,4 +89,4 @@ inline Slab slab_of(const Correlation& c, const Plan& plan, int element_bytes) {
   return s;
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

@@ -6,7 +6,7 @@
 #include "read.cuh"
 #include "weight_gradient.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 // sum[line][tap] += error * x over one strip, V channels.
 template <class T, int V, int kChunk, class Walk>
@@ -155,4 +155,4 @@ CNN_DEVICE void write_part(const WeightGradient& g, const Share& share, Index ti
   }
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

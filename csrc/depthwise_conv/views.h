@@ -7,7 +7,7 @@
 #include "axis.h"
 #include "depthwise_conv.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 // Elements from one index to the next; strips run along a, lines lie along b.
 struct View {
@@ -39,10 +39,10 @@ inline Axis axis(std::int64_t size, std::int64_t results, std::int64_t taps, std
           index(pad),  index(dilation), FastDivide(stride), false};
 }
 
-inline Axis rows_axis(const Conv2dGeometry& g) {
+inline Axis rows_axis(const ConvGeometry& g) {
   return axis(g.h, g.p, g.r, g.stride_h, g.pad_h, g.dilation_h);
 }
-inline Axis columns_axis(const Conv2dGeometry& g) {
+inline Axis columns_axis(const ConvGeometry& g) {
   return axis(g.w, g.q, g.s, g.stride_w, g.pad_w, g.dilation_w);
 }
 
@@ -52,7 +52,7 @@ struct Taps {
   Index step_a, step_b;
 };
 
-inline Taps filter_taps(const Conv2dGeometry& g, bool along_row) {
+inline Taps filter_taps(const ConvGeometry& g, bool along_row) {
   const Index row = static_cast<Index>(g.s);
   return along_row ? Taps{g.r * g.s, 0, 1, row} : Taps{g.r * g.s, 0, row, 1};
 }
@@ -64,4 +64,4 @@ inline Axis transposed(Axis axis) {
   return axis;
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

@@ -8,7 +8,7 @@
 #include "region.cuh"
 #include "tap_tile.cuh"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 // V channels of NHWC a thread, from global memory. V = 1 serves what no slab holds, of either layout.
 template <class T, int V, int kChunk, class Walk>
@@ -189,4 +189,4 @@ void launch_weight_gradient(const WeightGradient& gradient, const Plan& plan,
   }
 }
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

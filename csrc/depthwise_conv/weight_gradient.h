@@ -4,7 +4,7 @@
 
 #include "slab.h"
 
-namespace cnnkernels::depthwise_conv2d {
+namespace cnnkernels::depthwise_conv {
 
 // A thread's results along a strip, and the tile of taps that it sums: chunk taps along the strip, and as
 // many across as its registers hold for `vector` channels.
@@ -101,4 +101,4 @@ template <class T>
 void launch_weight_gradient(const WeightGradient& gradient, const Plan& plan,
                             const WeightGradientPointers& pointers, std::uintptr_t stream);
 
-}  // namespace cnnkernels::depthwise_conv2d
+}  // namespace cnnkernels::depthwise_conv

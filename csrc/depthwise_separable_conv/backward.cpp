@@ -3,7 +3,7 @@
 #include "backward_launchers.h"
 #include "make_pair.h"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 namespace {
 
@@ -21,7 +21,7 @@ Shape shape_of(const Problem& problem, Reader reader, bool of_pointwise, int ask
   shape.patches = patches_of(problem.geometry, kBackwardRows, shape.patch_columns);
   shape.stages = ceil_div(problem.geometry.k, depth);
   shape.filter_tiles = of_pointwise ? ceil_div(problem.filters, kBackwardFilterStages * depth) : 1;
-  const std::int64_t fill = this_machine().processors / (shape.stages * shape.filter_tiles);
+  const std::int64_t fill = this_gpu().processors / (shape.stages * shape.filter_tiles);
   const std::int64_t most = asked > 0 ? asked : std::max<std::int64_t>(fill, 1);
   shape.parts = ceil_div(shape.patches, ceil_div(shape.patches, std::min(most, shape.patches)));
   return shape;
@@ -95,4 +95,4 @@ void backward(const Problem& problem, const BackwardTensors& tensors, std::uintp
   }
 }
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

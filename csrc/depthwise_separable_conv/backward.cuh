@@ -15,13 +15,13 @@
 #include "backward_launchers.h"
 #include "backward_sums.cuh"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 template <class T_, Reader kReader>
 struct BackwardConfig {
   using T = T_;
   using Tile = SharedTile<T>;
-  using Depthwise = depthwise_separable_conv2d::Depthwise<T, kBackwardRows, kReader>;
+  using Depthwise = depthwise_separable_conv::Depthwise<T, kBackwardRows, kReader>;
   using Weights = typename Depthwise::Weights;
   static constexpr bool kTensorCores = sizeof(T) == 2;
   using ErrorSums =
@@ -296,4 +296,4 @@ void launch_backward(const Pair& pair, const Errors& errors, Reader reader, std:
   }
 }
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

@@ -3,7 +3,7 @@
 
 #include "pair.h"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 inline constexpr int kBackwardRows = 128;        // pixels of a patch
 inline constexpr int kBackwardFilterStages = 2;  // of 128 bytes of filters, whose gradient a block keeps
@@ -28,4 +28,4 @@ template <class T>
 void launch_backward(const Pair& pair, const Errors& errors, Reader reader, std::int64_t blocks,
                      std::uintptr_t stream);
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

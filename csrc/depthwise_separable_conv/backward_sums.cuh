@@ -12,7 +12,7 @@
 #include "../ptx/mma.cuh"
 #include "depthwise.cuh"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 // Eight warps, two across 64 columns, four down the rows.
 template <class T, int Rows>
@@ -181,4 +181,4 @@ class FmaWeightSums {
   T sum_[kFilters] = {};
 };
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

@@ -7,11 +7,11 @@
 
 namespace py = pybind11;
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 namespace {
 
-using namespace depthwise_separable_conv2d;
+using namespace depthwise_separable_conv;
 
 template <class T = void>
 T* pointer(std::uintptr_t address) {
@@ -34,7 +34,7 @@ void bind_plan(py::module_& m) {
           "tile_shape",
           [](const Plan& plan) { return std::pair(kTiles[plan.tile].rows, kTiles[plan.tile].columns); })
       .def("__repr__", &describe);
-  m.attr("depthwise_separable_conv2d_tiles") = kTileCount;
+  m.attr("depthwise_separable_conv_tiles") = kTileCount;
 }
 
 void bind_backward(py::module_& m) {
@@ -45,11 +45,11 @@ void bind_backward(py::module_& m) {
   const py::arg_v plan = py::arg("plan") = static_cast<const BackwardPlan*>(nullptr);
 
   m.def(
-      "depthwise_separable_conv2d_backward",
+      "depthwise_separable_conv_backward",
       [](std::uintptr_t grad_output, std::uintptr_t input, std::uintptr_t depthwise_weight,
          std::uintptr_t pointwise_weight, std::uintptr_t depthwise_bias, std::uintptr_t intermediate,
          std::uintptr_t grad_intermediate, std::uintptr_t grad_pointwise, std::uintptr_t workspace, int dtype,
-         int layout, const Conv2dGeometry& geometry, std::int64_t filters, int activation,
+         int layout, const ConvGeometry& geometry, std::int64_t filters, int activation,
          double negative_slope, std::uintptr_t stream, const BackwardPlan* plan) {
         Problem problem{geometry, filters, static_cast<Layout>(layout), static_cast<DType>(dtype), false};
         problem.depthwise_activation = static_cast<Activation>(activation);
@@ -67,8 +67,8 @@ void bind_backward(py::module_& m) {
       py::arg("stream"), plan);
 
   m.def(
-      "depthwise_separable_conv2d_backward_workspace",
-      [](int dtype, int layout, const Conv2dGeometry& geometry, std::int64_t filters,
+      "depthwise_separable_conv_backward_workspace",
+      [](int dtype, int layout, const ConvGeometry& geometry, std::int64_t filters,
          const BackwardPlan* plan) {
         const Problem problem{geometry, filters, static_cast<Layout>(layout), static_cast<DType>(dtype),
                               false};
@@ -77,9 +77,9 @@ void bind_backward(py::module_& m) {
       py::arg("dtype"), py::arg("layout"), py::arg("geometry"), py::arg("filters"), plan);
 
   m.def(
-      "depthwise_separable_conv2d_fuses_backward",
+      "depthwise_separable_conv_fuses_backward",
       [](int dtype, std::int64_t filters, bool tf32) {
-        return fuses_backward({Conv2dGeometry{}, filters, Layout::nhwc, static_cast<DType>(dtype), tf32});
+        return fuses_backward({ConvGeometry{}, filters, Layout::nhwc, static_cast<DType>(dtype), tf32});
       },
       "Does the fused backward pay?", py::arg("dtype"), py::arg("filters"), py::arg("tf32"));
 }
@@ -92,10 +92,10 @@ void bind(py::module_& m) {
   const py::arg_v plan = py::arg("plan") = static_cast<const Plan*>(nullptr);
 
   m.def(
-      "depthwise_separable_conv2d_forward",
+      "depthwise_separable_conv_forward",
       [](std::uintptr_t input, std::uintptr_t depthwise_weight, std::uintptr_t pointwise_weight,
          std::uintptr_t depthwise_bias, std::uintptr_t pointwise_bias, std::uintptr_t output,
-         std::uintptr_t intermediate, int dtype, int layout, bool tf32, const Conv2dGeometry& geometry,
+         std::uintptr_t intermediate, int dtype, int layout, bool tf32, const ConvGeometry& geometry,
          std::int64_t filters, int depthwise_activation, int pointwise_activation, double negative_slope,
          std::uintptr_t stream, const Plan* plan) {
         const Problem problem{geometry,
@@ -118,9 +118,9 @@ void bind(py::module_& m) {
       py::arg("stream"), plan);
 
   m.def(
-      "depthwise_separable_conv2d_intermediate",
+      "depthwise_separable_conv_intermediate",
       [](std::uintptr_t input, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t intermediate_,
-         int dtype, int layout, const Conv2dGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
+         int dtype, int layout, const ConvGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
         const Problem problem{geometry, 1, static_cast<Layout>(layout), static_cast<DType>(dtype), false};
         Tensors tensors;
         tensors.input = pointer(input);
@@ -133,16 +133,16 @@ void bind(py::module_& m) {
       py::arg("layout"), py::arg("geometry"), py::arg("stream"), plan);
 
   m.def(
-      "depthwise_separable_conv2d_plan",
-      [](int dtype, int layout, bool tf32, const Conv2dGeometry& geometry, std::int64_t filters,
-         const Machine* machine) {
+      "depthwise_separable_conv_plan",
+      [](int dtype, int layout, bool tf32, const ConvGeometry& geometry, std::int64_t filters,
+         const Gpu* gpu) {
         const Problem problem{geometry, filters, static_cast<Layout>(layout), static_cast<DType>(dtype),
                               tf32};
-        return plan_for(problem, machine != nullptr ? *machine : this_machine());
+        return plan_for(problem, gpu != nullptr ? *gpu : this_gpu());
       },
       "What the selection would do on a GPU, or on the one at hand.", py::arg("dtype"), py::arg("layout"),
       py::arg("tf32"), py::arg("geometry"), py::arg("filters"),
-      py::arg("machine") = static_cast<const Machine*>(nullptr));
+      py::arg("gpu") = static_cast<const Gpu*>(nullptr));
 }
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

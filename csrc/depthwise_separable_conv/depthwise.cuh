@@ -5,7 +5,7 @@
 #include "../common/types.h"
 #include "shared_tile.cuh"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 CNN_DEVICE float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 CNN_DEVICE double multiply_add(double a, double b, double c) { return fma(a, b, c); }
@@ -254,4 +254,4 @@ class Depthwise {
   std::int32_t h_[kPixels], w_[kPixels];
 };
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

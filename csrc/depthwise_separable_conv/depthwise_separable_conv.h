@@ -15,14 +15,14 @@
 
 namespace cnnkernels {
 enum class DType : int;  // common/types.h
-struct Machine;          // common/gpu.h
+struct Gpu;              // common/gpu.h
 }  // namespace cnnkernels
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 struct Problem {
-  Conv2dGeometry geometry;  // the depthwise convolution's: k counts the intermediate's channels, groups = c
-  std::int64_t filters;     // of the pointwise convolution: y's channels
+  ConvGeometry geometry;  // the depthwise convolution's: k counts the intermediate's channels, groups = c
+  std::int64_t filters;   // of the pointwise convolution: y's channels
   Layout layout;
   DType dtype;  // of every tensor; 16-bit types are summed in fp32
   bool tf32;    // may fp32 operands of the pointwise products be rounded to tf32 for the tensor cores?
@@ -80,6 +80,6 @@ void backward(const Problem& problem, const BackwardTensors& tensors, std::uintp
 bool fuses_backward(const Problem& problem);
 
 // What select.h would do on a GPU for tensors aligned to 16 bytes.
-Plan plan_for(const Problem& problem, const Machine& machine);
+Plan plan_for(const Problem& problem, const Gpu& gpu);
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

@@ -5,7 +5,7 @@
 
 #include "plan.h"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 inline std::string describe(const Plan& plan) {
   const Tile& tile = kTiles[plan.tile];
@@ -17,4 +17,4 @@ inline std::string describe(const Plan& plan) {
          (plan.keeps ? ", keeps the intermediate" : "") + (plan.wgmma ? ", wgmma" : "");
 }
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

@@ -11,7 +11,7 @@
 #include "../ptx/mma.cuh"
 #include "depthwise.cuh"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 // In is float16, bfloat16 or tf32; T is what lies in shared memory. Two warps share the columns, the others
 // divide the rows: each has 32 of them.
@@ -136,4 +136,4 @@ class FmaEngine {
   T sum_[kRows][kColumns] = {};
 };
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

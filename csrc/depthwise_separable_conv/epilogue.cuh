@@ -5,7 +5,7 @@
 
 #include "depthwise.cuh"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 // Lines of the staged tile start 16 bytes off the line before: neighbouring lines meet different banks.
 template <class T>
@@ -63,4 +63,4 @@ CNN_DEVICE void store_tile(const Pair& pair, const Engine& engine, std::uint32_t
   }
 }
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

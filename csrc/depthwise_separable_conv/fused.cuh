@@ -9,7 +9,7 @@
 #include "epilogue.cuh"
 #include "launchers.h"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 // In: what the engine multiplies. T: what lies in memory.
 template <class In, int kTile, Reader kReader>
@@ -17,7 +17,7 @@ struct Config {
   static constexpr bool kTensorCores = !std::is_same_v<In, double> && !std::is_same_v<In, float>;
   using T = std::conditional_t<std::is_same_v<In, tf32>, float, In>;
   static constexpr int kRows = kTiles[kTile].rows, kColumns = kTiles[kTile].columns;
-  using Depthwise = depthwise_separable_conv2d::Depthwise<T, kRows, kReader>;
+  using Depthwise = depthwise_separable_conv::Depthwise<T, kRows, kReader>;
   using Weights = typename Depthwise::Weights;
   using Tile = SharedTile<T>;
   using Engine =
@@ -191,4 +191,4 @@ void launch_fused(const Pair& pair, const Plan& plan, std::int64_t patches, std:
   throw_invalid_argument("depthwise_separable_conv2d: no such tile");
 }
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

@@ -1,7 +1,7 @@
 #include "fused.cuh"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 template void launch_fused<bfloat16>(const Pair&, const Plan&, std::int64_t, std::uintptr_t);
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

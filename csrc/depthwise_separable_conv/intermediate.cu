@@ -4,7 +4,7 @@
 #include "depthwise.cuh"
 #include "make_pair.h"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 namespace {
 
@@ -60,4 +60,4 @@ void intermediate(const Problem& problem, const Tensors& tensors, std::uintptr_t
   });
 }
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

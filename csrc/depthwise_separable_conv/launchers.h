@@ -7,7 +7,7 @@ namespace cnnkernels {
 
 struct tf32;  // ptx/mma.cuh
 
-namespace depthwise_separable_conv2d {
+namespace depthwise_separable_conv {
 
 // Which kernels there are. Exact types have no registers for the sums of the widest tiles, fp64 is here to be
 // right, and what reads element by element, or multiplies in tf32, makes do with a narrow and a wide tile: in
@@ -21,7 +21,7 @@ constexpr bool kernel_exists(bool tensor_cores, int bytes, int tile, Reader read
 
 // Those that multiply with wgmma, on compute capability 9.0 alone: 16-bit types, where vectors can be read,
 // with the tiles that give each of two warpgroups 64 pixels.
-constexpr bool hopper_kernel_exists(int bytes, int tile, Reader reader) {
+constexpr bool sm90_kernel_exists(int bytes, int tile, Reader reader) {
   return bytes == 2 && tile > 0 && reader != Reader::elements;
 }
 
@@ -31,7 +31,7 @@ void launch_fused(const Pair& pair, const Plan& plan, std::int64_t patches, std:
 
 // T is float16 or bfloat16.
 template <class T>
-void launch_hopper(const Pair& pair, const Plan& plan, std::int64_t patches, std::uintptr_t stream);
+void launch_sm90(const Pair& pair, const Plan& plan, std::int64_t patches, std::uintptr_t stream);
 
-}  // namespace depthwise_separable_conv2d
+}  // namespace depthwise_separable_conv
 }  // namespace cnnkernels

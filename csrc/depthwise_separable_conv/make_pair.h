@@ -3,10 +3,10 @@
 
 #include "select.h"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 inline Pair make_pair(const Problem& problem, const Tensors& tensors, const Plan& plan, int rows) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   constexpr std::int64_t kLargest = std::int64_t(1) << 30;
   for (const std::int64_t size : {g.h, g.w, g.k, problem.filters, g.n * g.p, g.q, g.r * g.s,
                                   g.r * g.dilation_h, g.s * g.dilation_w, g.stride_h, g.stride_w})
@@ -47,4 +47,4 @@ inline Pair make_pair(const Problem& problem, const Tensors& tensors, const Plan
   return pair;
 }
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

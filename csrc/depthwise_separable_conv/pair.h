@@ -9,7 +9,7 @@
 #include "../common/as_bits.h"
 #include "depthwise_separable_conv.h"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 inline constexpr int kChunkBytes = 16;
 inline constexpr int kRowBytes = 128;  // of a pixel's channels that one stage holds
@@ -32,7 +32,7 @@ constexpr int shared_bytes(int rows, int columns, int element, int accumulator, 
 }
 
 // What the kernel for Hopper has of them: two at least, so that one is made while the other is multiplied.
-constexpr int hopper_pixel_tiles(std::int64_t kept_stages) {
+constexpr int sm90_pixel_tiles(std::int64_t kept_stages) {
   return kept_stages > 2 ? static_cast<int>(kept_stages) : 2;
 }
 
@@ -79,4 +79,4 @@ CNN_DEVICE Pixel pixel_at(const Pair& pair, std::uint32_t patch, int row) {
           static_cast<std::int32_t>(line) < pair.lines && q < pair.q};
 }
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 // Output pixels and output channels one block makes. A thread makes the intermediate of 4 pixels at a time in
 // 16 bytes of channels, of which a stage holds 128: so a tile has 2 threads a pixel.
@@ -29,4 +29,4 @@ struct Plan {
   int patch_columns = 8;  // a tile's pixels form a patch this wide; a power of two from 4 to the tile's rows
 };
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

@@ -10,7 +10,7 @@
 #include "describe.h"
 #include "launchers.h"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 inline int bytes_of(DType dtype) { return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2; }
@@ -22,7 +22,7 @@ inline bool on_tensor_cores(const Problem& problem) {
 
 inline bool has_kernel(int tile, Reader reader, const Problem& problem, bool wgmma = false) {
   const int bytes = bytes_of(problem.dtype);
-  return wgmma ? hopper_kernel_exists(bytes, tile, reader)
+  return wgmma ? sm90_kernel_exists(bytes, tile, reader)
                : kernel_exists(on_tensor_cores(problem), bytes, tile, reader);
 }
 
@@ -33,7 +33,7 @@ inline bool aligned(const void* pointer) {
 // Null pointers count as aligned.
 inline bool can_read(Reader reader, const Problem& problem, const Tensors& at) {
   if (reader == Reader::elements) return true;
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   if (problem.layout != Layout::nhwc || g.k != g.c || g.c % chunk_of(problem) != 0 || !aligned(at.input) ||
       !aligned(at.intermediate))
     return false;
@@ -47,13 +47,13 @@ inline Reader reader_for(const Problem& problem, const Tensors& at) {
   return Reader::elements;
 }
 
-inline std::int64_t patches_of(const Conv2dGeometry& g, int rows, int patch_columns) {
+inline std::int64_t patches_of(const ConvGeometry& g, int rows, int patch_columns) {
   return ceil_div(g.q, patch_columns) * ceil_div(g.n * g.p, rows / patch_columns);
 }
 
 // The width that wastes least: pixels beyond the border, and input beside a patch, read once for each patch.
 inline int patch_columns_for(const Problem& problem, Reader reader, int rows) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   int best = kStrip;
   double least = 1e300;
   for (int columns = kStrip; columns <= rows; columns *= 2) {
@@ -83,7 +83,7 @@ inline std::int64_t shared_bytes(const Problem& problem, const Plan& plan) {
   const int bytes = bytes_of(problem.dtype);
   const Tile& tile = kTiles[plan.tile];
   const std::int64_t kept = plan.keeps ? ceil_div(problem.geometry.k, kRowBytes / bytes) : 0;
-  const std::int64_t stages = plan.wgmma ? hopper_pixel_tiles(kept) : std::max<std::int64_t>(kept, 1);
+  const std::int64_t stages = plan.wgmma ? sm90_pixel_tiles(kept) : std::max<std::int64_t>(kept, 1);
   return working_bytes(tile.rows, tile.columns, bytes, bytes == 8 ? 8 : 4) + stages * tile.rows * kRowBytes;
 }
 
@@ -93,11 +93,11 @@ inline std::int64_t shared_bytes(const Problem& problem, const Plan& plan) {
 // intermediate makes it once, but there are fewer of them, and each has an SM for itself. wgmma multiplies at
 // the tensor cores' full rate, reads the pixels once for all columns, and while CUDA cores make the next
 // stage: the longer of the two counts.
-inline double clocks(const Problem& problem, const Plan& plan, const Machine& machine) {
+inline double clocks(const Problem& problem, const Plan& plan, const Gpu& gpu) {
   constexpr double kBytesAClock = 32, kAlone = 1.2, kApart = 1.1;
   constexpr double kWgmmaProducts = 1900;
   constexpr double kShareOfTile[kTileCount] = {0.6, 0.9, 1};  // narrow tiles read shared memory more often
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const Tile& tile = kTiles[plan.tile];
   const int bytes = bytes_of(problem.dtype);
   const double products_a_clock = !on_tensor_cores(problem) ? (bytes == 8 ? 48 : 96)
@@ -115,15 +115,15 @@ inline double clocks(const Problem& problem, const Plan& plan, const Machine& ma
   const double blocks = plan.keeps ? patches : patches * column_tiles;
   const double once = plan.wgmma ? kApart * std::max(made, multiplied) : made + multiplied;
   const double block = plan.keeps ? kAlone * (once + multiplied * (column_tiles - 1)) : once;
-  return std::max(1.0, blocks / machine.processors) * block * static_cast<double>(g.k);
+  return std::max(1.0, blocks / gpu.processors) * block * static_cast<double>(g.k);
 }
 
-inline Plan select(const Problem& problem, const Tensors& at, const Machine& machine) {
+inline Plan select(const Problem& problem, const Tensors& at, const Gpu& gpu) {
   Plan best;
   double least = 1e300;
   const Reader reader = reader_for(problem, at);
   for (const bool wgmma : {true, false}) {
-    if (wgmma && why_not_wgmma(machine) != nullptr) continue;
+    if (wgmma && why_not_wgmma(gpu) != nullptr) continue;
     for (int tile = 0; tile < kTileCount; ++tile) {
       if (!has_kernel(tile, reader, problem, wgmma)) continue;
       Plan plan{tile, reader};
@@ -132,8 +132,8 @@ inline Plan select(const Problem& problem, const Tensors& at, const Machine& mac
       for (const bool keeps : {false, true}) {
         plan.keeps = keeps;
         if (keeps && problem.filters <= kTiles[tile].columns) continue;
-        if (shared_bytes(problem, plan) > machine.block_bytes()) continue;
-        const double cost = clocks(problem, plan, machine);
+        if (shared_bytes(problem, plan) > gpu.block_bytes()) continue;
+        const double cost = clocks(problem, plan, gpu);
         if (cost < least) {
           least = cost;
           best = plan;
@@ -161,7 +161,7 @@ inline void refuse(const Plan& plan, const char* why) {
 }
 
 // A plan that came from outside is refused, with the reason, where it cannot serve.
-inline void validate(const Plan& plan, const Problem& problem, const Tensors& at, const Machine& machine) {
+inline void validate(const Plan& plan, const Problem& problem, const Tensors& at, const Gpu& gpu) {
   if (plan.tile < 0 || plan.tile >= kTileCount)
     throw_invalid_argument("depthwise_separable_conv2d: no such tile");
   const bool power_of_two = plan.patch_columns > 0 && (plan.patch_columns & (plan.patch_columns - 1)) == 0;
@@ -172,20 +172,20 @@ inline void validate(const Plan& plan, const Problem& problem, const Tensors& at
         std::to_string(plan.patch_columns));
   if (!has_kernel(plan.tile, plan.reader, problem, plan.wgmma))
     refuse(plan, "this element type has no such kernel");
-  if (const char* why = plan.wgmma ? cannot_run_wgmma(machine) : nullptr) refuse(plan, why);
-  if (const std::int64_t bytes = shared_bytes(problem, plan); bytes > machine.block_bytes()) {
+  if (const char* why = plan.wgmma ? cannot_run_wgmma(gpu) : nullptr) refuse(plan, why);
+  if (const std::int64_t bytes = shared_bytes(problem, plan); bytes > gpu.block_bytes()) {
     const std::string why = "its block takes " + std::to_string(bytes) +
                             " bytes of shared memory, and this GPU gives one " +
-                            std::to_string(machine.block_bytes());
+                            std::to_string(gpu.block_bytes());
     refuse(plan, why.c_str());
   }
   if (!can_read(plan.reader, problem, at)) refuse(plan, "the input is not made for that reader");
 }
 
-inline Plan decide(const Problem& problem, const Tensors& at, const Machine& machine, const Plan* asked) {
-  if (asked == nullptr) return select(problem, at, machine);
-  validate(*asked, problem, at, machine);
+inline Plan decide(const Problem& problem, const Tensors& at, const Gpu& gpu, const Plan* asked) {
+  if (asked == nullptr) return select(problem, at, gpu);
+  validate(*asked, problem, at, gpu);
   return *asked;
 }
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

@@ -6,7 +6,7 @@
 #include "../common/vector.h"
 #include "pair.h"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 template <class T>
 struct SharedTile {
@@ -19,4 +19,4 @@ struct SharedTile {
   }
 };
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

@@ -6,7 +6,7 @@
 #include "../conv/plan.h"
 #include "../common/device.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 inline constexpr int kChunkBytes = 16;
 
@@ -59,4 +59,4 @@ struct SharedTile {
   }
 };
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

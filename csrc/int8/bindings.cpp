@@ -71,10 +71,10 @@ void bind(py::module_& m) {
   std::vector<std::pair<int, int>> tiles;
   for (const int8::Tile& tile : int8::kTiles) tiles.emplace_back(tile.rows, tile.columns);
   m.attr("int8_tiles") = tiles;
-  std::vector<std::tuple<int, int, bool, int, bool>> of_hopper;
-  for (const int8::HopperTile& t : int8::kHopperTiles)
-    of_hopper.emplace_back(t.rows, t.columns, t.ping_pong, t.cluster, t.short_runs);
-  m.attr("int8_hopper_tiles") = of_hopper;  // rows, columns, ping-pong, cluster, short runs
+  std::vector<std::tuple<int, int, bool, int, bool>> of_sm90;
+  for (const int8::Sm90Tile& t : int8::kSm90Tiles)
+    of_sm90.emplace_back(t.rows, t.columns, t.ping_pong, t.cluster, t.short_runs);
+  m.attr("int8_sm90_tiles") = of_sm90;  // rows, columns, ping-pong, cluster, short runs
 }
 
 }  // namespace cnnkernels::int8

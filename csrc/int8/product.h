@@ -1,4 +1,4 @@
-// An INT8 product as the implicit GEMM that int8_gemm and int8_conv2d share sees it:
+// An INT8 product as the implicit GEMM that int8_gemm and int8_conv share sees it:
 //   C[row, column] = sum over depth of A[row, depth] B[column, depth],   then the epilogue
 // Rows of a matrix, or windows of an NHWC image, by rows of weights; nothing is ever copied into a matrix.
 #pragma once
@@ -69,7 +69,7 @@ void launch_product(const Product& product, const Plan& plan, void* workspace, s
 // The same product as TMA sees it: windows of an image by filters. A matrix is an image of one row, whose
 // pixels are the matrix's rows, k its channels.
 struct Boxes {
-  Conv2dGeometry geometry{};
+  ConvGeometry geometry{};
   const void *a = nullptr, *b = nullptr;
   std::int64_t pixel_bytes = 0, filter_bytes = 0;  // from one to the next
   // [(r + 1)(s + 1)][filters]: sums of the filters' taps above and left of each place (launch_window_sums).
@@ -79,8 +79,8 @@ struct Boxes {
 };
 
 // On Hopper: by a plan with wgmma. The epilogue's zero point is a number where there are window sums.
-void launch_hopper(const Product& product, const Boxes& boxes, const Plan& plan, void* workspace,
-                   std::uintptr_t stream);
+void launch_sm90(const Product& product, const Boxes& boxes, const Plan& plan, void* workspace,
+                 std::uintptr_t stream);
 
 // Adds the parts of a split reduction in order and finishes the sums.
 void launch_finish_parts(const Product& product, const void* parts, int splits, std::uintptr_t stream);

@@ -1,4 +1,4 @@
-// INT8 products on the kernel for Hopper (hopper_kernel.cuh): TMA brings windows of an image and filters,
+// INT8 products on the kernel for Hopper (gemm/sm90/kernel.cuh): TMA brings windows of an image and filters,
 // wgmma multiplies s8 or u8 by s8. Tile and span are template parameters; windows or matrix, signs, parts of
 // the reduction and the epilogue are data.
 #include "sm90_store.cuh"
@@ -8,14 +8,14 @@
 
 namespace cnnkernels {
 
-namespace int8_hopper {
+namespace int8_sm90 {
 
 namespace {
 
 template <int kTile, int kSpan>
-struct Config : Shape<std::int8_t, int8::kHopperTiles[kTile], Major::k, Major::k, kSpan> {
+struct Config : Shape<std::int8_t, int8::kSm90Tiles[kTile], Major::k, Major::k, kSpan> {
   static constexpr bool kInParts = true;
-  using Arguments = int8_hopper::Arguments;
+  using Arguments = int8_sm90::Arguments;
 };
 
 template <class C>
@@ -32,8 +32,8 @@ int8_product(const __grid_constant__ Arguments a) {
 
 Arguments arguments(const int8::Product& product, const int8::Boxes& boxes, const int8::Plan& plan,
                     int span) {
-  const Conv2dGeometry& g = boxes.geometry;
-  const int8::HopperTile& tile = int8::kHopperTiles[plan.tile];
+  const ConvGeometry& g = boxes.geometry;
+  const int8::Sm90Tile& tile = int8::kSm90Tiles[plan.tile];
   const std::int64_t channels = g.c / g.groups, taps = g.r * g.s;
   Arguments a;
   set_geometry(a, g);
@@ -64,7 +64,7 @@ Arguments arguments(const int8::Product& product, const int8::Boxes& boxes, cons
 template <int kSpan>
 void launch_span(const Arguments& a, const int8::Plan& plan, std::uintptr_t stream) {
   const auto one = [&]<int kTile>(std::integral_constant<int, kTile>) {
-    if constexpr (int8::kHopperTiles[kTile].short_runs || kSpan == kRowBytes) {  // int8::why_not()
+    if constexpr (int8::kSm90Tiles[kTile].short_runs || kSpan == kRowBytes) {  // int8::why_not()
       using C = Config<kTile, kSpan>;
       if (plan.tile == kTile) launch_blocks<C>(int8_product<C>, a, plan.blocks, stream);
     }
@@ -72,18 +72,18 @@ void launch_span(const Arguments& a, const int8::Plan& plan, std::uintptr_t stre
   const auto with = [&]<int... kTile>(std::integer_sequence<int, kTile...>) {
     (one(std::integral_constant<int, kTile>{}), ...);
   };
-  with(std::make_integer_sequence<int, int8::kHopperTileCount>{});
+  with(std::make_integer_sequence<int, int8::kSm90TileCount>{});
 }
 
 }  // namespace
 
-}  // namespace int8_hopper
+}  // namespace int8_sm90
 
-void int8::launch_hopper(const Product& product, const Boxes& boxes, const Plan& plan, void* workspace,
-                         std::uintptr_t stream) {
-  const Conv2dGeometry& g = boxes.geometry;
-  const int span = hopper::span_for(g.c / g.groups, g.r * g.s, g.groups > 1);
-  int8_hopper::Arguments a = int8_hopper::arguments(product, boxes, plan, span);
+void int8::launch_sm90(const Product& product, const Boxes& boxes, const Plan& plan, void* workspace,
+                       std::uintptr_t stream) {
+  const ConvGeometry& g = boxes.geometry;
+  const int span = sm90::span_for(g.c / g.groups, g.r * g.s, g.groups > 1);
+  int8_sm90::Arguments a = int8_sm90::arguments(product, boxes, plan, span);
   Product finished = product;
   if (boxes.window_sums != nullptr) finished.epilogue.sums_b = nullptr;  // that zero point is taken care of
   a.in_parts = plan.splits > 1;
@@ -98,13 +98,13 @@ void int8::launch_hopper(const Product& product, const Boxes& boxes, const Plan&
   a.vectors = whole_runs(a.epilogue, a.output, a.columns);
   switch (span) {
     case 32:
-      int8_hopper::launch_span<32>(a, plan, stream);
+      int8_sm90::launch_span<32>(a, plan, stream);
       break;
     case 64:
-      int8_hopper::launch_span<64>(a, plan, stream);
+      int8_sm90::launch_span<64>(a, plan, stream);
       break;
     default:
-      int8_hopper::launch_span<128>(a, plan, stream);
+      int8_sm90::launch_span<128>(a, plan, stream);
   }
   if (a.in_parts) launch_finish_parts(finished, workspace, plan.splits, stream);
 }

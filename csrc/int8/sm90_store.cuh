@@ -8,9 +8,9 @@
 #include "epilogue.cuh"
 #include "product.h"
 
-namespace cnnkernels::int8_hopper {
+namespace cnnkernels::int8_sm90 {
 
-using namespace cnnkernels::hopper;
+using namespace cnnkernels::sm90;
 using int8::kRun;
 
 // Which taps of a window lie inside the image (Boxes::window_sums).
@@ -140,4 +140,4 @@ class Store {
   const int consumer_;
 };
 
-}  // namespace cnnkernels::int8_hopper
+}  // namespace cnnkernels::int8_sm90

@@ -6,7 +6,7 @@
 #include "../common/launch.h"
 #include "strips.cuh"
 
-namespace cnnkernels::int8_conv2d {
+namespace cnnkernels::int8_conv {
 
 namespace {
 
@@ -180,7 +180,7 @@ void launch_strips(Depthwise d, std::int64_t images, const int8::Epilogue& epilo
 
 void launch_depthwise(const Problem& problem, const void* input, const void* weight,
                       const int8::Epilogue& asked, void* output, std::uintptr_t stream) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   int8::Epilogue epilogue = asked;
   epilogue.sums_b = nullptr;  // the kernel's own
 
@@ -197,4 +197,4 @@ void launch_depthwise(const Problem& problem, const void* input, const void* wei
   launch_strips<0>(d, g.n, epilogue, output, stream);
 }
 
-}  // namespace cnnkernels::int8_conv2d
+}  // namespace cnnkernels::int8_conv

@@ -2,7 +2,7 @@
 #include "../int8/product.h"
 #include "int8_conv.h"
 
-namespace cnnkernels::int8_conv2d {
+namespace cnnkernels::int8_conv {
 
 namespace {
 
@@ -17,19 +17,19 @@ bool asks_for_sums(const int8::Epilogue& epilogue, const Plan& plan) {
 }
 
 // What TMA brings from outside of the image is no zero point: the window sums correct it.
-bool asks_for_window_sums(const Conv2dGeometry& g, const int8::Epilogue& epilogue, const Plan& plan) {
+bool asks_for_window_sums(const ConvGeometry& g, const int8::Epilogue& epilogue, const Plan& plan) {
   return plan.kernel == Kernel::tiles && plan.tiles.wgmma && epilogue.zero_point_a.value != 0 &&
          leaves_image(g);
 }
 
 std::size_t sums_bytes(const Problem& problem, const int8::Epilogue& epilogue, const Plan& plan) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   if (asks_for_window_sums(g, epilogue, plan))
     return static_cast<std::size_t>(ceil_div((g.r + 1) * (g.s + 1) * g.k, 4)) * 16;
   return asks_for_sums(epilogue, plan) ? static_cast<std::size_t>(ceil_div(problem.geometry.k, 4)) * 16 : 0;
 }
 
-int8::Operand windows(const Conv2dGeometry& g, const Runs& runs, const void* input, std::int32_t zero_point) {
+int8::Operand windows(const ConvGeometry& g, const Runs& runs, const void* input, std::int32_t zero_point) {
   const std::int64_t row = g.w * g.c;
   int8::Operand a;
   a.data = static_cast<const std::uint8_t*>(input);
@@ -56,7 +56,7 @@ int8::Operand windows(const Conv2dGeometry& g, const Runs& runs, const void* inp
   return a;
 }
 
-int8::Operand filters(const Conv2dGeometry& g, const Runs& runs, const void* weight) {
+int8::Operand filters(const ConvGeometry& g, const Runs& runs, const void* weight) {
   const std::int64_t filter = runs.bytes * runs.across * runs.down;
   int8::Operand b;
   b.data = static_cast<const std::uint8_t*>(weight);
@@ -74,8 +74,8 @@ int8::Operand filters(const Conv2dGeometry& g, const Runs& runs, const void* wei
 
 std::size_t workspace(const Problem& problem, const int8::Epilogue& epilogue, bool aligned,
                       const Plan* given) {
-  const Plan plan = decide(problem, aligned, given, this_machine());
-  const Conv2dGeometry& g = problem.geometry;
+  const Plan plan = decide(problem, aligned, given, this_gpu());
+  const ConvGeometry& g = problem.geometry;
   const std::size_t parts =
       plan.kernel == Kernel::tiles ? int8::workspace_bytes(plan.tiles, g.n * g.p * g.q, g.k) : 0;
   return sums_bytes(problem, epilogue, plan) + parts;
@@ -83,9 +83,9 @@ std::size_t workspace(const Problem& problem, const int8::Epilogue& epilogue, bo
 
 void forward(const Problem& problem, const void* input, const void* weight, const int8::Epilogue& asked,
              void* output, void* workspace, std::uintptr_t stream, const Plan* given) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const bool aligned = is_aligned(input) && is_aligned(weight);
-  const Plan plan = decide(problem, aligned, given, this_machine());
+  const Plan plan = decide(problem, aligned, given, this_gpu());
   if (plan.kernel == Kernel::depthwise)
     return launch_depthwise(problem, input, weight, asked, output, stream);
   if (plan.kernel == Kernel::grouped) return launch_grouped(problem, input, weight, asked, output, stream);
@@ -115,8 +115,8 @@ void forward(const Problem& problem, const void* input, const void* weight, cons
   }
   auto* const parts = static_cast<unsigned char*>(workspace) + sums_bytes(problem, asked, plan);
   if (!plan.tiles.wgmma) return int8::launch_product(product, plan.tiles, parts, stream);
-  int8::launch_hopper(product, {g, input, weight, g.c, depth, by_windows ? sums : nullptr}, plan.tiles, parts,
-                      stream);
+  int8::launch_sm90(product, {g, input, weight, g.c, depth, by_windows ? sums : nullptr}, plan.tiles, parts,
+                    stream);
 }
 
-}  // namespace cnnkernels::int8_conv2d
+}  // namespace cnnkernels::int8_conv

@@ -4,7 +4,7 @@
 #include "../common/launch.h"
 #include "strips.cuh"
 
-namespace cnnkernels::int8_conv2d {
+namespace cnnkernels::int8_conv {
 
 namespace {
 
@@ -122,7 +122,7 @@ grouped(const __grid_constant__ Grouped g, const __grid_constant__ int8::Epilogu
 
 void launch_grouped(const Problem& problem, const void* input, const void* weight,
                     const int8::Epilogue& asked, void* output, std::uintptr_t stream) {
-  const Conv2dGeometry& from = problem.geometry;
+  const ConvGeometry& from = problem.geometry;
   int8::Epilogue epilogue = asked;
   epilogue.sums_b = nullptr;  // the kernel's own
 
@@ -140,4 +140,4 @@ void launch_grouped(const Problem& problem, const void* input, const void* weigh
   }
 }
 
-}  // namespace cnnkernels::int8_conv2d
+}  // namespace cnnkernels::int8_conv

@@ -1,4 +1,4 @@
-// int8_conv2d's launchers in plain C++: pointers, sizes and a stream come in; shapes were checked by the
+// int8_conv's launchers in plain C++: pointers, sizes and a stream come in; shapes were checked by the
 // caller.
 //
 // output[n, k, p, q] = epilogue(sum over c, r, s of (x[n, c, p stride_h - pad_h + r dilation_h, ...] -
@@ -11,7 +11,7 @@
 #include "../int8/epilogue.h"
 #include "select.h"
 
-namespace cnnkernels::int8_conv2d {
+namespace cnnkernels::int8_conv {
 
 // `plan` null: select.h decides. A plan that cannot serve is refused with std::invalid_argument. zero_point_a
 // is a number known on the host and zero_point_b is none. Every element of the output is written exactly
@@ -32,4 +32,4 @@ void launch_depthwise(const Problem& problem, const void* input, const void* wei
 void launch_grouped(const Problem& problem, const void* input, const void* weight,
                     const int8::Epilogue& epilogue, void* output, std::uintptr_t stream);
 
-}  // namespace cnnkernels::int8_conv2d
+}  // namespace cnnkernels::int8_conv

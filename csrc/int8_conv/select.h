@@ -9,10 +9,10 @@
 #include "../common/geometry.h"
 #include "../int8/plan.h"
 
-namespace cnnkernels::int8_conv2d {
+namespace cnnkernels::int8_conv {
 
 struct Problem {
-  Conv2dGeometry geometry;
+  ConvGeometry geometry;
   bool unsigned_input = false;  // filters are int8
 };
 
@@ -37,7 +37,7 @@ inline std::string describe(const Plan& plan) {
 struct Runs {
   std::int64_t bytes, across, down;
 
-  explicit Runs(const Conv2dGeometry& g) : bytes(g.c / g.groups), across(g.s), down(g.r) {
+  explicit Runs(const ConvGeometry& g) : bytes(g.c / g.groups), across(g.s), down(g.r) {
     if (g.groups == 1 && (g.dilation_w == 1 || g.s == 1)) {
       bytes *= g.s;
       across = 1;
@@ -47,27 +47,26 @@ struct Runs {
 
 // `aligned`: input and weight lie at multiples of 16 bytes.
 inline bool vectors(const Problem& problem, bool aligned) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   return aligned && g.c / g.groups % int8::kVectorBytes == 0;
 }
 
 // Does a window reach past the image?
-inline bool leaves_image(const Conv2dGeometry& g) {
+inline bool leaves_image(const ConvGeometry& g) {
   return g.pad_h > 0 || g.pad_w > 0 || (g.p - 1) * g.stride_h + (g.r - 1) * g.dilation_h >= g.h ||
          (g.q - 1) * g.stride_w + (g.s - 1) * g.dilation_w >= g.w;
 }
 
 // Why TMA cannot bring windows and filters; null where it can.
 inline const char* not_by_tma(const Problem& problem, bool aligned) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   constexpr std::int64_t kMost = (std::int64_t(1) << 31) - 1024;
   if (!aligned) return "TMA needs tensors that begin at a multiple of 16 bytes";
   if (g.c / g.groups % int8::kVectorBytes != 0) return "TMA needs a group's channels in multiples of 16";
-  if (hopper::span_for(g.c / g.groups, g.r * g.s, g.groups > 1) == 0)
+  if (sm90::span_for(g.c / g.groups, g.r * g.s, g.groups > 1) == 0)
     return "a stage would reach from a group's channels into the next group's";
-  if (g.stride_h > hopper::kMostStride || g.stride_w > hopper::kMostStride)
-    return "TMA takes strides up to 8";
-  if (!hopper::pointwise(g) && !(hopper::corners_of_rows(g).fit() && hopper::corners_of_columns(g).fit()))
+  if (g.stride_h > sm90::kMostStride || g.stride_w > sm90::kMostStride) return "TMA takes strides up to 8";
+  if (!sm90::pointwise(g) && !(sm90::corners_of_rows(g).fit() && sm90::corners_of_columns(g).fit()))
     return "padding or the filter's extent pass what TMA's im2col takes: 128 before and after the image, 255 "
            "from tap to tap";
   if (g.n * g.h * g.w > kMost || g.n * g.p * g.q > kMost) return "the batch has more than 2^31 pixels";
@@ -75,15 +74,15 @@ inline const char* not_by_tma(const Problem& problem, bool aligned) {
 }
 
 inline int8::Extents extents(const Problem& problem, bool vectors, bool aligned) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const Runs runs(g);
   const int unit = vectors ? int8::kVectorBytes : int8::kWordBytes;
   const std::int64_t bytes = ceil_div(runs.bytes, unit) * unit * runs.across * runs.down;
   int8::Extents size{g.n * g.p * g.q, g.k / g.groups, g.groups, ceil_div(bytes, int8::kStageBytes),
                      not_by_tma(problem, aligned)};
   if (size.not_by_tma == nullptr) {
-    size.span = hopper::span_for(g.c / g.groups, g.r * g.s, g.groups > 1);
-    size.tma_stages = hopper::stages_of(g.r * g.s, g.c / g.groups, size.span);
+    size.span = sm90::span_for(g.c / g.groups, g.r * g.s, g.groups > 1);
+    size.tma_stages = sm90::stages_of(g.r * g.s, g.c / g.groups, size.span);
   }
   return size;
 }
@@ -91,7 +90,7 @@ inline int8::Extents extents(const Problem& problem, bool vectors, bool aligned)
 // Why a plan cannot serve; null where it can.
 inline const char* why_not(const Plan& plan, const Problem& problem, bool aligned) {
   constexpr std::int64_t kMost = std::int64_t(1) << 30;
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   if (g.n * g.p * g.q >= 2 * kMost) return "more than 2^31 pixels of output";
   if (g.k > 2 * kMost - 1024) return "more than 2^31 filters";
   if (g.h + 2 * g.pad_h + g.r * g.dilation_h >= kMost ||
@@ -111,43 +110,43 @@ inline const char* why_not(const Plan& plan, const Problem& problem, bool aligne
 // Seconds the grouped kernel should take. By its machine code, a tap of a pixel and four filters is some 13
 // instructions and 1.7 for each channel, one of them a dp4a; 64 lanes of a dp4a a clock and SM are assumed,
 // 128 of the others.
-inline double grouped_seconds(const Problem& problem, const Machine& machine) {
+inline double grouped_seconds(const Problem& problem, const Gpu& gpu) {
   constexpr double kTap = 0.1e-6;  // a load's latency that nothing hides
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const double pixels = static_cast<double>(g.n * g.p * g.q), taps = static_cast<double>(g.r * g.s);
   const auto channels = static_cast<double>(g.c / g.groups);
   const double clocks =
       pixels * static_cast<double>(g.k) / 4 * taps * std::max(channels / 64, (13 + 1.7 * channels) / 128);
   const double bytes = static_cast<double>(g.n * g.h * g.w * g.c + g.n * g.p * g.q * g.k);
   return int8::kLaunch + int8::kLatency + taps * kTap +
-         std::max(clocks / (machine.processors * machine.clock), bytes / (kReachedOfMemory * machine.memory));
+         std::max(clocks / (gpu.processors * gpu.clock), bytes / (kReachedOfMemory * gpu.memory));
 }
 
 // Filters that share a single channel make a matrix product of it after all. Few channels a group go where
 // the cost is less: tiles spend their arithmetic on columns and depths that are not there.
-inline Plan select(const Problem& problem, bool aligned, const Machine& machine) {
+inline Plan select(const Problem& problem, bool aligned, const Gpu& gpu) {
   Plan plan;
   plan.kernel = Kernel::depthwise;
   if (problem.geometry.groups > 1 && why_not(plan, problem, aligned) == nullptr) return plan;
   plan.kernel = Kernel::tiles;
   const bool as_vectors = vectors(problem, aligned);
   const int8::Extents size = extents(problem, as_vectors, aligned);
-  plan.tiles = int8::choose(size, as_vectors, machine);
+  plan.tiles = int8::choose(size, as_vectors, gpu);
   const Plan narrow{Kernel::grouped, {}};
   const bool pays = problem.geometry.groups > 1 && why_not(narrow, problem, aligned) == nullptr &&
-                    grouped_seconds(problem, machine) < int8::seconds(plan.tiles, size, machine);
+                    grouped_seconds(problem, gpu) < int8::seconds(plan.tiles, size, gpu);
   return pays ? narrow : plan;
 }
 
 // What is going to be run; what cannot serve is refused with the reason.
-inline Plan decide(const Problem& problem, bool aligned, const Plan* given, const Machine& machine) {
-  const Plan plan = given != nullptr ? *given : select(problem, aligned, machine);
+inline Plan decide(const Problem& problem, bool aligned, const Plan* given, const Gpu& gpu) {
+  const Plan plan = given != nullptr ? *given : select(problem, aligned, gpu);
   const char* why = why_not(plan, problem, aligned);
-  if (why == nullptr && plan.kernel == Kernel::tiles) why = int8::why_not(plan.tiles, machine);
+  if (why == nullptr && plan.kernel == Kernel::tiles) why = int8::why_not(plan.tiles, gpu);
   if (why != nullptr)
     throw std::invalid_argument("int8_conv2d: the plan '" + describe(plan) +
                                 "' cannot serve this problem: " + why);
   return plan;
 }
 
-}  // namespace cnnkernels::int8_conv2d
+}  // namespace cnnkernels::int8_conv

@@ -6,7 +6,7 @@
 #include "../int8/epilogue.cuh"
 #include "int8_conv.h"
 
-namespace cnnkernels::int8_conv2d {
+namespace cnnkernels::int8_conv {
 
 struct Strips {
   const std::uint8_t *input = nullptr, *weight = nullptr;
@@ -24,7 +24,7 @@ struct Strips {
 
 inline Strips strips_of(const Problem& problem, const void* input, const void* weight,
                         const int8::Epilogue& epilogue, const void* output, int most_lanes) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const auto narrow32 = [](std::int64_t x) { return static_cast<std::int32_t>(x); };
   Strips d;
   d.input = static_cast<const std::uint8_t*>(input);
@@ -52,4 +52,4 @@ inline dim3 cut(Strips& d, std::int64_t images, int strip, int threads) {
   return dim3(static_cast<unsigned>(along * ceil_div(d.k, d.lanes * int8::kRun)));
 }
 
-}  // namespace cnnkernels::int8_conv2d
+}  // namespace cnnkernels::int8_conv

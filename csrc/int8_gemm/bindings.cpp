@@ -61,21 +61,21 @@ void bind(py::module_& m) {
       py::arg("sizes"), py::arg("a"), py::arg("b"), py::arg("unsigned_a"), py::arg("epilogue"), plan);
   m.def(
       "int8_gemm_plan",
-      [](const Sizes& sizes, const Place& a, const Place& b, bool unsigned_a, const Machine& machine) {
-        return int8_gemm::select(problem(sizes, a, b, unsigned_a), machine);
+      [](const Sizes& sizes, const Place& a, const Place& b, bool unsigned_a, const Gpu& gpu) {
+        return int8_gemm::select(problem(sizes, a, b, unsigned_a), gpu);
       },
-      "What the selection would do on a machine.", py::arg("sizes"), py::arg("a"), py::arg("b"),
-      py::arg("unsigned_a"), py::arg("machine"));
+      "What the selection would do on a GPU.", py::arg("sizes"), py::arg("a"), py::arg("b"),
+      py::arg("unsigned_a"), py::arg("gpu"));
   m.def(
       "int8_gemm_candidates",
-      [](const Sizes& sizes, const Place& a, const Place& b, bool unsigned_a, const Machine& machine) {
+      [](const Sizes& sizes, const Place& a, const Place& b, bool unsigned_a, const Gpu& gpu) {
         std::vector<std::tuple<Plan, std::string, double>> all;
-        for (const auto& c : int8_gemm::candidates(problem(sizes, a, b, unsigned_a), machine))
+        for (const auto& c : int8_gemm::candidates(problem(sizes, a, b, unsigned_a), gpu))
           all.emplace_back(c.plan, c.why_not == nullptr ? "" : c.why_not, c.seconds);
         return all;
       },
       "Every candidate: its plan, why it cannot serve (or nothing), the model's seconds.", py::arg("sizes"),
-      py::arg("a"), py::arg("b"), py::arg("unsigned_a"), py::arg("machine"));
+      py::arg("a"), py::arg("b"), py::arg("unsigned_a"), py::arg("gpu"));
 }
 
 }  // namespace cnnkernels::int8_gemm

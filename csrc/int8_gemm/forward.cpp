@@ -60,13 +60,13 @@ int8::Boxes boxes(const Problem& p) {
 }  // namespace
 
 std::size_t workspace(const Problem& problem, const int8::Epilogue& epilogue, const Plan* plan) {
-  return Workspace(problem, epilogue, decide(problem, plan, this_machine())).end;
+  return Workspace(problem, epilogue, decide(problem, plan, this_gpu())).end;
 }
 
 void forward(const Problem& problem, const int8::Epilogue& asked, void* output, void* workspace,
              std::uintptr_t stream, const Plan* given) {
   const Problem& p = problem;
-  const Plan plan = decide(p, given, this_machine());
+  const Plan plan = decide(p, given, this_gpu());
   const Workspace at(p, asked, plan);
   auto* const memory = static_cast<unsigned char*>(workspace);
 
@@ -99,7 +99,7 @@ void forward(const Problem& problem, const int8::Epilogue& asked, void* output, 
   product.output = output;
   product.epilogue = epilogue;
   if (!plan.tiles.wgmma) return int8::launch_product(product, plan.tiles, memory + at.parts, stream);
-  int8::launch_hopper(product, boxes(left), plan.tiles, memory + at.parts, stream);
+  int8::launch_sm90(product, boxes(left), plan.tiles, memory + at.parts, stream);
 }
 
 }  // namespace cnnkernels::int8_gemm

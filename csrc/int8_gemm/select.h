@@ -113,7 +113,7 @@ inline int8::Extents extents(const Problem& p, bool vectors) {
           1,
           ceil_div(ceil_div(p.k, unit) * unit, int8::kStageBytes),
           not_by_tma(p),
-          hopper::stages_of(1, p.k, hopper::kRowBytes)};
+          sm90::stages_of(1, p.k, sm90::kRowBytes)};
 }
 
 // Why a plan cannot serve; null where it can.
@@ -133,48 +133,48 @@ inline const char* why_not(const Plan& plan, const Problem& p) {
 }
 
 // stream_weights' plan: wide blocks, which read a less often, where they fill the GPU.
-inline Plan streaming(const Problem& p, const Machine& machine) {
+inline Plan streaming(const Problem& p, const Gpu& gpu) {
   Plan plan;
   plan.kernel = Kernel::stream_weights;
   plan.pack_a = access_of_a(p) != Access::vectors && access_of_b(p) == Access::vectors;  // a is the small one
-  plan.stream_columns = ceil_div(p.n, 32) >= machine.processors ? 32 : 8;
+  plan.stream_columns = ceil_div(p.n, 32) >= gpu.processors ? 32 : 8;
   while (plan.warps < kMostStreamingWarps && plan.warps * kStreamedBytes < p.k) plan.warps *= 2;
   return plan;
 }
 
 // Seconds the tiles and copies of a plan should take (int8::seconds).
-inline double seconds(const Plan& plan, const Problem& p, const Machine& machine) {
+inline double seconds(const Plan& plan, const Problem& p, const Gpu& gpu) {
   constexpr double kLaunch = 3e-6;
   const double bytes = static_cast<double>(packed_bytes(p, plan));
-  return int8::seconds(plan.tiles, extents(packed(p, plan), plan.tiles.vectors), machine) +
-         (plan.pack_a + plan.pack_b) * kLaunch + 2 * bytes / (kReachedOfMemory * machine.memory);
+  return int8::seconds(plan.tiles, extents(packed(p, plan), plan.tiles.vectors), gpu) +
+         (plan.pack_a + plan.pack_b) * kLaunch + 2 * bytes / (kReachedOfMemory * gpu.memory);
 }
 
 // The cheapest tile, for operands as they lie or for copies of those that do not come as vectors.
-inline Plan tiled(const Problem& p, bool pack, const Machine& machine) {
+inline Plan tiled(const Problem& p, bool pack, const Gpu& gpu) {
   Plan plan;
   plan.pack_a = pack && access_of_a(p) != Access::vectors;
   plan.pack_b = pack && access_of_b(p) != Access::vectors;
   const Problem left = packed(p, plan);
-  plan.tiles = int8::choose(extents(left, vectors(left)), vectors(left), machine);
+  plan.tiles = int8::choose(extents(left, vectors(left)), vectors(left), gpu);
   return plan;
 }
 
 // Few rows are streamed wherever that can be, since then every byte of b is read once; else the cheapest
 // tile.
-inline Plan select(const Problem& p, const Machine& machine) {
-  const Plan few = streaming(p, machine);
+inline Plan select(const Problem& p, const Gpu& gpu) {
+  const Plan few = streaming(p, gpu);
   if (why_not(few, p) == nullptr) return few;
-  const Plan plain = tiled(p, false, machine), copied = tiled(p, true, machine);
-  const bool pays = why_not(copied, p) == nullptr && seconds(copied, p, machine) < seconds(plain, p, machine);
+  const Plan plain = tiled(p, false, gpu), copied = tiled(p, true, gpu);
+  const bool pays = why_not(copied, p) == nullptr && seconds(copied, p, gpu) < seconds(plain, p, gpu);
   return pays ? copied : plain;
 }
 
 // A plan that came from outside is refused, with the reason, where it cannot serve.
-inline Plan decide(const Problem& p, const Plan* plan, const Machine& machine) {
-  if (plan == nullptr) return select(p, machine);
+inline Plan decide(const Problem& p, const Plan* plan, const Gpu& gpu) {
+  if (plan == nullptr) return select(p, gpu);
   const char* why = why_not(*plan, p);
-  if (why == nullptr && plan->kernel == Kernel::tiles) why = int8::why_not(plan->tiles, machine);
+  if (why == nullptr && plan->kernel == Kernel::tiles) why = int8::why_not(plan->tiles, gpu);
   if (why != nullptr)
     throw std::invalid_argument("int8_gemm: the plan '" + describe(*plan) +
                                 "' cannot serve this problem: " + why);
@@ -188,17 +188,17 @@ struct Candidate {
 };
 
 // Every tile, unsplit, the choices for operands as they lie and for copies, and the streaming kernel.
-inline std::vector<Candidate> candidates(const Problem& p, const Machine& machine) {
+inline std::vector<Candidate> candidates(const Problem& p, const Gpu& gpu) {
   std::vector<Candidate> all;
   const auto add = [&](const Plan& plan) {
     for (const Candidate& other : all)
       if (other.plan == plan) return;
     const bool wgmma = plan.kernel == Kernel::tiles && plan.tiles.wgmma;
-    const char* const no_wgmma = wgmma ? why_not_wgmma(machine) : nullptr;
+    const char* const no_wgmma = wgmma ? why_not_wgmma(gpu) : nullptr;
     const char* why = no_wgmma != nullptr ? no_wgmma : why_not(plan, p);
-    all.push_back({plan, why, plan.kernel == Kernel::tiles ? seconds(plan, p, machine) : 0});
+    all.push_back({plan, why, plan.kernel == Kernel::tiles ? seconds(plan, p, gpu) : 0});
   };
-  add(streaming(p, machine));
+  add(streaming(p, gpu));
   for (const bool as_vectors : {true, false}) {
     for (int tile = 0; tile < int8::kTileCount; ++tile) {
       Plan plan;
@@ -206,13 +206,13 @@ inline std::vector<Candidate> candidates(const Problem& p, const Machine& machin
       if (as_vectors || tile == int8::kWordsTile) add(plan);
     }
   }
-  for (int tile = 0; tile < int8::kHopperTileCount; ++tile) {
+  for (int tile = 0; tile < int8::kSm90TileCount; ++tile) {
     Plan plan;
     plan.tiles = {false, tile, 1, true};
     add(plan);
   }
-  add(tiled(p, false, machine));
-  add(tiled(p, true, machine));
+  add(tiled(p, false, gpu));
+  add(tiled(p, true, gpu));
   return all;
 }
 

@@ -5,29 +5,29 @@
 
 namespace py = pybind11;
 
-namespace cnnkernels::int8_pool2d {
+namespace cnnkernels::int8_pool {
 
 void bind(py::module_& m) {
   using Pointer = std::uintptr_t;
   const auto limit = [] { return py::arg("most_sites") = kMostSites; };
   m.def(
-      "int8_max_pool2d",
-      [](Pointer input, Pointer output, int dtype, const Pool2dGeometry& geometry, Pointer stream,
+      "int8_max_pool",
+      [](Pointer input, Pointer output, int dtype, const PoolGeometry& geometry, Pointer stream,
          std::int64_t most_sites) {
-        int8_max_pool2d(static_cast<DType>(dtype), geometry, reinterpret_cast<const void*>(input),
-                        reinterpret_cast<void*>(output), stream, most_sites);
+        int8_max_pool(static_cast<DType>(dtype), geometry, reinterpret_cast<const void*>(input),
+                      reinterpret_cast<void*>(output), stream, most_sites);
       },
       py::arg("input"), py::arg("output"), py::arg("dtype"), py::arg("geometry"), py::arg("stream"), limit());
   m.def(
-      "int8_avg_pool2d",
-      [](Pointer input, Pointer output, int dtype, const Pool2dGeometry& geometry, int zero_point,
+      "int8_avg_pool",
+      [](Pointer input, Pointer output, int dtype, const PoolGeometry& geometry, int zero_point,
          bool count_include_pad, int divisor_override, Pointer stream, std::int64_t most_sites) {
-        int8_avg_pool2d(static_cast<DType>(dtype), geometry, zero_point, count_include_pad, divisor_override,
-                        reinterpret_cast<const void*>(input), reinterpret_cast<void*>(output), stream,
-                        most_sites);
+        int8_avg_pool(static_cast<DType>(dtype), geometry, zero_point, count_include_pad, divisor_override,
+                      reinterpret_cast<const void*>(input), reinterpret_cast<void*>(output), stream,
+                      most_sites);
       },
       py::arg("input"), py::arg("output"), py::arg("dtype"), py::arg("geometry"), py::arg("zero_point"),
       py::arg("count_include_pad"), py::arg("divisor_override"), py::arg("stream"), limit());
 }
 
-}  // namespace cnnkernels::int8_pool2d
+}  // namespace cnnkernels::int8_pool

@@ -1,4 +1,4 @@
-// int8_max_pool2d and int8_avg_pool2d: one kernel, two ways to reduce a window.
+// int8_max_pool and int8_avg_pool: one kernel, two ways to reduce a window.
 //
 // A thread works at one pixel of the output for V adjacent channels, 16 where channels come in sixteens.
 // Where that leaves most of the GPU without work, as global pooling of small maps does, several threads share
@@ -12,7 +12,7 @@
 #include "int8_pool.h"
 #include "reduce.cuh"
 
-namespace cnnkernels {
+namespace cnnkernels::int8_pool {
 namespace {
 
 inline constexpr unsigned kThreads = 256;
@@ -74,8 +74,8 @@ CNN_DEVICE void write_bytes(std::uint8_t* to, const std::uint32_t (&bytes)[kWord
 // beside each other.
 template <class Reduce, class Sites>
 CNN_KERNEL(kThreads, 4)
-int8_pool2d_kernel(const Sites sites, const Axis rows, const Axis columns, int share, const Reduce reduce,
-                   const std::uint8_t* __restrict__ input, std::uint8_t* __restrict__ output) {
+int8_pool_kernel(const Sites sites, const Axis rows, const Axis columns, int share, const Reduce reduce,
+                 const std::uint8_t* __restrict__ input, std::uint8_t* __restrict__ output) {
   constexpr int V = Sites::kChannels, kCount = kWords<V>;
   const auto lane = static_cast<Index>(threadIdx.x % 32);
   const auto warp = static_cast<Index>(blockIdx.x * (kThreads / 32) + threadIdx.x / 32);
@@ -124,14 +124,14 @@ int8_pool2d_kernel(const Sites sites, const Axis rows, const Axis columns, int s
 }
 
 template <int V, class Reduce>
-void start(const Pool2dGeometry& g, const Reduce& reduce, const std::uint8_t* input, std::uint8_t* output,
+void start(const PoolGeometry& g, const Reduce& reduce, const std::uint8_t* input, std::uint8_t* output,
            std::uintptr_t stream, std::int64_t most_sites) {
   const Axis rows(g.h, g.r, g.stride_h, g.pad_h, g.dilation_h);
   const Axis columns(g.w, g.s, g.stride_w, g.pad_w, g.dilation_w);
   const std::int64_t groups = g.c / V, in_row = g.q * groups, all = g.n * g.p;
   const std::int64_t fit = std::min(most_sites / in_row, kMostSites - g.p);
-  if (fit == 0) throw_invalid_argument("int8_pool2d: a row of the output has more than 2^31 elements");
-  const std::int64_t enough = std::int64_t(this_machine().processors) * 4 * kThreads;
+  if (fit == 0) throw_invalid_argument("int8_pool: a row of the output has more than 2^31 elements");
+  const std::int64_t enough = std::int64_t(this_gpu().processors) * 4 * kThreads;
   for (std::int64_t first = 0; first < all; first += fit) {
     const std::int64_t some = fit < all - first ? fit : all - first;
     const Sites<V> sites{first / g.p,
@@ -144,16 +144,16 @@ void start(const Pool2dGeometry& g, const Reduce& reduce, const std::uint8_t* in
     int share = 1;
     while (share < g.r && share < 32 && sites.count * share < enough) share *= 2;
     const auto blocks = static_cast<unsigned>(ceil_div(std::int64_t(sites.count) * share, kThreads));
-    launch(&int8_pool2d_kernel<Reduce, Sites<V>>, Launch{dim3(blocks), dim3(kThreads), 0, stream}, sites,
-           rows, columns, share, reduce, input, output);
+    launch(&int8_pool_kernel<Reduce, Sites<V>>, Launch{dim3(blocks), dim3(kThreads), 0, stream}, sites, rows,
+           columns, share, reduce, input, output);
   }
 }
 
 template <class Reduce>
-void pool(const Pool2dGeometry& geometry, const Reduce& reduce, const void* input, void* output,
+void pool(const PoolGeometry& geometry, const Reduce& reduce, const void* input, void* output,
           std::uintptr_t stream, std::int64_t most_sites) {
-  const Pool2dGeometry g = within_reach(geometry, "int8_pool2d");
-  if (g.c > INT32_MAX) throw_invalid_argument("int8_pool2d: more than 2^31 - 1 channels");
+  const PoolGeometry g = within_reach(geometry, "int8_pool");
+  if (g.c > INT32_MAX) throw_invalid_argument("int8_pool: more than 2^31 - 1 channels");
   const auto* x = static_cast<const std::uint8_t*>(input);
   auto* y = static_cast<std::uint8_t*>(output);
   const auto aligned = [&](std::int64_t bytes) {
@@ -172,18 +172,18 @@ bool is_signed(DType dtype) {
 
 }  // namespace
 
-void int8_max_pool2d(DType dtype, const Pool2dGeometry& geometry, const void* input, void* output,
-                     std::uintptr_t stream, std::int64_t most_sites) {
+void int8_max_pool(DType dtype, const PoolGeometry& geometry, const void* input, void* output,
+                   std::uintptr_t stream, std::int64_t most_sites) {
   pool(geometry, Maximum{is_signed(dtype) ? kTopBits : 0}, input, output, stream, most_sites);
 }
 
-void int8_avg_pool2d(DType dtype, const Pool2dGeometry& geometry, std::int32_t zero_point,
-                     bool count_include_pad, std::int32_t divisor_override, const void* input, void* output,
-                     std::uintptr_t stream, std::int64_t most_sites) {
+void int8_avg_pool(DType dtype, const PoolGeometry& geometry, std::int32_t zero_point, bool count_include_pad,
+                   std::int32_t divisor_override, const void* input, void* output, std::uintptr_t stream,
+                   std::int64_t most_sites) {
   const bool with_sign = is_signed(dtype);
   const Average average{with_sign ? 0 : kTopBits, with_sign ? -128 : 0, zero_point, divisor_override,
                         count_include_pad};
   pool(geometry, average, input, output, stream, most_sites);
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::int8_pool

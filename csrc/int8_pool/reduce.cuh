@@ -7,7 +7,7 @@
 #include "../common/pool_axis.h"
 #include "../ptx/bytes.cuh"
 
-namespace cnnkernels {
+namespace cnnkernels::int8_pool {
 
 inline constexpr std::uint32_t kTopBits = 0x80808080u;
 
@@ -82,4 +82,4 @@ struct Average {
   }
 };
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::int8_pool

@@ -3,7 +3,7 @@
 #include "transpose.h"
 #include "window.h"
 
-namespace cnnkernels {
+namespace cnnkernels::pool {
 namespace {
 
 // Which lanes' winners stand at a given place? Adjacent ones are compared within the words they are loaded
@@ -57,9 +57,9 @@ inline constexpr Index kTile = 2;
 
 template <class T, class Place, class Sites>
 CNN_KERNEL(kThreads, 3)
-max_pool2d_backward_kernel(const Sites sites, const Windows rows, const Windows columns,
-                           const T* __restrict__ grad_output, const Place* __restrict__ argmax,
-                           T* __restrict__ grad_input) {
+max_pool_backward_kernel(const Sites sites, const Windows rows, const Windows columns,
+                         const T* __restrict__ grad_output, const Place* __restrict__ argmax,
+                         T* __restrict__ grad_input) {
   constexpr int V = Sites::kLanes;
   const Index i = thread_index();
   if (i >= sites.count) return;
@@ -105,9 +105,9 @@ max_pool2d_backward_kernel(const Sites sites, const Windows rows, const Windows 
 // Any dilation: a thread takes one element.
 template <class T, class Place, class Sites>
 CNN_KERNEL(kThreads, 4)
-max_pool2d_backward_dilated_kernel(const Sites sites, const Route rows, const Route columns,
-                                   const T* __restrict__ grad_output, const Place* __restrict__ argmax,
-                                   T* __restrict__ grad_input) {
+max_pool_backward_dilated_kernel(const Sites sites, const Route rows, const Route columns,
+                                 const T* __restrict__ grad_output, const Place* __restrict__ argmax,
+                                 T* __restrict__ grad_input) {
   constexpr int V = Sites::kLanes;
   const Index i = thread_index();
   if (i >= sites.count) return;
@@ -136,11 +136,11 @@ max_pool2d_backward_dilated_kernel(const Sites sites, const Route rows, const Ro
 
 }  // namespace
 
-void max_pool2d_backward(DType dtype, DType places, const Pool2dGeometry& geometry, Layout layout,
-                         const void* grad_output, const void* argmax, void* grad_input, std::uintptr_t stream,
-                         std::int64_t largest_index) {
+void max_pool_backward(DType dtype, DType places, const PoolGeometry& geometry, Layout layout,
+                       const void* grad_output, const void* argmax, void* grad_input, std::uintptr_t stream,
+                       std::int64_t largest_index) {
   const Pool pool(geometry, layout, largest_index);
-  const Pool2dGeometry& g = pool.g;
+  const PoolGeometry& g = pool.g;
   dispatch_floating(dtype, [&](auto t) {
     dispatch_places(places, [&](auto place) {
       using T = decltype(t);
@@ -156,14 +156,14 @@ void max_pool2d_backward(DType dtype, DType places, const Pool2dGeometry& geomet
       if (g.dilation_h == 1 && g.dilation_w == 1) {
         const auto tiles = [](std::int64_t size) { return (size + kTile - 1) / kTile; };
         const auto part = [&](const auto& sites, std::int64_t first) {
-          start(&max_pool2d_backward_kernel<T, Place, std::decay_t<decltype(sites)>>, sites,
+          start(&max_pool_backward_kernel<T, Place, std::decay_t<decltype(sites)>>, sites,
                 Windows(g.h, g.r, g.p, g.stride_h, g.pad_h), Windows(g.w, g.s, g.q, g.stride_w, g.pad_w),
                 first);
         };
         pool.batch.spread<kVector<T>>(tiles(g.h), tiles(g.w), part, dy, a, dx);
       } else {
         const auto part = [&](const auto& sites, std::int64_t first) {
-          start(&max_pool2d_backward_dilated_kernel<T, Place, std::decay_t<decltype(sites)>>, sites,
+          start(&max_pool_backward_dilated_kernel<T, Place, std::decay_t<decltype(sites)>>, sites,
                 Route(g.r, g.p, g.stride_h, g.pad_h, g.dilation_h),
                 Route(g.s, g.q, g.stride_w, g.pad_w, g.dilation_w), first);
         };
@@ -173,4 +173,4 @@ void max_pool2d_backward(DType dtype, DType places, const Pool2dGeometry& geomet
   });
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::pool

@@ -8,7 +8,7 @@
 
 namespace py = pybind11;
 
-namespace cnnkernels::max_pool2d {
+namespace cnnkernels::pool {
 namespace {
 
 using Pointer = std::uintptr_t;
@@ -21,7 +21,7 @@ T* at(Pointer address) {
 DType dtype_of(int value) { return static_cast<DType>(value); }
 Layout layout_of(int value) { return static_cast<Layout>(value); }
 
-Unpool2dGeometry unpool_geometry(const std::array<std::int64_t, 6>& ncpqhw) {
+UnpoolGeometry unpool_geometry(const std::array<std::int64_t, 6>& ncpqhw) {
   const auto [n, c, p, q, h, w] = ncpqhw;
   return {n, c, p, q, h, w};
 }
@@ -31,60 +31,60 @@ Unpool2dGeometry unpool_geometry(const std::array<std::int64_t, 6>& ncpqhw) {
 void bind(py::module_& m) {
   const auto limit = [] { return py::arg("largest_index") = kLargestIndex; };
   m.def(
-      "max_pool2d_forward",
+      "max_pool_forward",
       [](Pointer input, Pointer output, Pointer argmax, int dtype, int places, int layout,
-         const Pool2dGeometry& geometry, Pointer stream, std::int64_t largest_index) {
-        max_pool2d_forward(dtype_of(dtype), dtype_of(places), geometry, layout_of(layout), at(input),
-                           at(output), at(argmax), stream, largest_index);
+         const PoolGeometry& geometry, Pointer stream, std::int64_t largest_index) {
+        max_pool_forward(dtype_of(dtype), dtype_of(places), geometry, layout_of(layout), at(input),
+                         at(output), at(argmax), stream, largest_index);
       },
       py::arg("input"), py::arg("output"), py::arg("argmax"), py::arg("dtype"), py::arg("places"),
       py::arg("layout"), py::arg("geometry"), py::arg("stream"), limit());
   m.def(
-      "max_pool2d_backward",
+      "max_pool_backward",
       [](Pointer grad_output, Pointer argmax, Pointer grad_input, int dtype, int places, int layout,
-         const Pool2dGeometry& geometry, Pointer stream, std::int64_t largest_index) {
-        max_pool2d_backward(dtype_of(dtype), dtype_of(places), geometry, layout_of(layout), at(grad_output),
-                            at(argmax), at(grad_input), stream, largest_index);
+         const PoolGeometry& geometry, Pointer stream, std::int64_t largest_index) {
+        max_pool_backward(dtype_of(dtype), dtype_of(places), geometry, layout_of(layout), at(grad_output),
+                          at(argmax), at(grad_input), stream, largest_index);
       },
       py::arg("grad_output"), py::arg("argmax"), py::arg("grad_input"), py::arg("dtype"), py::arg("places"),
       py::arg("layout"), py::arg("geometry"), py::arg("stream"), limit());
   m.def(
-      "max_pool2d_gather",
+      "max_pool_gather",
       [](Pointer input, Pointer argmax, Pointer output, int dtype, int places, int layout,
-         const Pool2dGeometry& geometry, Pointer stream, std::int64_t largest_index) {
-        max_pool2d_gather(dtype_of(dtype), dtype_of(places), geometry, layout_of(layout), at(input),
-                          at(argmax), at(output), stream, largest_index);
+         const PoolGeometry& geometry, Pointer stream, std::int64_t largest_index) {
+        max_pool_gather(dtype_of(dtype), dtype_of(places), geometry, layout_of(layout), at(input), at(argmax),
+                        at(output), stream, largest_index);
       },
       py::arg("input"), py::arg("argmax"), py::arg("output"), py::arg("dtype"), py::arg("places"),
       py::arg("layout"), py::arg("geometry"), py::arg("stream"), limit());
   m.def(
-      "max_pool2d_indices",
-      [](Pointer argmax, Pointer indices, int places, int layout, const Pool2dGeometry& geometry,
+      "max_pool_indices",
+      [](Pointer argmax, Pointer indices, int places, int layout, const PoolGeometry& geometry,
          Pointer stream, std::int64_t largest_index) {
-        max_pool2d_indices(dtype_of(places), geometry, layout_of(layout), at(argmax),
-                           at<std::int64_t>(indices), stream, largest_index);
+        max_pool_indices(dtype_of(places), geometry, layout_of(layout), at(argmax), at<std::int64_t>(indices),
+                         stream, largest_index);
       },
       py::arg("argmax"), py::arg("indices"), py::arg("places"), py::arg("layout"), py::arg("geometry"),
       py::arg("stream"), limit());
   m.def(
-      "max_unpool2d_forward",
+      "max_unpool_forward",
       [](Pointer input, Pointer indices, Pointer winner, Pointer output, int dtype, int layout,
          const std::array<std::int64_t, 6>& ncpqhw, Pointer stream, std::int64_t largest_index) {
-        max_unpool2d_forward(dtype_of(dtype), unpool_geometry(ncpqhw), layout_of(layout), at(input),
-                             at<std::int64_t>(indices), at<std::int32_t>(winner), at(output), stream,
-                             largest_index);
+        max_unpool_forward(dtype_of(dtype), unpool_geometry(ncpqhw), layout_of(layout), at(input),
+                           at<std::int64_t>(indices), at<std::int32_t>(winner), at(output), stream,
+                           largest_index);
       },
       py::arg("input"), py::arg("indices"), py::arg("winner"), py::arg("output"), py::arg("dtype"),
       py::arg("layout"), py::arg("ncpqhw"), py::arg("stream"), limit());
   m.def(
-      "max_unpool2d_backward",
+      "max_unpool_backward",
       [](Pointer grad_output, Pointer indices, Pointer grad_input, int dtype, int layout,
          const std::array<std::int64_t, 6>& ncpqhw, Pointer stream, std::int64_t largest_index) {
-        max_unpool2d_backward(dtype_of(dtype), unpool_geometry(ncpqhw), layout_of(layout), at(grad_output),
-                              at<std::int64_t>(indices), at(grad_input), stream, largest_index);
+        max_unpool_backward(dtype_of(dtype), unpool_geometry(ncpqhw), layout_of(layout), at(grad_output),
+                            at<std::int64_t>(indices), at(grad_input), stream, largest_index);
       },
       py::arg("grad_output"), py::arg("indices"), py::arg("grad_input"), py::arg("dtype"), py::arg("layout"),
       py::arg("ncpqhw"), py::arg("stream"), limit());
 }
 
-}  // namespace cnnkernels::max_pool2d
+}  // namespace cnnkernels::pool

@@ -2,7 +2,7 @@
 #include "running.h"
 #include "window.h"
 
-namespace cnnkernels {
+namespace cnnkernels::pool {
 namespace {
 
 CNN_DEVICE Index clamp(Index x, Index low, Index high) { return x < low ? low : x > high ? high : x; }
@@ -13,8 +13,8 @@ CNN_DEVICE Index clamp(Index x, Index low, Index high) { return x < low ? low : 
 // twice in a row moves neither the maximum nor its place.
 template <class T, class Place, int S, class Sites>
 CNN_KERNEL(kThreads, 4)
-max_pool2d_forward_kernel(const Sites sites, const Axis rows, const Axis columns, const T* __restrict__ input,
-                          T* __restrict__ output, Place* __restrict__ argmax) {
+max_pool_forward_kernel(const Sites sites, const Axis rows, const Axis columns, const T* __restrict__ input,
+                        T* __restrict__ output, Place* __restrict__ argmax) {
   constexpr int V = Sites::kLanes;
   const Index i = thread_index();
   if (i >= sites.count) return;
@@ -51,17 +51,17 @@ max_pool2d_forward_kernel(const Sites sites, const Axis rows, const Axis columns
 template <class T, class Place, class Sites>
 auto kernel_for(const Pool& pool) {
   if constexpr (std::is_same_v<Place, std::uint8_t> && sizeof(typename Sites::Offset) == 4) {
-    if (pool.g.s == 2) return &max_pool2d_forward_kernel<T, Place, 2, Sites>;
-    if (pool.g.s == 3) return &max_pool2d_forward_kernel<T, Place, 3, Sites>;
+    if (pool.g.s == 2) return &max_pool_forward_kernel<T, Place, 2, Sites>;
+    if (pool.g.s == 3) return &max_pool_forward_kernel<T, Place, 3, Sites>;
   }
-  return &max_pool2d_forward_kernel<T, Place, 0, Sites>;
+  return &max_pool_forward_kernel<T, Place, 0, Sites>;
 }
 
 }  // namespace
 
-void max_pool2d_forward(DType dtype, DType places, const Pool2dGeometry& geometry, Layout layout,
-                        const void* input, void* output, void* argmax, std::uintptr_t stream,
-                        std::int64_t largest_index) {
+void max_pool_forward(DType dtype, DType places, const PoolGeometry& geometry, Layout layout,
+                      const void* input, void* output, void* argmax, std::uintptr_t stream,
+                      std::int64_t largest_index) {
   const Pool pool(geometry, layout, largest_index);
   dispatch_floating(dtype, [&](auto t) {
     dispatch_places(places, [&](auto place) {
@@ -80,4 +80,4 @@ void max_pool2d_forward(DType dtype, DType places, const Pool2dGeometry& geometr
   });
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::pool

@@ -1,15 +1,15 @@
 // From a place in the window to an element of the input: its value, or its index.
 #include "window.h"
 
-namespace cnnkernels {
+namespace cnnkernels::pool {
 namespace {
 
 // One thread a site of the output. The lanes of a site read where their winners stand, so they are spread
 // over images: a warp then reads neighbourhoods that overlap.
 template <class T, class Place, class Sites>
 CNN_KERNEL(kThreads, 4)
-max_pool2d_gather_kernel(const Sites sites, const Axis rows, const Axis columns, const T* __restrict__ input,
-                         const Place* __restrict__ argmax, T* __restrict__ output) {
+max_pool_gather_kernel(const Sites sites, const Axis rows, const Axis columns, const T* __restrict__ input,
+                       const Place* __restrict__ argmax, T* __restrict__ output) {
   constexpr int V = Sites::kLanes;
   const Index i = thread_index();
   if (i >= sites.count) return;
@@ -35,10 +35,10 @@ max_pool2d_gather_kernel(const Sites sites, const Axis rows, const Axis columns,
 // Here strides and dilations are the caller's own: a window with no place inside the input has an index too.
 template <class Place, class Sites>
 CNN_KERNEL(kThreads, 4)
-max_pool2d_indices_kernel(const Sites sites, const FastDivide by_places, std::int64_t stride_h,
-                          std::int64_t stride_w, std::int64_t pad_h, std::int64_t pad_w,
-                          std::int64_t dilation_h, std::int64_t dilation_w, std::int64_t width,
-                          const Place* __restrict__ argmax, std::int64_t* __restrict__ indices) {
+max_pool_indices_kernel(const Sites sites, const FastDivide by_places, std::int64_t stride_h,
+                        std::int64_t stride_w, std::int64_t pad_h, std::int64_t pad_w,
+                        std::int64_t dilation_h, std::int64_t dilation_w, std::int64_t width,
+                        const Place* __restrict__ argmax, std::int64_t* __restrict__ indices) {
   constexpr int V = Sites::kLanes;
   const Index i = thread_index();
   if (i >= sites.count) return;
@@ -59,9 +59,9 @@ max_pool2d_indices_kernel(const Sites sites, const FastDivide by_places, std::in
 
 }  // namespace
 
-void max_pool2d_gather(DType dtype, DType places, const Pool2dGeometry& geometry, Layout layout,
-                       const void* input, const void* argmax, void* output, std::uintptr_t stream,
-                       std::int64_t largest_index) {
+void max_pool_gather(DType dtype, DType places, const PoolGeometry& geometry, Layout layout,
+                     const void* input, const void* argmax, void* output, std::uintptr_t stream,
+                     std::int64_t largest_index) {
   const Pool pool(geometry, layout, largest_index);
   dispatch_floating(dtype, [&](auto t) {
     dispatch_places(places, [&](auto place) {
@@ -71,7 +71,7 @@ void max_pool2d_gather(DType dtype, DType places, const Pool2dGeometry& geometry
       const auto* a = static_cast<const Place*>(argmax);
       auto* y = static_cast<T*>(output);
       pool.batch.spread<4>(pool.g.p, pool.g.q, [&](const auto& sites, std::int64_t first) {
-        launch(&max_pool2d_gather_kernel<T, Place, std::decay_t<decltype(sites)>>, over(sites.count, stream),
+        launch(&max_pool_gather_kernel<T, Place, std::decay_t<decltype(sites)>>, over(sites.count, stream),
                sites, pool.rows(), pool.columns(), x + first * pool.input_image,
                a + first * pool.output_image, y + first * pool.output_image);
       });
@@ -79,19 +79,19 @@ void max_pool2d_gather(DType dtype, DType places, const Pool2dGeometry& geometry
   });
 }
 
-void max_pool2d_indices(DType places, const Pool2dGeometry& geometry, Layout layout, const void* argmax,
-                        std::int64_t* indices, std::uintptr_t stream, std::int64_t largest_index) {
+void max_pool_indices(DType places, const PoolGeometry& geometry, Layout layout, const void* argmax,
+                      std::int64_t* indices, std::uintptr_t stream, std::int64_t largest_index) {
   const Pool pool(geometry, layout, largest_index);
-  const Pool2dGeometry& g = geometry;
+  const PoolGeometry& g = geometry;
   dispatch_places(places, [&](auto place) {
     using Place = decltype(place);
     const auto* a = static_cast<const Place*>(argmax);
     pool.batch.spread<4>(g.p, g.q, [&](const auto& sites, std::int64_t first) {
-      launch(&max_pool2d_indices_kernel<Place, std::decay_t<decltype(sites)>>, over(sites.count, stream),
-             sites, FastDivide(g.s), g.stride_h, g.stride_w, g.pad_h, g.pad_w, g.dilation_h, g.dilation_w,
-             g.w, a + first * pool.output_image, indices + first * pool.output_image);
+      launch(&max_pool_indices_kernel<Place, std::decay_t<decltype(sites)>>, over(sites.count, stream), sites,
+             FastDivide(g.s), g.stride_h, g.stride_w, g.pad_h, g.pad_w, g.dilation_h, g.dilation_w, g.w,
+             a + first * pool.output_image, indices + first * pool.output_image);
     });
   });
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::pool

@@ -8,7 +8,7 @@
 #include "../common/vector.h"
 #include "../ptx/packed.cuh"
 
-namespace cnnkernels {
+namespace cnnkernels::pool {
 
 template <class T>
 CNN_DEVICE T minus_infinity() {
@@ -89,4 +89,4 @@ struct Running<T, Place, V, std::enable_if_t<sizeof(T) == 2 && sizeof(Place) <= 
   static CNN_DEVICE std::uint32_t twice(std::uint32_t half) { return half * 0x10001u; }
 };
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::pool

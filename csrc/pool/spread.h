@@ -13,7 +13,7 @@
 #include "../common/launch.h"
 #include "../common/vector.h"
 
-namespace cnnkernels {
+namespace cnnkernels::pool {
 
 enum class Spread { channels, images };
 
@@ -163,4 +163,4 @@ struct Batch {
 template <class T>
 inline constexpr int kVector = 16 / sizeof(T);
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::pool

@@ -7,7 +7,7 @@
 
 #include "spread.h"
 
-namespace cnnkernels {
+namespace cnnkernels::pool {
 
 // Dilation 1: the windows that hold any of some successive elements are successive too.
 struct Windows {
@@ -91,4 +91,4 @@ struct Route {
   }
 };
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::pool

@@ -8,7 +8,7 @@
 #include "pool.h"
 #include "spread.h"
 
-namespace cnnkernels {
+namespace cnnkernels::pool {
 namespace {
 
 // Rows and columns of the tensor that is not spread over the threads.
@@ -30,8 +30,8 @@ CNN_DEVICE typename Sites::Offset element(const Sites& sites, const typename Sit
 // Sites of indices [n, c, p, q]; `out` is the plane of winner [n, c, h, w].
 template <class Sites>
 CNN_KERNEL(kThreads, 4)
-max_unpool2d_scatter_kernel(const Sites sites, const Plane out, const std::int64_t* __restrict__ indices,
-                            std::int32_t* __restrict__ winner) {
+max_unpool_scatter_kernel(const Sites sites, const Plane out, const std::int64_t* __restrict__ indices,
+                          std::int32_t* __restrict__ winner) {
   constexpr int V = Sites::kLanes;
   const Index i = thread_index();
   if (i >= sites.count) return;
@@ -50,8 +50,8 @@ max_unpool2d_scatter_kernel(const Sites sites, const Plane out, const std::int64
 // Sites of output [n, c, h, w]; `in` is the plane of input [n, c, p, q]. An element without a winner is 0.
 template <class T, class Sites>
 CNN_KERNEL(kThreads, 4)
-max_unpool2d_forward_kernel(const Sites sites, const Plane in, const T* __restrict__ input,
-                            const std::int32_t* __restrict__ winner, T* __restrict__ output) {
+max_unpool_forward_kernel(const Sites sites, const Plane in, const T* __restrict__ input,
+                          const std::int32_t* __restrict__ winner, T* __restrict__ output) {
   constexpr int V = Sites::kLanes;
   const Index i = thread_index();
   if (i >= sites.count) return;
@@ -70,8 +70,8 @@ max_unpool2d_forward_kernel(const Sites sites, const Plane in, const T* __restri
 // Sites of grad_input [n, c, p, q]; `out` is the plane of grad_output [n, c, h, w].
 template <class T, class Sites>
 CNN_KERNEL(kThreads, 4)
-max_unpool2d_backward_kernel(const Sites sites, const Plane out, const T* __restrict__ grad_output,
-                             const std::int64_t* __restrict__ indices, T* __restrict__ grad_input) {
+max_unpool_backward_kernel(const Sites sites, const Plane out, const T* __restrict__ grad_output,
+                           const std::int64_t* __restrict__ indices, T* __restrict__ grad_input) {
   constexpr int V = Sites::kLanes;
   const Index i = thread_index();
   if (i >= sites.count) return;
@@ -94,7 +94,7 @@ struct Unpool {
   Batch batch;
   std::int64_t input_image, output_image;  // elements
 
-  Unpool(const Unpool2dGeometry& g, Layout layout, std::int64_t largest_index)
+  Unpool(const UnpoolGeometry& g, Layout layout, std::int64_t largest_index)
       : in{static_cast<Index>(g.p), static_cast<Index>(g.q), g.p * g.q},
         out{static_cast<Index>(g.h), static_cast<Index>(g.w), g.h * g.w} {
     if (in.size >= INT32_MAX)
@@ -110,13 +110,13 @@ struct Unpool {
 
 }  // namespace
 
-void max_unpool2d_forward(DType dtype, const Unpool2dGeometry& g, Layout layout, const void* input,
-                          const std::int64_t* indices, std::int32_t* winner, void* output,
-                          std::uintptr_t stream, std::int64_t largest_index) {
+void max_unpool_forward(DType dtype, const UnpoolGeometry& g, Layout layout, const void* input,
+                        const std::int64_t* indices, std::int32_t* winner, void* output,
+                        std::uintptr_t stream, std::int64_t largest_index) {
   const Unpool unpool(g, layout, largest_index);
   const std::int32_t* found = winner;
   unpool.batch.spread<4>(g.p, g.q, [&](const auto& sites, std::int64_t first) {
-    launch(&max_unpool2d_scatter_kernel<std::decay_t<decltype(sites)>>, over(sites.count, stream), sites,
+    launch(&max_unpool_scatter_kernel<std::decay_t<decltype(sites)>>, over(sites.count, stream), sites,
            unpool.out, indices + first * unpool.input_image, winner + first * unpool.output_image);
   });
   dispatch_floating(dtype, [&](auto t) {
@@ -124,7 +124,7 @@ void max_unpool2d_forward(DType dtype, const Unpool2dGeometry& g, Layout layout,
     const auto* x = static_cast<const T*>(input);
     auto* y = static_cast<T*>(output);
     const auto start = [&](const auto& sites, std::int64_t first) {
-      launch(&max_unpool2d_forward_kernel<T, std::decay_t<decltype(sites)>>, over(sites.count, stream), sites,
+      launch(&max_unpool_forward_kernel<T, std::decay_t<decltype(sites)>>, over(sites.count, stream), sites,
              unpool.in, x + first * unpool.input_image, found + first * unpool.output_image,
              y + first * unpool.output_image);
     };
@@ -132,21 +132,21 @@ void max_unpool2d_forward(DType dtype, const Unpool2dGeometry& g, Layout layout,
   });
 }
 
-void max_unpool2d_backward(DType dtype, const Unpool2dGeometry& g, Layout layout, const void* grad_output,
-                           const std::int64_t* indices, void* grad_input, std::uintptr_t stream,
-                           std::int64_t largest_index) {
+void max_unpool_backward(DType dtype, const UnpoolGeometry& g, Layout layout, const void* grad_output,
+                         const std::int64_t* indices, void* grad_input, std::uintptr_t stream,
+                         std::int64_t largest_index) {
   const Unpool unpool(g, layout, largest_index);
   dispatch_floating(dtype, [&](auto t) {
     using T = decltype(t);
     const auto* dy = static_cast<const T*>(grad_output);
     auto* dx = static_cast<T*>(grad_input);
     const auto start = [&](const auto& sites, std::int64_t first) {
-      launch(&max_unpool2d_backward_kernel<T, std::decay_t<decltype(sites)>>, over(sites.count, stream),
-             sites, unpool.out, dy + first * unpool.output_image, indices + first * unpool.input_image,
+      launch(&max_unpool_backward_kernel<T, std::decay_t<decltype(sites)>>, over(sites.count, stream), sites,
+             unpool.out, dy + first * unpool.output_image, indices + first * unpool.input_image,
              dx + first * unpool.input_image);
     };
     unpool.batch.spread<kVector<T>>(g.p, g.q, start, indices, dx);
   });
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::pool

@@ -8,15 +8,15 @@
 #include "pool.h"
 #include "spread.h"
 
-namespace cnnkernels {
+namespace cnnkernels::pool {
 
 // A pool as the kernels see it: N * C images of one channel for NCHW.
 struct Pool {
-  Pool2dGeometry g;
+  PoolGeometry g;
   Batch batch;
   std::int64_t input_image, output_image;  // elements
 
-  Pool(const Pool2dGeometry& geometry, Layout layout, std::int64_t largest_index)
+  Pool(const PoolGeometry& geometry, Layout layout, std::int64_t largest_index)
       : g(within_reach(geometry, "max_pool2d")) {
     const std::int64_t channels = layout == Layout::nhwc ? g.c : 1;
     input_image = g.h * g.w * channels;
@@ -44,4 +44,4 @@ void dispatch_places(DType places, Body&& body) {
   }
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::pool

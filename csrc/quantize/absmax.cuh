@@ -5,7 +5,7 @@
 
 #include "groups.cuh"
 
-namespace cnnkernels {
+namespace cnnkernels::quantize {
 
 inline constexpr int kThreads = 256;
 
@@ -141,4 +141,4 @@ absmax_columns_kernel(const Groups groups, std::int64_t step, std::int64_t count
   write_scales(maxima, groups.count, scales);
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::quantize

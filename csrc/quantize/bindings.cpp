@@ -8,7 +8,7 @@
 
 namespace py = pybind11;
 
-namespace cnnkernels::quantization {
+namespace cnnkernels::quantize {
 namespace {
 
 using Pointer = std::uintptr_t;
@@ -57,4 +57,4 @@ void bind(py::module_& m) {
       py::arg("shape"), py::arg("stream"), limit());
 }
 
-}  // namespace cnnkernels::quantization
+}  // namespace cnnkernels::quantize

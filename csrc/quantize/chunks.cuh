@@ -12,7 +12,7 @@
 #include "../common/types.h"
 #include "../common/vector.h"
 
-namespace cnnkernels {
+namespace cnnkernels::quantize {
 
 inline constexpr int kChunk = 16;  // elements
 template <class T>
@@ -130,4 +130,4 @@ CNN_DEVICE void write_chunk(const Written<T>& tensor, const Span& span, std::int
   }
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::quantize

@@ -5,7 +5,7 @@
 #include "chunks.cuh"
 #include "quantize.h"
 
-namespace cnnkernels {
+namespace cnnkernels::quantize {
 
 // The elements of a tensor [outer, groups, inner].
 struct Groups {
@@ -93,4 +93,4 @@ CNN_DEVICE std::int32_t zero_point_at(const Quantization& by, std::int32_t group
   return by.zero_points == nullptr ? by.zero_point : by.zero_points[group];
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::quantize

@@ -6,7 +6,7 @@
 #include "../common/gpu.h"
 #include "rows.cuh"
 
-namespace cnnkernels {
+namespace cnnkernels::quantize {
 namespace {
 
 // A thread takes a chunk.
@@ -111,7 +111,7 @@ void find_scales(const Grouped& shape, const Groups& groups, int head, const T* 
   // As many threads as fill the GPU, if so many come round to the same groups, and at least 16 chunks each.
   const std::int64_t round = groups.period() / std::gcd(groups.period(), std::int64_t(kChunk));
   const std::int64_t chunks = chunks_of(count, head);
-  const std::int64_t fill = std::int64_t(this_machine().processors) * 3 * kThreads;
+  const std::int64_t fill = std::int64_t(this_gpu().processors) * 3 * kThreads;
   const std::int64_t wanted = chunks / 16 < fill ? chunks / 16 : fill;
   const std::int64_t step = ceil_div(wanted > 0 ? wanted : 1, round) * round;
   launch(&absmax_columns_kernel<T>, a_thread_for_each(step < chunks ? step : chunks, stream), groups, step,
@@ -172,4 +172,4 @@ void dequantize(DType from, DType to, const Grouped& shape, const void* input, v
   });
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::quantize

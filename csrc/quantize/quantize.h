@@ -11,8 +11,10 @@
 #include "../common/as_bits.h"
 
 namespace cnnkernels {
-
 enum class DType : int;
+}
+
+namespace cnnkernels::quantize {
 
 // A tensor in memory, [outer, groups, inner]: a scale for each group. No extent is 0.
 struct Grouped {
@@ -46,4 +48,4 @@ void dequantize(DType from, DType to, const Grouped& shape, const void* input, v
                 const Quantization& by, std::uintptr_t stream,
                 std::int64_t largest_element = kLargestElement);
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::quantize

@@ -4,7 +4,7 @@
 
 #include "absmax.cuh"
 
-namespace cnnkernels {
+namespace cnnkernels::quantize {
 
 inline constexpr int kRowThreads = 1024;
 inline constexpr int kRowChunks = 2;  // a thread keeps
@@ -43,4 +43,4 @@ quantize_rows_kernel(std::int64_t rows, std::int64_t length, int team, const T* 
   }
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::quantize

@@ -16,7 +16,7 @@ from cnnkernels.cli import explain
 from cnnkernels.cli.problem import DTYPES, Problem, floor, host_module
 from cnnkernels.geometry import Layout
 from cnnkernels.native import dtype_code
-from cnnkernels.ops.checks import conv2d_geometry
+from cnnkernels.ops.checks import conv_geometry
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "conv.md"
@@ -52,7 +52,7 @@ def problem(network: str, wanted: dict[str, object]) -> Problem:
     layer = next(layer for layer in layers if wanted.items() <= layer.items())
     sides = [pad for pad in layer["padding"] for _ in range(2)]
     size, weight = (BATCH, layer["C"], layer["H"], layer["W"]), (layer["K"], layer["C"] // layer["groups"])
-    geometry = conv2d_geometry(
+    geometry = conv_geometry(
         size, (*weight, *layer["kernel"]), layer["stride"], sides, layer["dilation"], layer["groups"]
     )
     return Problem("forward", DTYPE, Layout.NHWC, geometry)
@@ -67,9 +67,9 @@ def name(network: str, asked: Problem) -> str:
 
 def row(network: str, asked: Problem) -> str:
     module, gpu = host_module(), explain.machine(GPU)
-    found = module.conv2d_explain(
-        module.Conv2dDirection.forward, dtype_code(DTYPES[DTYPE][0]), int(asked.layout), False,
-        module.Conv2dGeometry(*asked.geometry), gpu,
+    found = module.conv_explain(
+        module.ConvDirection.forward, dtype_code(DTYPES[DTYPE][0]), int(asked.layout), False,
+        module.ConvGeometry(*asked.geometry), gpu,
     )  # fmt: skip
     part = found.parts[0]
     chosen = explain.chosen_whole(found) or part.candidates[part.chosen]

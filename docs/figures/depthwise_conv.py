@@ -15,7 +15,7 @@ from typing import Any
 import output
 
 from cnnkernels import native
-from cnnkernels.geometry import Conv2dGeometry, Layout, conv_output_size
+from cnnkernels.geometry import ConvGeometry, Layout, conv_output_size
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "depthwise_conv.md"
@@ -28,10 +28,10 @@ INSTRUCTION = 2 * 16 * 8 * 16  # operations of one
 BATCH, BYTES, BFLOAT16 = 32, 2, 3
 
 
-def layers() -> list[tuple[str, Conv2dGeometry]]:
+def layers() -> list[tuple[str, ConvGeometry]]:
     """The distinct depthwise layers, by network."""
     networks = json.loads((ROOT / "benchmarks" / "workloads.json").read_text())["networks"]
-    found: dict[Conv2dGeometry, str] = {}
+    found: dict[ConvGeometry, str] = {}
     for name in NETWORKS:
         for row in networks[name]["layers"]:
             if row["op"] != "conv2d" or not row["groups"] == row["C"] > 1:
@@ -40,7 +40,7 @@ def layers() -> list[tuple[str, Conv2dGeometry]]:
             p = conv_output_size(row["H"], r, stride[0], pad[0], pad[0], dilation[0])
             q = conv_output_size(row["W"], s, stride[1], pad[1], pad[1], dilation[1])
             sizes = (BATCH, row["C"], row["H"], row["W"], row["K"], r, s, p, q)
-            found.setdefault(Conv2dGeometry(*sizes, *stride, *pad, *dilation, row["C"]), name)
+            found.setdefault(ConvGeometry(*sizes, *stride, *pad, *dilation, row["C"]), name)
     return [(name, geometry) for geometry, name in found.items()]
 
 
@@ -50,12 +50,12 @@ def patch(results: int, total: int, taps: int, stride: int, size: int) -> float:
     return min(size, (min(results, total) - 1) * stride + taps) * blocks / size
 
 
-def plan_of(module: Any, direction: str, g: Conv2dGeometry, layout: Layout) -> Any:
-    which = getattr(module.DepthwiseConv2dDirection, direction)
-    return module.depthwise_conv2d_plan(which, BFLOAT16, int(layout), module.Conv2dGeometry(*g))
+def plan_of(module: Any, direction: str, g: ConvGeometry, layout: Layout) -> Any:
+    which = getattr(module.DepthwiseConvDirection, direction)
+    return module.depthwise_conv_plan(which, BFLOAT16, int(layout), module.ConvGeometry(*g))
 
 
-def forward_reads(module: Any, g: Conv2dGeometry, layout: Layout) -> float:
+def forward_reads(module: Any, g: ConvGeometry, layout: Layout) -> float:
     """How often a block fetches each byte of the input into its SM: what lies between blocks is fetched again, from
     the L2 cache where they run together. Needs strip_of of csrc/depthwise_conv/axis.h."""
     plan = plan_of(module, "forward", g, layout)
@@ -92,7 +92,7 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def forward_instructions(plan: Any, g: Conv2dGeometry) -> int:
+def forward_instructions(plan: Any, g: ConvGeometry) -> int:
     """mma.sync instructions of the plan's warps, each 32 rows by `tiles` tiles of 8 columns (csrc band.h)."""
     steps, columns = (g.s + 7 + 15) // 16, math.ceil(g.q / (8 * plan.tiles))
     rows = math.ceil(plan.images * plan.strips / 32)
@@ -100,7 +100,7 @@ def forward_instructions(plan: Any, g: Conv2dGeometry) -> int:
     return blocks * plan.lanes * rows * columns * g.r * 2 * plan.tiles * steps
 
 
-def weight_instructions(g: Conv2dGeometry) -> int:
+def weight_instructions(g: ConvGeometry) -> int:
     taps = 16 if max(g.r, g.s) <= 16 else 32
     tiles, steps = math.ceil(g.r / taps) * math.ceil(g.s / taps), (g.q + 7 + 15) // 16
     return g.n * g.c * g.p * tiles * steps * (taps // 16) * (taps // 8)

@@ -17,9 +17,9 @@ import torch
 
 from cnnkernels.cli import explain
 from cnnkernels.cli.problem import host_module
-from cnnkernels.geometry import Conv2dGeometry, Layout
+from cnnkernels.geometry import ConvGeometry, Layout
 from cnnkernels.native import dtype_code
-from cnnkernels.ops.checks import conv2d_geometry
+from cnnkernels.ops.checks import conv_geometry
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "depthwise_separable_conv.md"
@@ -40,7 +40,7 @@ FILTERS_ONCE = 128  # of 16-bit types, whose gradient a block of the backward ke
 
 class Pair(NamedTuple):
     network: str
-    geometry: Conv2dGeometry
+    geometry: ConvGeometry
     filters: int
 
     @property
@@ -61,7 +61,7 @@ def pair(network: str, layer: dict[str, Any], filters: int) -> Pair:
     c = layer["C"]
     sides = [pad for pad in layer["padding"] for _ in range(2)]
     size = (BATCH, c, layer["H"], layer["W"])
-    geometry = conv2d_geometry(size, (c, 1, *layer["kernel"]), layer["stride"], sides, layer["dilation"], c)
+    geometry = conv_geometry(size, (c, 1, *layer["kernel"]), layer["stride"], sides, layer["dilation"], c)
     return Pair(network, geometry, filters)
 
 
@@ -88,7 +88,7 @@ def name(p: Pair) -> str:
 
 def backward_row(p: Pair) -> str:
     """The bytes of a backward pass with an activation between the two; filters are too few to count."""
-    fuses = host_module().depthwise_separable_conv2d_fuses_backward(dtype_code(torch.bfloat16), p.filters, False)
+    fuses = host_module().depthwise_separable_conv_fuses_backward(dtype_code(torch.bfloat16), p.filters, False)
     x, z, y, _ = (BYTES * count / 1e6 for count in p.elements)
     two, composed, fused, saved = 2 * x + 7 * z + 2 * y, 3 * x + 10 * z + 2 * y, 3 * x + 3 * z + y, 2 * x + 4 * z + y
     ours = f"{fused:.0f} | {saved:.0f} | {two / fused:.1f}x | {-(-p.filters // FILTERS_ONCE)}x" if fuses else " | | | "
@@ -97,8 +97,8 @@ def backward_row(p: Pair) -> str:
 
 def row(p: Pair) -> str:
     module, gpu, g = host_module(), explain.machine(GPU), p.geometry
-    plan = module.depthwise_separable_conv2d_plan(
-        dtype_code(torch.bfloat16), int(Layout.NHWC), False, module.Conv2dGeometry(*g), p.filters, gpu
+    plan = module.depthwise_separable_conv_plan(
+        dtype_code(torch.bfloat16), int(Layout.NHWC), False, module.ConvGeometry(*g), p.filters, gpu
     )
     x, z, y, w = (BYTES * count for count in p.elements)
     two, one = x + 2 * z + y + w, x + y + w

@@ -15,7 +15,7 @@ from benchmarks.providers import PROVIDERS, QUICK_PROVIDERS
 from benchmarks.results import MISSING, OK
 from cnnkernels.cli import bench as command
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Conv2dCase, Pool2dCase
+from cnnkernels.testing.cases import ConvCase, PoolCase
 from helpers.bench import CEILINGS, SMALL, bench, conv_case, one_thread, pool_case  # noqa: F401
 
 FULL = cases.full()
@@ -70,7 +70,7 @@ def test_a_transposed_convolution_is_a_backward_input() -> None:
     row |= {"padding": [1, 0], "dilation": [1, 1], "groups": 1}
     family, problem = cases.problem(row, 2)
     y = torch.nn.functional.conv_transpose2d(torch.ones(2, 4, 5, 3), torch.ones(4, 6, 3, 2), stride=2, padding=(1, 0))
-    assert isinstance(problem, Conv2dCase)
+    assert isinstance(problem, ConvCase)
     assert (family, problem.input_shape, problem.output_shape) == ("conv2d", tuple(y.shape), (2, 4, 5, 3))
 
 
@@ -78,7 +78,7 @@ def test_the_corners_lie_around_two_to_the_31() -> None:
     sizes = {}
     for row in cases.workloads()["corners"]:
         _, problem = cases.problem(row, row["N"])
-        assert isinstance(problem, Conv2dCase | Pool2dCase)
+        assert isinstance(problem, ConvCase | PoolCase)
         sizes[row["reason"]] = torch.Size(problem.input_shape).numel()
     assert sizes["just under 2^31 elements"] < 2**31 < sizes["just over 2^31 elements"]
     assert sizes["depthwise just over 2^31 elements"] > 2**31

@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks import host, run
 from cnnkernels import backends, replace_layers
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from helpers.bench import one_thread, parsed  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -41,7 +41,7 @@ def test_no_kernel_runs_where_kernels_are_left_out(monkeypatch: pytest.MonkeyPat
     before = backends.kernels, backends._missing
     with host.kernels_left_out():
         layer(x).sum().backward()
-    assert {"conv2d_forward", "conv2d_backward_input", "conv2d_backward_weight"} <= set(calls)
+    assert {"conv_forward", "conv_backward_input", "conv_backward_weight"} <= set(calls)
     assert (backends.kernels, backends._missing) == before
     torch.testing.assert_close(layer(x), nn.functional.conv2d(x, layer.weight, layer.bias))  # kernels are back
 
@@ -50,10 +50,10 @@ def test_an_idle_module_sizes_workspaces_and_runs_nothing() -> None:
     def kernel(*arguments: object) -> None:
         raise AssertionError("a kernel ran")
 
-    module = SimpleNamespace(conv2d_forward=kernel, conv2d_backward_weight_workspace=lambda size: size, Geometry=int)
+    module = SimpleNamespace(conv_forward=kernel, conv_backward_weight_workspace=lambda size: size, Geometry=int)
     idle = host._Idle(module)
-    assert idle.conv2d_forward(1, 2) is None
-    assert idle.conv2d_backward_weight_workspace(7) == 7 and idle.Geometry is int
+    assert idle.conv_forward(1, 2) is None
+    assert idle.conv_backward_weight_workspace(7) == 7 and idle.Geometry is int
 
 
 def test_medians_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_medians_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_interpreters_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "THROUGHPUT", Conv2dCase("tiny", 1, 2, 3, 3, 2, 1, 1))
+    monkeypatch.setattr(host, "THROUGHPUT", ConvCase("tiny", 1, 2, 3, 3, 2, 1, 1))
     monkeypatch.setattr(backends, "available_backends", lambda device: ("cuda", "reference"))
     assert set(host.throughput()) == {"cuda"} and host.throughput()["cuda"] > 0
 

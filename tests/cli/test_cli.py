@@ -151,20 +151,20 @@ def test_check_passes(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("name", "output"),
     [
-        ("conv2d_forward", 3),
-        ("conv2d_backward_input", 2),
-        ("conv2d_backward_weight", 2),
-        ("conv2d_backward_bias", 1),
-        ("depthwise_conv2d_forward", 3),
-        ("depthwise_conv2d_backward_input", 2),
-        ("depthwise_conv2d_backward_weight", 2),
-        ("depthwise_separable_conv2d_forward", 5),
-        ("depthwise_separable_conv2d_intermediate", 3),
-        ("max_pool2d_forward", 1),
-        ("max_pool2d_indices", 1),
-        ("max_pool2d_backward", 2),
-        ("max_pool2d_gather", 2),
-        ("max_unpool2d_backward", 2),
+        ("conv_forward", 3),
+        ("conv_backward_input", 2),
+        ("conv_backward_weight", 2),
+        ("conv_backward_bias", 1),
+        ("depthwise_conv_forward", 3),
+        ("depthwise_conv_backward_input", 2),
+        ("depthwise_conv_backward_weight", 2),
+        ("depthwise_separable_conv_forward", 5),
+        ("depthwise_separable_conv_intermediate", 3),
+        ("max_pool_forward", 1),
+        ("max_pool_indices", 1),
+        ("max_pool_backward", 2),
+        ("max_pool_gather", 2),
+        ("max_unpool_backward", 2),
     ],
 )
 def test_check_finds_a_wrong_kernel(plant, capsys: pytest.CaptureFixture[str], name: str, output: int) -> None:
@@ -236,7 +236,7 @@ def test_demo_fails_where_a_backend_strays(
     monkeypatch.setattr(demo, "load_digits", lambda seed, device: few)
     monkeypatch.setattr(demo, "ENOUGH", 0.0)
     assert demo.run(["cuda"], DEVICE, 1, 0, str(tmp_path / "demo.png")) == 0
-    plant("conv2d_backward_weight", 2, size)
+    plant("conv_backward_weight", 2, size)
     assert demo.run(["cuda"], DEVICE, 1, 0, str(tmp_path / "demo.png")) == 1
     assert "strays" in capsys.readouterr().out
 

@@ -23,7 +23,7 @@ MODULE = native.load("interpreter").module
 OBJECTS = [
     ROOT / "build/native" / name
     for name in (
-        "cuda/csrc/common/this_machine.cu.o", "cuda/csrc/common/hopper_probe.cu.o", "shared/csrc/common/machine.cpp.o",
+        "cuda/csrc/common/this_gpu.cu.o", "cuda/csrc/common/hopper_probe.cu.o", "shared/csrc/common/machine.cpp.o",
         "shared/csrc/common/cuda_versions.cpp.o", "shared/csrc/common/errors.cpp.o",
     )
 ]  # fmt: skip
@@ -150,17 +150,17 @@ def test_info_says_what_a_build_can_do_on_each_gpu(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpu)
     current: list[int] = []
     monkeypatch.setattr(torch.cuda, "device", lambda index: current.append(index) or torch.no_grad())
-    without = MODULE.machine_named("h200")
+    without = MODULE.gpu_named("h200")
     without.wgmma = False
-    answers = [MODULE.machine_named("h200"), without, MODULE.machine_named("rtx4090"), RuntimeError("no kernel image")]
+    answers = [MODULE.gpu_named("h200"), without, MODULE.gpu_named("rtx4090"), RuntimeError("no kernel image")]
 
-    def this_machine() -> object:
+    def this_gpu() -> object:
         answer = answers[current[-1]]
         if isinstance(answer, RuntimeError):
             raise answer
         return answer
 
-    lines = info._gpus(module(this_machine=this_machine))
+    lines = info._gpus(module(this_gpu=this_gpu))
     assert lines[::2] == ["NVIDIA H200, compute capability 9.0, 140 GiB"] * 4
     assert [line.strip() for line in lines[1::2]] == [
         "wgmma kernels: yes",

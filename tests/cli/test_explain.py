@@ -12,9 +12,9 @@ from cnnkernels.cli import main as cli
 from cnnkernels.cli.problem import Problem, depthwise_problem, floor, host_module
 from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 
-CASE = Conv2dCase("", 32, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1))
+CASE = ConvCase("", 32, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1))
 
 
 def explained(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -83,12 +83,12 @@ def test_a_depthwise_convolution_shows_the_plan_that_serves(
     capsys: pytest.CaptureFixture[str], direction: str, layout: str
 ) -> None:
     """Both backends' own, and nothing of conv2d's engines, which serve no such layer."""
-    case = Conv2dCase("", 2, 16, 9, 8, 32, 5, 5, padding=(2, 2, 2, 2), groups=16)
+    case = ConvCase("", 2, 16, 9, 8, 32, 5, 5, padding=(2, 2, 2, 2), groups=16)
     sizes = ("--input", "2,16,9,8", "--weight", "32,1,5,5", "--padding", "2", "--groups", "16", "--gpu", "h200")
     text = explained(capsys, *sizes, "--direction", direction, "--layout", layout)
     module = host_module()
-    numbers = 3, int(Layout[layout.upper()]), module.Conv2dGeometry(*case.geometry)
-    plan = module.depthwise_conv2d_plan(getattr(module.DepthwiseConv2dDirection, direction), *numbers)
+    numbers = 3, int(Layout[layout.upper()]), module.ConvGeometry(*case.geometry)
+    plan = module.depthwise_conv_plan(getattr(module.DepthwiseConvDirection, direction), *numbers)
     assert f"cuda: depthwise_conv2d's kernels serve a filter a channel, with the plan '{plan!r}'" in text
     problem = Problem(direction, "bf16", Layout[layout.upper()], case.geometry)
     configuration, _ = select.choose(depthwise_problem(problem, 90))

@@ -14,14 +14,14 @@ from cnnkernels.cli import main as cli
 from cnnkernels.cli.problem import Problem
 from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 
-CASE = Conv2dCase("", 4, 64, 14, 14, 64, 3, 3, padding=(1, 1, 1, 1))
-POINTWISE = Conv2dCase("", 4, 64, 14, 14, 64, 1, 1)
+CASE = ConvCase("", 4, 64, 14, 14, 64, 3, 3, padding=(1, 1, 1, 1))
+POINTWISE = ConvCase("", 4, 64, 14, 14, 64, 1, 1)
 WORKLOADS = Path(__file__).parent.parent.parent / "benchmarks" / "workloads.json"
 
 
-def problem(direction: str = "forward", case: Conv2dCase = CASE) -> Problem:
+def problem(direction: str = "forward", case: ConvCase = CASE) -> Problem:
     return Problem(direction, "bf16", Layout.NHWC, case.geometry)
 
 
@@ -78,13 +78,13 @@ def test_every_plan_that_can_serve_is_timed_the_models_choice_first(direction: s
 def test_a_row_of_triton_is_found_by_its_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A pointwise convolution is launched as one of a single row: the row's geometry is that one's."""
     from cnnkernels.triton_kernels.conv import launch as conv2d
-    from cnnkernels.triton_kernels.conv import select as conv2d_select
+    from cnnkernels.triton_kernels.conv import select as conv_select
 
     (row,) = rows(Watch(50.0, 40.0), "triton", of=problem(case=POINTWISE))
     monkeypatch.setattr(tuned, "plans", lambda gpu, backend, wgmma=True: {row.key: row.plan})
     geometry = conv2d._plain(POINTWISE.geometry)._replace(n=1)
-    asked = conv2d_select.Problem("forward", "bf16", Layout.NHWC, geometry, "NVIDIA A100", 80)
-    chosen = conv2d_select.choose.__wrapped__(asked)
+    asked = conv_select.Problem("forward", "bf16", Layout.NHWC, geometry, "NVIDIA A100", 80)
+    chosen = conv_select.choose.__wrapped__(asked)
     assert [chosen.block_m, chosen.block_n, chosen.block_k] == row.plan["block"]
 
 
@@ -92,7 +92,7 @@ def test_a_row_of_triton_is_found_by_its_launcher(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", ["cuda", "triton"])
 def test_a_timed_launch_is_the_plans(name: str, direction: str, device: str) -> None:
     """It runs, here in the interpreter, and writes its result."""
-    small = Problem(direction, "fp32", Layout.NHWC, Conv2dCase("", 1, 8, 4, 4, 8, 3, 3).geometry)
+    small = Problem(direction, "fp32", Layout.NHWC, ConvCase("", 1, 8, 4, 4, 8, 3, 3).geometry)
     plan = list(tune.PLANS[name](small, explain.machine("a100")))[-1]
     tune._launch(small, name, plan, device)()
 
@@ -106,11 +106,11 @@ def test_layers_of_a_file_come_once() -> None:
 @pytest.mark.parametrize(
     ("case", "why"),
     [
-        (Conv2dCase("", 2, 16, 9, 9, 16, 3, 3, groups=16), "depthwise_conv2d's kernels serve it"),
-        (Conv2dCase("", 0, 16, 9, 9, 16, 3, 3), "input or output has no element"),
+        (ConvCase("", 2, 16, 9, 9, 16, 3, 3, groups=16), "depthwise_conv2d's kernels serve it"),
+        (ConvCase("", 0, 16, 9, 9, 16, 3, 3), "input or output has no element"),
     ],
 )
-def test_what_has_no_plans_to_choose_from_is_named_and_not_timed(case: Conv2dCase, why: str) -> None:
+def test_what_has_no_plans_to_choose_from_is_named_and_not_timed(case: ConvCase, why: str) -> None:
     watch, lines = Watch(50.0, 40.0), list[str]()
     assert tune.tune([problem(case=case)], ("cuda", "triton"), explain.machine("a100"), watch, lines.append) == []
     assert len(lines) == 1 and why in lines[0] and watch.asked == []

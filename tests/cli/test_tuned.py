@@ -15,9 +15,9 @@ from helpers.conv2d import integers
 from cnnkernels import native
 from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 
-CASE = Conv2dCase("", 2, 8, 6, 6, 16, 3, 3, padding=(1, 1, 1, 1))
+CASE = ConvCase("", 2, 8, 6, 6, 16, 3, 3, padding=(1, 1, 1, 1))
 PLAN = {"engine": "mma", "tile": [128, 32], "a": "along_depth", "b": "along_depth", "splits": 1}
 ROW = tuned.Row(
     "cuda", "forward", "bf16", "nhwc", tuned.geometry_fields("forward", CASE.geometry), PLAN, 41.2, 45.0
@@ -110,7 +110,7 @@ def test_the_native_kernels_obey(direction: str, device: str, monkeypatch: pytes
     """The plan that reaches the launcher is the table's, and the result is right; without a table it is none."""
     kernels = native.NativeKernels(native.load("cuda" if device == "cuda" else "interpreter").module, device)
     asked: list[Any] = []
-    launch = getattr(kernels.module, f"conv2d_{direction}")
+    launch = getattr(kernels.module, f"conv_{direction}")
 
     def noted(*arguments: Any) -> None:
         asked.append(arguments[(3 if direction == "backward_input" else 4) + 5])  # addresses, numbers, the stream
@@ -118,7 +118,7 @@ def test_the_native_kernels_obey(direction: str, device: str, monkeypatch: pytes
 
     class Module:
         def __getattr__(self, name: str) -> Any:
-            return noted if name == f"conv2d_{direction}" else getattr(native.load("interpreter").module, name)
+            return noted if name == f"conv_{direction}" else getattr(native.load("interpreter").module, name)
 
     data = integers(CASE)
     first, second = (
@@ -137,7 +137,7 @@ def test_the_native_kernels_obey(direction: str, device: str, monkeypatch: pytes
         monkeypatch.setattr(kernels, "_measured", lambda device, measured=measured: measured)
         result = torch.empty_like(right.to(device, torch.bfloat16), memory_format=torch.channels_last)
         bias = (None,) if direction == "forward" else ()
-        function = getattr(kernels, f"conv2d_{direction}")
+        function = getattr(kernels, f"conv_{direction}")
         function(first, second, *bias, result, CASE.geometry, Layout.NHWC, False)
         assert torch.equal(result.cpu().double(), right)
     if device == "cpu":

@@ -20,7 +20,7 @@ import cnnkernels.functional as ours
 from cnnkernels import native, nn, use_backend
 from cnnkernels.geometry import Layout, PaddingMode
 from cnnkernels.ops import border
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import small_integers
 from conftest import DEVICE, HAS_GPU
@@ -31,13 +31,13 @@ NHWC = Layout.NHWC
 
 # Padding as (top, bottom, left, right). Sizes of an axis differ from the other's and from the padding, so that rows
 # taken for columns show.
-UNEVEN = Conv2dCase("uneven sides", 2, 16, 5, 8, 24, 3, 2, padding=(1, 2, 3, 0))
-MOST = Conv2dCase("the most that reflect takes", 1, 8, 4, 7, 8, 3, 4, padding=(3, 3, 6, 6))
-STRIDED = Conv2dCase("stride and dilation 2", 2, 8, 9, 6, 8, 3, 3, (2, 2), (4, 3, 2, 5), (2, 2))
-GROUPS = Conv2dCase("two groups", 2, 32, 6, 5, 48, 3, 3, padding=(2, 2, 1, 1), groups=2)
-LARGE = Conv2dCase("several tiles, all stages", 2, 72, 9, 10, 136, 3, 3, padding=(1, 1, 2, 1))
-ODD = Conv2dCase("odd channels", 2, 5, 6, 7, 3, 3, 3, padding=(1, 2, 2, 1))
-WHOLE = Conv2dCase("a whole image around", 1, 8, 3, 5, 8, 3, 3, padding=(3, 3, 5, 5))
+UNEVEN = ConvCase("uneven sides", 2, 16, 5, 8, 24, 3, 2, padding=(1, 2, 3, 0))
+MOST = ConvCase("the most that reflect takes", 1, 8, 4, 7, 8, 3, 4, padding=(3, 3, 6, 6))
+STRIDED = ConvCase("stride and dilation 2", 2, 8, 9, 6, 8, 3, 3, (2, 2), (4, 3, 2, 5), (2, 2))
+GROUPS = ConvCase("two groups", 2, 32, 6, 5, 48, 3, 3, padding=(2, 2, 1, 1), groups=2)
+LARGE = ConvCase("several tiles, all stages", 2, 72, 9, 10, 136, 3, 3, padding=(1, 1, 2, 1))
+ODD = ConvCase("odd channels", 2, 5, 6, 7, 3, 3, 3, padding=(1, 2, 2, 1))
+WHOLE = ConvCase("a whole image around", 1, 8, 3, 5, 8, 3, 3, padding=(3, 3, 5, 5))
 CASES = (UNEVEN, MOST, STRIDED, GROUPS)
 
 
@@ -46,14 +46,14 @@ class Bordered(Machine):
 
     mode = "zeros"
 
-    def geometry(self, case: Conv2dCase) -> Any:
-        return self.module.Conv2dGeometry(*case.geometry._replace(padding_mode=PaddingMode[self.mode.upper()]))
+    def geometry(self, case: ConvCase) -> Any:
+        return self.module.ConvGeometry(*case.geometry._replace(padding_mode=PaddingMode[self.mode.upper()]))
 
-    def why_copy(self, direction: str, case: Conv2dCase, layout: Layout, element: str, gpu: str = "a100") -> str:
+    def why_copy(self, direction: str, case: ConvCase, layout: Layout, element: str, gpu: str = "a100") -> str:
         _, dtype, tf32 = ELEMENTS[element]
-        which = getattr(self.module.Conv2dDirection, direction)
-        machine = self.module.machine_named(gpu)
-        return self.module.conv2d_why_copy_border(which, dtype, int(layout), tf32, self.geometry(case), machine=machine)
+        which = getattr(self.module.ConvDirection, direction)
+        machine = self.module.gpu_named(gpu)
+        return self.module.conv_why_copy_border(which, dtype, int(layout), tf32, self.geometry(case), gpu=machine)
 
 
 @pytest.fixture
@@ -61,16 +61,16 @@ def machine() -> Bordered:
     return Bordered(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
 
 
-def padded(x: Tensor, case: Conv2dCase, mode: str) -> Tensor:
+def padded(x: Tensor, case: ConvCase, mode: str) -> Tensor:
     top, bottom, left, right = case.padding
     return F.pad(x, (left, right, top, bottom), mode)
 
 
-def convolution(x: Tensor, w: Tensor, case: Conv2dCase, mode: str) -> Tensor:
+def convolution(x: Tensor, w: Tensor, case: ConvCase, mode: str) -> Tensor:
     return F.conv2d(padded(x, case, mode), w, stride=case.stride, dilation=case.dilation, groups=case.groups)
 
 
-def expected(direction: str, data: Data, case: Conv2dCase, mode: str) -> Tensor:
+def expected(direction: str, data: Data, case: ConvCase, mode: str) -> Tensor:
     if direction == "forward":
         return convolution(data.x, data.w, case, mode)
     w = torch.zeros_like(data.w).requires_grad_()
@@ -85,7 +85,7 @@ def expected(direction: str, data: Data, case: Conv2dCase, mode: str) -> Tensor:
     ids=str,
 )
 def test_the_kernels_read_the_border(
-    machine: Bordered, mode: str, direction: str, case: Conv2dCase, element: str
+    machine: Bordered, mode: str, direction: str, case: ConvCase, element: str
 ) -> None:
     machine.mode = mode
     assert machine.why_copy(direction, case, NHWC, element) == ""
@@ -112,7 +112,7 @@ def test_every_tile(machine: Bordered, direction: str, loader: str, tile: int) -
 @pytest.mark.parametrize("after", [True, False], ids=["behind", "before"])
 @pytest.mark.parametrize("direction", ["forward", "backward_weight"])
 def test_nothing_outside_the_tensors_is_touched(
-    machine: Bordered, direction: str, after: bool, case: Conv2dCase, mode: str
+    machine: Bordered, direction: str, after: bool, case: ConvCase, mode: str
 ) -> None:
     machine.mode = mode
     data = integers(case)
@@ -125,7 +125,7 @@ def test_nothing_outside_the_tensors_is_touched(
 def test_where_the_border_is_copied_and_why(machine: Bordered) -> None:
     machine.mode = "reflect"
 
-    def why(case: Conv2dCase, direction: str = "forward", layout: Layout = NHWC, gpu: str = "a100") -> str:
+    def why(case: ConvCase, direction: str = "forward", layout: Layout = NHWC, gpu: str = "a100") -> str:
         return machine.why_copy(direction, case, layout, "fp16", gpu)
 
     assert why(UNEVEN) == why(UNEVEN, "backward_weight") == ""
@@ -148,7 +148,7 @@ def test_on_hopper_the_layer_decides(machine: Bordered, direction: str) -> None:
     machine.mode = "reflect"
 
     def why(k: int, n: int = 32, element: str = "bf16", **options: Any) -> str:
-        case = Conv2dCase("", n, 128, 56, 56, k, 3, 3, padding=(1, 1, 1, 1), **options)
+        case = ConvCase("", n, 128, 56, 56, k, 3, 3, padding=(1, 1, 1, 1), **options)
         return machine.why_copy(direction, case, NHWC, element, "h200")
 
     assert why(64) == "" and 9 * 64 < 598 < 9 * 72  # 64 filters: mma.sync, through the index
@@ -166,8 +166,8 @@ def test_refusals(machine: Bordered) -> None:
         gather = machine.plan("fp16", 1, "elements", "along_depth")
         machine.run("forward", UNEVEN, NHWC, "fp16", data.operands("forward"), gather)
     with pytest.raises(ValueError, match="TMA pads with zeros"):
-        wgmma = machine.module.Conv2dPlan()
-        wgmma.engine = machine.module.Conv2dEngine.wgmma
+        wgmma = machine.module.ConvPlan()
+        wgmma.engine = machine.module.ConvEngine.wgmma
         machine.run("forward", UNEVEN, NHWC, "fp16", data.operands("forward"), wgmma)
     with pytest.raises(ValueError, match="folded back"):
         machine.run("backward_input", UNEVEN, NHWC, "fp16", data.operands("backward_input"))
@@ -191,7 +191,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return seen
 
 
-def layers(case: Conv2dCase, mode: str, **options: Any) -> tuple[torch.nn.Conv2d, torch.nn.Conv2d]:
+def layers(case: ConvCase, mode: str, **options: Any) -> tuple[torch.nn.Conv2d, torch.nn.Conv2d]:
     """Ours and PyTorch's, with small integers for parameters, in channels_last."""
     numbers = (case.c, case.k, (case.r, case.s), case.stride, case.padding[::2], case.dilation, case.groups)
     both = tuple(
@@ -204,7 +204,7 @@ def layers(case: Conv2dCase, mode: str, **options: Any) -> tuple[torch.nn.Conv2d
     return both
 
 
-SYMMETRIC = Conv2dCase("symmetric sides", 2, 8, 5, 7, 8, 3, 2, (1, 2), (2, 2, 3, 3), (2, 1), groups=2)
+SYMMETRIC = ConvCase("symmetric sides", 2, 8, 5, 7, 8, 3, 2, (1, 2), (2, 2, 3, 3), (2, 1), groups=2)
 
 
 @modes
@@ -238,7 +238,7 @@ def test_the_way_does_not_show_in_the_bits(copies: list, mode: str) -> None:
 
 
 def test_what_follows_the_sum(copies: list, kernel_backend: str) -> None:
-    """conv2d_epilogue_forward reads the border as well, and recomputes with it for the derivative."""
+    """conv_epilogue_forward reads the border as well, and recomputes with it for the derivative."""
     x = torch.randn(2, 2, 5, 4, dtype=torch.float64, device=DEVICE, requires_grad=True)
     w = torch.randn(4, 2, 3, 3, dtype=torch.float64, device=DEVICE, requires_grad=True)
     images = x.to(memory_format=torch.channels_last)
@@ -294,7 +294,7 @@ def test_traced_and_batched(mode: str = "reflect") -> None:
         theirs(b).sum().backward()
         assert torch.equal(a.grad, b.grad)
         arguments = ([1, 2], [2, 2, 3, 3], [1, 1], 2, "cuda", mode)
-        torch.library.opcheck(torch.ops.cnnkernels.conv2d_forward.default, (a, layer.weight, None, *arguments))
+        torch.library.opcheck(torch.ops.cnnkernels.conv_forward.default, (a, layer.weight, None, *arguments))
 
 
 @pytest.mark.parametrize(("mode", "padding"), [("reflect", (0, 5)), ("reflect", (4, 0)), ("circular", (5, 0))])

@@ -17,7 +17,7 @@ from cnnkernels import native, nn, use_backend
 from cnnkernels.activation import ACTIVATIONS, activate
 from cnnkernels.epilogue import Epilogue
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.numerics import assert_within, rounding_bound, small_integers
 from helpers.native import why_no_wgmma
 
@@ -28,14 +28,14 @@ layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: lay
 
 # Several tiles each way, groups, a depth of odd channels, a stride; the last is depthwise.
 CASES = [
-    Conv2dCase("several tiles", 2, 16, 9, 10, 136, 3, 2, padding=(1, 1, 1, 0)),
-    Conv2dCase("groups of odd width", 2, 9, 6, 5, 6, 3, 3, (2, 1), (1, 1, 1, 1), groups=3),
-    Conv2dCase("1x1", 2, 16, 5, 7, 24, 1, 1),
-    Conv2dCase("depthwise", 2, 8, 6, 7, 8, 3, 3, padding=(1, 1, 1, 1), groups=8),
+    ConvCase("several tiles", 2, 16, 9, 10, 136, 3, 2, padding=(1, 1, 1, 0)),
+    ConvCase("groups of odd width", 2, 9, 6, 5, 6, 3, 3, (2, 1), (1, 1, 1, 1), groups=3),
+    ConvCase("1x1", 2, 16, 5, 7, 24, 1, 1),
+    ConvCase("depthwise", 2, 8, 6, 7, 8, 3, 3, padding=(1, 1, 1, 1), groups=8),
 ]
 
 
-def numbers(case: Conv2dCase, dtype: torch.dtype, device: str, layout: Layout, seed: int = 0) -> dict[str, Tensor]:
+def numbers(case: ConvCase, dtype: torch.dtype, device: str, layout: Layout, seed: int = 0) -> dict[str, Tensor]:
     """Small integers for every argument."""
     data, memory = exact_data(case), layout.memory_format
     vectors = {
@@ -49,7 +49,7 @@ def numbers(case: Conv2dCase, dtype: torch.dtype, device: str, layout: Layout, s
     }
 
 
-def reference(case: Conv2dCase, given: dict[str, Tensor], activation: str) -> Tensor:
+def reference(case: ConvCase, given: dict[str, Tensor], activation: str) -> Tensor:
     x, w, b, scale, shift, residual = (given[name].double().cpu() for name in given)
     top, bottom, left, right = case.padding
     padded = torch.nn.functional.pad(x, (left, right, top, bottom))
@@ -58,20 +58,20 @@ def reference(case: Conv2dCase, given: dict[str, Tensor], activation: str) -> Te
 
 
 def run(
-    kernels: Any, case: Conv2dCase, given: dict[str, Tensor], layout: Layout, activation: str, **kwargs: Any
+    kernels: Any, case: ConvCase, given: dict[str, Tensor], layout: Layout, activation: str, **kwargs: Any
 ) -> Tensor:
     x, w, b, scale, shift, residual = given.values()
     unwritten = torch.full(case.output_shape, float("nan"), dtype=x.dtype, device=x.device)
     output = unwritten.contiguous(memory_format=layout.memory_format)
     epilogue = Epilogue(scale, shift, residual, activation, SLOPE)
-    kernels.conv2d_forward(x, w, b, output, case.geometry, layout, False, epilogue=epilogue, **kwargs)
+    kernels.conv_forward(x, w, b, output, case.geometry, layout, False, epilogue=epilogue, **kwargs)
     return output.cpu().double()
 
 
 @layouts
 @pytest.mark.parametrize("activation", EXACT)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_exact_on_integers(kernels: Any, device: str, case: Conv2dCase, layout: Layout, activation: str) -> None:
+def test_exact_on_integers(kernels: Any, device: str, case: ConvCase, layout: Layout, activation: str) -> None:
     """Each part has its own numbers, so none can be left out, doubled, or taken from another filter or place."""
     given = numbers(case, torch.float32, device, layout)
     assert torch.equal(run(kernels, case, given, layout, activation), reference(case, given, activation))
@@ -95,7 +95,7 @@ def test_every_tile_and_type_of_the_cuda_kernels(device: str, layout: Layout, dt
         return  # there is no such kernel (conv/test_conv_kernels.py)
     kernels = native.load("cuda" if device == "cuda" else "interpreter")
     engine = "fma" if dtype is torch.float64 else "mma"
-    shapes = kernels.module.conv2d_tile_shapes[engine]
+    shapes = kernels.module.conv_tile_shapes[engine]
     fields = {"engine": engine, "tile": shapes[tile], "a": "elements", "b": "elements", "splits": 1}
     given = numbers(CASES[0], dtype, device, layout)
     found = run(kernels, CASES[0], given, layout, "leaky_relu", plan=kernels.plan(fields))
@@ -112,7 +112,7 @@ def test_hoppers_kernel(device: str, dtype: torch.dtype, tile: str, groups: int)
     kernels = native.load("cuda" if device == "cuda" else "interpreter")
     shape = tuple(map(int, tile.split("x")))
     fields = {"engine": "wgmma", "tile": shape, "a": "elements", "b": "elements", "splits": 1}
-    case = Conv2dCase("", 3, 128, 9, 10, 272, 1, 2, groups=groups)
+    case = ConvCase("", 3, 128, 9, 10, 272, 1, 2, groups=groups)
     given = numbers(case, dtype, device, Layout.NHWC)
     for activation in ("none", "relu6"):
         found = run(kernels, case, given, Layout.NHWC, activation, plan=kernels.plan(fields))
@@ -127,7 +127,7 @@ def test_hoppers_kernel(device: str, dtype: torch.dtype, tile: str, groups: int)
 def test_groups_of_few_channels(device: str, c: int, k: int) -> None:
     """Sums wait to be stored unrounded where residual or activation follow, else rounded."""
     kernels = native.load("cuda" if device == "cuda" else "interpreter")
-    case = Conv2dCase("", 2, 8 * c, 6, 5, 8 * k, 3, 2, groups=8)
+    case = ConvCase("", 2, 8 * c, 6, 5, 8 * k, 3, 2, groups=8)
     fields = {"engine": "grouped", "tile": (64, 64), "a": "elements", "b": "elements", "splits": 1}
     given = numbers(case, torch.bfloat16, device, Layout.NHWC)
     zeros = given | {"residual": torch.zeros_like(given["residual"])}
@@ -141,7 +141,7 @@ def test_groups_of_few_channels(device: str, c: int, k: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_rounding(kernels: Any, device: str, activation: str, dtype: torch.dtype) -> None:
     """Within twice the error of PyTorch's operators one after the other, each rounding, plus the reduction's own."""
-    case = Conv2dCase("", 2, 16, 7, 6, 24, 3, 3, padding=(1, 1, 1, 1))
+    case = ConvCase("", 2, 16, 7, 6, 24, 3, 3, padding=(1, 1, 1, 1))
     generator = torch.Generator().manual_seed(3)
     given = {
         name: torch.randn(t.shape, generator=generator).to(dtype).to(device)
@@ -159,7 +159,7 @@ def test_rounding(kernels: Any, device: str, activation: str, dtype: torch.dtype
 @pytest.mark.parametrize(("dtype", "ulp"), [(torch.float16, 2.0**-10), (torch.bfloat16, 2.0**-7)], ids=str)
 def test_there_is_one_rounding(kernels: Any, device: str, dtype: torch.dtype, ulp: float) -> None:
     """1 + ulp/2, a tie that would round to 1, decided by a residual of ulp/8 that is added before."""
-    case = Conv2dCase("", 1, 2, 1, 1, 1, 1, 1)
+    case = ConvCase("", 1, 2, 1, 1, 1, 1, 1)
     given = numbers(case, dtype, device, Layout.NCHW)
     values = {"input": [1.0, 1.0], "weight": [1.0, ulp / 2], "bias": [0.0], "scale": [1.0], "shift": [0.0]}
     values["residual"] = [ulp / 8]
@@ -167,7 +167,7 @@ def test_there_is_one_rounding(kernels: Any, device: str, dtype: torch.dtype, ul
     assert run(kernels, case, given, Layout.NCHW, "relu").item() == 1 + ulp
 
 
-def leaves(case: Conv2dCase, device: str, seed: int = 5) -> list[Tensor]:
+def leaves(case: ConvCase, device: str, seed: int = 5) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     given = numbers(case, torch.float64, device, Layout.NCHW)
     return [
@@ -175,7 +175,7 @@ def leaves(case: Conv2dCase, device: str, seed: int = 5) -> list[Tensor]:
     ]
 
 
-SMALL = Conv2dCase("", 1, 2, 3, 3, 2, 2, 2, padding=(1, 1, 1, 1))
+SMALL = ConvCase("", 1, 2, 3, 3, 2, 2, 2, padding=(1, 1, 1, 1))
 
 
 def fused(activation: str, slope: float = SLOPE, groups: int = 1):  # type: ignore[no-untyped-def]
@@ -266,7 +266,7 @@ def arguments(device: str) -> tuple[Any, ...]:
 
 @pytest.mark.filterwarnings("ignore")
 def test_opcheck(device: str) -> None:
-    op = torch.ops.cnnkernels.conv2d_epilogue_forward.default
+    op = torch.ops.cnnkernels.conv_epilogue_forward.default
     torch.library.opcheck(op, arguments(device))
     relu = (*arguments(device)[:6], "relu", *arguments(device)[7:])
     torch.library.opcheck(op, relu, test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"))
@@ -304,7 +304,7 @@ def test_autocast(device: str) -> None:
     given = [t.float() for t in leaves(SMALL, device)]
     with use_backend("cuda"), torch.autocast(device, torch.bfloat16):
         found = fused("relu")(*given)
-        by_operator = torch.ops.cnnkernels.conv2d_epilogue_forward(
+        by_operator = torch.ops.cnnkernels.conv_epilogue_forward(
             *given, "relu", SLOPE, (1, 1), (1, 1, 1, 1), (1, 1), 1, "cuda"
         )
     assert found.dtype is torch.bfloat16 and torch.equal(found, by_operator)
@@ -385,7 +385,7 @@ def test_triton_leaves_registers_for_the_epilogue(arch: int) -> None:
     """128 sums a thread and a residual beside them were seen to spill."""
     from cnnkernels.triton_kernels.conv.select import Problem, choose
 
-    geometry = Conv2dCase("", 1, 256, 56, 56, 256, 3, 3, padding=(1, 1, 1, 1)).geometry
+    geometry = ConvCase("", 1, 256, 56, 56, 256, 3, 3, padding=(1, 1, 1, 1)).geometry
     plain, finished = (choose(Problem("forward", "bf16", Layout.NHWC, geometry, "", arch), f) for f in (False, True))
     assert finished.block_m * finished.block_n <= 64 * 32 * finished.warps
     assert arch == 80 or plain != finished

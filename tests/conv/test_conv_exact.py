@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import CONV2D, Conv2dCase
+from cnnkernels.testing.cases import CONV2D, ConvCase
 from cnnkernels.testing.numerics import small_integers
 
 DTYPES = {
@@ -31,18 +31,18 @@ def place(tensor: Tensor, layout: Layout, device: str) -> Tensor:
     return tensor.to(device).to(memory_format=layout.memory_format)
 
 
-def reference(case: Conv2dCase, x: Tensor, w: Tensor) -> Tensor:
+def reference(case: ConvCase, x: Tensor, w: Tensor) -> Tensor:
     top, bottom, left, right = case.padding
     padded = F.pad(x, (left, right, top, bottom))
     return F.conv2d(padded, w, stride=case.stride, dilation=case.dilation, groups=case.groups)
 
 
-def gradients(case: Conv2dCase, x: Tensor, w: Tensor, grad_output: Tensor) -> tuple[Tensor, Tensor]:
+def gradients(case: ConvCase, x: Tensor, w: Tensor, grad_output: Tensor) -> tuple[Tensor, Tensor]:
     x, w = x.requires_grad_(), w.requires_grad_()
     return torch.autograd.grad(reference(case, x, w), (x, w), grad_output)
 
 
-def operands(case: Conv2dCase) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def operands(case: ConvCase) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """fp64: integers small enough for sums to be exact in fp32 and, in magnitude, to be stored in 16 bits."""
     x = small_integers(case.input_shape, torch.float64, seed=1)
     w = small_integers(case.weight_shape, torch.float64, seed=2, bound=1)
@@ -55,50 +55,50 @@ def operands(case: Conv2dCase) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @layouts
 @dtypes
 @pytest.mark.parametrize("with_bias", [False, True], ids=["", "bias"])
-def test_forward(kernels, device, case: Conv2dCase, layout: Layout, dtype: str, with_bias: bool) -> None:
+def test_forward(kernels, device, case: ConvCase, layout: Layout, dtype: str, with_bias: bool) -> None:
     torch_dtype, tf32 = DTYPES[dtype]
     x, w, b, _ = operands(case)
     expected = reference(case, x, w) + (b.view(-1, 1, 1) if with_bias else 0)
     x, w = (place(t.to(torch_dtype), layout, device) for t in (x, w))
     bias = b.to(torch_dtype).to(device) if with_bias else None
     y = unwritten(case.output_shape, torch_dtype, layout, device)
-    kernels.conv2d_forward(x, w, bias, y, case.geometry, layout, tf32)
+    kernels.conv_forward(x, w, bias, y, case.geometry, layout, tf32)
     assert torch.equal(y.cpu(), expected.to(torch_dtype))
 
 
 @cases
 @layouts
 @dtypes
-def test_backward_input(kernels, device, case: Conv2dCase, layout: Layout, dtype: str) -> None:
+def test_backward_input(kernels, device, case: ConvCase, layout: Layout, dtype: str) -> None:
     torch_dtype, tf32 = DTYPES[dtype]
     x, w, _, dy = operands(case)
     expected, _ = gradients(case, x, w, dy)
     w, dy = (place(t.detach().to(torch_dtype), layout, device) for t in (w, dy))
     dx = unwritten(case.input_shape, torch_dtype, layout, device)
-    kernels.conv2d_backward_input(dy, w, dx, case.geometry, layout, tf32)
+    kernels.conv_backward_input(dy, w, dx, case.geometry, layout, tf32)
     assert torch.equal(dx.cpu(), expected.to(torch_dtype))
 
 
 @cases
 @layouts
 @dtypes
-def test_backward_weight(kernels, device, case: Conv2dCase, layout: Layout, dtype: str) -> None:
+def test_backward_weight(kernels, device, case: ConvCase, layout: Layout, dtype: str) -> None:
     torch_dtype, tf32 = DTYPES[dtype]
     x, w, _, dy = operands(case)
     _, expected = gradients(case, x, w, dy)
     x, dy = (place(t.detach().to(torch_dtype), layout, device) for t in (x, dy))
     dw = unwritten(case.weight_shape, torch_dtype, layout, device)
-    kernels.conv2d_backward_weight(dy, x, dw, case.geometry, layout, tf32)
+    kernels.conv_backward_weight(dy, x, dw, case.geometry, layout, tf32)
     assert torch.equal(dw.cpu(), expected.to(torch_dtype))
 
 
 @cases
 @layouts
 @pytest.mark.parametrize("dtype", [d for d in DTYPES if d != "tf32"])
-def test_backward_bias(kernels, device, case: Conv2dCase, layout: Layout, dtype: str) -> None:
+def test_backward_bias(kernels, device, case: ConvCase, layout: Layout, dtype: str) -> None:
     torch_dtype, _ = DTYPES[dtype]
     _, _, _, dy = operands(case)
     expected = dy.sum((0, 2, 3))
     db = torch.full((case.k,), float("nan"), dtype=torch_dtype, device=device)
-    kernels.conv2d_backward_bias(place(dy.to(torch_dtype), layout, device), db, case.geometry, layout)
+    kernels.conv_backward_bias(place(dy.to(torch_dtype), layout, device), db, case.geometry, layout)
     assert torch.equal(db.cpu(), expected.to(torch_dtype))

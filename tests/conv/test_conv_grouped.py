@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from conftest import DEVICE, HAS_GPU
@@ -27,9 +27,9 @@ NHWC = Layout.NHWC
 TILES = [(256, 64), (128, 64), (64, 64), (128, 32), (64, 32), (64, 16)]
 
 
-def grouped(name: str, n: int, c: int, k: int, groups: int, h: int, w: int, r: int, s: int, **rest: Any) -> Conv2dCase:
+def grouped(name: str, n: int, c: int, k: int, groups: int, h: int, w: int, r: int, s: int, **rest: Any) -> ConvCase:
     """A case by its channels and filters of one group."""
-    return Conv2dCase(name, n, c * groups, h, w, k * groups, r, s, groups=groups, **rest)
+    return ConvCase(name, n, c * groups, h, w, k * groups, r, s, groups=groups, **rest)
 
 
 AROUND = {"padding": (1, 1, 1, 1)}
@@ -62,15 +62,15 @@ def machine() -> Machine:
 
 
 def plan(machine: Machine, tile: tuple[int, int] = (64, 64), blocks: int = 0, direction: str = "forward") -> Any:
-    made = machine.module.Conv2dPlan()
-    made.engine = machine.module.Conv2dEngine.grouped
+    made = machine.module.ConvPlan()
+    made.engine = machine.module.ConvEngine.grouped
     made.tile, made.blocks = TILES.index(tile), blocks
     made.splits = max(blocks, 1) if direction == "backward_weight" else 1
     return made
 
 
 def check(
-    machine: Machine, direction: str, case: Conv2dCase, tile: tuple[int, int], blocks: int = 0, element: str = "bf16"
+    machine: Machine, direction: str, case: ConvCase, tile: tuple[int, int], blocks: int = 0, element: str = "bf16"
 ) -> None:
     data = integers(case)
     made = plan(machine, tile, blocks, direction)
@@ -80,7 +80,7 @@ def check(
 
 @cases
 @directions
-def test_every_case(machine: Machine, direction: str, case: Conv2dCase) -> None:
+def test_every_case(machine: Machine, direction: str, case: ConvCase) -> None:
     """A single block for each bundle goes over all patches, or several share them and their sums are added."""
     check(machine, direction, case, (64, 16), 1)
     check(machine, direction, case, (128, 32), 3, "fp16")
@@ -101,7 +101,7 @@ def test_every_tile(machine: Machine, direction: str, tile: tuple[int, int]) -> 
 @pytest.mark.parametrize(("order", "delivery"), [("reversed", "late"), ("random", "random")])
 @directions
 @kinds
-def test_every_schedule(machine: Machine, case: Conv2dCase, direction: str, order: str, delivery: str) -> None:
+def test_every_schedule(machine: Machine, case: ConvCase, direction: str, order: str, delivery: str) -> None:
     """A missing barrier or wait shows as poison or as wrong numbers in one of these orders."""
     case = dataclasses.replace(case, n=1)
     before = machine.module.schedule()
@@ -124,7 +124,7 @@ def test_ldmatrix_meets_no_bank_twice(machine: Machine) -> None:
 
 @directions
 @kinds
-def test_an_infinity_stays_in_its_group(machine: Machine, direction: str, case: Conv2dCase) -> None:
+def test_an_infinity_stays_in_its_group(machine: Machine, direction: str, case: ConvCase) -> None:
     data = integers(case)
     first, second = (t.clone() for t in data.operands(direction))
     c, k = case.c // case.groups, case.k // case.groups
@@ -140,7 +140,7 @@ def test_an_infinity_stays_in_its_group(machine: Machine, direction: str, case: 
 
 @batch_invariant
 @kinds
-def test_an_infinity_stays_in_its_windows(machine: Machine, direction: str, case: Conv2dCase) -> None:
+def test_an_infinity_stays_in_its_windows(machine: Machine, direction: str, case: ConvCase) -> None:
     """What fills the last step of a reduction up is zero, whatever lies behind the window, or in it: a window with the
     infinity has an infinite sum, not NaN."""
     first, filters = (t.clone() for t in integers(case).operands(direction))
@@ -166,7 +166,7 @@ def test_the_filters_gradient_reads_no_pixel_that_no_window_has(machine: Machine
 @pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
 @pytest.mark.parametrize("after", [True, False], ids=["end", "start"])
 @pytest.mark.parametrize("case", [WIDTHS[0], SWEEPS[1], SWEEPS[3]], ids=str)
-def test_nothing_outside_the_tensors_is_touched(machine: Machine, case: Conv2dCase, after: bool) -> None:
+def test_nothing_outside_the_tensors_is_touched(machine: Machine, case: ConvCase, after: bool) -> None:
     data = integers(case)
     for direction in DIRECTIONS:
         place = partial(guarded, after=after, module=machine.module)
@@ -177,7 +177,7 @@ def test_nothing_outside_the_tensors_is_touched(machine: Machine, case: Conv2dCa
 
 @batch_invariant
 @kinds
-def test_bits_do_not_depend_on_the_tile_nor_the_batch(machine: Machine, direction: str, case: Conv2dCase) -> None:
+def test_bits_do_not_depend_on_the_tile_nor_the_batch(machine: Machine, direction: str, case: ConvCase) -> None:
     many = dataclasses.replace(case, n=3)
     first, second = floats(many, torch.float16).operands(direction)
     together = machine.run(direction, many, NHWC, "fp16", (first, second))
@@ -205,7 +205,7 @@ def test_runs_agree_bitwise(machine: Machine, width: int) -> None:
 @pytest.mark.parametrize("element", ["fp16", "bf16"])
 @directions
 @pytest.mark.parametrize("case", [WIDTHS[0], WIDTHS[2], SWEEPS[1]], ids=str)
-def test_rounding(machine: Machine, direction: str, element: str, case: Conv2dCase) -> None:
+def test_rounding(machine: Machine, direction: str, element: str, case: ConvCase) -> None:
     """At most twice the error of PyTorch's own operator in the same type, plus what the reduction's length allows."""
     torch_dtype = ELEMENTS[element][0]
     data: Data = floats(case, torch_dtype)
@@ -256,7 +256,7 @@ def test_unaligned_tensors_are_served_by_another_engine(machine: Machine) -> Non
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )
 def test_a_plan_that_cannot_serve_is_refused_with_the_reason(
-    machine: Machine, case: Conv2dCase, layout: Layout, element: str, reason: str
+    machine: Machine, case: ConvCase, layout: Layout, element: str, reason: str
 ) -> None:
     data = integers(case)
     with pytest.raises(ValueError, match=reason):
@@ -321,9 +321,9 @@ def test_the_model_counts_reads_of_shared_memory(machine: Machine) -> None:
 def hopper(machine: Machine) -> Iterator[Machine]:
     """The interpreter standing for an H200."""
     m = machine.module
-    m.stand_for(m.machine_named("h200"))
+    m.stand_for(m.gpu_named("h200"))
     yield machine
-    m.stand_for(m.machine_named("a100"))
+    m.stand_for(m.gpu_named("a100"))
 
 
 @pytest.mark.skipif(HAS_GPU, reason="the interpreter stands for another GPU")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import CONV2D, Conv2dCase
+from cnnkernels.testing.cases import CONV2D, ConvCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from conftest import DEVICE, HAS_GPU
@@ -24,9 +24,9 @@ from conftest import DEVICE, HAS_GPU
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
 
 # More rows, columns and depth than the largest tile and the ring of stages hold, none a multiple of them.
-LARGE = Conv2dCase("large", 2, 72, 9, 10, 136, 3, 2, padding=(1, 1, 1, 0))
-LARGE_1X1 = Conv2dCase("large 1x1", 2, 72, 8, 10, 136, 1, 1)
-STEM = Conv2dCase("stem", 2, 3, 15, 13, 40, 7, 7, stride=(2, 2), padding=(3, 3, 3, 3))
+LARGE = ConvCase("large", 2, 72, 9, 10, 136, 3, 2, padding=(1, 1, 1, 0))
+LARGE_1X1 = ConvCase("large 1x1", 2, 72, 8, 10, 136, 1, 1)
+STEM = ConvCase("stem", 2, 3, 15, 13, 40, 7, 7, stride=(2, 2), padding=(3, 3, 3, 3))
 
 # One problem for each pair of loaders that memory can ask for: A, B, direction, layout, problem.
 LOADERS = [
@@ -89,7 +89,7 @@ def has_tile(element: str, tile: int) -> bool:
 @elements
 @pytest.mark.parametrize("tile", TILES)
 def test_every_configuration(
-    machine: Machine, a: str, b: str, direction: str, layout: Layout, case: Conv2dCase, element: str, tile: int
+    machine: Machine, a: str, b: str, direction: str, layout: Layout, case: ConvCase, element: str, tile: int
 ) -> None:
     data = integers(case)
     splits = 3 if direction == "backward_weight" else 1
@@ -106,7 +106,7 @@ def test_every_configuration(
 @elements
 @schedules
 def test_every_schedule(
-    scheduled: Machine, a: str, b: str, direction: str, layout: Layout, case: Conv2dCase, element: str
+    scheduled: Machine, a: str, b: str, direction: str, layout: Layout, case: ConvCase, element: str
 ) -> None:
     """A missing barrier or wait shows as poison or as wrong numbers in one of these orders."""
     smaller = dataclasses.replace(case, n=1, k=40)
@@ -121,7 +121,7 @@ def test_every_schedule(
 @pytest.mark.parametrize("element", ["tf32", "fp16"])
 @pytest.mark.parametrize("tile", TILES)
 def test_ldmatrix_meets_no_bank_twice(
-    machine: Machine, a: str, b: str, direction: str, layout: Layout, case: Conv2dCase, element: str, tile: int
+    machine: Machine, a: str, b: str, direction: str, layout: Layout, case: ConvCase, element: str, tile: int
 ) -> None:
     """A swizzle that is wrong on both sides computes the right numbers, slowly."""
     data = integers(case)
@@ -139,7 +139,7 @@ def test_ldmatrix_meets_no_bank_twice(
 def test_bits_do_not_depend_on_the_plan(machine: Machine, direction: str, layout: Layout, element: str) -> None:
     """The order of summation is the depth's, whatever the tile and the loaders: only splits may change the bits (and
     packing, which is the layer's)."""
-    case = Conv2dCase("", 2, 16, 9, 8, 72, 3, 3, (2, 1), (1, 1, 1, 1))
+    case = ConvCase("", 2, 16, 9, 8, 72, 3, 3, (2, 1), (1, 1, 1, 1))
     data = floats(case, ELEMENTS[element][0])
     chosen = machine.tiled_plan(direction, case, layout, element)
     chosen.splits = 1
@@ -159,7 +159,7 @@ def test_bits_do_not_depend_on_the_plan(machine: Machine, direction: str, layout
 @layouts
 @pytest.mark.parametrize("direction", ["forward", "backward_input"])
 def test_a_sample_does_not_depend_on_its_batch(machine: Machine, direction: str, layout: Layout, element: str) -> None:
-    case = Conv2dCase("", 40, 16, 10, 9, 24, 3, 3, (2, 1), (1, 1, 1, 1))
+    case = ConvCase("", 40, 16, 10, 9, 24, 3, 3, (2, 1), (1, 1, 1, 1))
     data = floats(case, ELEMENTS[element][0])
     first, second = data.operands(direction)
     together = machine.run(direction, case, layout, element, (first, second))
@@ -173,7 +173,7 @@ def test_a_sample_does_not_depend_on_its_batch(machine: Machine, direction: str,
 @layouts
 @directions
 def test_runs_agree_bitwise(machine: Machine, direction: str, layout: Layout, element: str) -> None:
-    case = Conv2dCase("", 6, 16, 12, 11, 24, 3, 3, (1, 1), (1, 1, 1, 1))
+    case = ConvCase("", 6, 16, 12, 11, 24, 3, 3, (1, 1), (1, 1, 1, 1))
     data = floats(case, ELEMENTS[element][0])
     results = []
     before = None if HAS_GPU else machine.module.schedule()
@@ -187,9 +187,9 @@ def test_runs_agree_bitwise(machine: Machine, direction: str, layout: Layout, el
 
 
 ROUNDING = [
-    Conv2dCase("", 3, 16, 12, 11, 24, 3, 3, (1, 1), (1, 1, 1, 1)),
-    Conv2dCase("", 2, 9, 11, 8, 10, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1)),
-    Conv2dCase("", 8, 64, 7, 7, 32, 3, 3, (1, 1), (1, 1, 1, 1)),
+    ConvCase("", 3, 16, 12, 11, 24, 3, 3, (1, 1), (1, 1, 1, 1)),
+    ConvCase("", 2, 9, 11, 8, 10, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1)),
+    ConvCase("", 8, 64, 7, 7, 32, 3, 3, (1, 1), (1, 1, 1, 1)),
 ]
 
 
@@ -197,7 +197,7 @@ ROUNDING = [
 @layouts
 @directions
 @pytest.mark.parametrize("case", ROUNDING, ids=range(len(ROUNDING)))
-def test_rounding(machine: Machine, direction: str, layout: Layout, element: str, case: Conv2dCase) -> None:
+def test_rounding(machine: Machine, direction: str, layout: Layout, element: str, case: ConvCase) -> None:
     """At most twice the error of PyTorch's own operator in the same type, plus what the reduction's length allows."""
     torch_dtype, _, tf32 = ELEMENTS[element]
     data = floats(case, torch_dtype)
@@ -220,7 +220,7 @@ def test_rounding(machine: Machine, direction: str, layout: Layout, element: str
 @layouts
 def test_bias_is_added_before_the_only_rounding(machine: Machine, element: str, ulp: float, layout: Layout) -> None:
     """1 + ulp/2 is a tie that would round to 1; a bias of ulp/8 decides it only if it is added in fp32."""
-    case = Conv2dCase("", 1, 2, 1, 1, 1, 1, 1)
+    case = ConvCase("", 1, 2, 1, 1, 1, 1, 1)
     x, w = torch.ones(case.input_shape), torch.tensor([1.0, ulp / 2]).view(case.weight_shape)
     y = machine.run("forward", case, layout, element, (x, w), bias=torch.tensor([ulp / 8]))
     assert y.item() == 1 + ulp
@@ -230,7 +230,7 @@ def test_bias_is_added_before_the_only_rounding(machine: Machine, element: str, 
 @pytest.mark.parametrize("tile", TILES)
 def test_tf32_operands_are_rounded_to_nearest(machine: Machine, layout: Layout, tile: int) -> None:
     """1 + 2^-11 lies between two tf32 numbers: the tie goes away from zero, where cutting bits off would give 1."""
-    case = Conv2dCase("", 1, 8, 2, 4, 8, 1, 1)
+    case = ConvCase("", 1, 8, 2, 4, 8, 1, 1)
     tie, rounded = 1 + 2.0**-11, 1 + 2.0**-10
     one = Data(*(torch.zeros(s) for s in (case.input_shape, case.weight_shape, (8,), case.output_shape)))
     one.x[:, 0], one.w[:, 0], one.dy[:, 0] = tie, tie, tie
@@ -239,7 +239,7 @@ def test_tf32_operands_are_rounded_to_nearest(machine: Machine, layout: Layout, 
             plan = machine.tiled_plan(direction, case, layout, "tf32")
             plan.tile = tile
             if gathered:
-                plan.a = plan.b = machine.module.Conv2dLoader.elements
+                plan.a = plan.b = machine.module.ConvLoader.elements
             result = machine.run(direction, case, layout, "tf32", one.operands(direction), plan)
             assert result.max().item() == rounded**2 * (8 if direction == "backward_weight" else 1)
 
@@ -250,7 +250,7 @@ def test_tf32_operands_are_rounded_to_nearest(machine: Machine, layout: Layout, 
 @pytest.mark.parametrize("element", ["fp64", "fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("after", [True, False], ids=["end", "start"])
 def test_nothing_outside_the_tensors_is_touched(
-    machine: Machine, case: Conv2dCase, layout: Layout, element: str, after: bool
+    machine: Machine, case: ConvCase, layout: Layout, element: str, after: bool
 ) -> None:
     data = integers(case)
     for direction in DIRECTIONS:
@@ -274,7 +274,7 @@ def test_nothing_outside_the_tensors_is_touched(
 def test_unaligned_pointers(machine: Machine, direction: str, layout: Layout, element: str) -> None:
     """A view that begins one element into its memory is gathered element by element, with the same bits. (Hopper's
     engine has TMA alone, so there another one serves such a view: the same sums in other steps.)"""
-    case = Conv2dCase("", 2, 16, 6, 7, 24, 3, 3, (1, 1), (1, 1, 1, 1))
+    case = ConvCase("", 2, 16, 6, 7, 24, 3, 3, (1, 1), (1, 1, 1, 1))
     by_tma = machine.plans(direction, case, layout, element)[0].engine.name == "wgmma"
     data = integers(case) if by_tma else floats(case, ELEMENTS[element][0])
 
@@ -304,23 +304,23 @@ def untouched_zeros(count: int, dtype: torch.dtype, device: str) -> Tensor:
 def test_offsets_beyond_32_bits(machine: Machine, direction: str, layout: Layout, element: str, taps: int) -> None:
     """Nine pixels, 23,200 apart in a plane of 2.15e9: almost no memory is touched, most offsets are huge. With one
     tap the windows' distances pass 2^31 elements, with three the taps'."""
-    case = Conv2dCase("", 1, 1, 46401, 46401, 1, taps, taps, (23200, 23200), (0, 0, 0, 0), (23200, 23200))
+    case = ConvCase("", 1, 1, 46401, 46401, 1, taps, taps, (23200, 23200), (0, 0, 0, 0), (23200, 23200))
     assert case.geometry.p == 4 - taps and math.prod(case.input_shape) > 2**31
     torch_dtype, dtype, tf32 = ELEMENTS[element]
     x = untouched_zeros(math.prod(case.input_shape), torch_dtype, machine.device).view(case.input_shape)
     seen = torch.arange(1.0, 10).view(3, 3)
     x[0, 0, ::23200, ::23200] = seen.to(x)
-    small = Conv2dCase("", 1, 1, 3, 3, 1, taps, taps)
+    small = ConvCase("", 1, 1, 3, 3, 1, taps, taps)
     data = integers(small)
     second = (data.w if direction == "forward" else data.dy).to(torch_dtype).contiguous().to(machine.device)
     results = (4 - taps if direction == "forward" else taps) ** 2
     result = torch.full((results,), float("nan"), dtype=torch_dtype, device=machine.device)
     rest = (dtype, int(layout), tf32, machine.geometry(case), 0)
     if direction == "forward":
-        machine.module.conv2d_forward(x.data_ptr(), second.data_ptr(), 0, result.data_ptr(), *rest)
+        machine.module.conv_forward(x.data_ptr(), second.data_ptr(), 0, result.data_ptr(), *rest)
         expected = convolve("forward", small, seen[None, None].double(), data.w)
     else:
-        machine.module.conv2d_backward_weight(second.data_ptr(), x.data_ptr(), result.data_ptr(), 0, *rest)
+        machine.module.conv_backward_weight(second.data_ptr(), x.data_ptr(), result.data_ptr(), 0, *rest)
         expected = convolve("backward_weight", small, data.dy, seen[None, None].double())
     assert torch.equal(result.cpu(), expected.reshape(-1).to(torch_dtype))
 
@@ -348,7 +348,7 @@ def test_a_plan_that_cannot_serve_is_refused_with_the_reason(machine: Machine) -
 @pytest.mark.parametrize("element", ["fp64", "bf16"])
 def test_any_number_of_splits(machine: Machine, element: str, splits: int) -> None:
     """Also more parts than there are stages: the surplus adds zeros."""
-    case = Conv2dCase("", 3, 8, 9, 10, 8, 3, 3, (1, 1), (1, 1, 1, 1))
+    case = ConvCase("", 3, 8, 9, 10, 8, 3, 3, (1, 1), (1, 1, 1, 1))
     data: Data = integers(case)
     plan = machine.plan(element, 1, "along_side", "along_side", splits)
     result = machine.run("backward_weight", case, NHWC, element, data.operands("backward_weight"), plan)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.guarded import guarded
 from conftest import DEVICE, HAS_GPU
 from helpers.native import why_no_wgmma
@@ -29,12 +29,12 @@ LOADERS = {
     "backward_weight": ("along_side", "along_side"),
 }
 CASES = [
-    Conv2dCase("odd channels and filters", 2, 35, 4, 5, 21, 3, 3, padding=(1, 1, 1, 1)),
-    Conv2dCase("stem", 1, 3, 9, 11, 40, 7, 7, stride=(2, 2), padding=(3, 3, 3, 3)),
-    Conv2dCase("whole channels", 1, 64, 5, 5, 24, 2, 2, padding=(1, 1, 1, 1)),
-    Conv2dCase("groups of 12", 1, 24, 5, 6, 40, 3, 2, padding=(1, 1, 1, 1), groups=2),
-    Conv2dCase("dilated rows, uneven padding", 1, 3, 6, 7, 8, 3, 3, padding=(1, 1, 2, 0), dilation=(1, 2)),
-    Conv2dCase("strided gradient", 1, 35, 5, 6, 19, 3, 3, stride=(2, 2), padding=(1, 1, 1, 1)),
+    ConvCase("odd channels and filters", 2, 35, 4, 5, 21, 3, 3, padding=(1, 1, 1, 1)),
+    ConvCase("stem", 1, 3, 9, 11, 40, 7, 7, stride=(2, 2), padding=(3, 3, 3, 3)),
+    ConvCase("whole channels", 1, 64, 5, 5, 24, 2, 2, padding=(1, 1, 1, 1)),
+    ConvCase("groups of 12", 1, 24, 5, 6, 40, 3, 2, padding=(1, 1, 1, 1), groups=2),
+    ConvCase("dilated rows, uneven padding", 1, 3, 6, 7, 8, 3, 3, padding=(1, 1, 2, 0), dilation=(1, 2)),
+    ConvCase("strided gradient", 1, 35, 5, 6, 19, 3, 3, stride=(2, 2), padding=(1, 1, 1, 1)),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
@@ -58,7 +58,7 @@ def plan_of(machine: Machine, direction: str, packing: str, engine: str = "mma",
     if engine == "wgmma":
         if why := why_no_wgmma():
             pytest.skip(why)
-        plan.engine, plan.tile = machine.module.Conv2dEngine.wgmma, 4
+        plan.engine, plan.tile = machine.module.ConvEngine.wgmma, 4
     return plan
 
 
@@ -66,7 +66,7 @@ def plan_of(machine: Machine, direction: str, packing: str, engine: str = "mma",
 @layouts
 @directions
 @pytest.mark.parametrize("packing", ["channels", "rows"])
-def test_exact(machine: Machine, case: Conv2dCase, layout: Layout, direction: str, engine: str, packing: str) -> None:
+def test_exact(machine: Machine, case: ConvCase, layout: Layout, direction: str, engine: str, packing: str) -> None:
     """In memory that ends at an unmapped page, around a workspace full of NaN."""
     if packing == "rows" and (direction == "backward_input" or case.c != 3):
         return  # refused (test_what_cannot_be_packed_is_refused), or nothing new
@@ -95,7 +95,7 @@ COPIES = [(2, 72, 8, 9), (1, 64, 5, 13), (1, 67, 1, 70), (3, 5, 4, 4), (2, 20, 7
 def test_packing_and_unpacking_alone(machine: Machine, shape: tuple[int, ...], layout: Layout, engine: str) -> None:
     """A 1x1 filter with ones on its diagonal copies an image, so each element must come back to its place."""
     n, c, h, w = shape
-    case = Conv2dCase("", n, c, h, w, c, 1, 1)
+    case = ConvCase("", n, c, h, w, c, 1, 1)
     x = torch.arange(math.prod(shape), dtype=torch.int32).remainder(2039).view(shape).double()  # exact in fp16
     identity = torch.eye(c, dtype=torch.float64).view(c, c, 1, 1)
     place = torch.clone if HAS_GPU else partial(guarded, after=engine == "mma", module=machine.module)
@@ -111,7 +111,7 @@ def test_packing_and_unpacking_alone(machine: Machine, shape: tuple[int, ...], l
 def test_slices(machine: Machine, layout: Layout, engine: str, direction: str) -> None:
     """A batch packed image by image, or two and one, has the bits of a batch packed at once; so has a sample alone.
     backward_weight's slices are summed apart, so there only integers agree."""
-    case = Conv2dCase("", 3, 20, 4, 5, 11, 3, 3, padding=(1, 1, 1, 1))
+    case = ConvCase("", 3, 20, 4, 5, 11, 3, 3, padding=(1, 1, 1, 1))
     apart = direction == "backward_weight"
     data = integers(case) if apart else floats(case, torch.bfloat16)
     first, second = data.operands(direction)
@@ -137,7 +137,7 @@ def test_an_infinity_stays_in_its_channel(
     machine: Machine, size: tuple[int, int, int], layout: Layout, engine: str
 ) -> None:
     """Padding is zero on both sides: an infinity meets no padded filter, a pixel's neighbour no padded channel."""
-    case = Conv2dCase("", 1, *size, 3, 1, 3, padding=(0, 0, 1, 1))
+    case = ConvCase("", 1, *size, 3, 1, 3, padding=(0, 0, 1, 1))
     x, w = torch.ones(case.input_shape), torch.ones(case.weight_shape)
     x[0, 0, 0, 0] = math.inf
     w[1] = -1
@@ -163,7 +163,7 @@ def test_any_order_of_threads(machine: Machine, layout: Layout, engine: str, see
 @pytest.mark.parametrize("filters", [21, 24])
 def test_the_epilogue(machine: Machine, layout: Layout, engine: str, filters: int) -> None:
     """Bias, scale and shift of odd filters are padded with them where the result is; the residual is packed too."""
-    case = Conv2dCase("", 2, 12, 5, 6, 2 * filters, 3, 3, padding=(1, 1, 1, 1), groups=2)
+    case = ConvCase("", 2, 12, 5, 6, 2 * filters, 3, 3, padding=(1, 1, 1, 1), groups=2)
     kernels = native.load("cuda" if HAS_GPU else "interpreter")
     given = numbers(case, torch.float16, DEVICE, layout)
     plan = plan_of(machine, "forward", "channels", engine)
@@ -175,7 +175,7 @@ def test_the_epilogue(machine: Machine, layout: Layout, engine: str, filters: in
 
 
 def test_what_cannot_be_packed_is_refused(machine: Machine) -> None:
-    def refused(direction: str, case: Conv2dCase, element: str, packing: str, why: str) -> None:
+    def refused(direction: str, case: ConvCase, element: str, packing: str, why: str) -> None:
         plan = machine.plan(element, 1, *LOADERS[direction], 1, packing)
         with pytest.raises(ValueError, match=why):
             machine.run(direction, case, NHWC, element, integers(case).operands(direction), plan)
@@ -195,24 +195,24 @@ def test_what_cannot_be_packed_is_refused(machine: Machine) -> None:
 # --- the rule
 
 LAYERS = [
-    Conv2dCase("resnet50 stem", 32, 3, 224, 224, 64, 7, 7, stride=(2, 2), padding=(3, 3, 3, 3)),
-    Conv2dCase("35 channels", 32, 35, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1)),
-    Conv2dCase("64 channels", 32, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1)),
-    Conv2dCase("groups of 12", 32, 384, 28, 28, 384, 3, 3, padding=(1, 1, 1, 1), groups=32),
-    Conv2dCase("large image", 32, 64, 512, 512, 64, 3, 3, padding=(1, 1, 1, 1)),
+    ConvCase("resnet50 stem", 32, 3, 224, 224, 64, 7, 7, stride=(2, 2), padding=(3, 3, 3, 3)),
+    ConvCase("35 channels", 32, 35, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1)),
+    ConvCase("64 channels", 32, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1)),
+    ConvCase("groups of 12", 32, 384, 28, 28, 384, 3, 3, padding=(1, 1, 1, 1), groups=32),
+    ConvCase("large image", 32, 64, 512, 512, 64, 3, 3, padding=(1, 1, 1, 1)),
 ]
 
 
-def explained(machine: Machine, direction: str, case: Conv2dCase, layout: Layout, element: str, gpu: str) -> Any:
+def explained(machine: Machine, direction: str, case: ConvCase, layout: Layout, element: str, gpu: str) -> Any:
     m = machine.module
-    which, kind = getattr(m.Conv2dDirection, direction), machine.kind(element, layout)
-    return m.conv2d_explain(which, *kind, machine.geometry(case), m.machine_named(gpu))
+    which, kind = getattr(m.ConvDirection, direction), machine.kind(element, layout)
+    return m.conv_explain(which, *kind, machine.geometry(case), m.gpu_named(gpu))
 
 
 @pytest.mark.parametrize("case", LAYERS, ids=str)
 @layouts
 @pytest.mark.parametrize("gpu", ["a100", "h200"])
-def test_the_batch_has_no_part_in_the_rule(machine: Machine, case: Conv2dCase, layout: Layout, gpu: str) -> None:
+def test_the_batch_has_no_part_in_the_rule(machine: Machine, case: ConvCase, layout: Layout, gpu: str) -> None:
     for direction in ("forward", "backward_input"):
         found = {explained(machine, direction, dataclasses.replace(case, n=n), layout, "bf16", gpu).packing.name
                  for n in (1, 5, 32, 700)}  # fmt: skip
@@ -225,7 +225,7 @@ def test_what_is_packed(machine: Machine) -> None:
     """The layers this is for, as the model of each GPU has it; and those that need no copy."""
     stem, odd, whole, grouped, _ = LAYERS
 
-    def packing(case: Conv2dCase, layout: Layout, gpu: str, direction: str = "forward") -> str:
+    def packing(case: ConvCase, layout: Layout, gpu: str, direction: str = "forward") -> str:
         return explained(machine, direction, case, layout, "bf16", gpu).packing.name
 
     for gpu in ("a100", "h200"):
@@ -247,19 +247,19 @@ def test_what_is_packed(machine: Machine) -> None:
 def test_the_rule_serves_unasked(machine: Machine, layout: Layout, direction: str) -> None:
     """By the way every layer takes, which makes the workspace; a sample has the same bits alone."""
     channels = (131, 19) if direction == "forward" else (19, 131)
-    case = Conv2dCase("", 3, channels[0], 6, 6, channels[1], 5, 5, padding=(2, 2, 2, 2))
+    case = ConvCase("", 3, channels[0], 6, 6, channels[1], 5, 5, padding=(2, 2, 2, 2))
     kernels = native.load("cuda" if HAS_GPU else "interpreter")
     if not HAS_GPU:
         assert machine.plans(direction, case, layout, "bf16")[0].packing.name == "channels"
 
-    def run(case: Conv2dCase, first: Tensor, second: Tensor) -> Tensor:
+    def run(case: ConvCase, first: Tensor, second: Tensor) -> Tensor:
         result = torch.full(result_shape(direction, case), math.nan, dtype=torch.bfloat16, device=DEVICE)
         result = result.contiguous(memory_format=layout.memory_format)
         operands = (
             t.to(DEVICE, torch.bfloat16).contiguous(memory_format=layout.memory_format) for t in (first, second)
         )
         bias = (None,) if direction == "forward" else ()
-        getattr(kernels, f"conv2d_{direction}")(*operands, *bias, result, case.geometry, layout, False)
+        getattr(kernels, f"conv_{direction}")(*operands, *bias, result, case.geometry, layout, False)
         return result.cpu()
 
     exact = integers(case)
@@ -273,7 +273,7 @@ def test_the_rule_serves_unasked(machine: Machine, layout: Layout, direction: st
 @pytest.mark.parametrize("case", LAYERS, ids=str)
 @layouts
 @directions
-def test_copies_stay_within_the_limit(machine: Machine, case: Conv2dCase, layout: Layout, direction: str) -> None:
+def test_copies_stay_within_the_limit(machine: Machine, case: ConvCase, layout: Layout, direction: str) -> None:
     """Whatever the batch; backward_weight has as much again for its partial sums."""
     for n in (1, 32, 256):
         geometry = machine.geometry(dataclasses.replace(case, n=n))
@@ -285,16 +285,16 @@ def test_copies_stay_within_the_limit(machine: Machine, case: Conv2dCase, layout
 def standing(machine: Machine, request: pytest.FixtureRequest) -> Iterator[Machine]:
     if HAS_GPU:
         pytest.skip("the interpreter stands for GPUs")
-    machine.module.stand_for(machine.module.machine_named(request.param))
+    machine.module.stand_for(machine.module.gpu_named(request.param))
     yield machine
-    machine.module.stand_for(machine.module.machine_named("a100"))
+    machine.module.stand_for(machine.module.gpu_named("a100"))
 
 
 @layouts
 @directions
 def test_unaligned_tensors_have_the_bits_of_aligned_ones(standing: Machine, layout: Layout, direction: str) -> None:
     """Operands that begin one element into their memory are copied: the same kernel then makes the same sums."""
-    case = Conv2dCase("", 2, 16, 6, 7, 24, 3, 3, (1, 1), (1, 1, 1, 1))
+    case = ConvCase("", 2, 16, 6, 7, 24, 3, 3, (1, 1), (1, 1, 1, 1))
     data = floats(case, ELEMENTS["bf16"][0])
     memories: list[Tensor] = []
 

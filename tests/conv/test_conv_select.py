@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 
 WORKSPACE_LIMIT = 256 * 2**20
 TILES = [(128, 128), (64, 64), (128, 32)]
@@ -48,9 +48,9 @@ LAYERS = [
 ]
 
 
-def case_of(spec: tuple, batch: int) -> Conv2dCase:
+def case_of(spec: tuple, batch: int) -> ConvCase:
     name, c, size, k, kernel, stride, pad, dilation, groups = spec
-    return Conv2dCase(name, batch, c, size, size, k, kernel, kernel, (stride,) * 2, (pad,) * 4, (dilation,) * 2, groups)
+    return ConvCase(name, batch, c, size, size, k, kernel, kernel, (stride,) * 2, (pad,) * 4, (dilation,) * 2, groups)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_the_bias_workspace_is_small(machine: Machine, element: str) -> None:
     for spec in LAYERS:
         case = case_of(spec, 256)
         _, dtype, _ = ELEMENTS[element]
-        size = machine.module.conv2d_backward_bias_workspace(dtype, 1, machine.geometry(case))
+        size = machine.module.conv_backward_bias_workspace(dtype, 1, machine.geometry(case))
         assert 0 < size <= 128 * case.k * 8
 
 
@@ -158,10 +158,10 @@ SHORT_RUNS = {
 }
 
 
-def workload_cases(network: str) -> list[Conv2dCase]:
+def workload_cases(network: str) -> list[ConvCase]:
     """Every convolution of a network, at batch 32."""
     return [
-        Conv2dCase(
+        ConvCase(
             f"{network} {layer['C']} {layer['H']} {layer['K']} {layer['kernel']}", 32, layer["C"], layer["H"],
             layer["W"], layer["K"], *layer["kernel"], tuple(layer["stride"]),
             tuple(pad for pad in layer["padding"] for _ in range(2)), tuple(layer["dilation"]), layer["groups"],
@@ -175,12 +175,12 @@ NETWORKS = [network for network in WORKLOADS if workload_cases(network)]
 
 
 def explain(
-    machine: Machine, direction: str, case: Conv2dCase, layout: Layout, element: str, gpu: str, tuned: Any = None
+    machine: Machine, direction: str, case: ConvCase, layout: Layout, element: str, gpu: str, tuned: Any = None
 ) -> Any:
     _, dtype, tf32 = ELEMENTS[element]
     m = machine.module
-    which = getattr(m.Conv2dDirection, direction)
-    return m.conv2d_explain(which, dtype, int(layout), tf32, machine.geometry(case), m.machine_named(gpu), tuned)
+    which = getattr(m.ConvDirection, direction)
+    return m.conv_explain(which, dtype, int(layout), tf32, machine.geometry(case), m.gpu_named(gpu), tuned)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -226,7 +226,7 @@ def check_choice(able: list[Any], chosen: Any) -> None:
 
 def test_the_model_counts_tiles_waves_padding_and_bytes(machine: Machine) -> None:
     """By hand: 3x3, 64 to 48 filters at 56, batch 32, in tiles of 128 x 128 on 132 SMs of one block each."""
-    case = Conv2dCase("", 32, 64, 56, 56, 48, 3, 3, padding=(1, 1, 1, 1))
+    case = ConvCase("", 32, 64, 56, 56, 48, 3, 3, padding=(1, 1, 1, 1))
     (found,) = explain(machine, "forward", case, Layout.NHWC, "tf32", "h200").parts
     cost = found.candidates[0].cost
     assert found.candidates[0].plan.tile_shape == (128, 128)
@@ -247,7 +247,7 @@ def test_the_model_counts_tiles_waves_padding_and_bytes(machine: Machine) -> Non
 
 def test_a_cluster_brings_its_columns_once(machine: Machine) -> None:
     """By hand: 3x3, 512 to 512 at 28, batch 31: 190 row tiles of 128, so 95 pairs, each of two columns of 256."""
-    case = Conv2dCase("", 31, 512, 28, 28, 512, 3, 3, padding=(1, 1, 1, 1))
+    case = ConvCase("", 31, 512, 28, 28, 512, 3, 3, padding=(1, 1, 1, 1))
     found = explain(machine, "forward", case, Layout.NHWC, "bf16", "h200")
     costs = {c.plan.tile_shape: c.cost for c in found.wgmma}
     alone, together = costs[128, 256], costs[128, 256, 1, 2]
@@ -300,7 +300,7 @@ def test_a_tuned_plan_goes_before_the_model_where_it_can_serve(machine: Machine,
 
     able, unable = (machine.plan("bf16", 2, loader, "along_depth") for loader in ("along_depth", "along_side"))
     of_hopper = machine.plan("bf16", 6, "elements", "elements")
-    of_hopper.engine = machine.module.Conv2dEngine.wgmma
+    of_hopper.engine = machine.module.ConvEngine.wgmma
     tuned, model = chosen()
     assert not tuned and model not in (able, of_hopper)
     assert chosen(able) == (True, able)
@@ -309,7 +309,7 @@ def test_a_tuned_plan_goes_before_the_model_where_it_can_serve(machine: Machine,
 
 
 def test_a_preference_that_cannot_serve_gives_way_at_the_launch(machine: Machine) -> None:
-    case = Conv2dCase("", 1, 3, 5, 5, 4, 3, 3)
+    case = ConvCase("", 1, 3, 5, 5, 4, 3, 3)
     data = integers(case)
     plan = machine.plan("fp32", 1, "along_depth", "along_depth")
     plan.binding = False
@@ -322,31 +322,31 @@ def test_a_preference_that_cannot_serve_gives_way_at_the_launch(machine: Machine
 
 def test_machines(machine: Machine) -> None:
     m = machine.module
-    assert [gpu.name for gpu in m.machines()] == ["a100", "rtx3090", "rtx4090", "h100", "h200", "rtx5090"]
-    assert m.machine_like("NVIDIA H200", 90, 132).name == "h200"
-    slice_of_one = m.machine_like("NVIDIA H200 MIG 1g.18gb", 90, 16)
+    assert [gpu.name for gpu in m.gpus()] == ["a100", "rtx3090", "rtx4090", "h100", "h200", "rtx5090"]
+    assert m.gpu_like("NVIDIA H200", 90, 132).name == "h200"
+    slice_of_one = m.gpu_like("NVIDIA H200 MIG 1g.18gb", 90, 16)
     assert slice_of_one.processors == 16 and slice_of_one.tensor16 == pytest.approx(989e12 * 16 / 132)
-    assert slice_of_one.memory < m.machine_named("h200").memory
-    ada = m.machine_like("NVIDIA L40S", 89, 142)
+    assert slice_of_one.memory < m.gpu_named("h200").memory
+    ada = m.gpu_like("NVIDIA L40S", 89, 142)
     assert (ada.name, ada.architecture, ada.processors) == ("rtx4090", 89, 142)
-    assert m.machine_like("NVIDIA T1000", 75, 14).name == "a100"
+    assert m.gpu_like("NVIDIA T1000", 75, 14).name == "a100"
     with pytest.raises(ValueError, match=r"no GPU is called 'v100' here, only a100, .*h200"):
-        m.machine_named("v100")
+        m.gpu_named("v100")
 
 
 @pytest.fixture
 def hopper(machine: Machine) -> Iterator[Machine]:
     """The interpreter standing for an H200."""
     m = machine.module
-    m.stand_for(m.machine_named("h200"))
+    m.stand_for(m.gpu_named("h200"))
     yield machine
-    m.stand_for(m.machine_named("a100"))
+    m.stand_for(m.gpu_named("a100"))
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_on_hopper_its_kernel_serves_without_being_asked(hopper: Machine, direction: str) -> None:
     """And tensors that TMA cannot read are served by the other engine, in the workspace that was made."""
-    case = Conv2dCase("", 6, 16, 21, 20, 24, 3, 3, (2, 1), (1, 1, 1, 1))
+    case = ConvCase("", 6, 16, 21, 20, 24, 3, 3, (2, 1), (1, 1, 1, 1))
     data = integers(case)
     (plan,) = hopper.plans(direction, case, Layout.NHWC, "bf16")
     assert plan.engine.name == "wgmma" and (plan.splits > 1) == (direction == "backward_weight")

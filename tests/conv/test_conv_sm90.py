@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from conftest import DEVICE, HAS_GPU
@@ -34,32 +34,32 @@ RUNS = [(d, e) for d in DIRECTIONS for e in ("fp16", "bf16", "tf32") if e != "tf
 
 # More channels, filters and taps than a stage, a tile and the ring hold, none a multiple of them; pixels end within a
 # tile and images within it too.
-LARGE = Conv2dCase("large", 3, 136, 9, 10, 264, 3, 2, padding=(1, 1, 1, 0))
+LARGE = ConvCase("large", 3, 136, 9, 10, 264, 3, 2, padding=(1, 1, 1, 0))
 # The same with channels in whole runs of 128 bytes, as clusters want them. In forward and backward_input the last
 # row tiles of a cluster lie outside the result; in backward_weight those of 256 rows do.
-WHOLE = Conv2dCase("whole runs", 3, 128, 9, 10, 320, 3, 2, padding=(1, 1, 1, 0))
+WHOLE = ConvCase("whole runs", 3, 128, 9, 10, 320, 3, 2, padding=(1, 1, 1, 0))
 CASES = [
     LARGE,
-    Conv2dCase("1x1", 2, 72, 8, 10, 136, 1, 1),
-    Conv2dCase("1x1 stride 2 leaves phases empty", 2, 72, 9, 10, 136, 1, 1, (2, 2)),
-    Conv2dCase("stride 2", 2, 72, 11, 10, 72, 3, 3, (2, 2), (1, 1, 1, 1)),
-    Conv2dCase("stride and dilation share a factor", 1, 64, 12, 11, 72, 3, 3, (2, 2), (2, 2, 2, 2), (2, 2)),
-    Conv2dCase("20 phases in two launches", 1, 64, 14, 13, 72, 3, 3, (5, 4), (2, 2, 2, 2), (2, 1)),
-    Conv2dCase("stride above kernel", 1, 8, 10, 11, 8, 2, 2, (4, 3)),
-    Conv2dCase("uneven everything", 2, 24, 11, 8, 40, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1)),
-    Conv2dCase("uneven strides over several tiles", 2, 16, 13, 25, 16, 2, 3, (1, 2)),
-    Conv2dCase("padding above the kernel", 1, 8, 4, 3, 8, 3, 2, padding=(5, 4, 3, 6)),
-    Conv2dCase("1x1 with padding is no plain matrix", 1, 8, 4, 3, 8, 1, 1, padding=(1, 1, 1, 1)),
-    Conv2dCase("dilation of the width", 1, 16, 6, 12, 16, 3, 3, padding=(1, 1, 3, 3), dilation=(1, 3)),
-    Conv2dCase("row image", 2, 8, 1, 33, 8, 1, 5, padding=(0, 0, 2, 2)),
-    Conv2dCase("one product", 1, 8, 1, 1, 8, 1, 1),
-    Conv2dCase("two groups", 2, 128, 6, 5, 128, 3, 3, padding=(1, 1, 1, 1), groups=2),
-    Conv2dCase("groups that end within a tile", 1, 128, 5, 5, 272, 2, 2, groups=2),
-    Conv2dCase("two taps a stage, one left over", 2, 32, 6, 5, 32, 3, 3, padding=(1, 1, 1, 1)),
-    Conv2dCase("four taps a stage, strided", 1, 16, 9, 8, 16, 3, 3, (2, 2), (1, 1, 1, 1)),
-    Conv2dCase("three runs of channels in stages of two", 1, 96, 5, 6, 96, 3, 3, padding=(1, 1, 1, 1)),
-    Conv2dCase("narrow groups", 1, 96, 6, 5, 48, 3, 3, padding=(1, 1, 1, 1), groups=3),
-    Conv2dCase("narrow groups of 1x1", 2, 64, 5, 6, 64, 1, 1, groups=4),
+    ConvCase("1x1", 2, 72, 8, 10, 136, 1, 1),
+    ConvCase("1x1 stride 2 leaves phases empty", 2, 72, 9, 10, 136, 1, 1, (2, 2)),
+    ConvCase("stride 2", 2, 72, 11, 10, 72, 3, 3, (2, 2), (1, 1, 1, 1)),
+    ConvCase("stride and dilation share a factor", 1, 64, 12, 11, 72, 3, 3, (2, 2), (2, 2, 2, 2), (2, 2)),
+    ConvCase("20 phases in two launches", 1, 64, 14, 13, 72, 3, 3, (5, 4), (2, 2, 2, 2), (2, 1)),
+    ConvCase("stride above kernel", 1, 8, 10, 11, 8, 2, 2, (4, 3)),
+    ConvCase("uneven everything", 2, 24, 11, 8, 40, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1)),
+    ConvCase("uneven strides over several tiles", 2, 16, 13, 25, 16, 2, 3, (1, 2)),
+    ConvCase("padding above the kernel", 1, 8, 4, 3, 8, 3, 2, padding=(5, 4, 3, 6)),
+    ConvCase("1x1 with padding is no plain matrix", 1, 8, 4, 3, 8, 1, 1, padding=(1, 1, 1, 1)),
+    ConvCase("dilation of the width", 1, 16, 6, 12, 16, 3, 3, padding=(1, 1, 3, 3), dilation=(1, 3)),
+    ConvCase("row image", 2, 8, 1, 33, 8, 1, 5, padding=(0, 0, 2, 2)),
+    ConvCase("one product", 1, 8, 1, 1, 8, 1, 1),
+    ConvCase("two groups", 2, 128, 6, 5, 128, 3, 3, padding=(1, 1, 1, 1), groups=2),
+    ConvCase("groups that end within a tile", 1, 128, 5, 5, 272, 2, 2, groups=2),
+    ConvCase("two taps a stage, one left over", 2, 32, 6, 5, 32, 3, 3, padding=(1, 1, 1, 1)),
+    ConvCase("four taps a stage, strided", 1, 16, 9, 8, 16, 3, 3, (2, 2), (1, 1, 1, 1)),
+    ConvCase("three runs of channels in stages of two", 1, 96, 5, 6, 96, 3, 3, padding=(1, 1, 1, 1)),
+    ConvCase("narrow groups", 1, 96, 6, 5, 48, 3, 3, padding=(1, 1, 1, 1), groups=3),
+    ConvCase("narrow groups of 1x1", 2, 64, 5, 6, 64, 1, 1, groups=4),
 ]
 elements = pytest.mark.parametrize("element", ["fp16", "bf16", "tf32"])
 runs = pytest.mark.parametrize(("direction", "element"), RUNS)
@@ -80,18 +80,18 @@ def restored(machine: Machine) -> Iterator[Machine]:
 
 
 def plan(machine: Machine, tile: str = "128x64", splits: int = 1, blocks: int = 0) -> Any:
-    chosen = machine.module.Conv2dPlan()
-    chosen.engine = machine.module.Conv2dEngine.wgmma
+    chosen = machine.module.ConvPlan()
+    chosen.engine = machine.module.ConvEngine.wgmma
     chosen.tile, chosen.splits, chosen.blocks = (TILES + CLUSTERS).index(tile), splits, blocks
     return chosen
 
 
-def serves(direction: str, case: Conv2dCase) -> bool:
+def serves(direction: str, case: ConvCase) -> bool:
     """backward_input sums over the filters of a group, at least 16 at a time."""
     return not (direction == "backward_input" and case.groups > 1 and case.k // case.groups % 16)
 
 
-def check(machine: Machine, direction: str, element: str, case: Conv2dCase, chosen: Any) -> None:
+def check(machine: Machine, direction: str, element: str, case: ConvCase, chosen: Any) -> None:
     data = integers(case)
     bias = data.b if direction == "forward" else None
     result = machine.run(direction, case, NHWC, element, data.operands(direction), chosen, bias=bias)
@@ -100,11 +100,11 @@ def check(machine: Machine, direction: str, element: str, case: Conv2dCase, chos
 
 
 def test_the_tiles_have_the_names_this_file_uses(machine: Machine) -> None:
-    assert machine.module.conv2d_hopper_tiles == len(TILES + CLUSTERS)
+    assert machine.module.conv_sm90_tiles == len(TILES + CLUSTERS)
     for tile in TILES + CLUSTERS:
         shape = plan(machine, tile).tile_shape
         assert "x".join(map(str, shape[:2])) == tile.partition(" ")[0]
-        assert machine.module.conv2d_tile_shapes["wgmma"].index(shape) == (TILES + CLUSTERS).index(
+        assert machine.module.conv_tile_shapes["wgmma"].index(shape) == (TILES + CLUSTERS).index(
             tile
         )  # so tables name it
         assert repr(plan(machine, tile)).startswith(f"wgmma {tile}")
@@ -125,11 +125,11 @@ def test_every_tile(machine: Machine, direction: str, element: str, tile: str) -
 # taps; several groups, parts and launches; stages that end with a share of the columns.
 OF_CLUSTERS = [
     (WHOLE, 5),
-    (Conv2dCase("1x1", 5, 64, 8, 10, 192, 1, 1), 2),
-    (Conv2dCase("1x1 stride 2 leaves phases empty", 2, 64, 9, 10, 128, 1, 1, (2, 2)), 2),
-    (Conv2dCase("stride and dilation share a factor", 1, 64, 12, 11, 64, 3, 3, (2, 2), (2, 2, 2, 2), (2, 2)), 3),
-    (Conv2dCase("two groups", 2, 128, 6, 5, 128, 3, 3, padding=(1, 1, 1, 1), groups=2), 0),
-    (Conv2dCase("one product", 1, 64, 1, 1, 64, 1, 1), 1),  # one block's rows all lie outside, and more
+    (ConvCase("1x1", 5, 64, 8, 10, 192, 1, 1), 2),
+    (ConvCase("1x1 stride 2 leaves phases empty", 2, 64, 9, 10, 128, 1, 1, (2, 2)), 2),
+    (ConvCase("stride and dilation share a factor", 1, 64, 12, 11, 64, 3, 3, (2, 2), (2, 2, 2, 2), (2, 2)), 3),
+    (ConvCase("two groups", 2, 128, 6, 5, 128, 3, 3, padding=(1, 1, 1, 1), groups=2), 0),
+    (ConvCase("one product", 1, 64, 1, 1, 64, 1, 1), 1),  # one block's rows all lie outside, and more
 ]
 
 
@@ -141,7 +141,7 @@ def test_every_cluster(machine: Machine, direction: str, element: str, tile: str
 
 @pytest.mark.parametrize(("case", "blocks"), OF_CLUSTERS, ids=lambda value: str(value))
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_every_case_of_clusters(machine: Machine, direction: str, case: Conv2dCase, blocks: int) -> None:
+def test_every_case_of_clusters(machine: Machine, direction: str, case: ConvCase, blocks: int) -> None:
     splits = 3 if direction == "backward_weight" else 1
     check(machine, direction, "bf16", case, plan(machine, CLUSTERS[blocks % 2], splits, blocks))
 
@@ -160,14 +160,14 @@ def test_row_tiles_come_in_pairs(machine: Machine) -> None:
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_clusters_in_any_order(restored: Machine, direction: str, order: str, seed: int, delivery: str) -> None:
     """Copies reach the two blocks at moments of their own, and either may be ahead by all the ring allows."""
-    case = Conv2dCase("", 2, 64, 9, 10, 192, 3, 2, (2, 1), (1, 1, 1, 0))
+    case = ConvCase("", 2, 64, 9, 10, 192, 3, 2, (2, 1), (1, 1, 1, 0))
     restored.module.set_schedule(order=order, seed=seed, delivery=delivery)
     check(restored, direction, "bf16", case, plan(restored, CLUSTERS[seed % 2], blocks=2))
 
 
 @runs
 def test_bits_do_not_depend_on_clusters(machine: Machine, direction: str, element: str) -> None:
-    case = Conv2dCase("", 3, 64, 10, 9, 64, 3, 3, (2, 1), (1, 1, 1, 1))
+    case = ConvCase("", 3, 64, 10, 9, 64, 3, 3, (2, 1), (1, 1, 1, 1))
     operands = floats(case, ELEMENTS[element][0]).operands(direction)
     of = [machine.run(direction, case, NHWC, element, operands, plan(machine, tile)) for tile in ["64x128", *CLUSTERS]]
     assert torch.equal(of[0], of[1]) and torch.equal(of[0], of[2])
@@ -176,7 +176,7 @@ def test_bits_do_not_depend_on_clusters(machine: Machine, direction: str, elemen
 @cases
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("tile", ["256x128", "128x64", "128x128 ping-pong"])
-def test_every_case(machine: Machine, direction: str, case: Conv2dCase, tile: str) -> None:
+def test_every_case(machine: Machine, direction: str, case: ConvCase, tile: str) -> None:
     blocks = 1 if "ping-pong" in tile else 0
     if not serves(direction, case):
         with pytest.raises(ValueError, match="136 channels into the next group"):
@@ -193,7 +193,7 @@ def test_every_case(machine: Machine, direction: str, case: Conv2dCase, tile: st
 )  # fmt: skip
 @runs
 def test_every_schedule(machine: Machine, direction: str, element: str, order: str, seed: int, delivery: str) -> None:
-    case = Conv2dCase("", 1, 136, 9, 10, 136, 3, 2, (2, 1), (1, 1, 1, 0))
+    case = ConvCase("", 1, 136, 9, 10, 136, 3, 2, (2, 1), (1, 1, 1, 0))
     before = machine.module.schedule()
     machine.module.set_schedule(order=order, seed=seed, delivery=delivery)
     try:
@@ -207,7 +207,7 @@ def test_every_schedule(machine: Machine, direction: str, element: str, order: s
 @pytest.mark.parametrize("blocks", [1, 7, 1000])
 def test_bands_of_tiles_cover_the_result(machine: Machine, blocks: int) -> None:
     """21 row tiles are a band of 16 and one of 5, each of two columns."""
-    case = Conv2dCase("", 21, 64, 8, 8, 136, 1, 1)
+    case = ConvCase("", 21, 64, 8, 8, 136, 1, 1)
     check(machine, "forward", "fp16", case, plan(machine, "64x128", blocks=blocks))
     check(machine, "forward", "fp16", dataclasses.replace(case, k=256, groups=1, n=17), plan(machine, "64x128"))
 
@@ -215,7 +215,7 @@ def test_bands_of_tiles_cover_the_result(machine: Machine, blocks: int) -> None:
 @pytest.mark.parametrize("splits", [1, 2, 3, 16])
 def test_any_number_of_splits(machine: Machine, splits: int) -> None:
     """Also more parts than there are stages: the surplus adds zeros."""
-    case = Conv2dCase("", 3, 72, 9, 10, 40, 3, 3, padding=(1, 1, 1, 1))
+    case = ConvCase("", 3, 72, 9, 10, 40, 3, 3, padding=(1, 1, 1, 1))
     check(machine, "backward_weight", "bf16", case, plan(machine, "64x256", splits))
 
 
@@ -225,7 +225,7 @@ def test_bits_do_not_depend_on_tile_or_batch(
     machine: Machine, direction: str, element: str, channels: int, tiles: list[str]
 ) -> None:
     """The order of a sum is the layer's; backward_weight's sum runs over the batch, so there it is the tile alone."""
-    case = Conv2dCase("", 5, channels, 10, 9, channels, 3, 3, (2, 1), (1, 1, 1, 1))
+    case = ConvCase("", 5, channels, 10, 9, channels, 3, 3, (2, 1), (1, 1, 1, 1))
     data = floats(case, ELEMENTS[element][0])
     first, second = data.operands(direction)
     together = [machine.run(direction, case, NHWC, element, (first, second), plan(machine, tile)) for tile in tiles]
@@ -243,7 +243,7 @@ def test_bits_do_not_depend_on_tile_or_batch(
 @runs
 def test_rounding(machine: Machine, direction: str, element: str) -> None:
     """At most twice the error of PyTorch's own operator in the same type, plus what the reduction's length allows."""
-    case = Conv2dCase("", 3, 72, 12, 11, 40, 3, 3, (1, 1), (1, 1, 1, 1))
+    case = ConvCase("", 3, 72, 12, 11, 40, 3, 3, (1, 1), (1, 1, 1, 1))
     torch_dtype, _, tf32 = ELEMENTS[element]
     operands = floats(case, torch_dtype).operands(direction)
     reference = convolve(direction, case, *operands)
@@ -259,7 +259,7 @@ def test_rounding(machine: Machine, direction: str, element: str) -> None:
 @pytest.mark.parametrize(("element", "ulp"), [("fp16", 2.0**-10), ("bf16", 2.0**-7)])
 def test_bias_is_added_before_the_only_rounding(machine: Machine, element: str, ulp: float) -> None:
     """1 + ulp/2 is a tie that would round to 1; a bias of ulp/8 decides it only if it is added in fp32."""
-    case = Conv2dCase("", 1, 8, 1, 1, 8, 1, 1)
+    case = ConvCase("", 1, 8, 1, 1, 8, 1, 1)
     x, w = torch.zeros(case.input_shape), torch.ones(case.weight_shape)
     x[0, :2, 0, 0] = torch.tensor([1.0, ulp / 2])
     y = machine.run("forward", case, NHWC, element, (x, w), plan(machine), bias=torch.full((8,), ulp / 8))
@@ -268,7 +268,7 @@ def test_bias_is_added_before_the_only_rounding(machine: Machine, element: str, 
 
 def test_tf32_operands_are_rounded_to_nearest(machine: Machine) -> None:
     """1 + 1.5 * 2^-11 rounds up to 1 + 2^-10, where cutting bits off would give 1; the copy rounds ties to even."""
-    case = Conv2dCase("", 1, 8, 2, 4, 8, 1, 1)
+    case = ConvCase("", 1, 8, 2, 4, 8, 1, 1)
     for value, rounded in [(1 + 1.5 * 2.0**-11, 1 + 2.0**-10), (1 + 2.0**-11, 1.0), (1 + 3 * 2.0**-11, 1 + 2.0**-9)]:
         x, w = torch.zeros(case.input_shape), torch.zeros(case.weight_shape)
         x[:, 0], w[:, 0] = value, 1
@@ -280,7 +280,7 @@ def test_tf32_operands_are_rounded_to_nearest(machine: Machine) -> None:
 @pytest.mark.parametrize(("width", "kernel"), [(64, 3), (32, 3), (16, 3), (16, 1)])
 def test_an_infinity_stays_in_its_group(machine: Machine, direction: str, width: int, kernel: int) -> None:
     """A stage that reached into the next group's channels would multiply them by zero: infinity times zero is NaN."""
-    case = Conv2dCase("", 1, 4 * width, 5, 4, 4 * width, kernel, kernel, padding=(kernel // 2,) * 4, groups=4)
+    case = ConvCase("", 1, 4 * width, 5, 4, 4 * width, kernel, kernel, padding=(kernel // 2,) * 4, groups=4)
     data = integers(case)
     first, second = (t.clone() for t in data.operands(direction))
     first[:, width:] = float("inf")
@@ -296,13 +296,13 @@ def test_an_infinity_stays_in_its_group(machine: Machine, direction: str, width:
 @elements
 def test_runs_of_few_channels(machine: Machine, element: str, channels: int) -> None:
     """128, 64 or 32 bytes of channels a tap: each fills the rest of its last stage with zeros."""
-    check(machine, "forward", element, Conv2dCase("", 1, channels, 6, 7, 8, 3, 3), plan(machine, "128x64"))
+    check(machine, "forward", element, ConvCase("", 1, channels, 6, 7, 8, 3, 3), plan(machine, "128x64"))
 
 
 @pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
 @pytest.mark.parametrize("after", [True, False], ids=["end", "start"])
 @pytest.mark.parametrize("case", CASES[:6], ids=str)
-def test_nothing_outside_the_tensors_is_touched(machine: Machine, case: Conv2dCase, after: bool) -> None:
+def test_nothing_outside_the_tensors_is_touched(machine: Machine, case: ConvCase, after: bool) -> None:
     data: Data = integers(case)
     for direction in DIRECTIONS:
         chosen = plan(machine, "64x256", 2) if direction == "backward_weight" else plan(machine, "256x128")
@@ -315,18 +315,18 @@ REFUSED = [
     ("only channels_last", "forward", Layout.NCHW, "bf16", CASES[1]),
     ("multiplies float16, bfloat16 and tf32", "forward", NHWC, "fp32", CASES[1]),
     ("along the reduction alone", "backward_input", NHWC, "tf32", CASES[1]),
-    ("4 input and 8 output channels are not both", "forward", NHWC, "fp16", Conv2dCase("", 1, 4, 5, 5, 8, 3, 3)),
-    ("8 input and 12 output channels are not", "forward", NHWC, "fp16", Conv2dCase("", 1, 8, 5, 5, 12, 3, 3)),
-    ("8 channels into the next group", "forward", NHWC, "fp16", Conv2dCase("", 1, 16, 5, 5, 32, 3, 3, groups=2)),
-    ("strides up to 8, not 9", "forward", NHWC, "fp16", Conv2dCase("", 1, 8, 20, 20, 8, 3, 3, (1, 9))),
-    ("255 from tap to tap", "forward", NHWC, "fp16", Conv2dCase("", 1, 8, 1, 300, 8, 1, 2, dilation=(1, 256))),
-    ("128 before", "backward_input", NHWC, "fp16", Conv2dCase("", 1, 8, 1, 140, 8, 1, 130)),
+    ("4 input and 8 output channels are not both", "forward", NHWC, "fp16", ConvCase("", 1, 4, 5, 5, 8, 3, 3)),
+    ("8 input and 12 output channels are not", "forward", NHWC, "fp16", ConvCase("", 1, 8, 5, 5, 12, 3, 3)),
+    ("8 channels into the next group", "forward", NHWC, "fp16", ConvCase("", 1, 16, 5, 5, 32, 3, 3, groups=2)),
+    ("strides up to 8, not 9", "forward", NHWC, "fp16", ConvCase("", 1, 8, 20, 20, 8, 3, 3, (1, 9))),
+    ("255 from tap to tap", "forward", NHWC, "fp16", ConvCase("", 1, 8, 1, 300, 8, 1, 2, dilation=(1, 256))),
+    ("128 before", "backward_input", NHWC, "fp16", ConvCase("", 1, 8, 1, 140, 8, 1, 130)),
 ]
 
 
 @pytest.mark.parametrize(("why", "direction", "layout", "element", "case"), REFUSED, ids=lambda v: str(v)[:30])
 def test_what_it_cannot_serve_is_refused_with_the_reason(
-    machine: Machine, why: str, direction: str, layout: Layout, element: str, case: Conv2dCase
+    machine: Machine, why: str, direction: str, layout: Layout, element: str, case: ConvCase
 ) -> None:
     with pytest.raises(ValueError, match=why):
         machine.run(direction, case, layout, element, integers(case).operands(direction), plan(machine))
@@ -343,7 +343,7 @@ def test_plans_that_make_no_sense_are_refused(machine: Machine) -> None:
     with pytest.raises(ValueError, match="splits must be at least 1"):
         run("backward_weight", plan(machine, splits=0))
     with pytest.raises(ValueError, match="a cluster shares stages whose 128 bytes are of one tap"):
-        narrow = Conv2dCase("", 1, 16, 5, 5, 16, 3, 3)
+        narrow = ConvCase("", 1, 16, 5, 5, 16, 3, 3)
         machine.run("forward", narrow, NHWC, "bf16", integers(narrow).operands("forward"), plan(machine, CLUSTERS[0]))
     with pytest.raises(ValueError, match="with so few channels several taps share one"):
         machine.run("forward", narrow, NHWC, "bf16", integers(narrow).operands("forward"), plan(machine, "128x256"))
@@ -363,7 +363,7 @@ def test_plans_that_make_no_sense_are_refused(machine: Machine) -> None:
 
 @runs
 def test_runs_agree_bitwise(restored: Machine, direction: str, element: str) -> None:
-    case = Conv2dCase("", 2, 72, 12, 11, 40, 3, 3, (1, 1), (1, 1, 1, 1))
+    case = ConvCase("", 2, 72, 12, 11, 40, 3, 3, (1, 1), (1, 1, 1, 1))
     data = floats(case, ELEMENTS[element][0])
     results = []
     for seed in range(3):

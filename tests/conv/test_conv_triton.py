@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from cnnkernels.triton_kernels.common import types as common
 from cnnkernels.triton_kernels.conv import launch as conv2d
-from cnnkernels.triton_kernels.conv import select as conv2d_select
+from cnnkernels.triton_kernels.conv import select as conv_select
 from cnnkernels.triton_kernels.conv.select import Configuration, Problem
 from torch import Tensor
 from triton.runtime import interpreter
@@ -24,7 +24,7 @@ from triton.runtime import interpreter
 from cnnkernels import triton_kernels as kernels
 from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
-from cnnkernels.testing.cases import CONV2D, Conv2dCase
+from cnnkernels.testing.cases import CONV2D, ConvCase
 from cnnkernels.testing.numerics import small_integers
 from conftest import DEVICE, HAS_GPU
 
@@ -36,11 +36,11 @@ DTYPES = {
     "bf16": (torch.bfloat16, False),
 }
 OPS = ("forward", "backward_input", "backward_weight")
-TILED = Conv2dCase("two tiles of pixels", 2, 12, 9, 8, 20, 3, 3, padding=(1, 1, 1, 1))
-SMALL = Conv2dCase("less than a tile", 1, 3, 3, 4, 5, 2, 2)
-UNEVEN = Conv2dCase("uneven everything", 2, 9, 11, 8, 10, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1))
-GROUPED = Conv2dCase("groups of five and seven", 2, 10, 7, 6, 14, 3, 3, (2, 1), (1, 1, 1, 1), groups=2)
-DEPTHWISE = Conv2dCase("depthwise", 2, 10, 8, 7, 10, 3, 3, padding=(1, 1, 1, 1), groups=10)
+TILED = ConvCase("two tiles of pixels", 2, 12, 9, 8, 20, 3, 3, padding=(1, 1, 1, 1))
+SMALL = ConvCase("less than a tile", 1, 3, 3, 4, 5, 2, 2)
+UNEVEN = ConvCase("uneven everything", 2, 9, 11, 8, 10, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1))
+GROUPED = ConvCase("groups of five and seven", 2, 10, 7, 6, 14, 3, 3, (2, 1), (1, 1, 1, 1), groups=2)
+DEPTHWISE = ConvCase("depthwise", 2, 10, 8, 7, 10, 3, 3, padding=(1, 1, 1, 1), groups=10)
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
 ops = pytest.mark.parametrize("op", OPS)
 
@@ -49,7 +49,7 @@ def place(tensor: Tensor, layout: Layout, dtype: torch.dtype | None = None) -> T
     return tensor.to(DEVICE, dtype).to(memory_format=layout.memory_format)
 
 
-def operands(case: Conv2dCase, bound: int = 1) -> dict[str, Tensor]:
+def operands(case: ConvCase, bound: int = 1) -> dict[str, Tensor]:
     """fp64 integers and, by PyTorch, what the three operators make of them."""
     x = small_integers(case.input_shape, torch.float64, seed=1, bound=bound).requires_grad_()
     w = small_integers(case.weight_shape, torch.float64, seed=2, bound=bound).requires_grad_()
@@ -63,7 +63,7 @@ def operands(case: Conv2dCase, bound: int = 1) -> dict[str, Tensor]:
 
 def run(
     op: str,
-    case: Conv2dCase,
+    case: ConvCase,
     given: dict[str, Tensor],
     dtype: str,
     layout: Layout,
@@ -74,15 +74,15 @@ def run(
     shape = {"forward": case.output_shape, "backward_input": case.input_shape, "backward_weight": case.weight_shape}[op]
     out = place(torch.full(shape, float("nan")), layout, torch_dtype)
     if op == "forward":
-        kernels.conv2d_forward(x, w, None, out, case.geometry, layout, tf32, configuration)
+        kernels.conv_forward(x, w, None, out, case.geometry, layout, tf32, configuration)
     elif op == "backward_input":
-        kernels.conv2d_backward_input(dy, w, out, case.geometry, layout, tf32, configuration)
+        kernels.conv_backward_input(dy, w, out, case.geometry, layout, tf32, configuration)
     else:
-        kernels.conv2d_backward_weight(dy, x, out, case.geometry, layout, tf32, configuration)
+        kernels.conv_backward_weight(dy, x, out, case.geometry, layout, tf32, configuration)
     return out.cpu()
 
 
-def problem(op: str, case: Conv2dCase, dtype: str, layout: Layout, arch: int = 0) -> Problem:
+def problem(op: str, case: ConvCase, dtype: str, layout: Layout, arch: int = 0) -> Problem:
     return Problem(op, dtype, layout, case.geometry, "", arch)
 
 
@@ -93,7 +93,7 @@ def every_configuration() -> list[tuple[str, str, Layout, Configuration]]:
         for dtype in DTYPES:
             for layout in Layout:
                 for arch in (80, 90, 100):
-                    for c in conv2d_select.candidates(problem(op, TILED, dtype, layout, arch)):
+                    for c in conv_select.candidates(problem(op, TILED, dtype, layout, arch)):
                         found[op, dtype, layout, c._replace(splits=1)] = None
     return list(found)
 
@@ -116,14 +116,14 @@ def test_every_configuration_is_exact(op: str, dtype: str, layout: Layout, confi
 def test_every_configuration_of_the_interpreter_is_exact(op: str, layout: Layout) -> None:
     """Their blocks are large where an interpreted step costs the same whatever its size: a small case fills one."""
     given = operands(SMALL)
-    for c in conv2d_select.candidates(problem(op, SMALL, "fp32", layout)):
+    for c in conv_select.candidates(problem(op, SMALL, "fp32", layout)):
         assert torch.equal(run(op, SMALL, given, "fp32", layout, c._replace(splits=1)), given[op].float()), c
 
 
 @ops
 @layouts
 @pytest.mark.parametrize("case", [TILED, GROUPED], ids=str)
-def test_channels_flattened_with_taps_or_not(op: str, layout: Layout, case: Conv2dCase) -> None:
+def test_channels_flattened_with_taps_or_not(op: str, layout: Layout, case: ConvCase) -> None:
     given = operands(case)
     channels = case.c // case.groups
     for flat in (0, channels) if op != "backward_input" else (0,):
@@ -134,7 +134,7 @@ def test_channels_flattened_with_taps_or_not(op: str, layout: Layout, case: Conv
 @ops
 @layouts
 @pytest.mark.parametrize("case", [UNEVEN, GROUPED, DEPTHWISE], ids=str)
-def test_elementwise_kernels_serve_any_groups(op: str, layout: Layout, case: Conv2dCase) -> None:
+def test_elementwise_kernels_serve_any_groups(op: str, layout: Layout, case: ConvCase) -> None:
     given = operands(case)
     for dtype in ("fp32", "bf16") if case is DEPTHWISE else ("bf16",):
         out = run(op, case, given, dtype, layout, Configuration(True, 64, 16, 0, 4, 3))
@@ -144,13 +144,13 @@ def test_elementwise_kernels_serve_any_groups(op: str, layout: Layout, case: Con
 @ops
 @layouts
 @pytest.mark.parametrize("case", [UNEVEN, DEPTHWISE], ids=str)
-def test_64_bit_arithmetic(monkeypatch: pytest.MonkeyPatch, op: str, layout: Layout, case: Conv2dCase) -> None:
-    for module in (conv2d, conv2d_select):
+def test_64_bit_arithmetic(monkeypatch: pytest.MonkeyPatch, op: str, layout: Layout, case: ConvCase) -> None:
+    for module in (conv2d, conv_select):
         monkeypatch.setattr(module, "LARGEST_INDEX", 0)
     given = operands(case)
     assert torch.equal(run(op, case, given, "fp32", layout), given[op].float())
     db = torch.full((case.k,), float("nan"), device=DEVICE)
-    kernels.conv2d_backward_bias(place(given["dy"].float(), layout), db, case.geometry, layout)
+    kernels.conv_backward_bias(place(given["dy"].float(), layout), db, case.geometry, layout)
     assert torch.equal(db.cpu(), given["dy"].sum((0, 2, 3)).float())
 
 
@@ -162,8 +162,8 @@ def test_a_batch_is_cut_where_32_bits_end(
 ) -> None:
     case = dataclasses.replace(UNEVEN, n=5)
     larger = max(math.prod(case.input_shape), math.prod(case.output_shape)) // case.n
-    monkeypatch.setattr(conv2d_select, "LARGEST_INDEX", 2 * larger + max(conv2d_select._overhang(case.geometry)))
-    assert conv2d_select.most_images(case.geometry) == 2 and not conv2d_select.is_wide(case.geometry._replace(n=2))
+    monkeypatch.setattr(conv_select, "LARGEST_INDEX", 2 * larger + max(conv_select._overhang(case.geometry)))
+    assert conv_select.most_images(case.geometry) == 2 and not conv_select.is_wide(case.geometry._replace(n=2))
     given = operands(case)
     c = Configuration(True, 64, 16, 0, 4, 3) if direct else None
     assert torch.equal(run(op, case, given, "fp32", layout, c), given[op].float())
@@ -196,7 +196,7 @@ def test_a_sum_is_rounded_once_to_nearest_even(layout: Layout, dtype: str) -> No
 @layouts
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("case", [TILED, DEPTHWISE], ids=str)
-def test_two_runs_give_the_same_bits(op: str, layout: Layout, dtype: str, case: Conv2dCase) -> None:
+def test_two_runs_give_the_same_bits(op: str, layout: Layout, dtype: str, case: ConvCase) -> None:
     generator = torch.Generator().manual_seed(5)
     given = {name: torch.randn(value.shape, generator=generator) for name, value in operands(case).items()}
     assert torch.equal(run(op, case, given, dtype, layout), run(op, case, given, dtype, layout))
@@ -223,11 +223,11 @@ def rows_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 @layouts
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("case", [TILED, UNEVEN, DEPTHWISE], ids=str)
-def test_a_sample_does_not_depend_on_its_batch(op: str, layout: Layout, dtype: str, case: Conv2dCase) -> None:
+def test_a_sample_does_not_depend_on_its_batch(op: str, layout: Layout, dtype: str, case: ConvCase) -> None:
     """In several tiles and steps, a sample starting in the middle of a tile."""
     generator = torch.Generator().manual_seed(6)
     given = {name: torch.randn(value.shape, generator=generator) for name, value in operands(case).items()}
-    flat = conv2d_select.flat_channels(problem(op, case, dtype, layout), 16)
+    flat = conv_select.flat_channels(problem(op, case, dtype, layout), 16)
     c = Configuration(True, 64, 16, 0, 4, 3) if case is DEPTHWISE else Configuration(False, 64, 32, 16, 4, 3, flat)
     together = run(op, case, given, dtype, layout, c)
     single = dataclasses.replace(case, n=1)
@@ -242,14 +242,14 @@ def test_bias_sums_of_several_ranges(monkeypatch: pytest.MonkeyPatch, layout: La
     monkeypatch.setattr(conv2d, "machine", lambda arch: {"processors": 5})
     given = operands(TILED)
     db = torch.full((TILED.k,), float("nan"), device=DEVICE)
-    kernels.conv2d_backward_bias(place(given["dy"].float(), layout), db, TILED.geometry, layout)
+    kernels.conv_backward_bias(place(given["dy"].float(), layout), db, TILED.geometry, layout)
     assert torch.equal(db.cpu(), given["dy"].sum((0, 2, 3)).float())
 
 
 @ops
 @layouts
 def test_a_1x1_filter_that_pads_and_strides_to_the_same_size_is_no_plain_product(op: str, layout: Layout) -> None:
-    case = Conv2dCase("1x1 of 2x2 onto 2x2", 1, 3, 2, 2, 5, 1, 1, (2, 2), (1, 1, 1, 1))
+    case = ConvCase("1x1 of 2x2 onto 2x2", 1, 3, 2, 2, 5, 1, 1, (2, 2), (1, 1, 1, 1))
     assert case.output_shape[2:] == case.input_shape[2:]
     given = operands(case)
     assert torch.equal(run(op, case, given, "fp32", layout), given[op].float())
@@ -262,12 +262,12 @@ def test_every_problem_has_a_configuration(arch: int, layout: Layout, dtype: str
     for case in CONV2D:
         for op in OPS:
             p = problem(op, case, dtype, layout, arch)
-            found = conv2d_select.candidates(p)
-            assert conv2d_select.choose(p) in found
+            found = conv_select.candidates(p)
+            assert conv_select.choose(p) in found
             if op == "backward_weight":
                 size = 8 if dtype == "fp64" else 4
                 weights = torch.Size(case.weight_shape).numel()
-                assert all(c.splits == 1 or c.splits * weights * size <= conv2d_select.WORKSPACE_BYTES for c in found)
+                assert all(c.splits == 1 or c.splits * weights * size <= conv_select.WORKSPACE_BYTES for c in found)
 
 
 @pytest.mark.parametrize("op", ["forward", "backward_input"])
@@ -284,7 +284,7 @@ def test_a_tuned_row_wins_on_its_gpu_and_geometry_only(monkeypatch: pytest.Monke
     tables = {("NVIDIA H200", "triton"): {key: plan}}
     monkeypatch.setattr(tuned, "plans", lambda gpu, backend: tables.get((gpu, backend), {}))
     p = problem("forward", TILED, "bf16", Layout.NHWC, 90)
-    choose = conv2d_select.choose.__wrapped__
+    choose = conv_select.choose.__wrapped__
     assert choose(p._replace(gpu="NVIDIA H200"))[1:6] == (32, 64, 16, 1, 7)
     assert choose(p)[1:6] != (32, 64, 16, 1, 7)
     other = p._replace(gpu="NVIDIA H200", geometry=p.geometry._replace(dilation_h=2))
@@ -294,7 +294,7 @@ def test_a_tuned_row_wins_on_its_gpu_and_geometry_only(monkeypatch: pytest.Monke
 @ops
 @layouts
 @pytest.mark.parametrize("case", [GROUPED, DEPTHWISE], ids=str)
-def test_an_infinity_stays_in_its_group(op: str, layout: Layout, case: Conv2dCase) -> None:
+def test_an_infinity_stays_in_its_group(op: str, layout: Layout, case: ConvCase) -> None:
     """Where a product were padded by the neighbours' values times zero, they would make NaNs of it."""
     given = operands(case)
     given["x"][:, 0] = float("inf")
@@ -310,9 +310,9 @@ def test_an_infinity_stays_in_its_group(op: str, layout: Layout, case: Conv2dCas
 def test_a_cpu_tensor_is_refused_where_nothing_interprets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(common, "INTERPRETED", common.tl.constexpr(False))
     x = torch.zeros(1, 1, 3, 3)
-    geometry = Conv2dCase("3x3", 1, 1, 3, 3, 1, 3, 3).geometry
+    geometry = ConvCase("3x3", 1, 1, 3, 3, 1, 3, 3).geometry
     with pytest.raises(RuntimeError, match=r"tensor on the CPU.*CNNKERNELS_INTERPRET=1"):
-        kernels.conv2d_forward(x, x, None, x[..., :1, :1], geometry, Layout.NCHW, False)
+        kernels.conv_forward(x, x, None, x[..., :1, :1], geometry, Layout.NCHW, False)
 
 
 def test_without_triton_the_package_imports_and_says_what_is_missing() -> None:

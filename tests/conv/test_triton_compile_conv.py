@@ -19,7 +19,7 @@ from cnnkernels.testing.triton_aot import (
     Call,
     Compiled,
     compile_all,
-    conv2d_candidates,
+    conv_candidates,
 )
 
 pytestmark = pytest.mark.xdist_group("compiled conv2d")  # one worker compiles for all
@@ -30,15 +30,15 @@ TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 def covering_calls() -> list[Call]:
     """Each operator in each dtype on one architecture, in bf16 on all; each size and configuration in bf16 once; the
     largest tile of the GPUs with the least shared memory."""
-    found = [Call("conv2d_backward_bias", WHOLE, "bf16", layout, 90) for layout in Layout]
-    found += [conv2d_candidates("forward", WHOLE, "bf16", Layout.NHWC, arch)[0] for arch in (86, 120)]
+    found = [Call("conv_backward_bias", WHOLE, "bf16", layout, 90) for layout in Layout]
+    found += [conv_candidates("forward", WHOLE, "bf16", Layout.NHWC, arch)[0] for arch in (86, 120)]
     for i, op in enumerate(CONV2D_PRODUCTS):
         for j, dtype in enumerate(triton_aot.DTYPES):
-            found.append(Call(f"conv2d_{op}", WHOLE, dtype, Layout.NHWC, ARCHITECTURES[(i + j) % 3]))
-        found += [Call(f"conv2d_{op}", WHOLE, "bf16", Layout.NHWC, arch) for arch in ARCHITECTURES]
-        found += conv2d_candidates(op, WHOLE, "bf16", Layout.NHWC, ARCHITECTURES[i])
+            found.append(Call(f"conv_{op}", WHOLE, dtype, Layout.NHWC, ARCHITECTURES[(i + j) % 3]))
+        found += [Call(f"conv_{op}", WHOLE, "bf16", Layout.NHWC, arch) for arch in ARCHITECTURES]
+        found += conv_candidates(op, WHOLE, "bf16", Layout.NHWC, ARCHITECTURES[i])
         for j, case in enumerate((ODD, *OTHER_CONV2D)):
-            found.append(Call(f"conv2d_{op}", case, "bf16", list(Layout)[(i + j) % 2], ARCHITECTURES[j % 3]))
+            found.append(Call(f"conv_{op}", case, "bf16", list(Layout)[(i + j) % 2], ARCHITECTURES[j % 3]))
     return found
 
 

@@ -61,7 +61,7 @@ struct Steps {
 
 template <Fault F>
 CNN_DEVICE void produce(unsigned char* stages, Ring& ring, const TensorMap& input, const TensorMap& weight,
-                        const Conv2dGeometry& g, Steps steps) {
+                        const ConvGeometry& g, Steps steps) {
   const int first = blockIdx.x * kPixels, q = first % int(g.q), p = first / int(g.q) % int(g.p);
   const int n = first / int(g.q * g.p);
   const int w = q * int(g.stride_w) - int(g.pad_w), h = p * int(g.stride_h) - int(g.pad_h);
@@ -134,7 +134,7 @@ CNN_DEVICE void store(unsigned char* tile, const TensorMap& output, const float 
 template <Fault F>
 CNN_KERNEL(kThreads, 1)
 ring_convolution_kernel(const __grid_constant__ TensorMap input, const __grid_constant__ TensorMap weight,
-                        const __grid_constant__ TensorMap output, Conv2dGeometry g, Steps steps) {
+                        const __grid_constant__ TensorMap output, ConvGeometry g, Steps steps) {
 #if CNN_SM90A
   CNN_DYNAMIC_SHARED(shared);
   CNN_SHARED(Ring, rings, [1]);
@@ -162,7 +162,7 @@ ring_convolution_kernel(const __grid_constant__ TensorMap input, const __grid_co
 
 // x [N][H][W][C], w [K][R * S][C], y [N * P * Q][K]
 template <Fault F>
-void start(const Conv2dGeometry& g, const void* x, const void* w, void* y, std::uintptr_t stream) {
+void start(const ConvGeometry& g, const void* x, const void* w, void* y, std::uintptr_t stream) {
   const Im2colBox pixels{.element = MapElement::bfloat16,
                          .rank = 4,
                          .address = x,
@@ -202,8 +202,8 @@ void start(const Conv2dGeometry& g, const void* x, const void* w, void* y, std::
 // fault, geometry (16 numbers), x, w, y
 CNN_TEST(ring_convolution) {
   const auto* f = arguments.pointer<const std::int64_t>(1);
-  const Conv2dGeometry g{f[0], f[1], f[2],  f[3],  f[4],  f[5],  f[6],  f[7],
-                         f[8], f[9], f[10], f[11], f[12], f[13], f[14], f[15]};
+  const ConvGeometry g{f[0], f[1], f[2],  f[3],  f[4],  f[5],  f[6],  f[7],
+                       f[8], f[9], f[10], f[11], f[12], f[13], f[14], f[15]};
   constexpr auto starts = []<int... I>(std::integer_sequence<int, I...>) {
     return std::array{&start<static_cast<Fault>(I)>...};
   }(std::make_integer_sequence<int, kVariants>{});

@@ -48,9 +48,7 @@ def test_pytorchs_values_and_gradients(backend: str, device: str, memory_format,
         assert backend == "reference" or gradient.stride() == tensor.stride()
 
 
-def test_conv2d_of_a_group_for_each_channel_runs_the_depthwise_kernels(
-    kernel_backend: str, recorded: list[Call]
-) -> None:
+def test_conv_of_a_group_for_each_channel_runs_the_depthwise_kernels(kernel_backend: str, recorded: list[Call]) -> None:
     def names(channels: int, filters: int, groups: int) -> list[str]:
         recorded.clear()
         x, w = torch.zeros(1, channels, 5, 5), torch.zeros(filters, channels // groups, 3, 3)
@@ -61,9 +59,9 @@ def test_conv2d_of_a_group_for_each_channel_runs_the_depthwise_kernels(
 
     directions = ("forward", "backward_input", "backward_weight")
     for channels, filters in ((4, 4), (4, 8), (1, 1)):
-        assert names(channels, filters, channels) == [f"depthwise_conv2d_{direction}" for direction in directions]
+        assert names(channels, filters, channels) == [f"depthwise_conv_{direction}" for direction in directions]
     for channels, filters, groups in ((4, 4, 2), (4, 4, 1), (1, 4, 1)):
-        assert names(channels, filters, groups) == [f"conv2d_{direction}" for direction in directions]
+        assert names(channels, filters, groups) == [f"conv_{direction}" for direction in directions]
 
 
 ERRORS = {
@@ -102,10 +100,10 @@ def test_operators_pass_opcheck(kernel_backend: str, device: str) -> None:
     w = torch.randn(4, 1, 3, 3, device=device, requires_grad=True)
     parameters = [1, 1], [1, 1, 1, 1], [1, 1], 4, kernel_backend
     ops = torch.ops.cnnkernels
-    torch.library.opcheck(ops.conv2d_forward.default, (x, w, None, *parameters))
+    torch.library.opcheck(ops.conv_forward.default, (x, w, None, *parameters))
     grad = torch.randn_like(x)
-    torch.library.opcheck(ops.conv2d_backward_input.default, (grad, w, x.shape, x.stride(), *parameters))
-    torch.library.opcheck(ops.conv2d_backward_weight.default, (grad, x, w.shape, w.stride(), *parameters))
+    torch.library.opcheck(ops.conv_backward_input.default, (grad, w, x.shape, x.stride(), *parameters))
+    torch.library.opcheck(ops.conv_backward_weight.default, (grad, x, w.shape, w.stride(), *parameters))
 
 
 def test_compiled_whole(device: str) -> None:
@@ -132,7 +130,7 @@ def test_vmap_over_filters(device: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "circular"])
-def test_layer_is_conv2d_with_a_group_for_each_channel(backend: str, device: str, mode: str) -> None:
+def test_layer_is_conv_with_a_group_for_each_channel(backend: str, device: str, mode: str) -> None:
     torch.manual_seed(0)
     ours = nn.DepthwiseConv2d(4, (3, 2), 2, (1, 2), (1, 1), bias=True, padding_mode=mode, device=device)
     torch.manual_seed(0)

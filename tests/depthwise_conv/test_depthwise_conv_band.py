@@ -15,7 +15,7 @@ from helpers.depthwise_conv2d import TYPES, Machine, check
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.depthwise_cases import depthwise
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
@@ -44,7 +44,7 @@ def machine() -> Machine:
 @directions
 @layouts
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_every_shape(machine: Machine, direction: str, layout: Layout, case: Conv2dCase) -> None:
+def test_every_shape(machine: Machine, direction: str, layout: Layout, case: ConvCase) -> None:
     for element in ("bf16", "fp16")[: 2 if case is SHORT else 1]:
         plan = machine.plan(direction, case, layout, element)
         assert plan.band

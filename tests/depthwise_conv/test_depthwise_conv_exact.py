@@ -10,7 +10,7 @@ from helpers.conv2d import integers
 from torch import Tensor
 
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.depthwise_cases import DEPTHWISE_CONV2D
 
 # Each case in one type of 16 bits and a wider one, taking turns with the layouts: the other pairs are in
@@ -32,7 +32,7 @@ problems = pytest.mark.parametrize(
 
 
 @functools.cache
-def expected(direction: str, case: Conv2dCase) -> Tensor:
+def expected(direction: str, case: ConvCase) -> Tensor:
     return integers(case).expected(direction, case)
 
 
@@ -45,28 +45,28 @@ def place(tensor: Tensor, dtype: torch.dtype, layout: Layout, device: str) -> Te
 
 
 @problems
-def test_forward(kernels, device, case: Conv2dCase, layout: Layout, dtype: torch.dtype) -> None:
+def test_forward(kernels, device, case: ConvCase, layout: Layout, dtype: torch.dtype) -> None:
     data, with_bias = integers(case), layout is Layout.NHWC
     x, w = (place(t, dtype, layout, device) for t in (data.x, data.w))
     y = unwritten(case.output_shape, dtype, layout, device)
-    kernels.depthwise_conv2d_forward(x, w, data.b.to(device, dtype) if with_bias else None, y, case.geometry, layout)
+    kernels.depthwise_conv_forward(x, w, data.b.to(device, dtype) if with_bias else None, y, case.geometry, layout)
     right = expected("forward", case) + (data.b.view(-1, 1, 1) if with_bias else 0)
     assert torch.equal(y.cpu(), right.to(dtype))
 
 
 @problems
-def test_backward_input(kernels, device, case: Conv2dCase, layout: Layout, dtype: torch.dtype) -> None:
+def test_backward_input(kernels, device, case: ConvCase, layout: Layout, dtype: torch.dtype) -> None:
     data = integers(case)
     w, dy = (place(t, dtype, layout, device) for t in (data.w, data.dy))
     dx = unwritten(case.input_shape, dtype, layout, device)
-    kernels.depthwise_conv2d_backward_input(dy, w, dx, case.geometry, layout)
+    kernels.depthwise_conv_backward_input(dy, w, dx, case.geometry, layout)
     assert torch.equal(dx.cpu(), expected("backward_input", case).to(dtype))
 
 
 @problems
-def test_backward_weight(kernels, device, case: Conv2dCase, layout: Layout, dtype: torch.dtype) -> None:
+def test_backward_weight(kernels, device, case: ConvCase, layout: Layout, dtype: torch.dtype) -> None:
     data = integers(case)
     x, dy = (place(t, dtype, layout, device) for t in (data.x, data.dy))
     dw = unwritten(case.weight_shape, dtype, layout, device)
-    kernels.depthwise_conv2d_backward_weight(dy, x, dw, case.geometry, layout)
+    kernels.depthwise_conv_backward_weight(dy, x, dw, case.geometry, layout)
     assert torch.equal(dw.cpu(), expected("backward_weight", case).to(dtype))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.depthwise_cases import DEPTHWISE_CONV2D, depthwise
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
@@ -205,7 +205,7 @@ ROUNDING = [
 @layouts
 @directions
 @pytest.mark.parametrize("case", ROUNDING, ids=range(len(ROUNDING)))
-def test_rounding(machine: Machine, direction: str, layout: Layout, element: str, case: Conv2dCase) -> None:
+def test_rounding(machine: Machine, direction: str, layout: Layout, element: str, case: ConvCase) -> None:
     """At most twice the error of PyTorch's own operator in the same type, plus what the reduction's length allows:
     16-bit types are summed in fp32."""
     torch_dtype, _ = TYPES[element]
@@ -255,7 +255,7 @@ GUARDED = [case for case in DEPTHWISE_CONV2D if case.c * case.h * case.w < 600][
 @pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
 @pytest.mark.parametrize("case", GUARDED, ids=str)
 @layouts
-def test_nothing_outside_the_tensors_is_touched(machine: Machine, case: Conv2dCase, layout: Layout) -> None:
+def test_nothing_outside_the_tensors_is_touched(machine: Machine, case: ConvCase, layout: Layout) -> None:
     for after, direction in itertools.product((True, False), DIRECTIONS):
         check(
             machine, direction, case, layout, "bf16", None, place=partial(guarded, after=after, module=machine.module)
@@ -301,11 +301,11 @@ def test_offsets_beyond_32_bits(machine: Machine, direction: str, layout: Layout
     result = aligned(torch.full((math.prod(shape),), math.nan, dtype=torch.float16, device=DEVICE))
     rest = (2, int(layout), machine.geometry(case), 0, plan)
     if direction == "forward":
-        machine.module.depthwise_conv2d_forward(x.data_ptr(), second.data_ptr(), 0, result.data_ptr(), *rest)
+        machine.module.depthwise_conv_forward(x.data_ptr(), second.data_ptr(), 0, result.data_ptr(), *rest)
     else:
-        size = machine.module.depthwise_conv2d_backward_weight_workspace(2, int(layout), machine.geometry(case), plan)
+        size = machine.module.depthwise_conv_backward_weight_workspace(2, int(layout), machine.geometry(case), plan)
         workspace = aligned(torch.zeros(size, dtype=torch.uint8, device=DEVICE))
-        machine.module.depthwise_conv2d_backward_weight(
+        machine.module.depthwise_conv_backward_weight(
             second.data_ptr(), x.data_ptr(), result.data_ptr(), workspace.data_ptr(), *rest
         )
     assert torch.equal(from_memory(result.cpu(), shape, layout), data.expected(direction, small).half())

@@ -12,8 +12,8 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from cnnkernels.triton_kernels.conv import select as conv2d_select
-from cnnkernels.triton_kernels.depthwise_conv import select as depthwise_conv2d_select
+from cnnkernels.triton_kernels.conv import select as conv_select
+from cnnkernels.triton_kernels.depthwise_conv import select as depthwise_conv_select
 from cnnkernels.triton_kernels.depthwise_conv.patch import Axis, lanes
 from cnnkernels.triton_kernels.depthwise_conv.select import Configuration, Problem
 from helpers.conv2d import DIRECTIONS, Data, convolve, floats, integers, result_shape
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cnnkernels import triton_kernels as kernels
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.depthwise_cases import DEPTHWISE_CONV2D, depthwise
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from conftest import DEVICE
@@ -31,13 +31,13 @@ directions = pytest.mark.parametrize("direction", DIRECTIONS)
 
 SAME = depthwise("3x3 of 16 bytes a row and a pixel", 1, 8, (9, 16), (3, 3), padding=(1, 1))
 ODD = depthwise("3x3 of odd channels and widths", 2, 7, (5, 7), (3, 3), padding=(1, 1))
-UNEVEN = Conv2dCase("uneven everything", 2, 3, 11, 8, 6, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1), groups=3)
+UNEVEN = ConvCase("uneven everything", 2, 3, 11, 8, 6, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1), groups=3)
 PHASES = depthwise("stride 6 has more phases than a patch", 1, 2, (9, 8), (3, 2), (6, 6), (1, 1))
 
 
 def run(
     direction: str,
-    case: Conv2dCase,
+    case: ConvCase,
     data: Data,
     layout: Layout,
     configuration: Configuration | None = None,
@@ -46,19 +46,19 @@ def run(
     def place(tensor: Tensor) -> Tensor:
         return tensor.to(DEVICE, dtype).to(memory_format=layout.memory_format)
 
-    function = getattr(kernels, f"depthwise_conv2d_{direction}")
+    function = getattr(kernels, f"depthwise_conv_{direction}")
     out = place(torch.full(result_shape(direction, case), math.nan))
     bias = (data.b.to(DEVICE, dtype),) if direction == "forward" else ()
     function(*map(place, data.operands(direction)), *bias, out, case.geometry, layout, configuration)
     return out.cpu()
 
 
-def expected(direction: str, case: Conv2dCase, data: Data, dtype: torch.dtype = torch.float32) -> Tensor:
+def expected(direction: str, case: ConvCase, data: Data, dtype: torch.dtype = torch.float32) -> Tensor:
     bias = data.b.view(-1, 1, 1) if direction == "forward" else 0
     return (data.expected(direction, case) + bias).to(dtype)
 
 
-def problem(direction: str, case: Conv2dCase, layout: Layout, arch: int = 0, size: int = 4) -> Problem:
+def problem(direction: str, case: ConvCase, layout: Layout, arch: int = 0, size: int = 4) -> Problem:
     return Problem(direction, size, layout, case.geometry, arch)  # type: ignore[arg-type]
 
 
@@ -85,7 +85,7 @@ def test_every_configuration(direction: str, layout: Layout) -> None:
     """Forward and backward_input have the same bits by all of them; backward_weight's lanes cut the sum differently."""
     case = UNEVEN if direction == "backward_input" else SAME  # strides: patches that are multiples of them
     data = integers(case) if direction == "backward_weight" else floats(case, torch.float32)
-    found = depthwise_conv2d_select.candidates(problem(direction, case, layout))
+    found = depthwise_conv_select.candidates(problem(direction, case, layout))
     configurations = {(c.patch, c.unrolled, c.band): c for c in reversed(found)}.values()  # each in its widest tile
     assert len(configurations) > 3
     chosen = run(direction, case, data, layout)  # what the exact tests compare with PyTorch's
@@ -112,7 +112,7 @@ def test_any_number_of_ranges_and_bands_gives_the_whole_sum(layout: Layout) -> N
 @directions
 @layouts
 def test_64_bit_arithmetic(monkeypatch: pytest.MonkeyPatch, direction: str, layout: Layout) -> None:
-    monkeypatch.setattr(conv2d_select, "LARGEST_INDEX", 0)
+    monkeypatch.setattr(conv_select, "LARGEST_INDEX", 0)
     data = integers(UNEVEN)
     assert torch.equal(run(direction, UNEVEN, data, layout), expected(direction, UNEVEN, data))
 
@@ -138,7 +138,7 @@ def test_offsets_beyond_32_bits(direction: str, layout: Layout, taps: int) -> No
     second = (data.w if direction == "forward" else data.dy).half().contiguous().to(DEVICE)
     operands = (x, second, None) if direction == "forward" else (second, x)
     out = torch.full(result_shape(direction, case), math.nan, dtype=torch.float16, device=DEVICE)
-    getattr(kernels, f"depthwise_conv2d_{direction}")(*operands, out, case.geometry, layout)
+    getattr(kernels, f"depthwise_conv_{direction}")(*operands, out, case.geometry, layout)
     assert torch.equal(out.cpu(), data.expected(direction, small).half())
 
 
@@ -206,11 +206,11 @@ def test_everything_has_a_patch_but_gradients_of_long_strides(arch: int, layout:
     for case in (*DEPTHWISE_CONV2D, UNEVEN, PHASES):
         for direction in DIRECTIONS:
             for size in (2, 4, 8):
-                found = depthwise_conv2d_select.choose(problem(direction, case, layout, arch, size))
+                found = depthwise_conv_select.choose(problem(direction, case, layout, arch, size))
                 assert (found is None) == (case is PHASES and direction == "backward_input"), f"{case} {direction}"
                 if found and direction == "backward_weight":
                     weights = torch.Size(case.weight_shape).numel() * max(4, size)
-                    assert found[0].splits * weights <= depthwise_conv2d_select.WORKSPACE_BYTES
+                    assert found[0].splits * weights <= depthwise_conv_select.WORKSPACE_BYTES
 
 
 @layouts
@@ -224,7 +224,7 @@ def test_rows_are_accessed_as_wide_as_they_allow() -> None:
     for width, columns in ((16, 8), (28, 4), (14, 2), (7, 1)):
         case = depthwise("width", 1, 64, (56, width), (3, 3), padding=(1, 1))
         for direction in ("forward", "backward_input"):
-            plan = depthwise_conv2d_select.plan(
+            plan = depthwise_conv_select.plan(
                 problem(direction, case, Layout.NCHW, 90, 2), Configuration(4, 32, (2, 8), True, 4)
             )
             assert (plan.columns.chunk, plan.store) == (columns, columns)

@@ -16,7 +16,7 @@ WIDE = {"sweep_kernel", "backward_weight_kernel"}
 @pytest.fixture(scope="module")
 def kernels() -> list[Compiled]:
     """The commonest layer in its commonest type, each kernel in each layout."""
-    ops = ("depthwise_conv2d_forward", "depthwise_conv2d_backward_weight")
+    ops = ("depthwise_conv_forward", "depthwise_conv_backward_weight")
     return list(compile_all(Call(op, DEPTHWISE_3X3, "bf16", layout, 90) for op in ops for layout in Layout))
 
 

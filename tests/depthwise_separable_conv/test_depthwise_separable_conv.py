@@ -144,8 +144,8 @@ def test_nothing_is_saved_that_nobody_needs(recorded) -> None:
 
 def test_only_wanted_gradients_are_computed(recorded) -> None:
     tensors = [torch.zeros(shape) for shape in SHAPES]
-    asked = "depthwise_separable_conv2d_fuses_backward"  # to which the recorder gives no answer
-    names = asked, "depthwise_separable_conv2d_intermediate", "conv2d_backward_weight", "conv2d_backward_bias"
+    asked = "depthwise_separable_conv_fuses_backward"  # to which the recorder gives no answer
+    names = asked, "depthwise_separable_conv_intermediate", "conv_backward_weight", "conv_backward_bias"
     wanted = {2: names[:3], 4: names[3:]}
     for place, expected in wanted.items():
         recorded.clear()
@@ -157,13 +157,13 @@ def test_only_wanted_gradients_are_computed(recorded) -> None:
 def test_the_fused_backward_is_for_the_last_derivative(device, monkeypatch) -> None:
     """It has no derivative: whoever differentiates further, in whatever way, gets the composed one."""
     calls: list[tuple[bool, ...]] = []
-    real = ops.depthwise_separable_conv2d_backward
+    real = ops.depthwise_separable_conv_backward
 
     def spy(*arguments: Any) -> Any:
         calls.append((arguments[5] is not None, *arguments[6:8]))
         return real(*arguments)
 
-    monkeypatch.setattr(ops, "depthwise_separable_conv2d_backward", spy)
+    monkeypatch.setattr(ops, "depthwise_separable_conv_backward", spy)
     f = call("cuda", depthwise_activation="gelu", pointwise_activation="relu")
     tensors = leaves(device)
     torch.autograd.grad(f(*tensors).sum(), tensors)
@@ -225,7 +225,7 @@ def test_autocast(device) -> None:
     tensors = leaves(device, NCHW, torch.float32)
     with torch.autocast(device, dtype=torch.bfloat16):
         y = call("cuda")(*tensors)
-        direct = torch.ops.cnnkernels.depthwise_separable_conv2d_forward(
+        direct = torch.ops.cnnkernels.depthwise_separable_conv_forward(
             *tensors, False, [2, 1], [1, 1, 2, 2], [1, 2], 2, "none", "none", 0.01, "cuda"
         )[0]
     assert y.dtype is torch.bfloat16 and torch.equal(y, direct)
@@ -255,7 +255,7 @@ def test_views_expanded_and_empty_inputs(device) -> None:
 def test_an_empty_batch_has_a_gradient_of_zeros(device) -> None:
     x, first, second, *_ = (t.detach() for t in leaves(device))
     y, z = torch.empty(0, 3, 5, 5), torch.empty(0, 4, 5, 5)
-    error, gradient = torch.ops.cnnkernels.depthwise_separable_conv2d_backward(
+    error, gradient = torch.ops.cnnkernels.depthwise_separable_conv_backward(
         y.to(x), x[:0], first, second, None, None, True, True, z.shape, z.stride(), second.shape, second.stride(),
         [2, 1], [1, 1, 2, 2], [1, 2], 2, "relu", 0.01, "cuda",
     )  # fmt: skip

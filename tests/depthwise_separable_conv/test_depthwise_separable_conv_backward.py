@@ -62,13 +62,13 @@ class Backward(Machine):
             plan = self.module.DepthwiseSeparableBackwardPlan()
             plan.parts = max(parts, 1)
             plan.reader = getattr(self.module.DepthwiseSeparableReader, reader or "elements")
-        geometry = self.module.Conv2dGeometry(*case.geometry)
+        geometry = self.module.ConvGeometry(*case.geometry)
         shape = dtype, int(layout), geometry, case.filters
-        size = self.module.depthwise_separable_conv2d_backward_workspace(*shape, plan)
+        size = self.module.depthwise_separable_conv_backward_workspace(*shape, plan)
         workspace = place(torch.full((size // 4,), math.nan, dtype=torch.float32, device=DEVICE))
         pointers = [0 if t is None else t.data_ptr() for t in (*given, *results, workspace)]
         code = activations.ACTIVATIONS.index(activation)
-        self.module.depthwise_separable_conv2d_backward(*pointers, *shape, code, SLOPE, 0, plan)
+        self.module.depthwise_separable_conv_backward(*pointers, *shape, code, SLOPE, 0, plan)
         return [
             None if t is None else from_memory(t.cpu(), size, layout if size == shapes[0] else NCHW)
             for t, size in zip(results, shapes, strict=True)
@@ -238,7 +238,7 @@ def test_when_it_serves() -> None:
     kernels = cnnkernels.native.load("cuda" if HAS_GPU else "interpreter")
 
     def fuses(dtype: torch.dtype, filters: int, tf32: bool = False) -> bool:
-        return kernels.depthwise_separable_conv2d_fuses_backward(dtype, filters, tf32)
+        return kernels.depthwise_separable_conv_fuses_backward(dtype, filters, tf32)
 
     assert fuses(torch.float64, 5000) and fuses(torch.bfloat16, 512) and not fuses(torch.float16, 513)
     assert fuses(torch.float32, 64) and not fuses(torch.float32, 65) and not fuses(torch.float32, 8, True)

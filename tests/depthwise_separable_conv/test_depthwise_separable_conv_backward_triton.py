@@ -13,10 +13,10 @@ from torch import Tensor
 
 from cnnkernels import functional, triton_kernels, use_backend
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, Conv2dCase, DepthwiseSeparableCase
+from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, ConvCase, DepthwiseSeparableCase
 from conftest import DEVICE
 
-SAME = DepthwiseSeparableCase(Conv2dCase("", 3, 20, 3, 6, 20, 3, 3, padding=(1, 1, 1, 1), groups=20), 24)
+SAME = DepthwiseSeparableCase(ConvCase("", 3, 20, 3, 6, 20, 3, 3, padding=(1, 1, 1, 1), groups=20), 24)
 SMALL = Configuration(16, (2, 2), 16, 16, 4)  # several tiles of everything, and patches of two rows
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -45,7 +45,7 @@ def run(
     results = [place(torch.full(shape, math.nan)) if wanted else None for shape, wanted in shapes]
     given = [place(t) for t in (grad, *tensors[:4], saved)]
     options = case.geometry, layout, activation, SLOPE, configuration, splits
-    triton_kernels.depthwise_separable_conv2d_backward(*given, *results, *options)
+    triton_kernels.depthwise_separable_conv_backward(*given, *results, *options)
     return [None if t is None else t.cpu() for t in results]
 
 
@@ -84,7 +84,7 @@ def test_either_result_alone() -> None:
 
 
 def test_when_it_serves() -> None:
-    fuses = triton_kernels.depthwise_separable_conv2d_fuses_backward
+    fuses = triton_kernels.depthwise_separable_conv_fuses_backward
     assert fuses(torch.float64, 5000, False) and fuses(torch.bfloat16, 256, False)
     assert not fuses(torch.float16, 257, False)
     assert not fuses(torch.float32, 8, False) and not fuses(torch.float32, 8, True)

@@ -75,9 +75,9 @@ def test_forward(case: DepthwiseSeparableCase, layout: Layout, dtype: str) -> No
     output = unwritten(case.output_shape, torch_dtype, layout)
     saved = unwritten(case.intermediate_shape, torch_dtype, layout)
     arguments = case.geometry, layout, tf32, *activations, SLOPE
-    kernels.depthwise_separable_conv2d_forward(*on_device, output, saved, *arguments)
+    kernels.depthwise_separable_conv_forward(*on_device, output, saved, *arguments)
     assert torch.equal(saved.cpu(), z.to(torch_dtype))
     assert torch.equal(output.cpu(), y.to(torch_dtype))
     alone = unwritten(case.intermediate_shape, torch_dtype, layout)
-    kernels.depthwise_separable_conv2d_intermediate(*on_device[:2], on_device[3], alone, case.geometry, layout)
+    kernels.depthwise_separable_conv_intermediate(*on_device[:2], on_device[3], alone, case.geometry, layout)
     assert torch.equal(alone.cpu(), z.to(torch_dtype))

@@ -18,7 +18,7 @@ from torch import Tensor
 from cnnkernels import native
 from cnnkernels.activation import ACTIVATIONS
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, Conv2dCase, DepthwiseSeparableCase
+from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, ConvCase, DepthwiseSeparableCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from conftest import DEVICE, HAS_GPU
@@ -34,7 +34,7 @@ Place = Callable[[Tensor], Tensor]
 def pair_case(
     n: int, c: int, h: int, w: int, filters: int, r: int = 3, s: int = 3, **rest: Any
 ) -> DepthwiseSeparableCase:
-    return DepthwiseSeparableCase(Conv2dCase("", n, c, h, w, c, r, s, groups=c, **rest), filters)
+    return DepthwiseSeparableCase(ConvCase("", n, c, h, w, c, r, s, groups=c, **rest), filters)
 
 
 SAME = {"padding": (1, 1, 1, 1)}
@@ -96,9 +96,9 @@ class Machine:
             place(torch.full((math.prod(shape),), math.nan, dtype=torch_dtype, device=DEVICE))
             for shape in (case.output_shape, case.intermediate_shape)
         ]
-        geometry = self.module.Conv2dGeometry(*case.geometry)
+        geometry = self.module.ConvGeometry(*case.geometry)
         codes = [ACTIVATIONS.index(name) for name in activations]
-        self.module.depthwise_separable_conv2d_forward(
+        self.module.depthwise_separable_conv_forward(
             *(t.data_ptr() for t in (*flat, *results)), dtype, int(layout), tf32, geometry, case.filters, *codes,
             SLOPE, 0, plan,
         )  # fmt: skip
@@ -114,9 +114,9 @@ class Machine:
             for t in (tensors[0], tensors[1], tensors[3])
         )
         z = torch.full((math.prod(case.intermediate_shape),), math.nan, dtype=torch_dtype, device=DEVICE)
-        geometry = self.module.Conv2dGeometry(*case.geometry)
+        geometry = self.module.ConvGeometry(*case.geometry)
         pointers = [t.data_ptr() for t in (x, weight, bias, z)]
-        self.module.depthwise_separable_conv2d_intermediate(*pointers, dtype, int(layout), geometry, 0, plan)
+        self.module.depthwise_separable_conv_intermediate(*pointers, dtype, int(layout), geometry, 0, plan)
         return from_memory(z.cpu(), case.intermediate_shape, layout)
 
 
@@ -352,8 +352,8 @@ def test_offsets_beyond_32_bits(machine: Machine, layout: Layout, taps: int) -> 
     first = torch.ones(1, 1, taps, taps, dtype=torch.float16, device=DEVICE)
     second = torch.full((1,), 3, dtype=torch.float16, device=DEVICE)
     y = torch.full((math.prod(case.output_shape),), math.nan, dtype=torch.float16, device=DEVICE)
-    geometry = machine.module.Conv2dGeometry(*case.geometry)
-    machine.module.depthwise_separable_conv2d_forward(
+    geometry = machine.module.ConvGeometry(*case.geometry)
+    machine.module.depthwise_separable_conv_forward(
         x.data_ptr(), first.data_ptr(), second.data_ptr(), 0, 0, y.data_ptr(), 0, 2, int(layout), False, geometry, 1,
         0, 0, 0.0, 0,
     )  # fmt: skip
@@ -365,9 +365,9 @@ def test_selection(machine: Machine) -> None:
 
     def plan(c: int, size: int, filters: int, stride: int = 1, layout: Layout = NHWC, n: int = 64) -> Any:
         case = pair_case(n, c, size, size, filters, stride=(stride, stride), **SAME)
-        geometry = machine.module.Conv2dGeometry(*case.geometry)
-        a100 = machine.module.machine_named("a100")
-        return machine.module.depthwise_separable_conv2d_plan(3, int(layout), False, geometry, filters, a100)
+        geometry = machine.module.ConvGeometry(*case.geometry)
+        a100 = machine.module.gpu_named("a100")
+        return machine.module.depthwise_separable_conv_plan(3, int(layout), False, geometry, filters, a100)
 
     assert plan(32, 112, 16).tile_shape == (64, 32)
     assert plan(144, 56, 24).reader.name == "rows_of_three"

@@ -117,9 +117,9 @@ def test_selection(machine: Machine) -> None:
     """On Hopper alone, in channels_last; its tiles of 128 pixels are too few blocks for one small image."""
 
     def plan(c: int, size: int, filters: int, gpu: str = "h200", dtype: int = 3, layout: int = 1, n: int = 64) -> Any:
-        geometry = machine.module.Conv2dGeometry(*pair_case(n, c, size, size, filters, **SAME).geometry)
-        return machine.module.depthwise_separable_conv2d_plan(
-            dtype, layout, False, geometry, filters, machine.module.machine_named(gpu)
+        geometry = machine.module.ConvGeometry(*pair_case(n, c, size, size, filters, **SAME).geometry)
+        return machine.module.depthwise_separable_conv_plan(
+            dtype, layout, False, geometry, filters, machine.module.gpu_named(gpu)
         )
 
     assert plan(512, 14, 512).wgmma and "wgmma" in repr(plan(512, 14, 512))

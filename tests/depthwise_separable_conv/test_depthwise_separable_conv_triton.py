@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cnnkernels.triton_kernels.depthwise_separable_conv import launch as depthwise_separable_conv2d
-from cnnkernels.triton_kernels.depthwise_separable_conv import select as depthwise_separable_conv2d_select
+from cnnkernels.triton_kernels.depthwise_separable_conv import select as depthwise_separable_conv_select
 from cnnkernels.triton_kernels.depthwise_separable_conv.select import Configuration, Problem
 from test_depthwise_separable_conv_exact import ACTIVATIONS, DTYPES, SLOPE, operands, reference
 from torch import Tensor
@@ -18,12 +18,12 @@ from cnnkernels import triton_kernels as kernels
 from cnnkernels.activation import ACTIVATIONS as EVERY_ACTIVATION
 from cnnkernels.activation import activate
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, Conv2dCase, DepthwiseSeparableCase
+from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, ConvCase, DepthwiseSeparableCase
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from conftest import DEVICE
 
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
-SAME = DepthwiseSeparableCase(Conv2dCase("", 2, 20, 5, 6, 20, 3, 3, padding=(1, 1, 1, 1), groups=20), 24)
+SAME = DepthwiseSeparableCase(ConvCase("", 2, 20, 5, 6, 20, 3, 3, padding=(1, 1, 1, 1), groups=20), 24)
 NONE = ("none", "none")
 
 
@@ -49,7 +49,7 @@ def run(
     y = place(torch.full(case.output_shape, math.nan))
     z = place(torch.full(case.intermediate_shape, math.nan)) if save else None
     options = case.geometry, layout, tf32, *activations, slope, configuration
-    kernels.depthwise_separable_conv2d_forward(*map(place, tensors), y, z, *options)
+    kernels.depthwise_separable_conv_forward(*map(place, tensors), y, z, *options)
     return y.cpu(), z.cpu() if save else None
 
 
@@ -78,8 +78,8 @@ def test_every_configuration_is_exact(layout: Layout) -> None:
     tensors = (*operands(SAME)[:3], None, None)
     zeros = torch.zeros(20), torch.zeros(24)
     y, z = reference(SAME, ("relu", "none"), *tensors[:3], *(t.double() for t in zeros))
-    rows = depthwise_separable_conv2d_select.TABLE["candidates"]
-    found = {depthwise_separable_conv2d_select._of(row) for row in rows}
+    rows = depthwise_separable_conv_select.TABLE["candidates"]
+    found = {depthwise_separable_conv_select._of(row) for row in rows}
     small = Configuration(16, (2, 2), 16, 16, 4)  # several tiles of everything, and patches of two rows
     for c in (*{(c.patch, c.channels): c for c in found}.values(), small):
         got, saved = run(SAME, tensors, layout, torch.float32, ("relu", "none"), configuration=c)
@@ -125,7 +125,7 @@ def test_rounding_and_the_intermediate(layout: Layout, dtype: torch.dtype) -> No
     anew = torch.full_like(z, math.nan).to(DEVICE, memory_format=layout.memory_format)
     x, w, b = (tensors[i].to(DEVICE, dtype) for i in (0, 1, 3))
     x = x.to(memory_format=layout.memory_format)
-    kernels.depthwise_separable_conv2d_intermediate(x, w, b, anew, SAME.geometry, layout)
+    kernels.depthwise_separable_conv_intermediate(x, w, b, anew, SAME.geometry, layout)
     assert torch.equal(z, anew.cpu())
     exact, _ = reference(SAME, NONE, *tensors)
     theirs, _ = reference(SAME, NONE, *(t.to(dtype) for t in tensors))
@@ -138,10 +138,10 @@ def test_the_batch_is_no_part_of_the_choice(monkeypatch: pytest.MonkeyPatch) -> 
 
     def choose(problem: Problem) -> Configuration:
         asked.append(problem)
-        return depthwise_separable_conv2d_select.choose(problem)
+        return depthwise_separable_conv_select.choose(problem)
 
     monkeypatch.setattr(depthwise_separable_conv2d, "choose", choose)
-    single = DepthwiseSeparableCase(Conv2dCase("", 1, *vars_of(SAME)), SAME.filters)
+    single = DepthwiseSeparableCase(ConvCase("", 1, *vars_of(SAME)), SAME.filters)
     for case in (SAME, single):
         run(case, operands(case), Layout.NHWC, torch.float32)
     assert len(set(asked)) == 1
@@ -153,7 +153,7 @@ def vars_of(case: DepthwiseSeparableCase) -> tuple[Any, ...]:
 
 
 def test_64_bit_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(depthwise_separable_conv2d_select, "LARGEST_INDEX", 0)
+    monkeypatch.setattr(depthwise_separable_conv_select, "LARGEST_INDEX", 0)
     tensors = operands(SAME)
     y, z = reference(SAME, NONE, *tensors)
     for layout in Layout:
@@ -168,5 +168,5 @@ def test_64_bit_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_problem_has_a_configuration(arch: int, layout: Layout, dtype: str) -> None:
     for case in DEPTHWISE_SEPARABLE_CONV2D:
         problem = Problem(dtype, layout, case.geometry._replace(n=1), case.filters, arch)
-        c = depthwise_separable_conv2d_select.choose(problem)
+        c = depthwise_separable_conv_select.choose(problem)
         assert c.pixels >= 16 and c.channels >= 16 and c.filters >= 16  # tl.dot's least

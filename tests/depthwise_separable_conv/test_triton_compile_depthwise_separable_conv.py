@@ -15,7 +15,7 @@ from cnnkernels.testing.triton_aot import ARCHITECTURES, OTHER_SEPARABLE, SEPARA
 TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 
 
-FORWARD, BACKWARD = "depthwise_separable_conv2d_forward", "depthwise_separable_conv2d_backward"
+FORWARD, BACKWARD = "depthwise_separable_conv_forward", "depthwise_separable_conv_backward"
 MANY_FILTERS = OTHER_SEPARABLE[0]
 
 
@@ -58,7 +58,7 @@ def test_exact_fp32_stays_off_the_tensor_cores_of_sm_100(compiled: list[Compiled
 
 
 def test_the_backward_compiles_without_a_spill() -> None:
-    op = "depthwise_separable_conv2d_backward"
+    op = "depthwise_separable_conv_backward"
     made = compile_all([Call(op, SEPARABLE, "bf16", Layout.NHWC, 90), Call(op, SEPARABLE, "bf16", Layout.NCHW, 80)])
     kernels = [k for k in made if k.name == "backward_kernel"]
     assert len(kernels) == 2 and not [k.specialization for k in kernels if k.spill_bytes]

@@ -25,14 +25,14 @@ from benchmarks.results import OK, Record  # noqa: E402
 from benchmarks.timing import ONCE  # noqa: E402
 from cnnkernels.cli import bench as options  # noqa: E402
 from cnnkernels.geometry import Layout  # noqa: E402
-from cnnkernels.testing.cases import Conv2dCase, Pool2dCase  # noqa: E402
+from cnnkernels.testing.cases import ConvCase, PoolCase  # noqa: E402
 
 CPU = Machine("a CPU", "cpu", 1, 2**34)
 # 100 GB/s and 1 TFLOP/s: times that can be worked out in the head
 CEILINGS = Ceilings(1e11, dict.fromkeys(("bf16", "fp16", "tf32", "fp32", "int8"), 1e12))
 
-SMALL = Conv2dCase("small", 4, 3, 6, 5, 4, 3, 3, padding=(1, 1, 1, 1))
-POOL = Pool2dCase("small", 4, 3, 6, 5, (2, 2), (2, 2))
+SMALL = ConvCase("small", 4, 3, 6, 5, 4, 3, 3, padding=(1, 1, 1, 1))
+POOL = PoolCase("small", 4, 3, 6, 5, (2, 2), (2, 2))
 
 
 def conv_case(direction: str = "forward", dtype: str = "fp32", layout: Layout = Layout.NHWC) -> Case:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.numerics import small_integers
 
 # name: (torch's dtype, its number in csrc/common/types.h, tf32)
@@ -50,11 +50,11 @@ class Data:
             "backward_weight": (self.dy, self.x),
         }[direction]
 
-    def expected(self, direction: str, case: Conv2dCase) -> Tensor:
+    def expected(self, direction: str, case: ConvCase) -> Tensor:
         return convolve(direction, case, *self.operands(direction))
 
 
-def integers(case: Conv2dCase) -> Data:
+def integers(case: ConvCase) -> Data:
     """Small enough that every sum is exact in fp32 and every result in 16 bits."""
     return Data(
         small_integers(case.input_shape, torch.float64, seed=1),
@@ -64,14 +64,14 @@ def integers(case: Conv2dCase) -> Data:
     )
 
 
-def floats(case: Conv2dCase, dtype: torch.dtype) -> Data:
+def floats(case: ConvCase, dtype: torch.dtype) -> Data:
     """Random numbers that `dtype` holds, in fp64."""
     generator = torch.Generator().manual_seed(5)
     shapes = (case.input_shape, case.weight_shape, (case.k,), case.output_shape)
     return Data(*(torch.randn(shape, generator=generator).to(dtype).double() for shape in shapes))
 
 
-def convolve(direction: str, case: Conv2dCase, first: Tensor, second: Tensor) -> Tensor:
+def convolve(direction: str, case: ConvCase, first: Tensor, second: Tensor) -> Tensor:
     """One direction by PyTorch, in the operands' type."""
     top, bottom, left, right = case.padding
 
@@ -88,7 +88,7 @@ def convolve(direction: str, case: Conv2dCase, first: Tensor, second: Tensor) ->
     return torch.autograd.grad(forward(second, w), w, first)[0]
 
 
-def not_finite(case: Conv2dCase, direction: str, which: int) -> tuple[Tensor, Tensor]:
+def not_finite(case: ConvCase, direction: str, which: int) -> tuple[Tensor, Tensor]:
     """Integers that are nowhere zero, but for an infinity or a NaN in operand `which` of each channel or filter, at
     another place in each. Of a group's filters that backward_input sums over, only the first has any."""
     operands = [torch.where(t == 0, 1.0, t) for t in integers(case).operands(direction)]
@@ -104,11 +104,11 @@ def not_finite(case: Conv2dCase, direction: str, which: int) -> tuple[Tensor, Te
 
 
 @functools.cache
-def not_finite_result(case: Conv2dCase, direction: str, which: int) -> Tensor:
+def not_finite_result(case: ConvCase, direction: str, which: int) -> Tensor:
     return multiplied_out(direction, case, *not_finite(case, direction, which))
 
 
-def multiplied_out(direction: str, case: Conv2dCase, first: Tensor, second: Tensor) -> Tensor:
+def multiplied_out(direction: str, case: ConvCase, first: Tensor, second: Tensor) -> Tensor:
     """convolve, where what lies outside an image, or outside the error, is zeros that taps are multiplied by. PyTorch's
     own operator does so but for backward_input: it gets the error with as many zeros around it as any tap reaches."""
     if direction != "backward_input":
@@ -133,7 +133,7 @@ def assert_same(result: Tensor, expected: Tensor, what: object = "") -> None:
     )
 
 
-def result_shape(direction: str, case: Conv2dCase) -> tuple[int, ...]:
+def result_shape(direction: str, case: ConvCase) -> tuple[int, ...]:
     return {
         "forward": case.output_shape,
         "backward_input": case.input_shape,
@@ -160,8 +160,8 @@ class Launcher:
         self.module = module
         self.device = device
 
-    def geometry(self, case: Conv2dCase) -> Any:
-        return self.module.Conv2dGeometry(*case.geometry)
+    def geometry(self, case: ConvCase) -> Any:
+        return self.module.ConvGeometry(*case.geometry)
 
     def kind(self, element: str, layout: Layout) -> tuple[int, ...]:
         """How the launchers are told of a type and a layout."""
@@ -180,7 +180,7 @@ class Launcher:
     def run(
         self,
         direction: str,
-        case: Conv2dCase,
+        case: ConvCase,
         layout: Layout,
         element: str,
         operands: tuple[Tensor, Tensor],
@@ -220,26 +220,26 @@ class Machine(Launcher):
         return flat if placed.data_ptr() % 16 else placed
 
     def workspace_bytes(self, direction: str, kind: tuple[int, ...], geometry: Any, plan: Any, *addresses: int) -> int:
-        which = getattr(self.module.Conv2dDirection, direction)
-        return self.module.conv2d_workspace(which, *kind, geometry, plan, *addresses)
+        which = getattr(self.module.ConvDirection, direction)
+        return self.module.conv_workspace(which, *kind, geometry, plan, *addresses)
 
-    def plans(self, direction: str, case: Conv2dCase, layout: Layout, element: str) -> list[Any]:
+    def plans(self, direction: str, case: ConvCase, layout: Layout, element: str) -> list[Any]:
         _, dtype, tf32 = ELEMENTS[element]
-        which = getattr(self.module.Conv2dDirection, direction)
-        return self.module.conv2d_plans(which, dtype, int(layout), tf32, self.geometry(case))
+        which = getattr(self.module.ConvDirection, direction)
+        return self.module.conv_plans(which, dtype, int(layout), tf32, self.geometry(case))
 
-    def tiled_plan(self, direction: str, case: Conv2dCase, layout: Layout, element: str) -> Any:
+    def tiled_plan(self, direction: str, case: ConvCase, layout: Layout, element: str) -> Any:
         """What selection takes for the engine every GPU has, with the loaders an A100 would use."""
         _, dtype, tf32 = ELEMENTS[element]
-        which, geometry = getattr(self.module.Conv2dDirection, direction), self.geometry(case)
-        a100 = self.module.machine_named("a100")
-        part = self.module.conv2d_explain(which, dtype, int(layout), tf32, geometry, a100).parts[0]
+        which, geometry = getattr(self.module.ConvDirection, direction), self.geometry(case)
+        a100 = self.module.gpu_named("a100")
+        part = self.module.conv_explain(which, dtype, int(layout), tf32, geometry, a100).parts[0]
         return part.candidates[part.chosen].plan
 
     def plan(self, element: str, tile: int, a: str, b: str, splits: int = 1, packing: str = "none") -> Any:
-        plan = self.module.Conv2dPlan()
-        plan.packing = getattr(self.module.Conv2dPacking, packing)
-        plan.engine = getattr(self.module.Conv2dEngine, "fma" if element in ("fp64", "fp32") else "mma")
+        plan = self.module.ConvPlan()
+        plan.packing = getattr(self.module.ConvPacking, packing)
+        plan.engine = getattr(self.module.ConvEngine, "fma" if element in ("fp64", "fp32") else "mma")
         plan.tile, plan.splits = tile, splits
-        plan.a, plan.b = getattr(self.module.Conv2dLoader, a), getattr(self.module.Conv2dLoader, b)
+        plan.a, plan.b = getattr(self.module.ConvLoader, a), getattr(self.module.ConvLoader, b)
         return plan

@@ -10,7 +10,7 @@ from helpers.conv2d import ELEMENTS, Launcher, Place, integers
 from torch import Tensor
 
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from helpers.native import aligned_copy
 
 TYPES = {name: ELEMENTS[name][:2] for name in ("fp64", "fp32", "fp16", "bf16")}
@@ -34,10 +34,10 @@ class Machine(Launcher):
         """Aligned even where the tensors are not: torch allocates it."""
         return aligned(flat)
 
-    def plan(self, direction: str, case: Conv2dCase, layout: Layout, element: str, **changes: int) -> Any:
+    def plan(self, direction: str, case: ConvCase, layout: Layout, element: str, **changes: int) -> Any:
         """What the selection would do, but for some changes."""
-        which = getattr(self.module.DepthwiseConv2dDirection, direction)
-        plan = self.module.depthwise_conv2d_plan(which, TYPES[element][1], int(layout), self.geometry(case))
+        which = getattr(self.module.DepthwiseConvDirection, direction)
+        plan = self.module.depthwise_conv_plan(which, TYPES[element][1], int(layout), self.geometry(case))
         for name, value in changes.items():
             setattr(plan, name, value)
         return plan
@@ -45,7 +45,7 @@ class Machine(Launcher):
     def run(
         self,
         direction: str,
-        case: Conv2dCase,
+        case: ConvCase,
         layout: Layout,
         element: str,
         operands: tuple[Tensor, Tensor],
@@ -57,11 +57,11 @@ class Machine(Launcher):
 
 
 @functools.cache
-def right(direction: str, case: Conv2dCase) -> Tensor:
+def right(direction: str, case: ConvCase) -> Tensor:
     return integers(case).expected(direction, case)
 
 
-def check(machine: Machine, direction: str, case: Conv2dCase, layout: Layout, element: str, plan: Any, **how) -> None:
+def check(machine: Machine, direction: str, case: ConvCase, layout: Layout, element: str, plan: Any, **how) -> None:
     data = integers(case)
     bias = data.b if direction == "forward" else None
     expected = right(direction, case) + (0 if bias is None else bias.view(-1, 1, 1))

@@ -67,7 +67,7 @@ cudaError_t cudaLaunchKernel(const void*, dim3, dim3, void**, size_t, cudaStream
 int main() {
   std::cout << cnnkernels::cuda_versions().runtime << '\n';
   try {
-    const cnnkernels::Machine machine = cnnkernels::this_machine();
+    const cnnkernels::Machine machine = cnnkernels::this_gpu();
     const char* why = cnnkernels::why_not_wgmma(machine);
     std::cout << machine.name << ", wgmma: " << (why == nullptr ? "yes" : why) << '\n';
   } catch (const std::exception& error) {

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 
 
 def integers(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.int8) -> Tensor:
@@ -34,7 +34,7 @@ def product(a: Tensor, b: Tensor, zero_point_a: Any = 0, zero_point_b: Any = 0) 
     return (wide(a) - rows) @ (wide(b) - columns)
 
 
-def convolution(case: Conv2dCase, input: Tensor, weight: Tensor, zero_point: int = 0) -> np.ndarray:
+def convolution(case: ConvCase, input: Tensor, weight: Tensor, zero_point: int = 0) -> np.ndarray:
     """The int64 sums [N, K, P, Q], a window at a time."""
     g = case.geometry
     top, bottom, left, right = case.padding

@@ -18,7 +18,7 @@ def why_no_wgmma() -> str | None:
         return None
     from cnnkernels import native
 
-    return native.load("cuda").module.this_machine().why_not_wgmma
+    return native.load("cuda").module.this_gpu().why_not_wgmma
 
 
 class Machine:

@@ -252,7 +252,7 @@ def _convolve(trial: Trial, function: Any, operands: Any, options: Any, dtype: t
     )
 
 
-def conv2d_epilogue(trial: Trial) -> None:
+def conv_epilogue(trial: Trial) -> None:
     operands, options, dtype = _convolution(trial, depthwise=trial.happens(0.2))
     options.setdefault("groups", operands["input"].shape[-3])
     k = operands["weight"].shape[0]
@@ -378,5 +378,5 @@ def max_unpool2d(trial: Trial) -> None:
 
 OPERATORS = {
     function.__name__: function
-    for function in (conv2d, conv2d_epilogue, depthwise_conv2d, depthwise_separable_conv2d, max_pool2d, max_unpool2d)
+    for function in (conv2d, conv_epilogue, depthwise_conv2d, depthwise_separable_conv2d, max_pool2d, max_unpool2d)
 }

@@ -34,7 +34,7 @@ def limited(kernels, largest_index: int, monkeypatch: pytest.MonkeyPatch):
     if isinstance(kernels, NativeKernels):
         names = [name for name in dir(kernels.module) if name.startswith("max_")]
         functions = {n: functools.partial(getattr(kernels.module, n), largest_index=largest_index) for n in names}
-        module = SimpleNamespace(Pool2dGeometry=kernels.module.Pool2dGeometry, **functions)
+        module = SimpleNamespace(PoolGeometry=kernels.module.PoolGeometry, **functions)
         return NativeKernels(module, kernels.device_type)
     import cnnkernels.triton_kernels.common.sites as spread
 

@@ -80,9 +80,9 @@ def test_the_variables_are_all_in_the_docs() -> None:
 
 FIGURES = ("conv2d", "max_pool2d", "quantization")
 TABLES = {
-    "conv2d_paper_check": "conv2d",
+    "conv_paper_check": "conv2d",
     "depthwise_conv2d": "depthwise_conv2d",
-    "depthwise_separable_conv2d_paper_check": "depthwise_separable_conv2d",
+    "depthwise_separable_conv_paper_check": "depthwise_separable_conv2d",
 }
 COMMITTED = {
     **{f"figures/{name}.py": f"figures/{name}.svg" for name in FIGURES},
@@ -142,5 +142,5 @@ def test_a_script_writes_only_where_it_is_told(
 
 def test_nothing_in_the_paper_checks_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their last two columns stay empty until somebody has measured them."""
-    rows = script(monkeypatch, "figures/conv2d_paper_check.py").table().splitlines()[2:]
+    rows = script(monkeypatch, "figures/conv_paper_check.py").table().splitlines()[2:]
     assert len(rows) == 10 and all(row.endswith("|  |  |") for row in rows)

@@ -26,20 +26,20 @@ OPERATOR = {"common", "ptx"}
 TRITON = {
     "common": set(),
     "int8": {"common"},
-    "depthwise_conv2d": {"common", "conv2d"},
-    "depthwise_separable_conv2d": {"common", "depthwise_conv2d"},
-    "int8_conv2d": {"common", "int8", "conv2d", "depthwise_conv2d", "int8_gemm"},
+    "depthwise_conv": {"common", "conv"},
+    "depthwise_separable_conv": {"common", "depthwise_conv"},
+    "int8_conv": {"common", "int8", "conv", "depthwise_conv", "int8_gemm"},
 }
 TRITON_OPERATOR = {"common", "int8"}
 TRITON_BREACHES = {
     # machine, family, dtype_name and MOST_LOADS stand in conv2d's rooms: they belong to common
-    ("depthwise_separable_conv2d/backward.py", "conv2d"),
-    ("depthwise_separable_conv2d/launch.py", "conv2d"),
-    ("depthwise_separable_conv2d/select.py", "conv2d"),
-    ("int8_gemm/select.py", "conv2d"),
+    ("depthwise_separable_conv/backward.py", "conv"),
+    ("depthwise_separable_conv/launch.py", "conv"),
+    ("depthwise_separable_conv/select.py", "conv"),
+    ("int8_gemm/select.py", "conv"),
     # the walk over a window, and what rounds to INT8: one for both pools, in common
-    ("int8_pool2d/int8_pool2d.py", "max_pool2d"),
-    ("int8_pool2d/int8_pool2d.py", "quantize"),
+    ("int8_pool/int8_pool.py", "pool"),
+    ("int8_pool/int8_pool.py", "quantize"),
     # a tile of INT8's product belongs to int8
     ("int8_weight_only_linear/int8_weight_only_linear.py", "int8_gemm"),
 }

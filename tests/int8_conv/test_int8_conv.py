@@ -11,12 +11,12 @@ from torch import Tensor
 
 from cnnkernels import functional as F
 from cnnkernels import use_backend
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.int8_cases import INT8_CONV2D
 from helpers.int8 import columns_last, convolution, floats, formula, integers
 
 
-def call(case: Conv2dCase, input: Tensor, weight: Tensor, **given: Any) -> Tensor:
+def call(case: ConvCase, input: Tensor, weight: Tensor, **given: Any) -> Tensor:
     """Uneven padding, which F.int8_conv2d has no argument for, as input's own border of zero points."""
     top, bottom, left, right = case.padding
     given = {"stride": case.stride, "dilation": case.dilation, "groups": case.groups} | given
@@ -27,14 +27,14 @@ def call(case: Conv2dCase, input: Tensor, weight: Tensor, **given: Any) -> Tenso
     return F.int8_conv2d(padded, weight, **given)
 
 
-def operands(case: Conv2dCase, device: str, dtype: torch.dtype = torch.int8) -> tuple[Tensor, Tensor]:
+def operands(case: ConvCase, device: str, dtype: torch.dtype = torch.int8) -> tuple[Tensor, Tensor]:
     last = {"memory_format": torch.channels_last}
     x, w = integers(case.input_shape, 1, dtype), integers(case.weight_shape, 2)
     return x.to(device).contiguous(**last), w.to(device).contiguous(**last)
 
 
 @pytest.mark.parametrize("case", INT8_CONV2D, ids=str)
-def test_each_case_is_exact(backend: str, device: str, case: Conv2dCase) -> None:
+def test_each_case_is_exact(backend: str, device: str, case: ConvCase) -> None:
     x, w = operands(case, device)
     with use_backend(backend):
         y = call(case, x, w)
@@ -44,8 +44,8 @@ def test_each_case_is_exact(backend: str, device: str, case: Conv2dCase) -> None
     assert torch.equal(shifted.cpu().long(), torch.from_numpy(convolution(case, x, w, -7)))
 
 
-SAME = Conv2dCase("same", 2, 12, 6, 5, 21, 3, 3, padding=(1, 1, 1, 1))
-DEPTHWISE = Conv2dCase("depthwise", 2, 16, 6, 5, 16, 3, 3, padding=(1, 1, 1, 1), groups=16)
+SAME = ConvCase("same", 2, 12, 6, 5, 21, 3, 3, padding=(1, 1, 1, 1))
+DEPTHWISE = ConvCase("depthwise", 2, 16, 6, 5, 16, 3, 3, padding=(1, 1, 1, 1), groups=16)
 SHAPE = SAME.output_shape
 EPILOGUES: dict[str, dict[str, Any]] = {
     "a scale a filter": {"input_scale": 0.043, "weight_scale": floats((21,), 3, 0.01, 0.1), "bias": floats((21,), 4)},
@@ -86,7 +86,7 @@ EPILOGUES: dict[str, dict[str, Any]] = {
 }
 
 
-def expected(case: Conv2dCase, x: Tensor, w: Tensor, given: dict[str, Any]) -> Tensor:
+def expected(case: ConvCase, x: Tensor, w: Tensor, given: dict[str, Any]) -> Tensor:
     """The formula over rows of pixels, as an image again."""
     rest = dict(given)
     sums = columns_last(convolution(case, x, w, rest.pop("input_zero_point", 0)))
@@ -141,7 +141,7 @@ def test_a_sum_of_filters_that_is_known_changes_nothing(backend: str, device: st
 def test_a_chain_stays_int8(backend: str, device: str) -> None:
     """conv, relu, conv + residual, pool of nothing: each layer's output is the next one's input."""
     x, w = operands(SAME, device)
-    back = Conv2dCase("back", *SHAPE, 12, 1, 1)
+    back = ConvCase("back", *SHAPE, 12, 1, 1)
     v = integers(back.weight_shape, 5).to(device)
     first = {"input_scale": 0.02, "weight_scale": 0.03, "input_zero_point": 4, "activation": "relu", "out_scale": 0.4}
     second = {"input_scale": 0.4, "weight_scale": 0.01, "residual_scale": 0.02, "residual_zero_point": 4}
@@ -182,7 +182,7 @@ def test_named_padding(backend: str, device: str) -> None:
     w = integers((3, 4, 2, 4), 2).to(device)
     with use_backend(backend):
         same, valid = F.int8_conv2d(x, w, padding="same"), F.int8_conv2d(x, w, padding="valid")
-    case = Conv2dCase("", 1, 4, 5, 6, 3, 2, 4, padding=(0, 1, 1, 2))
+    case = ConvCase("", 1, 4, 5, 6, 3, 2, 4, padding=(0, 1, 1, 2))
     assert torch.equal(same.cpu().long(), torch.from_numpy(convolution(case, x, w)))
     assert valid.shape == (1, 3, 4, 3) and torch.equal(valid, same[:, :, :4, 1:4])
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnnkernels import native
-from cnnkernels.geometry import Conv2dGeometry
+from cnnkernels.geometry import ConvGeometry
 from cnnkernels.int8 import reference as int8_reference
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
@@ -44,13 +44,13 @@ class Shape(NamedTuple):
     after: tuple[int, int] = (0, 0)
 
     @property
-    def geometry(self) -> Conv2dGeometry:
+    def geometry(self) -> ConvGeometry:
         p, q = (
             (size + 2 * self.padding[i] + self.after[i] - self.dilation[i] * (taps - 1) - 1) // self.stride[i] + 1
             for i, (size, taps) in enumerate([(self.h, self.r), (self.w, self.s)])
         )
         sizes = self.n, self.c, self.h, self.w, self.k, self.r, self.s, p, q
-        return Conv2dGeometry(*sizes, *self.stride, *self.padding, *self.dilation, self.groups)
+        return ConvGeometry(*sizes, *self.stride, *self.padding, *self.dilation, self.groups)
 
 
 # Each with the reason it is here.
@@ -145,12 +145,12 @@ def run(
 ) -> Tensor:
     g = shape.geometry
     output = nhwc(torch.full((g.n, g.k, g.p, g.q), 77, device=DEVICE).to(dtype))
-    machine.int8_conv2d(x, w, output, g, epilogue, plan)
+    machine.int8_conv(x, w, output, g, epilogue, plan)
     return output.cpu()
 
 
 def tiles(machine: NativeKernels, vectors: bool, tile: int, splits: int = 1) -> Any:
-    plan = machine.module.Int8Conv2dPlan()
+    plan = machine.module.Int8ConvPlan()
     plan.tiles = machine.module.Int8Plan(vectors, tile, splits)
     return plan
 
@@ -178,8 +178,8 @@ def test_any_order_of_threads(machine: NativeKernels, schedules: list[dict[str, 
 
 
 def grouped(machine: NativeKernels) -> Any:
-    plan = machine.module.Int8Conv2dPlan()
-    plan.kernel = machine.module.Int8Conv2dKernel.grouped
+    plan = machine.module.Int8ConvPlan()
+    plan.kernel = machine.module.Int8ConvKernel.grouped
     return plan
 
 
@@ -200,9 +200,9 @@ def test_groups_of_few_channels(
         machine.module.set_schedule(**schedule)
         place: Callable[[Tensor], Tensor] = lambda t, after=bool(i): guarded(t, after, machine.module)  # noqa: E731
         sums, output = (place(nhwc(torch.zeros(g.n, g.k, g.p, g.q, dtype=kind))) for kind in (torch.int32, torch.int8))
-        machine.int8_conv2d(place(x), place(w), sums, g, PLAIN._replace(zero_point_a=zero_point), grouped(machine))
+        machine.int8_conv(place(x), place(w), sums, g, PLAIN._replace(zero_point_a=zero_point), grouped(machine))
         assert torch.equal(sums, convolve(shape, x, w, zero_point)), schedule
-        machine.int8_conv2d(place(x), place(w), output, g, e, grouped(machine))
+        machine.int8_conv(place(x), place(w), output, g, e, grouped(machine))
         assert torch.equal(output.cpu(), run(machine, shape, x, w, e, tiles(machine, False, 1), torch.int8))
 
 
@@ -258,7 +258,7 @@ def test_epilogue(machine: NativeKernels, name: str, dtype: torch.dtype) -> None
         out_zero_point=4,
     )
     expected = nhwc(torch.zeros(g.n, g.k, g.p, g.q, dtype=dtype, device=DEVICE))
-    int8_reference.int8_conv2d(x, w, expected, g, e)
+    int8_reference.int8_conv(x, w, expected, g, e)
     assert torch.equal(run(machine, shape, x, w, e, dtype=dtype), expected.cpu())
 
 
@@ -271,7 +271,7 @@ def test_nothing_beside_the_tensors_is_touched(machine: NativeKernels, shape: Sh
     x, w = operands(shape)
     output = place(nhwc(torch.zeros(g.n, g.k, g.p, g.q, dtype=torch.int8)))
     e = PLAIN._replace(zero_point_a=9, bias=place(torch.zeros(g.k)), scale_b=place(torch.full((g.k,), 1e-3)))
-    machine.int8_conv2d(place(x), place(w), output, g, e)
+    machine.int8_conv(place(x), place(w), output, g, e)
     expected = torch.zeros(g.n, g.k, g.p, g.q, dtype=torch.int8)
     int8_reference.finish(convolve(shape, x, w, 9).movedim(1, -1), expected.movedim(1, -1), e)
     assert torch.equal(output, expected)
@@ -279,8 +279,8 @@ def test_nothing_beside_the_tensors_is_touched(machine: NativeKernels, shape: Sh
 
 def test_selection(machine: NativeKernels) -> None:
     def chosen(shape: Shape, aligned: bool = True) -> str:
-        geometry = machine.module.Conv2dGeometry(*shape.geometry)
-        return repr(machine.module.int8_conv2d_plan(geometry, False, aligned, machine.module.machine_named("a100")))
+        geometry = machine.module.ConvGeometry(*shape.geometry)
+        return repr(machine.module.int8_conv_plan(geometry, False, aligned, machine.module.gpu_named("a100")))
 
     assert chosen(Shape(64, 256, 56, 56, 256, 3, 3, padding=(1, 1))) == "vectors 128x128, splits 1"
     assert chosen(Shape(64, 64, 112, 112, 32, 3, 3, padding=(1, 1))) == "vectors 128x32, splits 1"
@@ -299,8 +299,8 @@ def test_a_plan_that_cannot_serve_is_refused(machine: NativeKernels) -> None:
     shape = CASES["odd channels"]
     with pytest.raises(ValueError, match="not contiguous"):
         run(machine, shape, *operands(shape), plan=tiles(machine, True, 1))
-    plan = machine.module.Int8Conv2dPlan()
-    plan.kernel = machine.module.Int8Conv2dKernel.depthwise
+    plan = machine.module.Int8ConvPlan()
+    plan.kernel = machine.module.Int8ConvKernel.depthwise
     with pytest.raises(ValueError, match="more than one channel"):
         run(machine, shape, *operands(shape), plan=plan)
     with pytest.raises(ValueError, match="other than 4, 8 or 16 channels"):

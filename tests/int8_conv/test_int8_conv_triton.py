@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from cnnkernels.triton_kernels.conv import select as conv2d_select
+from cnnkernels.triton_kernels.conv import select as conv_select
 from cnnkernels.triton_kernels.int8 import pack as int8_pack
 from cnnkernels.triton_kernels.int8_gemm import select as int8_gemm_select
 from cnnkernels.triton_kernels.int8_gemm.select import Configuration
@@ -18,23 +18,23 @@ from torch import Tensor
 
 from cnnkernels import triton_kernels as kernels
 from cnnkernels.int8.epilogue import Int8Epilogue
-from cnnkernels.testing.cases import CONV2D, Conv2dCase
+from cnnkernels.testing.cases import CONV2D, ConvCase
 from cnnkernels.testing.guarded import guarded
 from conftest import DEVICE, HAS_GPU
 from helpers.int8 import columns_last, convolution
 from helpers.int8_formula import EXACT_ACTIVATIONS, bytes_of, finished, floats
 
 UINT8, INT8, INT32 = torch.uint8, torch.int8, torch.int32
-TILED = Conv2dCase("several steps a tap", 1, 68, 7, 6, 20, 3, 3, padding=(1, 1, 1, 1))
-UNEVEN = Conv2dCase("uneven everything", 2, 9, 11, 8, 10, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1))
-GROUPED = Conv2dCase("groups of five and seven", 2, 10, 7, 6, 14, 3, 3, (2, 1), (1, 1, 1, 1), groups=2)
-STEM = Conv2dCase("stem of 3 channels", 1, 3, 11, 13, 8, 7, 7, (2, 2), (3, 3, 3, 3))
-INSIDE = Conv2dCase("windows stay inside", 2, 16, 6, 7, 24, 2, 3, (1, 2))
-RIGHT = Conv2dCase("padding after the last column alone", 1, 8, 5, 6, 4, 2, 3, padding=(0, 0, 0, 2))
-BELOW = Conv2dCase("padding after the last row alone", 1, 8, 5, 6, 4, 2, 3, padding=(0, 1, 0, 0))
-PAIRS = Conv2dCase("groups of two", 2, 8, 5, 6, 8, 3, 2, padding=(1, 1, 1, 0), groups=4)
-TRIPLED = Conv2dCase("depthwise times three", 2, 5, 9, 8, 15, 3, 3, (2, 1), (1, 1, 1, 1), groups=5)
-LARGE_STEPS = Conv2dCase("depthwise of stride 5", 1, 6, 17, 16, 6, 5, 5, (5, 5), (2, 2, 2, 2), (2, 1), groups=6)
+TILED = ConvCase("several steps a tap", 1, 68, 7, 6, 20, 3, 3, padding=(1, 1, 1, 1))
+UNEVEN = ConvCase("uneven everything", 2, 9, 11, 8, 10, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1))
+GROUPED = ConvCase("groups of five and seven", 2, 10, 7, 6, 14, 3, 3, (2, 1), (1, 1, 1, 1), groups=2)
+STEM = ConvCase("stem of 3 channels", 1, 3, 11, 13, 8, 7, 7, (2, 2), (3, 3, 3, 3))
+INSIDE = ConvCase("windows stay inside", 2, 16, 6, 7, 24, 2, 3, (1, 2))
+RIGHT = ConvCase("padding after the last column alone", 1, 8, 5, 6, 4, 2, 3, padding=(0, 0, 0, 2))
+BELOW = ConvCase("padding after the last row alone", 1, 8, 5, 6, 4, 2, 3, padding=(0, 1, 0, 0))
+PAIRS = ConvCase("groups of two", 2, 8, 5, 6, 8, 3, 2, padding=(1, 1, 1, 0), groups=4)
+TRIPLED = ConvCase("depthwise times three", 2, 5, 9, 8, 15, 3, 3, (2, 1), (1, 1, 1, 1), groups=5)
+LARGE_STEPS = ConvCase("depthwise of stride 5", 1, 6, 17, 16, 6, 5, 5, (5, 5), (2, 2, 2, 2), (2, 1), groups=6)
 module = importlib.import_module(
     "cnnkernels.triton_kernels.int8_conv.launch"
 )  # the name is its function's in the package
@@ -44,7 +44,7 @@ def place(tensor: Tensor) -> Tensor:
     return tensor.to(DEVICE).contiguous(memory_format=torch.channels_last)
 
 
-def everything(case: Conv2dCase) -> Int8Epilogue:
+def everything(case: ConvCase) -> Int8Epilogue:
     return Int8Epilogue(
         scale_a=0.0021, scale_b=floats(case.k, 2, 0.1, 1.0), zero_point_a=5, bias=floats(case.k, 3),
         residual=bytes_of(case.output_shape, INT8, 4), residual_scale=0.013, residual_zero_point=-7,
@@ -53,7 +53,7 @@ def everything(case: Conv2dCase) -> Int8Epilogue:
 
 
 def check(
-    case: Conv2dCase,
+    case: ConvCase,
     e: Int8Epilogue = Int8Epilogue(),  # noqa: B008
     dtype: torch.dtype = INT32,
     input_dtype: torch.dtype = INT8,
@@ -66,13 +66,13 @@ def check(
     there = {name: v.to(DEVICE) for name, v in e._asdict().items() if isinstance(v, Tensor)}
     if e.residual is not None:
         there["residual"] = place(e.residual)
-    kernels.int8_conv2d(place(x), place(w), output, case.geometry, e._replace(**there), configuration)
+    kernels.int8_conv(place(x), place(w), output, case.geometry, e._replace(**there), configuration)
     assert torch.equal(columns_last(output.cpu()), expected)
 
 
 # Without the large ones, which are slow.
 @pytest.mark.parametrize("case", [c for c in CONV2D if math.prod(c.output_shape) < 5000], ids=str)
-def test_the_common_cases_are_exact(case: Conv2dCase) -> None:
+def test_the_common_cases_are_exact(case: ConvCase) -> None:
     check(case, Int8Epilogue(zero_point_a=3), input_dtype=UINT8)
 
 
@@ -80,12 +80,12 @@ def test_the_common_cases_are_exact(case: Conv2dCase) -> None:
 @pytest.mark.parametrize(
     ("dtype", "zero_point"), [(INT8, 0), (INT8, -128), (UINT8, 0), (UINT8, 128), (UINT8, 255)], ids=str
 )
-def test_padding_stands_for_the_zero_point(case: Conv2dCase, dtype: torch.dtype, zero_point: int) -> None:
+def test_padding_stands_for_the_zero_point(case: ConvCase, dtype: torch.dtype, zero_point: int) -> None:
     check(case, Int8Epilogue(zero_point_a=zero_point), input_dtype=dtype)
 
 
 @pytest.mark.parametrize("case", [UNEVEN, PAIRS, TRIPLED, INSIDE], ids=str)
-def test_the_epilogue_is_the_written_formula(case: Conv2dCase) -> None:
+def test_the_epilogue_is_the_written_formula(case: ConvCase) -> None:
     """Of a product, of the kernels of narrow groups, and where no window leaves the image."""
     for activation in EXACT_ACTIVATIONS:
         check(case, everything(case)._replace(activation=activation), INT8)
@@ -96,7 +96,7 @@ def test_the_epilogue_is_the_written_formula(case: Conv2dCase) -> None:
 @pytest.mark.skipif(HAS_GPU, reason="guard pages are a CPU's")
 @pytest.mark.parametrize("after", [True, False], ids=["behind", "before"])
 @pytest.mark.parametrize("case", [UNEVEN, GROUPED, STEM, INSIDE, PAIRS, TRIPLED], ids=str)
-def test_nothing_beside_the_tensors_is_touched(monkeypatch: pytest.MonkeyPatch, case: Conv2dCase, after: bool) -> None:
+def test_nothing_beside_the_tensors_is_touched(monkeypatch: pytest.MonkeyPatch, case: ConvCase, after: bool) -> None:
     """(A kernel that reads on ends the process.)"""
     put = lambda tensor: guarded(tensor.contiguous(memory_format=torch.channels_last), after)  # noqa: E731
     monkeypatch.setattr(sys.modules[__name__], "place", put)
@@ -122,7 +122,7 @@ def test_sums_of_the_filters_may_be_given() -> None:
 
 
 @pytest.mark.parametrize("case", [STEM, GROUPED], ids=str)
-def test_copied_channels(monkeypatch: pytest.MonkeyPatch, case: Conv2dCase) -> None:
+def test_copied_channels(monkeypatch: pytest.MonkeyPatch, case: ConvCase) -> None:
     monkeypatch.setattr(int8_gemm_select, "PACKED_USES", 1)
     monkeypatch.setattr(int8_gemm_select, "PACKED_BYTES", range(2**29))
     assert module._copy_pays(case.geometry)
@@ -131,14 +131,14 @@ def test_copied_channels(monkeypatch: pytest.MonkeyPatch, case: Conv2dCase) -> N
 
 
 @pytest.mark.parametrize("case", [UNEVEN, PAIRS, TRIPLED, STEM], ids=str)
-def test_64_bit_arithmetic_and_a_batch_in_slices(monkeypatch: pytest.MonkeyPatch, case: Conv2dCase) -> None:
+def test_64_bit_arithmetic_and_a_batch_in_slices(monkeypatch: pytest.MonkeyPatch, case: ConvCase) -> None:
     case = dataclasses.replace(case, n=3)
     for images in (0, 1, 2):
         larger = max(math.prod(case.input_shape), math.prod(case.output_shape)) // case.n
-        largest = images * larger + max(conv2d_select._overhang(case.geometry)) if images else 0
-        for source in (conv2d_select, int8_pack):
+        largest = images * larger + max(conv_select._overhang(case.geometry)) if images else 0
+        for source in (conv_select, int8_pack):
             monkeypatch.setattr(source, "LARGEST_INDEX", largest)
-        assert conv2d_select.most_images(case.geometry) == max(1, images)
+        assert conv_select.most_images(case.geometry) == max(1, images)
         check(case, everything(case), INT8)
 
 
@@ -148,5 +148,5 @@ def test_strides_that_no_patch_serves() -> None:
 
 def test_a_filter_that_covers_the_image_and_a_plain_1x1_are_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(module, "_implicit")
-    for case in (Conv2dCase("", 2, 8, 5, 4, 12, 5, 4), Conv2dCase("", 2, 16, 5, 6, 24, 1, 1)):
+    for case in (ConvCase("", 2, 8, 5, 4, 12, 5, 4), ConvCase("", 2, 16, 5, 6, 24, 1, 1)):
         check(case, everything(case), INT8)

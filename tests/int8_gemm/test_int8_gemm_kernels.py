@@ -208,7 +208,7 @@ def chosen(
 ) -> Any:
     a, b = strides.get("a", (k, 1)), strides.get("b", (1, k))
     place = (m, n, k), (address, *a), (256, *b), False
-    return machine.module.int8_gemm_plan(*place, machine.module.machine_named(gpu))
+    return machine.module.int8_gemm_plan(*place, machine.module.gpu_named(gpu))
 
 
 def test_selection(machine: NativeKernels) -> None:
@@ -227,7 +227,7 @@ def test_selection(machine: NativeKernels) -> None:
 def test_selection_says_why_not(machine: NativeKernels) -> None:
     place = (17, 32, 33), (256, 33, 1), (256, 1, 33), False
     found = {
-        repr(p): why for p, why, _ in machine.module.int8_gemm_candidates(*place, machine.module.machine_named("h200"))
+        repr(p): why for p, why, _ in machine.module.int8_gemm_candidates(*place, machine.module.gpu_named("h200"))
     }
     assert "more than 16 rows" in found["stream weights, 8 columns, 1 warps"]
     assert "not contiguous along the reduction" in found["vectors 128x128, splits 1"]

@@ -47,7 +47,7 @@ def of_gemm(machine: NativeKernels, tile: str, splits: int = 1, blocks: int = 0,
 
 
 def of_conv2d(machine: NativeKernels, tile: str, splits: int = 1, blocks: int = 0) -> Any:
-    plan = machine.module.Int8Conv2dPlan()
+    plan = machine.module.Int8ConvPlan()
     plan.tiles = of_gemm(machine, tile, splits, blocks).tiles
     return plan
 
@@ -60,7 +60,7 @@ def pitched(values: Tensor) -> Tensor:
 
 
 def test_the_tiles_have_the_names_this_file_uses(machine: NativeKernels) -> None:
-    found = machine.module.int8_hopper_tiles
+    found = machine.module.int8_sm90_tiles
     assert [f"{t[0]}x{t[1]}{' ping-pong' * t[2]}{' cluster' * (t[3] > 1)}" for t in found] == TILES
     assert [name for name, t in zip(TILES, found, strict=True) if t[4]] == SHORT_RUNS
     for tile in TILES:
@@ -260,7 +260,7 @@ def test_the_epilogue_of_a_convolution(machine: NativeKernels, dtype: torch.dtyp
         out_zero_point=4,
     )
     expected = torch.zeros(g.n, g.k, g.p, g.q, dtype=dtype, device=DEVICE).contiguous(**last)
-    int8_reference.int8_conv2d(x, w, expected, g, e)
+    int8_reference.int8_conv(x, w, expected, g, e)
     assert torch.equal(run_conv2d(machine, shape, x, w, e, of_conv2d(machine, tile, splits), dtype), expected.cpu())
 
 
@@ -274,7 +274,7 @@ def test_nothing_beside_the_images_is_touched(machine: NativeKernels, name: str,
     output = torch.zeros(g.n, g.k, g.p, g.q, dtype=torch.int32).contiguous(memory_format=torch.channels_last)
     output = place(output)
     e = PLAIN._replace(zero_point_a=9)
-    machine.int8_conv2d(place(x), place(w), output, g, e, of_conv2d(machine, tile))
+    machine.int8_conv(place(x), place(w), output, g, e, of_conv2d(machine, tile))
     assert torch.equal(output, convolve(shape, x, w, 9))
 
 
@@ -301,11 +301,11 @@ def test_selection(machine: NativeKernels) -> None:
 
     def gemm(m: int, n: int, k: int, gpu: str = "h200", address: int = 256) -> str:
         place = (m, n, k), (address, k, 1), (256, 1, k), False
-        return repr(machine.module.int8_gemm_plan(*place, machine.module.machine_named(gpu)))
+        return repr(machine.module.int8_gemm_plan(*place, machine.module.gpu_named(gpu)))
 
     def conv2d(shape: Shape, gpu: str = "h200", aligned: bool = True) -> str:
-        geometry = machine.module.Conv2dGeometry(*shape.geometry)
-        return repr(machine.module.int8_conv2d_plan(geometry, False, aligned, machine.module.machine_named(gpu)))
+        geometry = machine.module.ConvGeometry(*shape.geometry)
+        return repr(machine.module.int8_conv_plan(geometry, False, aligned, machine.module.gpu_named(gpu)))
 
     assert gemm(8192, 8192, 8192) == "wgmma 128x256 cluster, splits 1"
     assert gemm(64, 4096, 4096).startswith("wgmma 64x128")
@@ -320,7 +320,7 @@ def test_selection(machine: NativeKernels) -> None:
 
     place = (256, 256, 256), (256, 256, 1), (256, 1, 256), False
     for gpu, why in (("h200", ""), ("a100", "of compute capability 9.0 alone")):
-        found = machine.module.int8_gemm_candidates(*place, machine.module.machine_named(gpu))
+        found = machine.module.int8_gemm_candidates(*place, machine.module.gpu_named(gpu))
         reasons = {repr(p): reason for p, reason, _ in found if "wgmma" in repr(p)}
         assert len(reasons) >= len(TILES) and all(
             reason.endswith(why) and bool(reason) == bool(why) for reason in reasons.values()

@@ -14,22 +14,22 @@ from cnnkernels import functional as F
 from cnnkernels import native, use_backend
 from cnnkernels.geometry import Layout
 from cnnkernels.native import NativeKernels
-from cnnkernels.testing.cases import Pool2dCase
+from cnnkernels.testing.cases import PoolCase
 from cnnkernels.testing.guarded import guarded
 from helpers.pool import dense
 
 # Channels: by sixteens, by fours, one by one.
 CASES = (
-    Pool2dCase("one element", 1, 1, 1, 1, (1, 1), (1, 1)),
-    Pool2dCase("2x2 stride 2", 2, 16, 6, 8, (2, 2), (2, 2)),
-    Pool2dCase("resnet stem 3x3 stride 2", 2, 32, 9, 11, (3, 3), (2, 2), (1, 1)),
-    Pool2dCase("overlapping 5x5 of seven channels", 1, 7, 9, 7, (5, 5), (1, 1), (2, 2)),
-    Pool2dCase("ceil mode with padding", 1, 12, 5, 6, (2, 3), (3, 2), (1, 1), ceil_mode=True),
-    Pool2dCase("dilated", 2, 8, 10, 11, (3, 2), (2, 1), (1, 0), (2, 3)),
-    Pool2dCase("no place inside", 1, 5, 3, 3, (2, 2), (1, 1), (1, 1), (4, 1)),
-    Pool2dCase("stride above kernel", 1, 20, 11, 10, (2, 2), (4, 3)),
-    Pool2dCase("global of small maps", 2, 16, 7, 7, (7, 7), (7, 7)),
-    Pool2dCase("wide windows", 1, 16, 3, 30, (3, 11), (1, 7), (1, 5)),
+    PoolCase("one element", 1, 1, 1, 1, (1, 1), (1, 1)),
+    PoolCase("2x2 stride 2", 2, 16, 6, 8, (2, 2), (2, 2)),
+    PoolCase("resnet stem 3x3 stride 2", 2, 32, 9, 11, (3, 3), (2, 2), (1, 1)),
+    PoolCase("overlapping 5x5 of seven channels", 1, 7, 9, 7, (5, 5), (1, 1), (2, 2)),
+    PoolCase("ceil mode with padding", 1, 12, 5, 6, (2, 3), (3, 2), (1, 1), ceil_mode=True),
+    PoolCase("dilated", 2, 8, 10, 11, (3, 2), (2, 1), (1, 0), (2, 3)),
+    PoolCase("no place inside", 1, 5, 3, 3, (2, 2), (1, 1), (1, 1), (4, 1)),
+    PoolCase("stride above kernel", 1, 20, 11, 10, (2, 2), (4, 3)),
+    PoolCase("global of small maps", 2, 16, 7, 7, (7, 7), (7, 7)),
+    PoolCase("wide windows", 1, 16, 3, 30, (3, 11), (1, 7), (1, 5)),
 )
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 integers = pytest.mark.parametrize("dtype", [torch.int8, torch.uint8], ids=["int8", "uint8"])
@@ -44,12 +44,12 @@ def images(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 1) -> Tensor:
     return torch.where(ends == 0, limits.min, torch.where(ends == 1, limits.max, x)).to(dtype)
 
 
-def largest(x: Tensor, case: Pool2dCase) -> Tensor:
+def largest(x: Tensor, case: PoolCase) -> Tensor:
     y = theirs.max_pool2d(x.double(), case.kernel, case.stride, case.padding, case.dilation, case.ceil_mode)
     return y.clamp(min=torch.iinfo(x.dtype).min).to(x.dtype)
 
 
-def divisors(case: Pool2dCase, include_pad: bool, override: int | None) -> Tensor:
+def divisors(case: PoolCase, include_pad: bool, override: int | None) -> Tensor:
     """PyTorch's, window by window."""
     g = case.geometry
     divisor = torch.empty(g.p, g.q)
@@ -63,7 +63,7 @@ def divisors(case: Pool2dCase, include_pad: bool, override: int | None) -> Tenso
     return divisor
 
 
-def mean(x: Tensor, case: Pool2dCase, zero_point: int, include_pad: bool, override: int | None) -> Tensor:
+def mean(x: Tensor, case: PoolCase, zero_point: int, include_pad: bool, override: int | None) -> Tensor:
     arguments = case.kernel, case.stride, case.padding, case.ceil_mode, include_pad
     sums = theirs.avg_pool2d(x.double() - zero_point, *arguments, divisor_override=1)
     steps = torch.round(sums.float() / divisors(case, include_pad, override)) + zero_point
@@ -74,26 +74,26 @@ def mean(x: Tensor, case: Pool2dCase, zero_point: int, include_pad: bool, overri
     return result
 
 
-def unwritten(case: Pool2dCase, dtype: torch.dtype, device: str) -> Tensor:
+def unwritten(case: PoolCase, dtype: torch.dtype, device: str) -> Tensor:
     return dense(torch.full(case.output_shape, 113, dtype=dtype), Layout.NHWC, device)
 
 
 AVERAGES = [(0, True, None), (5, False, None), (-3, True, 7)]  # zero point (of int8), count_include_pad, divisor
 
 
-def both(kernels, x: Tensor, case: Pool2dCase, wrap=lambda t: t) -> list[Tensor]:
+def both(kernels, x: Tensor, case: PoolCase, wrap=lambda t: t) -> list[Tensor]:
     """The maxima, and the means for each of AVERAGES."""
     shift = 0 if x.dtype is torch.int8 else 128
     x = wrap(x)
     results = [wrap(unwritten(case, x.dtype, x.device.type))]
-    kernels.int8_max_pool2d(x, results[0], case.geometry)
+    kernels.int8_max_pool(x, results[0], case.geometry)
     for zero_point, *rest in AVERAGES if case.dilation == (1, 1) else []:
         results.append(wrap(unwritten(case, x.dtype, x.device.type)))
-        kernels.int8_avg_pool2d(x, results[-1], case.geometry, zero_point + shift, *rest)
+        kernels.int8_avg_pool(x, results[-1], case.geometry, zero_point + shift, *rest)
     return results
 
 
-def expected(x: Tensor, case: Pool2dCase) -> list[Tensor]:
+def expected(x: Tensor, case: PoolCase) -> list[Tensor]:
     shift = 0 if x.dtype is torch.int8 else 128
     averages = AVERAGES if case.dilation == (1, 1) else []
     return [largest(x, case), *(mean(x, case, zero_point + shift, *rest) for zero_point, *rest in averages)]
@@ -105,7 +105,7 @@ def agree(results: list[Tensor], truths: list[Tensor]) -> bool:
 
 @cases
 @integers
-def test_kernels(kernels, device, case: Pool2dCase, dtype: torch.dtype) -> None:
+def test_kernels(kernels, device, case: PoolCase, dtype: torch.dtype) -> None:
     x = images(case.input_shape, dtype)
     assert agree(both(kernels, dense(x, Layout.NHWC, device), case), expected(x, case))
 
@@ -114,7 +114,7 @@ def test_kernels(kernels, device, case: Pool2dCase, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("channels", [5, 12, 16])
 def test_no_access_out_of_bounds(channels: int, after: bool) -> None:
     """Every tensor ends, or begins, at an inaccessible page; an access beyond would be a KernelFault."""
-    case = Pool2dCase("", 3, channels, 9, 7, (3, 4), (2, 3), (1, 2), ceil_mode=True)
+    case = PoolCase("", 3, channels, 9, 7, (3, 4), (2, 3), (1, 2), ceil_mode=True)
     x = images(case.input_shape, torch.int8)
     kernels = native.load("interpreter")
     assert agree(both(kernels, dense(x, Layout.NHWC, "cpu"), case, lambda t: guarded(t, after)), expected(x, case))
@@ -123,7 +123,7 @@ def test_no_access_out_of_bounds(channels: int, after: bool) -> None:
 @pytest.mark.parametrize("order", ["reversed", "random"])
 def test_every_schedule_gives_the_same(order: str) -> None:
     """Threads that share a window's rows."""
-    case = Pool2dCase("", 2, 16, 13, 5, (13, 5), (1, 1))
+    case = PoolCase("", 2, 16, 13, 5, (13, 5), (1, 1))
     x = images(case.input_shape, torch.uint8)
     kernels = native.load("interpreter")
     before = kernels.module.schedule()
@@ -140,7 +140,7 @@ def limited(kernels, most: int, monkeypatch: pytest.MonkeyPatch):
     if isinstance(kernels, NativeKernels):
         names = ("int8_max_pool2d", "int8_avg_pool2d")
         functions = {n: functools.partial(getattr(kernels.module, n), most_sites=most) for n in names}
-        module = SimpleNamespace(Pool2dGeometry=kernels.module.Pool2dGeometry, **functions)
+        module = SimpleNamespace(PoolGeometry=kernels.module.PoolGeometry, **functions)
         return NativeKernels(module, kernels.device_type)
     import cnnkernels.triton_kernels.common.sites as spread
 
@@ -150,7 +150,7 @@ def limited(kernels, most: int, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("most", [40, 200])
 def test_slices_and_64_bit_arithmetic_agree(kernels, device, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Pool2dCase("", 3, 7, 9, 8, (3, 3), (2, 2), (1, 1))
+    case = PoolCase("", 3, 7, 9, 8, (3, 3), (2, 2), (1, 1))
     x = images(case.input_shape, torch.int8)
     results = both(limited(kernels, most, monkeypatch), dense(x, Layout.NHWC, device), case)
     assert agree(results, expected(x, case))
@@ -159,7 +159,7 @@ def test_slices_and_64_bit_arithmetic_agree(kernels, device, most: int, monkeypa
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
 @integers
 def test_functional(backend, device, dtype: torch.dtype, memory_format) -> None:
-    case = Pool2dCase("", 2, 6, 9, 8, (3, 2), (2, 1), (1, 1), ceil_mode=True)
+    case = PoolCase("", 2, 6, 9, 8, (3, 2), (2, 1), (1, 1), ceil_mode=True)
     x = images(case.input_shape, dtype)
     placed = x.to(device).to(memory_format=memory_format)
     arguments = case.kernel, case.stride, case.padding
@@ -174,11 +174,11 @@ def test_functional(backend, device, dtype: torch.dtype, memory_format) -> None:
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(means.cpu(), mean(x, case, 9, False, None))
     assert torch.equal(alone.cpu(), means[1].cpu())
-    whole = Pool2dCase("", 2, 6, 9, 8, (9, 8), (9, 8))
+    whole = PoolCase("", 2, 6, 9, 8, (9, 8), (9, 8))
     assert torch.equal(overall.cpu(), mean(x, whole, 9, True, None))
-    assert torch.equal(dilated.cpu(), largest(x, Pool2dCase("", 2, 6, 9, 8, (3, 3), (2, 2), (1, 1), (2, 4))))
+    assert torch.equal(dilated.cpu(), largest(x, PoolCase("", 2, 6, 9, 8, (3, 3), (2, 2), (1, 1), (2, 4))))
     part = x[:, :, 1:, ::2]
-    assert torch.equal(plain.cpu(), largest(part, Pool2dCase("", *part.shape, (2, 2), (2, 2))))
+    assert torch.equal(plain.cpu(), largest(part, PoolCase("", *part.shape, (2, 2), (2, 2))))
 
 
 def test_rounding_by_hand(kernel_backend, device) -> None:

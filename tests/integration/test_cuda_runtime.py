@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cnnkernels import functional, native, use_backend
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.numerics import small_integers
 from conftest import HAS_GPU
 
@@ -97,7 +97,7 @@ class Work:
             assert torch.equal(mine.detach().cpu(), theirs)
 
 
-def conv2d_shapes(size: Sizes) -> list[Sizes]:
+def conv_shapes(size: Sizes) -> list[Sizes]:
     n, h, w = size
     return [(n, 64, h, w), (64, 64, 3, 3), (n, 64, h, w)]
 
@@ -105,10 +105,10 @@ def conv2d_shapes(size: Sizes) -> list[Sizes]:
 WORK = [
     Work("fp32", everything, lambda s: [(s[0], 4, *s[1:]), (8, 4, 3, 3), (8,)], torch.float32,
          (2, 8, 8), (1, 6, 4), (2, 8, 8), channels_last=False),
-    Work("conv2d", convolution, conv2d_shapes, torch.bfloat16, (2, 8, 8), (1, 6, 7), (1, 4, 5)),
-    Work("pair", pair, lambda s: [conv2d_shapes(s)[0], (64, 1, 3, 3), (64, 64, 1, 1), conv2d_shapes(s)[2]],
+    Work("conv2d", convolution, conv_shapes, torch.bfloat16, (2, 8, 8), (1, 6, 7), (1, 4, 5)),
+    Work("pair", pair, lambda s: [conv_shapes(s)[0], (64, 1, 3, 3), (64, 64, 1, 1), conv_shapes(s)[2]],
          torch.bfloat16, (16, 28, 28), (12, 28, 28), (1, 4, 5)),
-    Work("int8_conv2d", int8_convolution, lambda s: conv2d_shapes(s)[:2], torch.int8,
+    Work("int8_conv2d", int8_convolution, lambda s: conv_shapes(s)[:2], torch.int8,
          (16, 28, 28), (12, 28, 28), (1, 4, 5)),
     Work("int8_gemm", int8_product, lambda s: [(s[0], s[2]), (s[1], s[2])], torch.int8,
          (2048, 512, 512), (1024, 1024, 512), (20, 24, 32)),
@@ -183,14 +183,14 @@ def takes_wgmma(work: Work, size: Sizes, machine: Any) -> list[bool]:
         depth = size[2]
         return [m.int8_gemm_plan(size, (0, depth, 1), (0, 1, depth), False, machine).tiles.wgmma]
     n, h, w = size
-    geometry = m.Conv2dGeometry(*Conv2dCase("", n, 64, h, w, 64, 3, 3, padding=(1, 1, 1, 1)).geometry)
+    geometry = m.ConvGeometry(*ConvCase("", n, 64, h, w, 64, 3, 3, padding=(1, 1, 1, 1)).geometry)
     if work.name == "int8_conv2d":
-        return [m.int8_conv2d_plan(geometry, False, True, machine).tiles.wgmma]
+        return [m.int8_conv_plan(geometry, False, True, machine).tiles.wgmma]
     if work.name == "pair":
-        depthwise = Conv2dCase("", n, 64, h, w, 64, 3, 3, padding=(1, 1, 1, 1), groups=64).geometry
-        return [m.depthwise_separable_conv2d_plan(3, 1, False, m.Conv2dGeometry(*depthwise), 64, machine).wgmma]
-    of = [getattr(m.Conv2dDirection, d) for d in ("forward", "backward_input", "backward_weight")]
-    return [not m.conv2d_explain(d, 3, 1, False, geometry, machine).why_not_wgmma for d in of]
+        depthwise = ConvCase("", n, 64, h, w, 64, 3, 3, padding=(1, 1, 1, 1), groups=64).geometry
+        return [m.depthwise_separable_conv_plan(3, 1, False, m.ConvGeometry(*depthwise), 64, machine).wgmma]
+    of = [getattr(m.ConvDirection, d) for d in ("forward", "backward_input", "backward_weight")]
+    return [not m.conv_explain(d, 3, 1, False, geometry, machine).why_not_wgmma for d in of]
 
 
 @without_gpu
@@ -199,8 +199,8 @@ def test_both_sizes_take_wgmma_on_a_hopper(work: Work) -> None:
     m = native.load("interpreter").module
     for size in (work.size, work.other):
         for name in ("h100", "h200"):
-            assert all(takes_wgmma(work, size, m.machine_named(name)))
-        assert not any(takes_wgmma(work, size, m.machine_named("a100")))
+            assert all(takes_wgmma(work, size, m.gpu_named(name)))
+        assert not any(takes_wgmma(work, size, m.gpu_named("a100")))
 
 
 @without_gpu
@@ -208,13 +208,13 @@ def test_both_sizes_take_wgmma_on_a_hopper(work: Work) -> None:
 def test_the_bodies_hold_in_the_interpreter(work: Work) -> None:
     """The CUDA kernels of a Hopper; several threads launch at a time."""
     m = native.load("interpreter").module
-    m.stand_for(m.machine_named("h100"))
+    m.stand_for(m.gpu_named("h100"))
     try:
         in_thread(lambda: in_turn(work, "cpu", "cuda", work.tiny, 1, 0), 2)
         first_of_a_thread(work, "cpu", "cuda", work.tiny)
         backward_first(work.name, "cpu", "cuda", work.tiny)
     finally:
-        m.stand_for(m.machine_named("a100"))
+        m.stand_for(m.gpu_named("a100"))
 
 
 @without_gpu

@@ -70,7 +70,7 @@ def test_the_pair_counts_as_two_convolutions(
 ) -> None:
     """And, where the intermediate is not saved, as its depthwise convolution once more."""
     kernels = cnnkernels.backends.kernels("cuda", device)
-    monkeypatch.setattr(kernels, "depthwise_separable_conv2d_fuses_backward", lambda *_: fused, raising=False)
+    monkeypatch.setattr(kernels, "depthwise_separable_conv_fuses_backward", lambda *_: fused, raising=False)
     x = torch.ones(2, 4, 9, 8, device=device, requires_grad="x" not in frozen)
     for save in (True, False):
         layer = pair(save).to(device)

@@ -37,7 +37,7 @@ def test_compile_export_and_the_dispatcher_see_the_operators(device: str) -> Non
         program = torch.export.export(net, (x,), dynamic_shapes=batch)
         assert torch.equal(program.module()(x[:1]), right[:1])
         called = {str(node.target) for node in program.graph.nodes}
-        assert {"cnnkernels.int8_conv2d.default", "cnnkernels.int8_gemm.default"} <= called
+        assert {"cnnkernels.int8_conv.default", "cnnkernels.int8_gemm.default"} <= called
         each = torch.func.vmap(lambda image: net(image[None])[0])(x)
     assert torch.equal(each, right)
 
@@ -63,14 +63,14 @@ def test_opcheck(backend: str, device: str, out_dtype: torch.dtype) -> None:
     with use_backend(backend), Seeing():
         functional.int8_gemm(a, b, zero_point_a=3, **given)
         functional.int8_conv2d(x, w, given.pop("bias", None), 2, 1, **given)
-    assert [func.__name__ for func, _ in calls] == ["int8_gemm.default", "int8_conv2d.default"]
+    assert [func.__name__ for func, _ in calls] == ["int8_gemm.default", "int8_conv.default"]
     for func, args in calls:
         torch.library.opcheck(func, args)
 
 
 def test_the_kernels_take_what_the_operators_take(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_missing", lambda backend, device: None)
-    for op in ("int8_gemm", "int8_conv2d"):
+    for op in ("int8_gemm", "int8_conv"):
         for dtype in (torch.int8, torch.uint8):
             problem = backends.Problem(op, "cuda", dtype, (8, 0))
             assert backends.decide(problem, "auto").backend == "cuda"

@@ -107,11 +107,11 @@ def test_export(device, strict: bool) -> None:
         program = torch.export.export(net, (x,), dynamic_shapes=batch, strict=strict)
     called = [str(node.target) for node in program.graph.nodes if "cnnkernels" in str(node.target)]
     assert called == [
-        "cnnkernels.conv2d_forward.default",
-        "cnnkernels.max_pool2d_forward.default",
-        "cnnkernels.conv2d_forward.default",
-        "cnnkernels.max_pool2d_forward.default",
-        "cnnkernels.max_pool2d_indices.default",
+        "cnnkernels.conv_forward.default",
+        "cnnkernels.max_pool_forward.default",
+        "cnnkernels.conv_forward.default",
+        "cnnkernels.max_pool_forward.default",
+        "cnnkernels.max_pool_indices.default",
     ]
     file = io.BytesIO()
     torch.export.save(program, file)
@@ -144,36 +144,36 @@ def operator_calls(memory_format: torch.memory_format, device: str, backend: str
         "quantize": (x.detach(), *integers_of, torch.uint8, backend),
         "quantize_dynamic": (x.detach(), "channel", 1, backend),
         "dequantize": (images, *integers_of, torch.float16, backend),
-        "int8_max_pool2d": (images, *pool),
-        "int8_avg_pool2d": (images, *pool[:-1], 3, False, None, backend),
+        "int8_max_pool": (images, *pool),
+        "int8_avg_pool": (images, *pool[:-1], 3, False, None, backend),
         "int8_gemm": (a.view(20, 10), b.view(36, 6)[:10], *epilogue, torch.int8, "reference"),
-        "int8_conv2d": (a, b, *conv[:3], 1, *epilogue, torch.float16, "reference"),
+        "int8_conv": (a, b, *conv[:3], 1, *epilogue, torch.float16, "reference"),
         "int8_weight_only_linear": (x.detach()[0, 0], b.view(8, 27)[:6, :5], *epilogue, torch.float16, "reference"),
         "pad_border": (x, [1, 2, 2, 1], "reflect"),
         "fold_border": (x, [1, 1, 0, 1], "circular"),
-        "depthwise_separable_conv2d_forward": (x, first, second, *biases, True, *pair, "silu", "relu", 0.1, backend),
-        "depthwise_separable_conv2d_intermediate": (x, first, biases[0], *pair, backend),
-        "depthwise_separable_conv2d_backward": (
+        "depthwise_separable_conv_forward": (x, first, second, *biases, True, *pair, "silu", "relu", 0.1, backend),
+        "depthwise_separable_conv_intermediate": (x, first, biases[0], *pair, backend),
+        "depthwise_separable_conv_backward": (
             *(y.detach(), x.detach(), first.detach(), second.detach(), None, None, True, True, (2, 8, 3, 6)),
             *(torch.empty(2, 8, 3, 6).to(memory_format=memory_format).stride(), second.shape, second.stride()),
             *(*pair, "silu", 0.1, backend),
         ),
-        "conv2d_forward": (x, w, torch.randn(6, device=device, requires_grad=True), *conv),
-        "conv2d_epilogue_forward": (
+        "conv_forward": (x, w, torch.randn(6, device=device, requires_grad=True), *conv),
+        "conv_epilogue_forward": (
             *(x, w),
             *(torch.randn(6, device=device, requires_grad=True) for _ in range(3)),
             *(y, "silu", 0.1),
             *conv,
         ),
-        "conv2d_backward_input": (y, w, x.shape, x.stride(), *conv),
-        "conv2d_backward_weight": (y, x, w.shape, w.stride(), *conv),
-        "conv2d_backward_bias": (y, backend),
-        "max_pool2d_forward": (x, *pool),
-        "max_pool2d_backward": (pooled, places, x.shape, x.stride(), *pool),
-        "max_pool2d_gather": (x, places, *pool),
-        "max_pool2d_indices": (places, x.shape, *pool),
-        "max_unpool2d_forward": (pooled, indices, (5, 5), backend),
-        "max_unpool2d_backward": (x, indices, pooled.stride(), backend),
+        "conv_backward_input": (y, w, x.shape, x.stride(), *conv),
+        "conv_backward_weight": (y, x, w.shape, w.stride(), *conv),
+        "conv_backward_bias": (y, backend),
+        "max_pool_forward": (x, *pool),
+        "max_pool_backward": (pooled, places, x.shape, x.stride(), *pool),
+        "max_pool_gather": (x, places, *pool),
+        "max_pool_indices": (places, x.shape, *pool),
+        "max_unpool_forward": (pooled, indices, (5, 5), backend),
+        "max_unpool_backward": (x, indices, pooled.stride(), backend),
     }
 
 
@@ -196,7 +196,7 @@ def test_every_operator_is_checked() -> None:
     "dims", [(0, None, None), (None, 0, None), (None, None, 0), (0, 0, 0), (0, 0, None), (1, 2, 1)]
 )
 @pytest.mark.parametrize("groups", [1, 2])
-def test_vmap_of_conv2d_and_its_gradients(device, dims: tuple[int | None, ...], groups: int) -> None:
+def test_vmap_of_conv_and_its_gradients(device, dims: tuple[int | None, ...], groups: int) -> None:
     """Sample by sample, whichever arguments have samples."""
     shapes = (2, 4, 4, 5), (6, 4 // groups, 3, 3), (6,)
     args = []
@@ -277,7 +277,7 @@ def test_autocast_of_the_operator_and_of_compiled_code(device) -> None:
     compiled = torch.compile(functional.conv2d, fullgraph=True, backend="aot_eager")
     with use_backend("cuda"), torch.autocast(device, dtype=torch.bfloat16):
         assert compiled(x, w).dtype is torch.bfloat16
-        direct = OPS.conv2d_forward(x, w, None, [1, 1], [0, 0, 0, 0], [1, 1], 1, "cuda")
+        direct = OPS.conv_forward(x, w, None, [1, 1], [0, 0, 0, 0], [1, 1], 1, "cuda")
     assert direct.dtype is torch.bfloat16
     direct.sum().backward()
     assert w.grad.dtype is torch.float32
@@ -297,7 +297,7 @@ def test_traces_name_the_operator(device) -> None:
 
     with use_backend("cuda"):
         names = [str(node.target) for node in make_fx(call)(x).graph.nodes]
-        assert "cnnkernels.conv2d_forward.default" in names
+        assert "cnnkernels.conv_forward.default" in names
         assert functional.conv2d in [node.target for node in torch.fx.symbolic_trace(call).graph.nodes]
         traced = torch.jit.trace(call, (x,))
     assert torch.equal(traced(2 * x), F.conv2d(2 * x, w))

@@ -47,7 +47,7 @@ def on_backend(backend: str):
 
 
 @pytest.mark.parametrize(("shape", "filters", "options", "memory_format"), CONV2D.values(), ids=CONV2D)
-def test_conv2d_first_and_second(on_backend, device, shape, filters, options, memory_format) -> None:
+def test_conv_first_and_second(on_backend, device, shape, filters, options, memory_format) -> None:
     @on_backend
     def call(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
         return functional.conv2d(x, w, b, **options)
@@ -58,7 +58,7 @@ def test_conv2d_first_and_second(on_backend, device, shape, filters, options, me
     assert gradgradcheck(call, (x, w, b), **FAST)
 
 
-def test_conv2d_third(on_backend, device) -> None:
+def test_conv_third(on_backend, device) -> None:
     @on_backend
     def gradients(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
         y = functional.conv2d(x, w, None, 2, 1)
@@ -69,7 +69,7 @@ def test_conv2d_third(on_backend, device) -> None:
     assert gradgradcheck(gradients, (x, w), **FAST)
 
 
-def test_conv2d_every_axis(device) -> None:
+def test_conv_every_axis(device) -> None:
     """The full Jacobians, and the batching rules under gradients and tangents."""
 
     @use_backend("cuda")
@@ -91,7 +91,7 @@ POOLS = {
 
 
 @pytest.mark.parametrize(("shape", "window", "options", "memory_format"), POOLS.values(), ids=POOLS)
-def test_max_pool2d_first_and_second(on_backend, device, shape, window, options, memory_format) -> None:
+def test_max_pool_first_and_second(on_backend, device, shape, window, options, memory_format) -> None:
     @on_backend
     def call(x: Tensor) -> Tensor:
         return functional.max_pool2d(x, *window, **options)
@@ -102,7 +102,7 @@ def test_max_pool2d_first_and_second(on_backend, device, shape, window, options,
     assert gradgradcheck(lambda x: call(x) ** 3, x, **FAST)
 
 
-def test_max_pool2d_every_axis(device) -> None:
+def test_max_pool_every_axis(device) -> None:
     """The full Jacobians of overlapping windows, and the batching rules under gradients and tangents."""
 
     @use_backend("cuda")
@@ -115,7 +115,7 @@ def test_max_pool2d_every_axis(device) -> None:
     assert gradgradcheck(cube, x, check_batched_grad=True)
 
 
-def test_max_pool2d_third(on_backend, device) -> None:
+def test_max_pool_third(on_backend, device) -> None:
     @on_backend
     def gradient(x: Tensor) -> Tensor:
         y = functional.max_pool2d(x, 3, 2, 1)
@@ -136,7 +136,7 @@ def test_max_unpool2d(on_backend, device) -> None:
     assert gradgradcheck(lambda values: call(values) ** 3, values, **FAST)
 
 
-def test_max_unpool2d_second_derivative_adds_where_indices_repeat(kernel_backend, device) -> None:
+def test_max_unpool_second_derivative_adds_where_indices_repeat(kernel_backend, device) -> None:
     indices = torch.tensor([0, 5, 5, 3], device=device).view(1, 1, 2, 2)
     grad_output = torch.arange(16.0, device=device).view(1, 1, 4, 4).requires_grad_()
     values = torch.ones(1, 1, 2, 2, device=device, requires_grad=True)
@@ -161,11 +161,11 @@ def asked(recorded, names: Callable[[Tensor, Tensor, Tensor], list[Tensor]]) -> 
 @pytest.mark.parametrize(
     ("wanted", "kernels"),
     [
-        ("x", ["conv2d_backward_input"]),
-        ("w", ["conv2d_backward_weight"]),
-        ("b", ["conv2d_backward_bias"]),
-        ("wb", ["conv2d_backward_weight", "conv2d_backward_bias"]),
-        ("xw", ["conv2d_backward_input", "conv2d_backward_weight"]),
+        ("x", ["conv_backward_input"]),
+        ("w", ["conv_backward_weight"]),
+        ("b", ["conv_backward_bias"]),
+        ("wb", ["conv_backward_weight", "conv_backward_bias"]),
+        ("xw", ["conv_backward_input", "conv_backward_weight"]),
     ],
 )
 def test_no_gradient_is_computed_that_nobody_asked_for(recorded, wanted: str, kernels: list[str]) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cnnkernels import nn, use_backend
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from helpers.int8 import columns_last, convolution, floats, formula, integers, product
 
 
@@ -173,11 +173,11 @@ def test_a_convolution_is_the_formula(backend: str, device: str, padding_mode: s
     x = integers((2, 8, 7, 9), 1)
     with use_backend(backend):
         y = layer(x.to(device))
-    case = Conv2dCase("", 2, 8, 7, 9, 12, 3, 3, (2, 2), (1, 1, 1, 1), groups=2)
+    case = ConvCase("", 2, 8, 7, 9, 12, 3, 3, (2, 2), (1, 1, 1, 1), groups=2)
     if padding_mode != "zeros":
         mode = {"reflect": "reflect", "circular": "wrap"}[padding_mode]
         x = torch.from_numpy(np.pad(x.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), mode=mode))
-        case = Conv2dCase("", 2, 8, 9, 11, 12, 3, 3, (2, 2), groups=2)
+        case = ConvCase("", 2, 8, 9, 11, 12, 3, 3, (2, 2), groups=2)
     sums = columns_last(convolution(case, x, torch.from_numpy(q).view(source.weight.shape), 5))
     expected = formula(
         sums, scale_a=0.02, scale_b=torch.from_numpy(scale), bias=source.bias.detach(), out_dtype=torch.float16

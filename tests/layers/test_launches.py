@@ -21,10 +21,10 @@ from test_int8_sm90 import TILES, of_gemm, pitched
 from torch import Tensor
 
 from cnnkernels import backends, native
-from cnnkernels.geometry import Conv2dGeometry, Layout, Pool2dGeometry
+from cnnkernels.geometry import ConvGeometry, Layout, PoolGeometry
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from conftest import HAS_GPU
 from helpers.int8_gemm import integers, run
 
@@ -42,8 +42,8 @@ def kernels() -> NativeKernels:
 def standing(kernels: NativeKernels) -> Iterator[Callable[[int], Any]]:
     """Has the interpreter stand for an H100 of so many processors."""
     m = kernels.module
-    yield lambda processors: m.stand_for(m.machine_like("NVIDIA H100 slice", 90, processors))
-    m.stand_for(m.machine_named("a100"))
+    yield lambda processors: m.stand_for(m.gpu_like("NVIDIA H100 slice", 90, processors))
+    m.stand_for(m.gpu_named("a100"))
 
 
 # Blocks that stay
@@ -56,7 +56,7 @@ def test_a_block_a_processor(kernels: NativeKernels, standing: Any, tile: str, p
     blocks, and fewer."""
     standing(processors)
     m, n, k = 270, 136, 144
-    rows, columns, _, cluster, _ = kernels.module.int8_hopper_tiles[TILES.index(tile)]
+    rows, columns, _, cluster, _ = kernels.module.int8_sm90_tiles[TILES.index(tile)]
     tiles = -(-m // (rows * cluster)) * -(-n // columns)
     a, b = integers(1, m, k), integers(2, k, n)
     kernels.module.reset_statistics()
@@ -68,7 +68,7 @@ def test_a_block_a_processor(kernels: NativeKernels, standing: Any, tile: str, p
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_bits_do_not_depend_on_the_number_of_processors(kernels: NativeKernels, standing: Any, direction: str) -> None:
     """Neither those of a plan that was dictated, nor of the one that is chosen."""
-    case = Conv2dCase("", 3, 64, 10, 9, 64, 3, 3, (2, 1), (1, 1, 1, 1))
+    case = ConvCase("", 3, 64, 10, 9, 64, 3, 3, (2, 1), (1, 1, 1, 1))
     machine = Machine(kernels.module, "cpu")
     operands = floats(case, torch.bfloat16).operands(direction)
     splits = 2 if direction == "backward_weight" else 1
@@ -91,7 +91,7 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype, stride: tuple[int, ...] | 
     return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
 
 
-def convolutions(kernels: NativeKernels, case: Conv2dCase) -> Calls:
+def convolutions(kernels: NativeKernels, case: ConvCase) -> Calls:
     g = case.geometry
     for dtype, layout in itertools.product((torch.float16, torch.float32), Layout):
         x, w, y = (empty(shape, dtype) for shape in (case.input_shape, case.weight_shape, case.output_shape))
@@ -99,23 +99,23 @@ def convolutions(kernels: NativeKernels, case: Conv2dCase) -> Calls:
             first, second = {"forward": (x, w), "backward_input": (y, w), "backward_weight": (y, x)}[direction]
             bias = (None,) * (direction == "forward")
             operands = first, second, *bias, empty(result_shape(direction, case), dtype), g, layout
-            yield partial(getattr(kernels, f"conv2d_{direction}"), *operands, False)
+            yield partial(getattr(kernels, f"conv_{direction}"), *operands, False)
             if g.groups == g.c > 1:
-                yield partial(getattr(kernels, f"depthwise_conv2d_{direction}"), *operands)
-        yield partial(kernels.conv2d_backward_bias, y, empty((g.k,), dtype), g, layout)
+                yield partial(getattr(kernels, f"depthwise_conv_{direction}"), *operands)
+        yield partial(kernels.conv_backward_bias, y, empty((g.k,), dtype), g, layout)
         if g.groups == g.c == g.k:
             yield from pairs(kernels, g, dtype, layout)
 
 
-def pairs(kernels: NativeKernels, g: Conv2dGeometry, dtype: torch.dtype, layout: Layout) -> Calls:
+def pairs(kernels: NativeKernels, g: ConvGeometry, dtype: torch.dtype, layout: Layout) -> Calls:
     for filters in (8, g.k):
         x, z, y = (empty(s, dtype) for s in ((g.n, g.c, g.h, g.w), (g.n, g.k, g.p, g.q), (g.n, filters, g.p, g.q)))
         w, v = empty((g.k, 1, g.r, g.s), dtype), empty((filters, g.k, 1, 1), dtype)
         of_pair = g, layout, False, "relu", "none", 0.0
-        yield partial(kernels.depthwise_separable_conv2d_forward, x, w, v, None, None, y, z, *of_pair)
-        yield partial(kernels.depthwise_separable_conv2d_intermediate, x, w, None, z, g, layout)
+        yield partial(kernels.depthwise_separable_conv_forward, x, w, v, None, None, y, z, *of_pair)
+        yield partial(kernels.depthwise_separable_conv_intermediate, x, w, None, z, g, layout)
         yield partial(
-            kernels.depthwise_separable_conv2d_backward, y, x, w, v, None, z, z, v, g, layout, "relu", 0.0
+            kernels.depthwise_separable_conv_backward, y, x, w, v, None, z, z, v, g, layout, "relu", 0.0
         )  # fmt: skip
 
 
@@ -132,31 +132,31 @@ def int8_products(kernels: NativeKernels, m: int, n: int, k: int) -> Calls:
         yield partial(kernels.int8_weight_only_linear, x, w, empty((m, n), torch.float16), Int8Epilogue())
 
 
-def int8_convolutions(kernels: NativeKernels, case: Conv2dCase) -> Calls:
+def int8_convolutions(kernels: NativeKernels, case: ConvCase) -> Calls:
     x, w = empty(case.input_shape, torch.uint8), empty(case.weight_shape, torch.int8)
     tensors = x, w, empty(case.output_shape, torch.int8)
-    narrow, depthwise = kernels.module.Int8Conv2dPlan(), kernels.module.Int8Conv2dPlan()
-    narrow.kernel, depthwise.kernel = kernels.module.Int8Conv2dKernel.grouped, kernels.module.Int8Conv2dKernel.depthwise
+    narrow, depthwise = kernels.module.Int8ConvPlan(), kernels.module.Int8ConvPlan()
+    narrow.kernel, depthwise.kernel = kernels.module.Int8ConvKernel.grouped, kernels.module.Int8ConvKernel.depthwise
     for plan in (None, narrow, depthwise):
-        yield partial(kernels.int8_conv2d, *tensors, case.geometry, Int8Epilogue(zero_point_a=3), plan)
+        yield partial(kernels.int8_conv, *tensors, case.geometry, Int8Epilogue(zero_point_a=3), plan)
 
 
 def poolings(kernels: NativeKernels, n: int, c: int, h: int, w: int) -> Calls:
-    g = Pool2dGeometry(n, c, h, w, 2, 2, h - 1, w - 1, 1, 1, 0, 0, 1, 1)
+    g = PoolGeometry(n, c, h, w, 2, 2, h - 1, w - 1, 1, 1, 0, 0, 1, 1)
     large, small = (n, c, h, w), (n, c, h - 1, w - 1)
     place, index, winner = empty(small, torch.uint8), empty(small, torch.int64), empty(large, torch.int32)
     for layout in Layout:
         for dtype in (torch.float16, torch.float32):
             x, y = empty(large, dtype), empty(small, dtype)
-            yield partial(kernels.max_pool2d_forward, x, y, place, g, layout)
-            yield partial(kernels.max_pool2d_backward, y, place, x, g, layout)
-            yield partial(kernels.max_pool2d_gather, x, place, y, g, layout)
-            yield partial(kernels.max_unpool2d_forward, y, index, winner, x, layout)
-            yield partial(kernels.max_unpool2d_backward, x, index, y, layout)
-        yield partial(kernels.max_pool2d_indices, place, index, g, layout)
+            yield partial(kernels.max_pool_forward, x, y, place, g, layout)
+            yield partial(kernels.max_pool_backward, y, place, x, g, layout)
+            yield partial(kernels.max_pool_gather, x, place, y, g, layout)
+            yield partial(kernels.max_unpool_forward, y, index, winner, x, layout)
+            yield partial(kernels.max_unpool_backward, x, index, y, layout)
+        yield partial(kernels.max_pool_indices, place, index, g, layout)
     i8 = empty(large, torch.int8), empty(small, torch.int8)
-    yield partial(kernels.int8_max_pool2d, *i8, g)
-    yield partial(kernels.int8_avg_pool2d, *i8, g, 0, True, None)
+    yield partial(kernels.int8_max_pool, *i8, g)
+    yield partial(kernels.int8_avg_pool, *i8, g, 0, True, None)
 
 
 def quantizations(kernels: NativeKernels, *shape: int) -> Calls:
@@ -168,26 +168,26 @@ def quantizations(kernels: NativeKernels, *shape: int) -> Calls:
 
 MANY = 2**24 + 3  # of anything: 65,535 blocks of 256 of them are fewer
 LARGE: dict[str, Callable[[NativeKernels], Calls]] = {
-    "conv2d, images": lambda k: convolutions(k, Conv2dCase("", MANY, 8, 3, 3, 8, 3, 3)),
-    "conv2d, channels": lambda k: convolutions(k, Conv2dCase("", 1, MANY, 3, 3, 8, 2, 2)),
-    "conv2d, filters": lambda k: convolutions(k, Conv2dCase("", 1, 8, 3, 3, MANY, 2, 2)),
-    "conv2d, rows": lambda k: convolutions(k, Conv2dCase("", 1, 8, MANY, 3, 8, 3, 3)),
-    "conv2d, columns": lambda k: convolutions(k, Conv2dCase("", 1, 8, 3, MANY, 8, 3, 3)),
-    "conv2d, groups": lambda k: convolutions(k, Conv2dCase("", 1, 8 * MANY, 3, 3, 8 * MANY, 3, 3, groups=MANY)),
-    "depthwise, images": lambda k: convolutions(k, Conv2dCase("", MANY, 8, 3, 3, 8, 3, 3, groups=8)),
-    "depthwise, channels": lambda k: convolutions(k, Conv2dCase("", 1, MANY, 3, 3, MANY, 3, 3, groups=MANY)),
-    "depthwise, multiplier": lambda k: convolutions(k, Conv2dCase("", 1, 2, 3, 3, 2 * MANY, 3, 3, groups=2)),
-    "depthwise, rows": lambda k: convolutions(k, Conv2dCase("", 1, 8, MANY, 3, 8, 3, 3, groups=8)),
-    "depthwise, columns": lambda k: convolutions(k, Conv2dCase("", 1, 8, 3, MANY, 8, 3, 3, groups=8)),
+    "conv2d, images": lambda k: convolutions(k, ConvCase("", MANY, 8, 3, 3, 8, 3, 3)),
+    "conv2d, channels": lambda k: convolutions(k, ConvCase("", 1, MANY, 3, 3, 8, 2, 2)),
+    "conv2d, filters": lambda k: convolutions(k, ConvCase("", 1, 8, 3, 3, MANY, 2, 2)),
+    "conv2d, rows": lambda k: convolutions(k, ConvCase("", 1, 8, MANY, 3, 8, 3, 3)),
+    "conv2d, columns": lambda k: convolutions(k, ConvCase("", 1, 8, 3, MANY, 8, 3, 3)),
+    "conv2d, groups": lambda k: convolutions(k, ConvCase("", 1, 8 * MANY, 3, 3, 8 * MANY, 3, 3, groups=MANY)),
+    "depthwise, images": lambda k: convolutions(k, ConvCase("", MANY, 8, 3, 3, 8, 3, 3, groups=8)),
+    "depthwise, channels": lambda k: convolutions(k, ConvCase("", 1, MANY, 3, 3, MANY, 3, 3, groups=MANY)),
+    "depthwise, multiplier": lambda k: convolutions(k, ConvCase("", 1, 2, 3, 3, 2 * MANY, 3, 3, groups=2)),
+    "depthwise, rows": lambda k: convolutions(k, ConvCase("", 1, 8, MANY, 3, 8, 3, 3, groups=8)),
+    "depthwise, columns": lambda k: convolutions(k, ConvCase("", 1, 8, 3, MANY, 8, 3, 3, groups=8)),
     "int8_gemm, rows": lambda k: int8_products(k, MANY, 3, 3),
     "int8_gemm, columns": lambda k: int8_products(k, 3, MANY, 3),
     "int8_gemm, depth": lambda k: int8_products(k, 3, 3, MANY // 2),  # whose copies are allowed
-    "int8_conv2d, images": lambda k: int8_convolutions(k, Conv2dCase("", MANY, 16, 3, 3, 8, 3, 3)),
-    "int8_conv2d, filters": lambda k: int8_convolutions(k, Conv2dCase("", 1, 16, 3, 3, MANY, 3, 3)),
-    "int8_conv2d, rows": lambda k: int8_convolutions(k, Conv2dCase("", 1, 16, MANY, 3, 8, 3, 3)),
-    "int8 groups": lambda k: int8_convolutions(k, Conv2dCase("", 1, 4 * MANY, 3, 3, 4 * MANY, 3, 3, groups=MANY)),
-    "int8 depthwise": lambda k: int8_convolutions(k, Conv2dCase("", 1, MANY, 3, 3, MANY, 3, 3, groups=MANY)),
-    "int8 multiplier": lambda k: int8_convolutions(k, Conv2dCase("", 1, 2, 3, 3, 2 * MANY, 3, 3, groups=2)),
+    "int8_conv2d, images": lambda k: int8_convolutions(k, ConvCase("", MANY, 16, 3, 3, 8, 3, 3)),
+    "int8_conv2d, filters": lambda k: int8_convolutions(k, ConvCase("", 1, 16, 3, 3, MANY, 3, 3)),
+    "int8_conv2d, rows": lambda k: int8_convolutions(k, ConvCase("", 1, 16, MANY, 3, 8, 3, 3)),
+    "int8 groups": lambda k: int8_convolutions(k, ConvCase("", 1, 4 * MANY, 3, 3, 4 * MANY, 3, 3, groups=MANY)),
+    "int8 depthwise": lambda k: int8_convolutions(k, ConvCase("", 1, MANY, 3, 3, MANY, 3, 3, groups=MANY)),
+    "int8 multiplier": lambda k: int8_convolutions(k, ConvCase("", 1, 2, 3, 3, 2 * MANY, 3, 3, groups=2)),
     "pooling, images": lambda k: poolings(k, MANY, 4, 3, 3),
     "pooling, channels": lambda k: poolings(k, 1, MANY, 3, 3),
     "pooling, rows": lambda k: poolings(k, 1, 4, MANY, 3),
@@ -204,7 +204,7 @@ def test_every_grid_fits_its_axes(kernels: NativeKernels, what: str, gpu: str) -
     """Many of anything: a launch that a GPU would not take is refused by the interpreter as well, and only a sentence
     about the problem (ValueError) may stand in its place."""
     m = kernels.module
-    m.stand_for(m.machine_named(gpu))
+    m.stand_for(m.gpu_named(gpu))
     m.set_recording(True)
     launches = 0
     try:
@@ -214,7 +214,7 @@ def test_every_grid_fits_its_axes(kernels: NativeKernels, what: str, gpu: str) -
             launches += len(m.set_recording(True))
     finally:
         m.set_recording(False)
-        m.stand_for(m.machine_named("a100"))
+        m.stand_for(m.gpu_named("a100"))
     assert launches > 0
 
 

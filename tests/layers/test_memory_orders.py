@@ -39,8 +39,8 @@ def test_random_orders(operator: str, backend: str) -> None:
 
 def wherever(name: str) -> list[str]:
     """The operators' modules that use a function of ops/memory.py."""
-    names = "conv2d", "conv2d_epilogue", "depthwise_separable_conv2d", "depthwise_separable_conv2d_backward"
-    others = "max_pool2d", "max_unpool2d", "int8_conv2d", "quantize"
+    names = "conv", "conv_epilogue", "depthwise_separable_conv", "depthwise_separable_conv_backward"
+    others = "pool", "unpool", "int8_conv", "quantize"
     return [module for module in (*names, *others) if hasattr(getattr(cnnkernels.ops, module), name)]
 
 

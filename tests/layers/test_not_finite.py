@@ -32,7 +32,7 @@ from torch import Tensor
 import cnnkernels.functional as ours
 from cnnkernels import native, nn, triton_kernels, use_backend
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.depthwise_cases import depthwise
 from conftest import DEVICE, HAS_GPU
 
@@ -43,11 +43,11 @@ whichs = pytest.mark.parametrize("which", [0, 1], ids=["first", "second"])  # op
 backends = pytest.mark.parametrize("backend", ["cuda", "triton"])
 
 DENSE = [
-    Conv2dCase("3x3", 2, 8, 5, 7, 16, 3, 3, padding=(1, 1, 1, 1)),
-    Conv2dCase("uneven everything", 2, 9, 11, 8, 10, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1)),
-    Conv2dCase("stride 2 dilation 2 share a factor", 1, 8, 9, 9, 8, 3, 3, (2, 2), (2, 2, 2, 2), (2, 2)),
-    Conv2dCase("padding above the kernel", 1, 8, 4, 3, 8, 3, 2, padding=(5, 4, 3, 6)),
-    Conv2dCase("two groups of odd width", 1, 10, 5, 6, 14, 3, 3, padding=(1, 1, 1, 1), groups=2),
+    ConvCase("3x3", 2, 8, 5, 7, 16, 3, 3, padding=(1, 1, 1, 1)),
+    ConvCase("uneven everything", 2, 9, 11, 8, 10, 2, 5, (3, 2), (1, 0, 4, 2), (2, 1)),
+    ConvCase("stride 2 dilation 2 share a factor", 1, 8, 9, 9, 8, 3, 3, (2, 2), (2, 2, 2, 2), (2, 2)),
+    ConvCase("padding above the kernel", 1, 8, 4, 3, 8, 3, 2, padding=(5, 4, 3, 6)),
+    ConvCase("two groups of odd width", 1, 10, 5, 6, 14, 3, 3, padding=(1, 1, 1, 1), groups=2),
 ]
 
 
@@ -61,7 +61,7 @@ def module() -> Any:
 def test_pytorch_has_the_rule_but_where_no_window_reaches(direction: str, which: int) -> None:
     """Its operator without oneDNN, in every type and layout; of an input's gradient it leaves out the windows that do
     not exist, whose zeros we multiply: so ours has a NaN more there, and no other difference."""
-    case = Conv2dCase("", 2, 6, 7, 6, 9, 3, 3, (2, 1), (1, 1, 1, 1), groups=3)
+    case = ConvCase("", 2, 6, 7, 6, 9, 3, 3, (2, 1), (1, 1, 1, 1), groups=3)
     first, second = not_finite(case, direction, which)
     expected = multiplied_out(direction, case, first, second)
     for element, layout in [(e, m) for e in ("fp64", "fp32", "bf16") for m in Layout]:
@@ -83,7 +83,7 @@ def test_pytorch_has_the_rule_but_where_no_window_reaches(direction: str, which:
 @directions
 @whichs
 @pytest.mark.parametrize("case", DENSE, ids=str)
-def test_conv2d(module: Any, direction: str, which: int, case: Conv2dCase) -> None:
+def test_conv2d(module: Any, direction: str, which: int, case: ConvCase) -> None:
     machine, operands = Machine(module, DEVICE), not_finite(case, direction, which)
     expected = not_finite_result(case, direction, which)
     for element, layout in [(e, layout) for e in ELEMENTS for layout in Layout]:
@@ -93,11 +93,11 @@ def test_conv2d(module: Any, direction: str, which: int, case: Conv2dCase) -> No
 @pytest.mark.usefixtures("on_a_hopper")
 @directions
 @whichs
-def test_conv2d_by_plan(module: Any, direction: str, which: int) -> None:
+def test_conv_by_plan(module: Any, direction: str, which: int) -> None:
     """The kernels for Hopper and for groups of few channels, and what an A100 would take."""
     machine = Machine(module, DEVICE)
-    few = Conv2dCase("stride and dilation", 1, 16, 12, 11, 24, 3, 3, (2, 1), (2, 2, 1, 1), (2, 1))
-    plans: list[tuple[Conv2dCase, Any]] = [(case, grouped_plan(machine, direction=direction)) for case in GROUPED]
+    few = ConvCase("stride and dilation", 1, 16, 12, 11, 24, 3, 3, (2, 1), (2, 2, 1, 1), (2, 1))
+    plans: list[tuple[ConvCase, Any]] = [(case, grouped_plan(machine, direction=direction)) for case in GROUPED]
     plans += [(DENSE[0], machine.tiled_plan(direction, DENSE[0], NHWC, "bf16"))]
     if not HAS_GPU or torch.cuda.get_device_capability() == (9, 0):
         plans += [(case, hopper_plan(machine)) for case in (DENSE[0], few) if serves(direction, case)]
@@ -139,7 +139,7 @@ OTHERWISE = [
     depthwise("several filters a channel", 2, 3, (7, 6), (3, 3), (2, 1), (1, 1), multiplier=2),
     depthwise("batches of taps", 1, 8, (4, 5), (97, 9), padding=(48, 4)),
     depthwise("bands", 2, 8, (5, 7), (13, 13), padding=(6, 6)),
-    Conv2dCase("steps beyond the image, which are cut", 1, 8, 3, 4, 8, 2, 2, (9, 7), (1, 6, 1, 9), (8, 11), groups=8),
+    ConvCase("steps beyond the image, which are cut", 1, 8, 3, 4, 8, 2, 2, (9, 7), (1, 6, 1, 9), (8, 11), groups=8),
 ]
 
 
@@ -147,18 +147,18 @@ OTHERWISE = [
 @whichs
 @layouts
 @pytest.mark.parametrize("case", OTHERWISE, ids=str)
-def test_depthwise_conv2d_otherwise(module: Any, direction: str, which: int, layout: Layout, case: Conv2dCase) -> None:
+def test_depthwise_conv_otherwise(module: Any, direction: str, which: int, layout: Layout, case: ConvCase) -> None:
     operands = not_finite(case, direction, which)
     expected = not_finite_result(case, direction, which)
     assert_same(DepthwiseMachine(module, DEVICE).run(direction, case, layout, "bf16", operands), expected)
 
 
 TRITON = [
-    Conv2dCase("conv2d", 1, 4, 5, 7, 5, 3, 2, (2, 1), (1, 1, 1, 0)),
+    ConvCase("conv2d", 1, 4, 5, 7, 5, 3, 2, (2, 1), (1, 1, 1, 0)),
     depthwise("3x3 whose patches end beyond the image", 1, 7, (7, 6), (3, 3), padding=(1, 1)),
     depthwise("5x3 stride 2", 1, 4, (8, 9), (5, 3), (2, 2), (2, 1)),
     depthwise("stride 6 has no patch", 1, 2, (4, 3), (3, 2), (6, 6), (1, 1)),
-    Conv2dCase("narrow groups", 1, 2, 3, 4, 4, 2, 2, (1, 2), (1, 1, 0, 1), groups=2),
+    ConvCase("narrow groups", 1, 2, 3, 4, 4, 2, 2, (1, 2), (1, 1, 0, 1), groups=2),
 ]
 
 
@@ -166,7 +166,7 @@ TRITON = [
 @directions
 @whichs
 @pytest.mark.parametrize("case", TRITON, ids=str)
-def test_triton(direction: str, which: int, case: Conv2dCase) -> None:
+def test_triton(direction: str, which: int, case: ConvCase) -> None:
     operands = not_finite(case, direction, which)
     expected = not_finite_result(case, direction, which)
     name, rest = ("conv2d", {"tf32": False}) if case.groups < case.c else ("depthwise_conv2d", {})

@@ -9,13 +9,13 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from cnnkernels.triton_kernels.conv import select as conv2d_select
+from cnnkernels.triton_kernels.conv import select as conv_select
 from torch import Tensor
 
 from cnnkernels import functional as K
 from cnnkernels import use_backend
-from cnnkernels.geometry import Conv2dGeometry, Layout
-from cnnkernels.ops.checks import conv2d_geometry
+from cnnkernels.geometry import ConvGeometry, Layout
+from cnnkernels.ops.checks import conv_geometry
 from cnnkernels.testing.numerics import small_integers
 from conftest import DEVICE
 
@@ -141,7 +141,7 @@ def test_int8_pools(kernel_backend: str, dtype: torch.dtype) -> None:
         assert torch.equal(K.int8_avg_pool2d(x, 1, step), seen)
 
 
-def reached(g: Conv2dGeometry) -> list[int]:
+def reached(g: ConvGeometry) -> list[int]:
     """The offsets that conv2d's kernels add up, at the ends of their ranges: of a window's beginning and of a tap from
     there, in both images, channels_last."""
     found = []
@@ -173,12 +173,12 @@ def test_32_bits_are_used_only_where_they_hold_every_offset() -> None:
         padding = size(14) - 1, size(14) - 1
         try:
             arguments = (n, c, h, w), (k, c, r, s), steps[:2], [x for x in padding for _ in range(2)], steps[2:], 1
-            g = conv2d_geometry(*arguments)
+            g = conv_geometry(*arguments)
         except RuntimeError:
             continue
-        each = conv2d_select.most_images(g)
+        each = conv_select.most_images(g)
         part = g._replace(n=min(n, each))
-        if conv2d_select.is_wide(part):
+        if conv_select.is_wide(part):
             assert each == 1 or g.k * g.c * g.r * g.s > 2**30
             continue
         narrow, sliced = narrow + 1, sliced + (each < n)

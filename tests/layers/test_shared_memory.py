@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from cnnkernels.triton_kernels.conv import select as conv2d_select
+from cnnkernels.triton_kernels.conv import select as conv_select
 from helpers.conv2d import ELEMENTS
 from test_depthwise_separable_conv_exact import operands, reference
 from test_depthwise_separable_conv_kernels import Machine as Pairs
@@ -23,14 +23,14 @@ from test_depthwise_separable_conv_kernels import pair_case
 from benchmarks.cases import problems
 from benchmarks.families import GemmCase, SeparableCase
 from cnnkernels import native
-from cnnkernels.geometry import Conv2dGeometry, Layout, PaddingMode, Pool2dGeometry, argmax_dtype
+from cnnkernels.geometry import ConvGeometry, Layout, PaddingMode, PoolGeometry, argmax_dtype
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import dtype_code
 from cnnkernels.native.int8_epilogue import native_epilogue
-from cnnkernels.testing.cases import Conv2dCase, Pool2dCase
+from cnnkernels.testing.cases import ConvCase, PoolCase
 
 MODULE: Any = native.load("interpreter").module
-MACHINES = {machine.name: machine for machine in MODULE.machines()}
+MACHINES = {machine.name: machine for machine in MODULE.gpus()}
 # What the CUDA programming guide says a block may have of each compute capability.
 KILOBYTES = {80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
 MEMORY, APART = 1 << 44, 1 << 40  # where tensors would lie
@@ -57,49 +57,49 @@ def epilogue(out: torch.dtype = torch.int8) -> Any:
     return native_epilogue(MODULE, Int8Epilogue(zero_point_a=3), out)
 
 
-def conv2d(g: Conv2dGeometry, offset: int) -> None:
-    geometry = MODULE.Conv2dGeometry(*g)
+def conv2d(g: ConvGeometry, offset: int) -> None:
+    geometry = MODULE.ConvGeometry(*g)
     for (dtype, tf32), layout in itertools.product(FLOATS, LAYOUTS):
         numbers = dtype, layout, tf32, geometry
-        MODULE.conv2d_forward(at(0, offset), at(1), at(2), at(3), *numbers, 0, workspace=at(4))
-        MODULE.conv2d_backward_input(at(0, offset), at(1), at(2), *numbers, 0, workspace=at(4))
-        MODULE.conv2d_backward_weight(at(0, offset), at(1), at(2), at(4), *numbers, 0)
+        MODULE.conv_forward(at(0, offset), at(1), at(2), at(3), *numbers, 0, workspace=at(4))
+        MODULE.conv_backward_input(at(0, offset), at(1), at(2), *numbers, 0, workspace=at(4))
+        MODULE.conv_backward_weight(at(0, offset), at(1), at(2), at(4), *numbers, 0)
         if not tf32:
-            MODULE.conv2d_backward_bias(at(0), at(1), at(4), dtype, layout, geometry, 0)
+            MODULE.conv_backward_bias(at(0), at(1), at(4), dtype, layout, geometry, 0)
         if g.pad_h < g.h > g.pad_w and g.pad_h + g.pad_w > 0:
-            reflected = dtype, layout, tf32, MODULE.Conv2dGeometry(*g._replace(padding_mode=PaddingMode.REFLECT))
-            if not MODULE.conv2d_why_copy_border(MODULE.Conv2dDirection.forward, *reflected, at(0, offset), at(1)):
-                MODULE.conv2d_forward(at(0, offset), at(1), at(2), at(3), *reflected, 0, workspace=at(4))
+            reflected = dtype, layout, tf32, MODULE.ConvGeometry(*g._replace(padding_mode=PaddingMode.REFLECT))
+            if not MODULE.conv_why_copy_border(MODULE.ConvDirection.forward, *reflected, at(0, offset), at(1)):
+                MODULE.conv_forward(at(0, offset), at(1), at(2), at(3), *reflected, 0, workspace=at(4))
 
 
-def depthwise_conv2d(g: Conv2dGeometry, offset: int) -> None:
-    geometry = MODULE.Conv2dGeometry(*g)
+def depthwise_conv2d(g: ConvGeometry, offset: int) -> None:
+    geometry = MODULE.ConvGeometry(*g)
     for (dtype, tf32), layout in itertools.product(FLOATS, LAYOUTS):
         if not tf32:
             numbers = dtype, layout, geometry, 0
-            MODULE.depthwise_conv2d_forward(at(0, offset), at(1), at(2), at(3), *numbers)
-            MODULE.depthwise_conv2d_backward_input(at(0, offset), at(1), at(2), *numbers)
-            MODULE.depthwise_conv2d_backward_weight(at(0, offset), at(1), at(2), at(4), *numbers)
+            MODULE.depthwise_conv_forward(at(0, offset), at(1), at(2), at(3), *numbers)
+            MODULE.depthwise_conv_backward_input(at(0, offset), at(1), at(2), *numbers)
+            MODULE.depthwise_conv_backward_weight(at(0, offset), at(1), at(2), at(4), *numbers)
 
 
-def pair(g: Conv2dGeometry, filters: int, offset: int) -> None:
-    geometry, none = MODULE.Conv2dGeometry(*g), (0, 0, 0.0, 0)
+def pair(g: ConvGeometry, filters: int, offset: int) -> None:
+    geometry, none = MODULE.ConvGeometry(*g), (0, 0, 0.0, 0)
     for (dtype, tf32), layout in itertools.product(FLOATS, LAYOUTS):
         tensors = at(0, offset), at(1), at(2), at(3), at(4), at(5)
         numbers = dtype, layout, tf32, geometry, filters, *none
-        MODULE.depthwise_separable_conv2d_forward(*tensors, 0, *numbers)
-        MODULE.depthwise_separable_conv2d_forward(*tensors, at(6), *numbers)
+        MODULE.depthwise_separable_conv_forward(*tensors, 0, *numbers)
+        MODULE.depthwise_separable_conv_forward(*tensors, at(6), *numbers)
         if not tf32:
             saved = at(0, offset), at(1), at(3), at(4)
-            MODULE.depthwise_separable_conv2d_intermediate(*saved, dtype, layout, geometry, 0)
+            MODULE.depthwise_separable_conv_intermediate(*saved, dtype, layout, geometry, 0)
             for kept in (0, at(6)):
                 tensors = at(0), at(1, offset), at(2), at(3), at(4), kept, at(7), at(8), at(9)
                 last = dtype, layout, geometry, filters, 0, 0.0, 0
-                MODULE.depthwise_separable_conv2d_backward(*tensors, *last)
+                MODULE.depthwise_separable_conv_backward(*tensors, *last)
 
 
-def int8_conv2d(g: Conv2dGeometry, offset: int) -> None:
-    geometry = MODULE.Conv2dGeometry(*g)
+def int8_conv2d(g: ConvGeometry, offset: int) -> None:
+    geometry = MODULE.ConvGeometry(*g)
     for unsigned, out in ((False, torch.int8), (True, torch.float32)):
         MODULE.int8_conv2d(at(0, offset), at(1), at(2), at(4), geometry, unsigned, epilogue(out), 0)
 
@@ -115,18 +115,18 @@ def int8_gemm(case: GemmCase, offset: int) -> None:
             MODULE.int8_weight_only_linear(at(0, offset), at(1), at(2), *numbers)
 
 
-def pool2d(g: Pool2dGeometry, offset: int) -> None:
-    geometry, places = MODULE.Pool2dGeometry(*g), dtype_code(argmax_dtype(g.r, g.s))
+def pool2d(g: PoolGeometry, offset: int) -> None:
+    geometry, places = MODULE.PoolGeometry(*g), dtype_code(argmax_dtype(g.r, g.s))
     sizes = g.n, g.c, g.p, g.q, g.h, g.w
     for (dtype, tf32), layout in itertools.product(FLOATS, LAYOUTS):
         if not tf32:
             numbers = dtype, places, layout, geometry, 0
-            MODULE.max_pool2d_forward(at(0, offset), at(1), at(2), *numbers)
-            MODULE.max_pool2d_backward(at(0), at(1), at(2), *numbers)
-            MODULE.max_pool2d_gather(at(0, offset), at(1), at(2), *numbers)
-            MODULE.max_pool2d_indices(at(0), at(1), places, layout, geometry, 0)
-            MODULE.max_unpool2d_forward(at(0, offset), at(1), at(2), at(3), dtype, layout, sizes, 0)
-            MODULE.max_unpool2d_backward(at(0, offset), at(1), at(2), dtype, layout, sizes, 0)
+            MODULE.max_pool_forward(at(0, offset), at(1), at(2), *numbers)
+            MODULE.max_pool_backward(at(0), at(1), at(2), *numbers)
+            MODULE.max_pool_gather(at(0, offset), at(1), at(2), *numbers)
+            MODULE.max_pool_indices(at(0), at(1), places, layout, geometry, 0)
+            MODULE.max_unpool_forward(at(0, offset), at(1), at(2), at(3), dtype, layout, sizes, 0)
+            MODULE.max_unpool_backward(at(0, offset), at(1), at(2), dtype, layout, sizes, 0)
             for shape in ((g.n, g.c, g.h * g.w), (1, g.n * g.c * g.h, g.w), (1, 1, g.n * g.c * g.h * g.w)):
                 of_type = (dtype, dtype_code(torch.int8)), shape, 0
                 MODULE.quantize(at(0, offset), at(1), at(2), at(3), 1.0, 0, *of_type[0], *of_type[1:])
@@ -145,7 +145,7 @@ def layers() -> tuple[Any, ...]:
 
 
 def call(family: str, case: Any, offset: int) -> None:
-    if isinstance(case, Pool2dCase):
+    if isinstance(case, PoolCase):
         pool2d(case.geometry, offset)
     elif isinstance(case, GemmCase):
         int8_gemm(case, offset)
@@ -163,9 +163,9 @@ def call(family: str, case: Any, offset: int) -> None:
             conv2d(g, offset)
 
 
-def as_depthwise(case: SeparableCase) -> Conv2dGeometry:
+def as_depthwise(case: SeparableCase) -> ConvGeometry:
     sides = tuple(pad for pad in case.padding for _ in range(2))
-    return Conv2dCase(
+    return ConvCase(
         "", case.n, case.c, case.h, case.w, case.c, case.r, case.s, case.stride, sides, case.dilation, case.c
     ).geometry  # fmt: skip
 
@@ -181,7 +181,7 @@ def test_what_a_block_may_have(standing: Callable[..., None]) -> None:
 
 def test_tritons_table_has_the_same() -> None:
     for architecture, kilobytes in KILOBYTES.items():
-        assert conv2d_select.machine(architecture)["shared_bytes"] == 1024 * kilobytes
+        assert conv_select.machine(architecture)["shared_bytes"] == 1024 * kilobytes
 
 
 @pytest.mark.parametrize("name", list(MACHINES))
@@ -191,16 +191,16 @@ def test_every_layer_fits(standing: Callable[..., None], name: str) -> None:
         call(family, case, 8 * (number % 3 == 0))  # some begin where no 16 bytes do
 
 
-RESNET = Conv2dCase("", 32, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1)).geometry
-MOBILENET = Conv2dCase("", 32, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1), groups=64).geometry
-GROUPED = Conv2dCase("", 32, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1), groups=16).geometry
+RESNET = ConvCase("", 32, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1)).geometry
+MOBILENET = ConvCase("", 32, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1), groups=64).geometry
+GROUPED = ConvCase("", 32, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1), groups=16).geometry
 
 
 @pytest.mark.parametrize(
     "launch",
     [
         lambda: conv2d(RESNET, 0),
-        lambda: MODULE.conv2d_forward(at(0), at(1), 0, at(3), 3, 1, False, MODULE.Conv2dGeometry(*GROUPED), 0),
+        lambda: MODULE.conv_forward(at(0), at(1), 0, at(3), 3, 1, False, MODULE.ConvGeometry(*GROUPED), 0),
         lambda: depthwise_conv2d(MOBILENET, 0),
         lambda: pair(MOBILENET, 128, 0),
         lambda: int8_conv2d(RESNET, 0),
@@ -240,33 +240,31 @@ def test_a_dictated_plan_that_does_not_fit_is_refused(standing: Callable[..., No
     for channels, (tile, reader, keeps, (dtype, tf32)) in itertools.product((32, 64, 256, 1024), PAIR_PLANS):
         plan = MODULE.DepthwiseSeparablePlan()
         plan.tile, plan.reader, plan.keeps = tile, readers[reader], keeps
-        geometry = MODULE.Conv2dGeometry(*Conv2dCase("", 8, channels, 9, 9, channels, 3, 3, groups=channels).geometry)
+        geometry = MODULE.ConvGeometry(*ConvCase("", 8, channels, 9, 9, channels, 3, 3, groups=channels).geometry)
         for plan.wgmma in (False, MACHINES[name].architecture == 90):
             numbers = dtype, 1, tf32, geometry, 256, *none, plan
-            launched[
-                attempt(lambda numbers=numbers: MODULE.depthwise_separable_conv2d_forward(*tensors, *numbers))
-            ] += 1
-    geometry = MODULE.Conv2dGeometry(*Conv2dCase("", 8, 2048, 9, 9, 2048, 9, 9, groups=2048).geometry)
+            launched[attempt(lambda numbers=numbers: MODULE.depthwise_separable_conv_forward(*tensors, *numbers))] += 1
+    geometry = MODULE.ConvGeometry(*ConvCase("", 8, 2048, 9, 9, 2048, 9, 9, groups=2048).geometry)
     for (dtype, tf32), vector, lanes, workers in itertools.product(FLOATS, (1, 2, 4, 8), (1, 32, 128), (1, 2, 8, 256)):
-        plan = MODULE.DepthwiseConv2dPlan()
+        plan = MODULE.DepthwiseConvPlan()
         plan.vector, plan.lanes, plan.workers = vector, lanes, workers
         numbers = at(0), at(1), at(2), at(4), dtype, 1, geometry, 0, plan
-        launched[attempt(lambda numbers=numbers: MODULE.depthwise_conv2d_backward_weight(*numbers))] += not tf32
+        launched[attempt(lambda numbers=numbers: MODULE.depthwise_conv_backward_weight(*numbers))] += not tf32
     assert min(launched.values()) > 50
 
 
 def test_a_refused_plan_says_what_it_asks_for(standing: Callable[..., None]) -> None:
     """The widest tile of tf32 takes 512 bytes more than a block of an RTX has."""
     standing("rtx4090")
-    plan, sums = MODULE.DepthwiseSeparablePlan(), MODULE.DepthwiseConv2dPlan()
+    plan, sums = MODULE.DepthwiseSeparablePlan(), MODULE.DepthwiseConvPlan()
     plan.tile, plan.reader = 2, MODULE.DepthwiseSeparableReader.vectors
-    numbers = 1, 1, True, MODULE.Conv2dGeometry(*MOBILENET), 128, 0, 0, 0.0, 0, plan
+    numbers = 1, 1, True, MODULE.ConvGeometry(*MOBILENET), 128, 0, 0, 0.0, 0, plan
     with pytest.raises(ValueError, match="takes 101888 bytes of shared memory, and this GPU gives one 101376"):
-        MODULE.depthwise_separable_conv2d_forward(at(0), at(1), at(2), at(3), at(4), at(5), 0, *numbers)
-    geometry = MODULE.Conv2dGeometry(*Conv2dCase("", 8, 2048, 9, 9, 2048, 9, 9, groups=2048).geometry)
+        MODULE.depthwise_separable_conv_forward(at(0), at(1), at(2), at(3), at(4), at(5), 0, *numbers)
+    geometry = MODULE.ConvGeometry(*ConvCase("", 8, 2048, 9, 9, 2048, 9, 9, groups=2048).geometry)
     sums.vector, sums.lanes, sums.workers = 8, 128, 2
     with pytest.raises(ValueError, match="sums take more than 96 KB"):
-        MODULE.depthwise_conv2d_backward_weight(at(0), at(1), at(2), at(4), 3, 1, geometry, 0, sums)
+        MODULE.depthwise_conv_backward_weight(at(0), at(1), at(2), at(4), 3, 1, geometry, 0, sums)
 
 
 @pytest.mark.parametrize("name", ["rtx3090", "rtx4090", "rtx5090"])
@@ -277,8 +275,8 @@ def test_mobilenets_pairs_run_in_tf32(
     """By the plan of the whole layer, on a corner of it."""
     standing(name, only_noted=False)
     machine, same = Pairs(), {"padding": (1, 1, 1, 1)}
-    layer = MODULE.Conv2dGeometry(*pair_case(32, channels, size, size, filters, **same).geometry)
-    plan = MODULE.depthwise_separable_conv2d_plan(1, 1, True, layer, filters, MACHINES[name])
+    layer = MODULE.ConvGeometry(*pair_case(32, channels, size, size, filters, **same).geometry)
+    plan = MODULE.depthwise_separable_conv_plan(1, 1, True, layer, filters, MACHINES[name])
     case = pair_case(1, channels, 5, 7, filters, **same)
     tensors = operands(case)
     y, z = reference(case, ("none", "none"), *tensors)

@@ -23,18 +23,18 @@ from cnnkernels.cli import explain
 from cnnkernels.cli import main as cli
 from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
-from cnnkernels.testing.cases import Conv2dCase
+from cnnkernels.testing.cases import ConvCase
 from helpers.int8_gemm import PLAIN
 
 NHWC, NCHW = Layout.NHWC, Layout.NCHW
 WHY = r"this build has no sm_90a code \(CNNKERNELS_CUDA_ARCHS without 90\), or CUDA_FORCE_PTX_JIT=1 passes it over"
-LAYER = Conv2dCase("", 6, 64, 21, 20, 72, 3, 3, (2, 1), (1, 1, 1, 1))
+LAYER = ConvCase("", 6, 64, 21, 20, 72, 3, 3, (2, 1), (1, 1, 1, 1))
 NATIVE = native.load("interpreter")
 MODULE = NATIVE.module
 
 
 def a_machine(wgmma: bool, name: str = "h200") -> Any:
-    found = MODULE.machine_named(name)
+    found = MODULE.gpu_named(name)
     found.wgmma = wgmma
     return found
 
@@ -44,28 +44,28 @@ def without() -> Iterator[Machine]:
     """The interpreter standing for such a Hopper."""
     MODULE.stand_for(a_machine(False))
     yield Machine(MODULE, "cpu")
-    MODULE.stand_for(MODULE.machine_named("a100"))
+    MODULE.stand_for(MODULE.gpu_named("a100"))
 
 
 def test_the_machine_says_so() -> None:
-    assert MODULE.machine_named("h200").why_not_wgmma is None
+    assert MODULE.gpu_named("h200").why_not_wgmma is None
     assert WHY.replace("\\", "") == a_machine(False).why_not_wgmma
     for name in ("a100", "rtx5090"):
         assert a_machine(True, name).why_not_wgmma.endswith("of compute capability 9.0 alone")
-    assert MODULE.machine_named("h200").wgmma  # a copy was changed, not the table
+    assert MODULE.gpu_named("h200").wgmma  # a copy was changed, not the table
 
 
 def test_a_name_is_not_enough_to_be_known_by() -> None:
     """'A100' is in 'RTX A1000', and what is like an H100 in name and size may be no Hopper."""
     for name, architecture in (("NVIDIA RTX A1000", 86), ("NVIDIA H100 next", 100)):
-        found = MODULE.machine_like(name, architecture, 108 if architecture == 86 else 132)
+        found = MODULE.gpu_like(name, architecture, 108 if architecture == 86 else 132)
         assert found.architecture == architecture and found.why_not_wgmma
         assert found.name == ("rtx3090" if architecture == 86 else "h200")
 
 
 @pytest.mark.parametrize("layout", [NHWC, NCHW])
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_conv2d_is_planned_and_right_without(without: Machine, direction: str, layout: Layout) -> None:
+def test_conv_is_planned_and_right_without(without: Machine, direction: str, layout: Layout) -> None:
     for element in ("bf16", "tf32") if direction == "forward" else ("bf16",):
         MODULE.stand_for(a_machine(True))
         if layout is NHWC:
@@ -78,10 +78,10 @@ def test_conv2d_is_planned_and_right_without(without: Machine, direction: str, l
         assert (found == data.expected(direction, case)).all()
 
 
-def explained(gpu: Any, direction: str = "forward", case: Conv2dCase = LAYER, layout: Layout = NHWC) -> Any:
-    geometry = MODULE.Conv2dGeometry(*case.geometry)
-    which = getattr(MODULE.Conv2dDirection, direction)
-    return MODULE.conv2d_explain(which, ELEMENTS["bf16"][1], int(layout), False, geometry, gpu)
+def explained(gpu: Any, direction: str = "forward", case: ConvCase = LAYER, layout: Layout = NHWC) -> Any:
+    geometry = MODULE.ConvGeometry(*case.geometry)
+    which = getattr(MODULE.ConvDirection, direction)
+    return MODULE.conv_explain(which, ELEMENTS["bf16"][1], int(layout), False, geometry, gpu)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -89,7 +89,7 @@ def test_packing_is_judged_as_of_a_gpu_without(direction: str) -> None:
     """By what mma.sync makes of packed tensors, not wgmma."""
     differ = False
     for c, k, size in ((3, 64, 56), (35, 64, 56), (256, 256, 14), (64, 512, 28), (20, 1000, 7)):
-        case = Conv2dCase("", 32, c, size, size, k, 3, 3, padding=(1, 1, 1, 1))
+        case = ConvCase("", 32, c, size, size, k, 3, 3, padding=(1, 1, 1, 1))
         for layout in (NHWC, NCHW):
             judged = [
                 (found.packing, found.judged_none, found.judged_channels, found.judged_rows)
@@ -103,13 +103,13 @@ def test_packing_is_judged_as_of_a_gpu_without(direction: str) -> None:
 
 def test_the_other_operators_plan_without() -> None:
     place = (8192, 8192, 8192), (256, 8192, 1), (256, 1, 8192), False
-    image = MODULE.Conv2dGeometry(*Shape(64, 256, 56, 56, 256, 3, 3, padding=(1, 1)).geometry)
-    pair = MODULE.Conv2dGeometry(*pair_case(64, 512, 14, 14, 512, padding=(1, 1, 1, 1)).geometry)
+    image = MODULE.ConvGeometry(*Shape(64, 256, 56, 56, 256, 3, 3, padding=(1, 1)).geometry)
+    pair = MODULE.ConvGeometry(*pair_case(64, 512, 14, 14, 512, padding=(1, 1, 1, 1)).geometry)
     for has in (True, False):
         plans = [
             MODULE.int8_gemm_plan(*place, a_machine(has)),
-            MODULE.int8_conv2d_plan(image, False, True, a_machine(has)),
-            MODULE.depthwise_separable_conv2d_plan(3, 1, False, pair, 512, a_machine(has)),
+            MODULE.int8_conv_plan(image, False, True, a_machine(has)),
+            MODULE.depthwise_separable_conv_plan(3, 1, False, pair, 512, a_machine(has)),
         ]
         assert ["wgmma" in repr(plan) for plan in plans] == [has] * 3
     found = MODULE.int8_gemm_candidates(*place, a_machine(False))
@@ -119,12 +119,12 @@ def test_the_other_operators_plan_without() -> None:
 
 def test_a_dictated_plan_is_refused_with_the_reason(without: Machine) -> None:
     data = integers(LAYER)
-    plan = MODULE.Conv2dPlan()
-    plan.engine, plan.tile = MODULE.Conv2dEngine.wgmma, 4
+    plan = MODULE.ConvPlan()
+    plan.engine, plan.tile = MODULE.ConvEngine.wgmma, 4
     with pytest.raises(ValueError, match=f"conv2d: the plan 'wgmma .*' cannot serve this problem: {WHY}"):
         without.run("forward", LAYER, NHWC, "bf16", data.operands("forward"), plan)
 
-    gemm, conv = MODULE.Int8GemmPlan(), MODULE.Int8Conv2dPlan()
+    gemm, conv = MODULE.Int8GemmPlan(), MODULE.Int8ConvPlan()
     gemm.tiles = conv.tiles = MODULE.Int8Plan(False, 3, 1, wgmma=True)
     a, out = torch.zeros(64, 64, dtype=torch.int8), torch.zeros(64, 64, dtype=torch.int32)
     with pytest.raises(ValueError, match=f"int8_gemm: the plan 'wgmma .*' cannot serve this problem: {WHY}"):
@@ -144,7 +144,7 @@ def test_a_dictated_plan_is_refused_with_the_reason(without: Machine) -> None:
 def test_explain_tells_it() -> None:
     found = explained(a_machine(False))
     assert not found.wgmma and found.why_not_wgmma == WHY.replace("\\", "") and found.chosen_wgmma == -1
-    packed = Conv2dCase("", 8, 64, 20, 20, 72, 3, 3, padding=(1, 1, 1, 1))  # whose result mma.sync stores where it lies
+    packed = ConvCase("", 8, 64, 20, 20, 72, 3, 3, padding=(1, 1, 1, 1))  # whose result mma.sync stores where it lies
     found = explained(a_machine(False), case=packed, layout=NCHW)
     assert found.packing.name == "channels" and found.why_not_wgmma == WHY.replace("\\", "")
 
@@ -168,7 +168,7 @@ def test_explain_is_of_this_build(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpu)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     for loaded in (True, False):
-        compiled.this_machine = lambda loaded=loaded: a_machine(loaded)
+        compiled.this_gpu = lambda loaded=loaded: a_machine(loaded)
         assert explain.machine(None).name == "h200" and explain.machine(None).wgmma == loaded
 
 
@@ -193,6 +193,6 @@ def test_a_table_measured_with_wgmma_gives_way(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "device", lambda device: torch.no_grad())
     for has, keys in ((True, {bf16, fp16}), (False, {bf16})):
         module = SimpleNamespace(**{name: getattr(MODULE, name) for name in dir(MODULE) if not name.startswith("__")})
-        module.this_machine = lambda has=has: a_machine(has)
+        module.this_gpu = lambda has=has: a_machine(has)
         kernels = native.NativeKernels(module, "cuda")  # type: ignore[arg-type]
         assert set(kernels._measured(torch.device("cuda", 0))) == keys

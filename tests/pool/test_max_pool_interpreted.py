@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkernels import native
-from cnnkernels.geometry import Layout, Pool2dGeometry, argmax_dtype, pool_output_size
+from cnnkernels.geometry import Layout, PoolGeometry, argmax_dtype, pool_output_size
 from cnnkernels.testing.guarded import guarded
 from helpers.pool import DTYPES, dense, unwritten
 
@@ -25,10 +25,10 @@ def kernels() -> native.NativeKernels:
     return native.load("interpreter")
 
 
-def pool(shape: tuple[int, ...], window) -> Pool2dGeometry:
+def pool(shape: tuple[int, ...], window) -> PoolGeometry:
     p, q = (pool_output_size(shape[2 + i], *(a[i] for a in window), ceil_mode=True) for i in range(2))
     kernel, stride, padding, dilation = window
-    return Pool2dGeometry(*shape, *kernel, p, q, *stride, *padding, *dilation)
+    return PoolGeometry(*shape, *kernel, p, q, *stride, *padding, *dilation)
 
 
 def everything(kernels, shape, window, dtype: torch.dtype, layout: Layout, wrap) -> list[Tensor]:
@@ -47,13 +47,13 @@ def everything(kernels, shape, window, dtype: torch.dtype, layout: Layout, wrap)
     y, argmax, indices = output(small, dtype), output(small, argmax_dtype(g.r, g.s)), output(small, torch.int64)
     dx, gathered, out, back = output(shape, dtype), output(small, dtype), output(shape, dtype), output(small, dtype)
     winner = wrap(dense(torch.zeros(shape, dtype=torch.int32), layout, "cpu"))
-    kernels.max_pool2d_forward(x, y, argmax, g, layout)
-    kernels.max_pool2d_backward(dy, argmax, dx, g, layout)
-    kernels.max_pool2d_gather(x, argmax, gathered, g, layout)
-    kernels.max_pool2d_indices(argmax, indices, g, layout)
+    kernels.max_pool_forward(x, y, argmax, g, layout)
+    kernels.max_pool_backward(dy, argmax, dx, g, layout)
+    kernels.max_pool_gather(x, argmax, gathered, g, layout)
+    kernels.max_pool_indices(argmax, indices, g, layout)
     indices[0, 0, 0, 0], indices[0, 0, 0, 1] = -1, g.h * g.w  # outside, on either side
-    kernels.max_unpool2d_forward(dy, indices, winner, out, layout)  # windows that share a winner differ in dy
-    kernels.max_unpool2d_backward(dx, indices, back, layout)
+    kernels.max_unpool_forward(dy, indices, winner, out, layout)  # windows that share a winner differ in dy
+    kernels.max_unpool_backward(dx, indices, back, layout)
     return [y, argmax, indices, dx, gathered, out, back]
 
 

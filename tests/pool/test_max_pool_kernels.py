@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnkernels.geometry import Layout, Pool2dGeometry, argmax_dtype, pool_output_size
+from cnnkernels.geometry import Layout, PoolGeometry, argmax_dtype, pool_output_size
 from helpers.pool import DTYPES, dense, limited, unwritten
 
 NAN, INF = math.nan, math.inf
@@ -29,12 +29,12 @@ class Window(NamedTuple):
     dilation: tuple[int, int] = (1, 1)
     ceil_mode: bool = False
 
-    def geometry(self, shape: tuple[int, ...]) -> Pool2dGeometry:
+    def geometry(self, shape: tuple[int, ...]) -> PoolGeometry:
         p, q = (
             pool_output_size(shape[2 + i], self.kernel[i], self.stride[i], self.padding[i], self.dilation[i], self[4])
             for i in range(2)
         )
-        return Pool2dGeometry(*shape, *self.kernel, p, q, *self.stride, *self.padding, *self.dilation)
+        return PoolGeometry(*shape, *self.kernel, p, q, *self.stride, *self.padding, *self.dilation)
 
 
 def run_forward(kernels, x: Tensor, window: Window, layout: Layout, places: torch.dtype | None = None):
@@ -44,20 +44,20 @@ def run_forward(kernels, x: Tensor, window: Window, layout: Layout, places: torc
     y = unwritten(shape, x.dtype, layout, x.device)
     argmax = unwritten(shape, places or argmax_dtype(g.r, g.s), layout, x.device)
     indices = unwritten(shape, torch.int64, layout, x.device)
-    kernels.max_pool2d_forward(x, y, argmax, g, layout)
-    kernels.max_pool2d_indices(argmax, indices, g, layout)
+    kernels.max_pool_forward(x, y, argmax, g, layout)
+    kernels.max_pool_indices(argmax, indices, g, layout)
     return y, argmax, indices
 
 
 def run_backward(kernels, dy: Tensor, argmax: Tensor, window: Window, shape: tuple[int, ...], layout: Layout):
     dx = unwritten(shape, dy.dtype, layout, dy.device)
-    kernels.max_pool2d_backward(dy, argmax, dx, window.geometry(shape), layout)
+    kernels.max_pool_backward(dy, argmax, dx, window.geometry(shape), layout)
     return dx
 
 
 def run_gather(kernels, x: Tensor, argmax: Tensor, window: Window, layout: Layout):
     y = unwritten(tuple(argmax.shape), x.dtype, layout, x.device)
-    kernels.max_pool2d_gather(x, argmax, y, window.geometry(tuple(x.shape)), layout)
+    kernels.max_pool_gather(x, argmax, y, window.geometry(tuple(x.shape)), layout)
     return y
 
 
@@ -364,12 +364,12 @@ def test_misaligned_tensors(kernels, device, dtype: torch.dtype, layout: Layout)
     g = window.geometry(shape)
     expected, places, _ = run_forward(kernels, x, window, layout)
     y, argmax = shifted(torch.zeros_like(expected)), shifted(torch.zeros_like(places))
-    kernels.max_pool2d_forward(shifted(x), y, argmax, g, layout)
+    kernels.max_pool_forward(shifted(x), y, argmax, g, layout)
     assert_same(y, expected.cpu())
     assert torch.equal(argmax, places)
     dy = dense(torch.ones(expected.shape, dtype=dtype), layout, device)
     dx = shifted(torch.zeros_like(x))
-    kernels.max_pool2d_backward(shifted(dy), argmax, dx, g, layout)
+    kernels.max_pool_backward(shifted(dy), argmax, dx, g, layout)
     assert torch.equal(dx, run_backward(kernels, dy, places, window, shape, layout))
 
 

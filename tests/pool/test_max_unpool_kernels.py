@@ -18,13 +18,13 @@ def run_forward(kernels, x: Tensor, indices: Tensor, size: tuple[int, int], layo
     shape = (*x.shape[:2], *size)
     output = unwritten(shape, x.dtype, layout, x.device)
     winner = dense(torch.zeros(shape, dtype=torch.int32), layout, x.device)
-    kernels.max_unpool2d_forward(x, indices, winner, output, layout)
+    kernels.max_unpool_forward(x, indices, winner, output, layout)
     return output
 
 
 def run_backward(kernels, dy: Tensor, indices: Tensor, layout: Layout) -> Tensor:
     dx = unwritten(tuple(indices.shape), dy.dtype, layout, dy.device)
-    kernels.max_unpool2d_backward(dy, indices, dx, layout)
+    kernels.max_unpool_backward(dy, indices, dx, layout)
     return dx
 
 

@@ -7,13 +7,13 @@ import pytest
 pytest.importorskip("triton")
 
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import Pool2dCase
+from cnnkernels.testing.cases import PoolCase
 from cnnkernels.testing.triton_aot import MAX_POOL2D_OPS, Call, Compiled, compile_all
 
 pytestmark = pytest.mark.xdist_group("compiled max_pool2d")  # one worker compiles for all
 
-RESNET = Pool2dCase("ResNet's stem", 8, 64, 112, 112, (3, 3), (2, 2), (1, 1))
-LARGE = Pool2dCase("a large dilated window", 2, 24, 70, 70, (17, 16), (3, 2), (8, 8), (2, 1))
+RESNET = PoolCase("ResNet's stem", 8, 64, 112, 112, (3, 3), (2, 2), (1, 1))
+LARGE = PoolCase("a large dilated window", 2, 24, 70, 70, (17, 16), (3, 2), (8, 8), (2, 1))
 DTYPES = ("fp64", "fp32", "fp16", "bf16")
 
 

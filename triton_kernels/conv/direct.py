@@ -111,7 +111,7 @@ def direct_backward_input_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One tile of BLOCK_M pixels of one phase (see conv2d_backward_input) x BLOCK_N channels, of whichever groups."""
+    """One tile of BLOCK_M pixels of one phase (see conv_backward_input) x BLOCK_N channels, of whichever groups."""
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
     N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
@@ -182,7 +182,7 @@ def direct_backward_weight_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One tap and channel of BLOCK_N filters, over `steps` steps of BLOCK_M pixels: see conv2d_backward_weight."""
+    """One tap and channel of BLOCK_N filters, over `steps` steps of BLOCK_M pixels: see conv_backward_weight."""
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
     N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)

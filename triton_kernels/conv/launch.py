@@ -1,5 +1,5 @@
-"""conv2d in Triton: launches the kernels of conv2d/forward.py, conv2d/backward_input.py, conv2d/backward_weight.py and,
-for narrow groups, conv2d/direct.py, with the tiles that conv2d/select.py chooses.
+"""conv2d in Triton: launches the kernels of conv/forward.py, conv/backward_input.py, conv/backward_weight.py and,
+for narrow groups, conv/direct.py, with the tiles that conv/select.py chooses.
 
 Tensors are dense in the layout given, filters [K, C / groups, R, S] likewise (KRSC in memory beside NHWC, KCRS beside
 NCHW). fp64, fp32, fp16 and bf16; 16-bit elements are summed in fp32 and rounded once. tf32 lets tensor cores round
@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from cnnkernels.epilogue import Epilogue
-from cnnkernels.geometry import Conv2dGeometry, Layout
+from cnnkernels.geometry import ConvGeometry, Layout
 
 from ..common.partials import partials, sum_partials
 from ..common.types import LARGEST_INDEX, on, target
@@ -30,7 +30,7 @@ BIAS_TILE = 4096
 BIAS_FILTERS = {Layout.NHWC: 128, Layout.NCHW: 4}
 
 
-def _plain(g: Conv2dGeometry) -> Conv2dGeometry:
+def _plain(g: ConvGeometry) -> ConvGeometry:
     """A 1x1 convolution that touches each pixel once, as one on images of a single row: neighbours have then the same
     distance everywhere, and vectors may cross from row to row."""
     if (g.r, g.s, g.stride_h, g.stride_w, g.pad_h, g.pad_w) == (1, 1, 1, 1, 0, 0) and (g.p, g.q) == (g.h, g.w):
@@ -38,13 +38,13 @@ def _plain(g: Conv2dGeometry) -> Conv2dGeometry:
     return g
 
 
-def problem_of(op: Op, tensor: Tensor, geometry: Conv2dGeometry, layout: Layout, tf32: bool) -> Problem:
+def problem_of(op: Op, tensor: Tensor, geometry: ConvGeometry, layout: Layout, tf32: bool) -> Problem:
     """What the choice of tiles depends on."""
     g = geometry if op == "backward_weight" else geometry._replace(n=1)
     return Problem(op, dtype_name(tensor.dtype, tf32), layout, g, *target(tensor))
 
 
-def _constants(g: Conv2dGeometry, c: Configuration, layout: Layout, tf32: bool) -> dict[str, Any]:
+def _constants(g: ConvGeometry, c: Configuration, layout: Layout, tf32: bool) -> dict[str, Any]:
     """The compile-time arguments that all of the kernels take."""
     constants: dict[str, Any] = {
         "R": g.r,
@@ -61,7 +61,7 @@ def _constants(g: Conv2dGeometry, c: Configuration, layout: Layout, tf32: bool) 
     return constants
 
 
-def within_reach(g: Conv2dGeometry, *images: Tensor) -> Iterator[tuple[Any, ...]]:
+def within_reach(g: ConvGeometry, *images: Tensor) -> Iterator[tuple[Any, ...]]:
     """The geometry and the tensors of a batch in slices that 32-bit offsets reach; a larger image is one alone.
 
     64-bit offsets take twice the registers, and what tiles a sample is cut into may not depend on the batch.
@@ -74,18 +74,18 @@ def within_reach(g: Conv2dGeometry, *images: Tensor) -> Iterator[tuple[Any, ...]
         yield g._replace(n=min(each, g.n - first)), *(t[first : first + each] for t in images)
 
 
-def _unit(g: Conv2dGeometry) -> int:
+def _unit(g: ConvGeometry) -> int:
     """What all counts of channels are multiples of, up to 8: it tells the compiler how wide loads may be."""
     return math.gcd(g.c // g.groups, g.k // g.groups, 8)
 
 
-def _sizes(g: Conv2dGeometry, unit: int) -> tuple[int, ...]:
+def _sizes(g: ConvGeometry, unit: int) -> tuple[int, ...]:
     """N, C, H, W, K, P, Q, strides, padding, dilations: channels in units."""
     return (g.n, g.c // unit, g.h, g.w, g.k // unit, g.p, g.q, *g[9:15])
 
 
-def conv2d_why_copy_border(
-    direction: str, first: Tensor, second: Tensor, geometry: Conv2dGeometry, layout: Layout, tf32: bool
+def conv_why_copy_border(
+    direction: str, first: Tensor, second: Tensor, geometry: ConvGeometry, layout: Layout, tf32: bool
 ) -> str:
     """Why the border of a padding mode is copied before forward or backward_weight of these operands; empty where
     it is read through the index."""
@@ -96,12 +96,12 @@ def why_copy_border(problem: Problem) -> str:
     return "the kernels for narrow groups pad with zeros alone" if choose(problem).direct else ""
 
 
-def conv2d_forward(
+def conv_forward(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     output: Tensor,
-    geometry: Conv2dGeometry,
+    geometry: ConvGeometry,
     layout: Layout,
     tf32: bool,
     configuration: Configuration | None = None,
@@ -132,11 +132,11 @@ def conv2d_forward(
             )  # fmt: skip
 
 
-def conv2d_backward_input(
+def conv_backward_input(
     grad_output: Tensor,
     weight: Tensor,
     grad_input: Tensor,
-    geometry: Conv2dGeometry,
+    geometry: ConvGeometry,
     layout: Layout,
     tf32: bool,
     configuration: Configuration | None = None,
@@ -167,11 +167,11 @@ def conv2d_backward_input(
             )  # fmt: skip
 
 
-def conv2d_backward_weight(
+def conv_backward_weight(
     grad_output: Tensor,
     input: Tensor,
     grad_weight: Tensor,
-    geometry: Conv2dGeometry,
+    geometry: ConvGeometry,
     layout: Layout,
     tf32: bool,
     configuration: Configuration | None = None,
@@ -202,7 +202,7 @@ def conv2d_backward_weight(
         sum_partials(parts, grad_weight, c.splits)
 
 
-def conv2d_backward_bias(grad_output: Tensor, grad_bias: Tensor, geometry: Conv2dGeometry, layout: Layout) -> None:
+def conv_backward_bias(grad_output: Tensor, grad_bias: Tensor, geometry: ConvGeometry, layout: Layout) -> None:
     """Writes grad_bias [K], the sum of grad_output over all pixels."""
     with on(grad_output):
         g, nhwc = geometry, layout is Layout.NHWC

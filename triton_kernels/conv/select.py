@@ -1,4 +1,4 @@
-"""Which tiles serve a convolution: a pure function of the problem, over the candidates of conv2d/select.json.
+"""Which tiles serve a convolution: a pure function of the problem, over the candidates of conv/select.json.
 
     problem -> candidates -> feasible -> the plan of a tuned table (cnnkernels/records/tuned.py) for exactly this
     problem, or else the cheapest by a cost model
@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from cnnkernels.geometry import Conv2dGeometry, Layout
+from cnnkernels.geometry import ConvGeometry, Layout
 from cnnkernels.records import tuned
 
 from ..common.types import LARGEST_INDEX
@@ -54,7 +54,7 @@ class Problem(NamedTuple):
     op: Op
     dtype: str
     layout: Layout
-    geometry: Conv2dGeometry
+    geometry: ConvGeometry
     gpu: str
     arch: int
 
@@ -190,20 +190,20 @@ def _axis_overhang(size: int, places: int, taps: int, stride: int, pad: int, dil
     return input, max(0, (size + pad) // stride + 1 - places) + 2 * (reached // stride + 1)
 
 
-def _overhang(g: Conv2dGeometry) -> tuple[int, int]:
+def _overhang(g: ConvGeometry) -> tuple[int, int]:
     """The same in elements of both images, channels_last: of the other layout no more."""
     rows = _axis_overhang(g.h, g.p, g.r, g.stride_h, g.pad_h, g.dilation_h)
     columns = _axis_overhang(g.w, g.q, g.s, g.stride_w, g.pad_w, g.dilation_w)
     return (rows[0] * g.w + columns[0]) * g.c, (rows[1] * g.q + columns[1]) * g.k
 
 
-def most_images(g: Conv2dGeometry) -> int:
+def most_images(g: ConvGeometry) -> int:
     """How many images of a problem's 32-bit offsets reach, at least 1."""
     input, output = _overhang(g)
     return max(1, min((LARGEST_INDEX - input) // (g.c * g.h * g.w), (LARGEST_INDEX - output) // (g.k * g.p * g.q)))
 
 
-def is_wide(g: Conv2dGeometry) -> bool:
+def is_wide(g: ConvGeometry) -> bool:
     """Do offsets in a problem's tensors take 64 bits? (In forward and backward-input: in those of one image.)"""
     input, output = _overhang(g)
     weight = g.k * (g.c // g.groups) * g.r * g.s

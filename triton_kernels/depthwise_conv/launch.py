@@ -1,5 +1,5 @@
-"""depthwise_conv2d in Triton: launches the kernels of depthwise_conv2d/sweep.py and depthwise_conv2d/backward_weight.py
-with the patches that depthwise_conv2d/select.py chooses.
+"""depthwise_conv2d in Triton: launches the kernels of depthwise_conv/sweep.py and depthwise_conv/backward_weight.py
+with the patches that depthwise_conv/select.py chooses.
 
 A convolution whose groups are single channels: input [N, C, H, W], filters [K, 1, R, S] with K a multiple of C, output
 [N, K, P, Q], dense in the layout given. fp64, fp32, fp16 and bf16; 16-bit elements are summed in fp32 and rounded once.
@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnkernels.geometry import Conv2dGeometry, Layout
+from cnnkernels.geometry import ConvGeometry, Layout
 
 from ..common.partials import partials, sum_partials
 from ..common.types import MOST_REGISTERS, on, target
-from ..conv.launch import conv2d_backward_input, conv2d_backward_weight, conv2d_forward
+from ..conv.launch import conv_backward_input, conv_backward_weight, conv_forward
 from ..conv.select import is_wide
 from .backward_weight import backward_weight_kernel
 from .patch import Axis
@@ -24,7 +24,7 @@ from .sweep import sweep_kernel
 
 
 def _chosen(
-    op: Op, tensor: Tensor, geometry: Conv2dGeometry, layout: Layout, configuration: Configuration | None
+    op: Op, tensor: Tensor, geometry: ConvGeometry, layout: Layout, configuration: Configuration | None
 ) -> tuple[Configuration, Plan] | None:
     problem = Problem(op, tensor.element_size(), layout, geometry, target(tensor).arch)
     return (configuration, plan(problem, configuration)) if configuration else choose(problem)
@@ -35,7 +35,7 @@ def _last(size: int, patch: int) -> int:
     return (size - 1) % patch + 1
 
 
-def _constants(g: Conv2dGeometry, c: Configuration, p: Plan, layout: Layout) -> dict[str, Any]:
+def _constants(g: ConvGeometry, c: Configuration, p: Plan, layout: Layout) -> dict[str, Any]:
     """The compile-time arguments that both kernels take."""
     return {
         "ROWS": p.rows,
@@ -51,12 +51,12 @@ def _constants(g: Conv2dGeometry, c: Configuration, p: Plan, layout: Layout) -> 
     }
 
 
-def depthwise_conv2d_forward(
+def depthwise_conv_forward(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     output: Tensor,
-    geometry: Conv2dGeometry,
+    geometry: ConvGeometry,
     layout: Layout,
     configuration: Configuration | None = None,
 ) -> None:
@@ -65,7 +65,7 @@ def depthwise_conv2d_forward(
     with on(input):
         chosen = _chosen("forward", input, g, layout, configuration)
         if chosen is None:
-            conv2d_forward(input, weight, bias, output, g, layout, tf32=False)
+            conv_forward(input, weight, bias, output, g, layout, tf32=False)
             return
         c, p = chosen
         sweep_kernel[(p.tiles,)](
@@ -75,11 +75,11 @@ def depthwise_conv2d_forward(
         )  # fmt: skip
 
 
-def depthwise_conv2d_backward_input(
+def depthwise_conv_backward_input(
     grad_output: Tensor,
     weight: Tensor,
     grad_input: Tensor,
-    geometry: Conv2dGeometry,
+    geometry: ConvGeometry,
     layout: Layout,
     configuration: Configuration | None = None,
 ) -> None:
@@ -88,7 +88,7 @@ def depthwise_conv2d_backward_input(
     with on(grad_output):
         chosen = _chosen("backward_input", grad_output, g, layout, configuration)
         if chosen is None:
-            conv2d_backward_input(grad_output, weight, grad_input, g, layout, tf32=False)
+            conv_backward_input(grad_output, weight, grad_input, g, layout, tf32=False)
             return
         c, p = chosen
         sweep_kernel[(p.tiles,)](
@@ -98,11 +98,11 @@ def depthwise_conv2d_backward_input(
         )  # fmt: skip
 
 
-def depthwise_conv2d_backward_weight(
+def depthwise_conv_backward_weight(
     grad_output: Tensor,
     input: Tensor,
     grad_weight: Tensor,
-    geometry: Conv2dGeometry,
+    geometry: ConvGeometry,
     layout: Layout,
     configuration: Configuration | None = None,
 ) -> None:
@@ -112,7 +112,7 @@ def depthwise_conv2d_backward_weight(
     with on(input):
         chosen = _chosen("backward_weight", input, g, layout, configuration)
         if chosen is None:
-            conv2d_backward_weight(grad_output, input, grad_weight, g, layout, tf32=False)
+            conv_backward_weight(grad_output, input, grad_weight, g, layout, tf32=False)
             return
         c, p = chosen
         bands, steps = -(-g.r // c.band), -(-p.steps // c.splits)

@@ -16,7 +16,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from cnnkernels.geometry import Conv2dGeometry, Layout
+from cnnkernels.geometry import ConvGeometry, Layout
 
 from ..conv.select import WORKSPACE_BYTES, machine
 from .patch import Axis
@@ -46,7 +46,7 @@ class Problem(NamedTuple):
     op: Op
     size: int
     layout: Layout
-    geometry: Conv2dGeometry
+    geometry: ConvGeometry
     arch: int
 
 

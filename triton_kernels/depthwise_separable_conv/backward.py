@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.geometry import Conv2dGeometry, Layout
+from cnnkernels.geometry import ConvGeometry, Layout
 
 from ..common.activation import activate_derivative
 from ..common.partials import partials, sum_partials
@@ -136,7 +136,7 @@ def backward_kernel(
         tl.store(at, narrow(gradient, parts.dtype.element_ty), mask=(k < K) & (c < M))
 
 
-def depthwise_separable_conv2d_fuses_backward(dtype: torch.dtype, filters: int, tf32: bool) -> bool:
+def depthwise_separable_conv_fuses_backward(dtype: torch.dtype, filters: int, tf32: bool) -> bool:
     """Whether the kernel pays for a pair with so many pointwise filters.
 
     It makes z anew for each tile of up to 64 of them: 16-bit types pay for four times by what they save. csrc's rule is
@@ -145,7 +145,7 @@ def depthwise_separable_conv2d_fuses_backward(dtype: torch.dtype, filters: int, 
     return dtype is torch.float64 or (dtype is not torch.float32 and filters <= 256)
 
 
-def depthwise_separable_conv2d_backward(
+def depthwise_separable_conv_backward(
     grad_output: Tensor,
     input: Tensor,
     depthwise_weight: Tensor,
@@ -154,7 +154,7 @@ def depthwise_separable_conv2d_backward(
     intermediate: Tensor | None,
     grad_intermediate: Tensor | None,
     grad_pointwise: Tensor | None,
-    geometry: Conv2dGeometry,
+    geometry: ConvGeometry,
     layout: Layout,
     depthwise_activation: str,
     negative_slope: float,

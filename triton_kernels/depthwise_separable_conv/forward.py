@@ -4,7 +4,7 @@
     y[n, k, p, q] = b(bp[k] + sum over m of wp[k, m] a(z[n, m, p, q]))
 
 with strides u, v, dilations d, e and activations a, b. A program owns a tile of pixels and filters and walks over the
-channels: lanes make a block of z in registers, patch by patch as in depthwise_conv2d/sweep.py, and their patches side
+channels: lanes make a block of z in registers, patch by patch as in depthwise_conv/sweep.py, and their patches side
 by side are a tile of a matrix that tl.dot multiplies by the pointwise filters. Nothing of z reaches global memory
 unless it is to be saved. z has the bits of depthwise_conv2d's forward: the same products in the same order.
 

@@ -12,16 +12,16 @@ import math
 
 from torch import Tensor
 
-from cnnkernels.geometry import Conv2dGeometry, Layout
+from cnnkernels.geometry import ConvGeometry, Layout
 
 from ..common.types import MOST_REGISTERS, on, target
 from ..conv.select import dtype_name
-from ..depthwise_conv.launch import depthwise_conv2d_forward
+from ..depthwise_conv.launch import depthwise_conv_forward
 from .forward import fused_kernel
 from .select import Configuration, Problem, axes, choose, is_wide
 
 
-def depthwise_separable_conv2d_forward(
+def depthwise_separable_conv_forward(
     input: Tensor,
     depthwise_weight: Tensor,
     pointwise_weight: Tensor,
@@ -29,7 +29,7 @@ def depthwise_separable_conv2d_forward(
     pointwise_bias: Tensor | None,
     output: Tensor,
     intermediate: Tensor | None,
-    geometry: Conv2dGeometry,
+    geometry: ConvGeometry,
     layout: Layout,
     tf32: bool,
     depthwise_activation: str,
@@ -65,13 +65,13 @@ def depthwise_separable_conv2d_forward(
         )  # fmt: skip
 
 
-def depthwise_separable_conv2d_intermediate(
+def depthwise_separable_conv_intermediate(
     input: Tensor,
     depthwise_weight: Tensor,
     depthwise_bias: Tensor | None,
     intermediate: Tensor,
-    geometry: Conv2dGeometry,
+    geometry: ConvGeometry,
     layout: Layout,
 ) -> None:
     """Writes what the forward saves, bit for bit: the depthwise sums before their activation."""
-    depthwise_conv2d_forward(input, depthwise_weight, depthwise_bias, intermediate, geometry, layout)
+    depthwise_conv_forward(input, depthwise_weight, depthwise_bias, intermediate, geometry, layout)

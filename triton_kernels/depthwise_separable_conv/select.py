@@ -14,10 +14,10 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cnnkernels.geometry import Conv2dGeometry, Layout
+from cnnkernels.geometry import ConvGeometry, Layout
 
 from ..common.types import LARGEST_INDEX
-from ..conv import select as conv2d_select
+from ..conv import select as conv_select
 from ..conv.select import family, machine
 from ..depthwise_conv.patch import Axis
 
@@ -42,7 +42,7 @@ class Problem(NamedTuple):
 
     dtype: str
     layout: Layout
-    geometry: Conv2dGeometry
+    geometry: ConvGeometry
     filters: int
     arch: int
 
@@ -78,7 +78,7 @@ def is_wide(problem: Problem, c: Configuration, n: int) -> bool:
     g = problem.geometry
     pixels = n * (g.p + c.patch[0]) * (g.q + c.patch[1])
     largest = max(pixels, n * g.p * g.q * problem.filters, g.k * problem.filters)
-    return largest > LARGEST_INDEX or conv2d_select.is_wide(g._replace(n=n))
+    return largest > LARGEST_INDEX or conv_select.is_wide(g._replace(n=n))
 
 
 def _registers(problem: Problem, c: Configuration) -> int:

@@ -1,8 +1,8 @@
-"""int8_conv2d of narrow groups in Triton, where a matrix product would be mostly padding: multiply and add, element by
+"""int8_conv of narrow groups in Triton, where a matrix product would be mostly padding: multiply and add, element by
 element, in int32. Tensors are channels_last; the zero point is taken from each byte, so that padding adds nothing.
 
 direct_kernel serves any groups, a tap at a time. depthwise_kernel, for groups of one channel with any number of
-filters, walks over patches of pixels as depthwise_conv2d/sweep.py does: what the patch's windows share is read once.
+filters, walks over patches of pixels as depthwise_conv/sweep.py does: what the patch's windows share is read once.
 """
 
 import triton

@@ -1,4 +1,4 @@
-"""int8_conv2d in Triton: conv2d/forward.py's implicit GEMM over channels_last bytes, summed in int32 by tensor cores.
+"""int8_conv in Triton: conv/forward.py's implicit GEMM over channels_last bytes, summed in int32 by tensor cores.
 
 Padding stands for the input's zero point: it is loaded as that, so that what the zero point adds to a sum is the same
 for every pixel.

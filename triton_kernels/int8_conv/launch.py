@@ -1,4 +1,4 @@
-"""int8_conv2d in Triton: launches the kernels of int8_conv2d/forward.py and, for narrow groups, int8_conv2d/direct.py.
+"""int8_conv in Triton: launches the kernels of int8_conv/forward.py and, for narrow groups, int8_conv/direct.py.
 
 Input [N, C, H, W], filters [K, C / groups, R, S] and output [N, K, P, Q] are dense and channels_last in memory. A
 convolution that is a plain product of matrices is left to int8_gemm.
@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnkernels.geometry import Conv2dGeometry, Layout
+from cnnkernels.geometry import ConvGeometry, Layout
 from cnnkernels.int8.epilogue import Int8Epilogue
 
 from ..common.types import MOST_REGISTERS, on, target
@@ -31,7 +31,7 @@ from .forward import forward_kernel
 DIRECT_TILE = 1024
 
 
-def _product_length(g: Conv2dGeometry) -> int:
+def _product_length(g: ConvGeometry) -> int:
     """The reduction of a convolution that is the product of two matrices in memory, a window a row; 0 if it is none."""
     if g.groups > 1 or g.pad_h or g.pad_w:
         return 0
@@ -46,25 +46,25 @@ def _as_matrix(tensor: Tensor, length: int) -> Tensor:
     return tensor.as_strided((tensor.numel() // length, length), (length, 1))
 
 
-def _padded(g: Conv2dGeometry) -> bool:
+def _padded(g: ConvGeometry) -> bool:
     """May a window leave the image?"""
     below = (g.p - 1) * g.stride_h + (g.r - 1) * g.dilation_h - g.pad_h >= g.h
     right = (g.q - 1) * g.stride_w + (g.s - 1) * g.dilation_w - g.pad_w >= g.w
     return bool(g.pad_h or g.pad_w or below or right)
 
 
-def problem_of(g: Conv2dGeometry, arch: int) -> Problem:
+def problem_of(g: ConvGeometry, arch: int) -> Problem:
     """What the choice of tiles depends on."""
     channels, filters = g.c // g.groups, g.k // g.groups
     width, flat = math.gcd(channels, 16), g.r * g.s > 1 and channels < FEW_CHANNELS
     return Problem(g.n * g.p * g.q, filters, channels, g.r * g.s, g.groups, width, flat, arch)
 
 
-def int8_conv2d(
+def int8_conv(
     input: Tensor,
     weight: Tensor,
     output: Tensor,
-    geometry: Conv2dGeometry,
+    geometry: ConvGeometry,
     epilogue: Int8Epilogue,
     configuration: Configuration | None = None,
 ) -> None:
@@ -82,8 +82,8 @@ def int8_conv2d(
 
 
 def _in_slices(
-    input: Tensor, output: Tensor, g: Conv2dGeometry, epilogue: Int8Epilogue, sums: Tensor | None
-) -> Iterator[tuple[Conv2dGeometry, Tensor, Tensor, tuple[float | Tensor, ...], dict[str, Any]]]:
+    input: Tensor, output: Tensor, g: ConvGeometry, epilogue: Int8Epilogue, sums: Tensor | None
+) -> Iterator[tuple[ConvGeometry, Tensor, Tensor, tuple[float | Tensor, ...], dict[str, Any]]]:
     """What 32-bit offsets reach: geometry, input, output, the kernels' `numbers` and compile-time arguments of each.
     `sums`: of the filters, for a kernel that does not take the zero point from each byte."""
     images = (input, output) if epilogue.residual is None else (input, output, epilogue.residual)
@@ -93,7 +93,7 @@ def _in_slices(
         yield part, x, y, numbers, {"WIDE": is_wide(part), "PARTS": parts} | OPTIONS
 
 
-def _copy_pays(g: Conv2dGeometry) -> bool:
+def _copy_pays(g: ConvGeometry) -> bool:
     """Are a pixel's channels so few or so odd that copying them for wider loads pays?"""
     channels, filters = g.c // g.groups, g.k // g.groups
     uses = filters * g.r * g.s // (g.stride_h * g.stride_w)
@@ -104,7 +104,7 @@ def _implicit(
     input: Tensor,
     weight: Tensor,
     output: Tensor,
-    g: Conv2dGeometry,
+    g: ConvGeometry,
     epilogue: Int8Epilogue,
     configuration: Configuration | None,
 ) -> None:
@@ -134,7 +134,7 @@ def _implicit(
         )  # fmt: skip
 
 
-def _narrow(input: Tensor, weight: Tensor, output: Tensor, g: Conv2dGeometry, epilogue: Int8Epilogue) -> None:
+def _narrow(input: Tensor, weight: Tensor, output: Tensor, g: ConvGeometry, epilogue: Int8Epilogue) -> None:
     zero_point = _number(epilogue.zero_point_a)
     for part, x, y, numbers, constants in _in_slices(input, output, g, epilogue, None):
         operands = (x, weight, float(zero_point) if zero_point else None, numbers, y, part.n)

@@ -1,4 +1,4 @@
-"""int8_max_pool2d and int8_avg_pool2d in Triton: a program a tile of the output (common/sites.py), channels side by
+"""int8_max_pool and int8_avg_pool in Triton: a program a tile of the output (common/sites.py), channels side by
 side.
 
 The semantics are csrc/int8_pool's, and so are the bits.
@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.geometry import Layout, Pool2dGeometry
+from cnnkernels.geometry import Layout, PoolGeometry
 
 from ..common.sites import offset, tile, work
 from ..common.types import INTERPRETED, as_wide, load_filled, on
@@ -39,7 +39,7 @@ def reduced(total, x, MAXIMUM: tl.constexpr):
 
 
 @triton.jit
-def int8_pool2d_kernel(
+def int8_pool_kernel(
     input,
     output,
     images,
@@ -114,7 +114,7 @@ def int8_pool2d_kernel(
 def _pool(
     input: Tensor,
     output: Tensor,
-    geometry: Pool2dGeometry,
+    geometry: PoolGeometry,
     maximum: bool,
     zero_point: int = 0,
     count_include_pad: bool = False,
@@ -125,7 +125,7 @@ def _pool(
     elements = next((size for size in TILES if output.numel() >= size * PROGRAMS), TILES[-1])
     with on(input):
         for part in work((input, output), Layout.NHWC, g.p, g.q, small(g), elements):
-            int8_pool2d_kernel[(part.programs,)](
+            int8_pool_kernel[(part.programs,)](
                 *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g[8:], least, zero_point,
                 divisor_override or 0, R=g.r, S=g.s, MAXIMUM=maximum, LEAST=least, INCLUDE_PAD=count_include_pad,
                 OVERRIDE=divisor_override is not None, UNROLLED=g.r * g.s <= UNROLL, enable_fp_fusion=False,
@@ -133,15 +133,15 @@ def _pool(
             )  # fmt: skip
 
 
-def int8_max_pool2d(input: Tensor, output: Tensor, geometry: Pool2dGeometry) -> None:
+def int8_max_pool(input: Tensor, output: Tensor, geometry: PoolGeometry) -> None:
     """Writes the largest of each window's places inside the input."""
     _pool(input, output, geometry, True)
 
 
-def int8_avg_pool2d(
+def int8_avg_pool(
     input: Tensor,
     output: Tensor,
-    geometry: Pool2dGeometry,
+    geometry: PoolGeometry,
     zero_point: int,
     count_include_pad: bool,
     divisor_override: int | None,

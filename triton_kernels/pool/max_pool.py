@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.geometry import Layout, Pool2dGeometry
+from cnnkernels.geometry import Layout, PoolGeometry
 
 from ..common.sites import offset, on, tile, work
 from ..common.types import accumulator, as_wide
@@ -284,7 +284,7 @@ class _Route(NamedTuple):
         return cls(common, place_step, inverse, -(-places // place_step))
 
 
-def within_reach(geometry: Pool2dGeometry) -> Pool2dGeometry:
+def within_reach(geometry: PoolGeometry) -> PoolGeometry:
     """Strides and dilations that step over all of the input, cut to the shortest that does: places and windows beyond
     the first fall outside either way, and no product of coordinates overflows."""
     reach_h, reach_w = geometry.h + geometry.pad_h, geometry.w + geometry.pad_w
@@ -296,14 +296,14 @@ def within_reach(geometry: Pool2dGeometry) -> Pool2dGeometry:
     )
 
 
-def small(g: Pool2dGeometry) -> bool:
+def small(g: PoolGeometry) -> bool:
     """Does whatever is computed of coordinates stay below 2^31? The backward multiplies two numbers below a stride."""
     rows = g.h + g.pad_h + g.p * g.stride_h + g.r * g.dilation_h
     columns = g.w + g.pad_w + g.q * g.stride_w + g.s * g.dilation_w
     return max(rows, columns, g.stride_h**2, g.stride_w**2) < 2**31
 
 
-def max_pool2d_forward(input: Tensor, output: Tensor, argmax: Tensor, geometry: Pool2dGeometry, layout: Layout) -> None:
+def max_pool_forward(input: Tensor, output: Tensor, argmax: Tensor, geometry: PoolGeometry, layout: Layout) -> None:
     """Writes every window's maximum and its place r * S + s."""
     g = within_reach(geometry)
     with on(input):
@@ -314,8 +314,8 @@ def max_pool2d_forward(input: Tensor, output: Tensor, argmax: Tensor, geometry: 
             )  # fmt: skip
 
 
-def max_pool2d_backward(
-    grad_output: Tensor, argmax: Tensor, grad_input: Tensor, geometry: Pool2dGeometry, layout: Layout
+def max_pool_backward(
+    grad_output: Tensor, argmax: Tensor, grad_input: Tensor, geometry: PoolGeometry, layout: Layout
 ) -> None:
     """Writes every gradient of the input: the sum of grad_output over the windows the element won."""
     g = within_reach(geometry)
@@ -330,7 +330,7 @@ def max_pool2d_backward(
             )  # fmt: skip
 
 
-def max_pool2d_gather(input: Tensor, argmax: Tensor, output: Tensor, geometry: Pool2dGeometry, layout: Layout) -> None:
+def max_pool_gather(input: Tensor, argmax: Tensor, output: Tensor, geometry: PoolGeometry, layout: Layout) -> None:
     """Writes the input at every window's winner, 0 for a window with no place inside: the backward's derivative."""
     g = within_reach(geometry)
     with on(input):
@@ -340,7 +340,7 @@ def max_pool2d_gather(input: Tensor, argmax: Tensor, output: Tensor, geometry: P
             )
 
 
-def max_pool2d_indices(argmax: Tensor, indices: Tensor, geometry: Pool2dGeometry, layout: Layout) -> None:
+def max_pool_indices(argmax: Tensor, indices: Tensor, geometry: PoolGeometry, layout: Layout) -> None:
     """Writes PyTorch's index h * W + w of every window's winner."""
     g = geometry
     with on(argmax):

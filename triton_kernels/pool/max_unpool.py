@@ -85,7 +85,7 @@ def backward_kernel(
     tl.store(grad_input + at, grad, mask=exists)
 
 
-def max_unpool2d_forward(input: Tensor, indices: Tensor, winner: Tensor, output: Tensor, layout: Layout) -> None:
+def max_unpool_forward(input: Tensor, indices: Tensor, winner: Tensor, output: Tensor, layout: Layout) -> None:
     """Writes input where the indices say and 0 elsewhere; of several the last wins. `winner` holds zeros on entry, and
     an input plane has at most 2^31 - 2 elements, whose positions it can hold."""
     (p, q), (h, w) = input.shape[2:], output.shape[2:]
@@ -96,7 +96,7 @@ def max_unpool2d_forward(input: Tensor, indices: Tensor, winner: Tensor, output:
             forward_kernel[(part.programs,)](*part.tensors, part.images, part.channels, h, w, p * q, **part.constants)
 
 
-def max_unpool2d_backward(grad_output: Tensor, indices: Tensor, grad_input: Tensor, layout: Layout) -> None:
+def max_unpool_backward(grad_output: Tensor, indices: Tensor, grad_input: Tensor, layout: Layout) -> None:
     """Writes grad_output at the indices, 0 for an index outside."""
     (p, q), (h, w) = indices.shape[2:], grad_output.shape[2:]
     with on(grad_output):

@@ -3,7 +3,7 @@
 #include "select.h"
 #include "../sm90/select.h"
 
-namespace cnnkernels::conv2d::grouped {
+namespace cnnkernels::conv::grouped {
 
 namespace {
 
@@ -51,7 +51,7 @@ std::optional<std::string> why_not(Direction direction, const Problem& problem,
 
 std::vector<Sweep> sweeps(Direction direction, const Problem& problem, const void* image, const void* filter,
                           void* result) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const Element element{problem.dtype, problem.tf32};
   const std::int64_t channels = g.c / g.groups, filters = g.k / g.groups;
   const Steps x = steps_of(g.c, g.h, g.w), y = steps_of(g.k, g.p, g.q);
@@ -116,8 +116,8 @@ std::optional<Plan> plan_for(Direction direction, const Problem& problem, const 
     if (binding && reason != nullptr) refuse(reason);
     if (reason == nullptr) return *asked;
   }
-  const std::vector<Candidate> found = candidates(direction, problem, this_machine());
-  const Candidate& best = found[hopper::cheapest(found)];
+  const std::vector<Candidate> found = candidates(direction, problem, this_gpu());
+  const Candidate& best = found[sm90::cheapest(found)];
   return best.why_not == nullptr ? std::optional(best.plan) : std::nullopt;
 }
 
@@ -126,13 +126,13 @@ void sweep_all(Direction direction, const Problem& problem, const Plan& plan, co
   const bool follows = epilogue.residual != nullptr || epilogue.activation != Activation::none;
   const Element element{problem.dtype, problem.tf32};
   const int staged = follows ? kStagedBytes : element.bytes();
-  const Machine& machine = this_machine();
+  const Gpu& gpu = this_gpu();
   for (const Sweep& sweep : sweeps(direction, problem, image, filter, result)) {
     Patch patch = patch_for(sweep, problem, tile_of(plan), staged);
     const std::int64_t blocks =
-        plan.blocks > 0 ? plan.blocks
-                        : held_blocks(patch.bytes, groups_of_chunk(sweep.channels, element), machine) *
-                              machine.processors;
+        plan.blocks > 0
+            ? plan.blocks
+            : held_blocks(patch.bytes, groups_of_chunk(sweep.channels, element), gpu) * gpu.processors;
     const std::int64_t workers = std::max<std::int64_t>(blocks / patch.bundles.divisor, 1);
     patch.workers = static_cast<Index>(std::min<std::int64_t>(workers, patch.count));
     if (problem.dtype == DType::float16)
@@ -155,9 +155,9 @@ void backward_weight(const Problem& problem, const Plan& plan, const void* grad_
   else
     launch_gradient<bfloat16>(sweep, patch, gradient, stream);
   if (gradient.in_parts) {
-    const Conv2dGeometry& g = problem.geometry;
+    const ConvGeometry& g = problem.geometry;
     add_parts(problem.dtype, workspace, grad_weight, g.k * (g.c / g.groups) * g.r * g.s, plan.splits, stream);
   }
 }
 
-}  // namespace cnnkernels::conv2d::grouped
+}  // namespace cnnkernels::conv::grouped

@@ -21,7 +21,7 @@
 #include "../phases.h"
 #include "../gemm.h"
 
-namespace cnnkernels::conv2d::grouped {
+namespace cnnkernels::conv::grouped {
 
 inline constexpr int kThreads = 128, kWarps = kThreads / 32;
 inline constexpr int kPixelTile = 16;                    // pixels of an instruction
@@ -65,7 +65,7 @@ inline Index groups_of_chunk(std::int64_t channels, const Element& element) {
 }
 
 // The fewest groups whose channels and filters are whole chunks.
-inline std::int64_t whole_groups(const Conv2dGeometry& g, const Element& element) {
+inline std::int64_t whole_groups(const ConvGeometry& g, const Element& element) {
   const std::int64_t chunk = elements_of_chunk(element);
   return std::lcm(chunk / std::gcd(chunk, g.c / g.groups), chunk / std::gcd(chunk, g.k / g.groups));
 }
@@ -173,7 +173,7 @@ inline Patch best_patch(const Sweep& s, const Element& element, std::int64_t gro
 }
 
 // Groups of a bundle of about tile.columns channels.
-inline std::int64_t bundle_of(const Conv2dGeometry& g, const Element& element, const Tile& tile) {
+inline std::int64_t bundle_of(const ConvGeometry& g, const Element& element, const Tile& tile) {
   const std::int64_t whole = whole_groups(g, element), widest = std::max(g.c, g.k) / g.groups;
   return std::max<std::int64_t>(1, tile.columns / widest / whole) * whole;
 }
@@ -196,4 +196,4 @@ std::optional<Plan> plan_for(Direction direction, const Problem& problem, const 
 void sweep_all(Direction direction, const Problem& problem, const Plan& plan, const void* image,
                const void* filter, const Epilogue& epilogue, void* result, std::uintptr_t stream);
 
-}  // namespace cnnkernels::conv2d::grouped
+}  // namespace cnnkernels::conv::grouped

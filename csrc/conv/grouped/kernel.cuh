@@ -12,7 +12,7 @@
 #include "../epilogue.cuh"
 #include "grouped.h"
 
-namespace cnnkernels::conv2d::grouped {
+namespace cnnkernels::conv::grouped {
 
 // A 16-byte piece of the image or of a filter: what one lane reads at a time.
 using Chunk = Vector<std::uint32_t, 4>;
@@ -374,4 +374,4 @@ void launch_sweep(const Sweep& sweep, const Patch& patch, const Epilogue& epilog
   }
 }
 
-}  // namespace cnnkernels::conv2d::grouped
+}  // namespace cnnkernels::conv::grouped

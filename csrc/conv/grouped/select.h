@@ -14,14 +14,14 @@
 #include "weight.h"
 #include "../select.h"
 
-namespace cnnkernels::conv2d::grouped {
+namespace cnnkernels::conv::grouped {
 
 // Wider groups fill the tiles of the other engines.
 inline constexpr std::int64_t kWidestGroup = 16;
 
 // Why this engine cannot serve a problem, whatever the batch but for sizes beyond 31 bits.
 inline std::optional<std::string> cannot_serve(Direction direction, const Problem& problem) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const Element element{problem.dtype, problem.tf32};
   const std::int64_t chunk = elements_of_chunk(element), c = g.c / g.groups, k = g.k / g.groups;
   const std::int64_t summed = direction == Direction::forward ? c : k;
@@ -66,7 +66,7 @@ inline Patch patch_for(const Sweep& sweep, const Problem& problem, const Tile& t
 // sums within the workspace limit.
 inline int splits_for(const Patch& patch, const Problem& problem) {
   constexpr std::int64_t kWantedBlocks = 4 * 132;
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const Gradient gradient = gradient_of(patch, problem, 1);
   const std::int64_t of_part = std::int64_t(patch.bundles.divisor) * gradient.sets.divisor;
   const std::int64_t weights = g.k * (g.c / g.groups) * g.r * g.s;
@@ -90,8 +90,8 @@ inline const char* cannot_serve(Direction direction, const Problem& problem, con
 }
 
 // Blocks that an SM holds at a time.
-inline std::int64_t held_blocks(std::int64_t bytes, Index share, const Machine& machine) {
-  return std::clamp<std::int64_t>(machine.shared_bytes / (bytes + 1024), 1, blocks_of(share));
+inline std::int64_t held_blocks(std::int64_t bytes, Index share, const Gpu& gpu) {
+  return std::clamp<std::int64_t>(gpu.shared_bytes / (bytes + 1024), 1, blocks_of(share));
 }
 
 // What one visit of a block to a patch takes: steps of so many instructions and so many clocks of shared
@@ -111,7 +111,7 @@ inline double region_bytes(const Patch& p) {
 // Runs of 8 pixels 2 or 4 apart meet the same banks that often.
 inline double conflicts(const Sweep& s) { return std::gcd(s.w.step, 4); }
 
-inline Work work_of(const Sweep& s, const Patch& p, const Element& element, const Machine& machine) {
+inline Work work_of(const Sweep& s, const Patch& p, const Element& element, const Gpu& gpu) {
   const Index share = groups_of_chunk(s.channels, element);
   const double passes = p.passes.divisor,
                reads = std::max(share / 2, 1);  // a lane's, of the table and filters
@@ -119,7 +119,7 @@ inline Work work_of(const Sweep& s, const Patch& p, const Element& element, cons
   const double pixels = kPixelTiles * (share == 1 ? conflicts(s) : share);
   Work w{};
   w.visits = std::int64_t(p.count) * p.bundles.divisor;
-  w.held = held_blocks(p.bytes, share, machine);
+  w.held = held_blocks(p.bytes, share, gpu);
   w.steps = static_cast<double>(p.groups / share) * p.pixel_groups.divisor * passes * p.steps;
   w.instructions = kPixelTiles * sets;
   w.clocks = kChunkClocks * (pixels + reads) + reads;
@@ -127,13 +127,13 @@ inline Work work_of(const Sweep& s, const Patch& p, const Element& element, cons
   return w;
 }
 
-inline Work work_of(const Sweep& s, const Patch& p, const Gradient& gradient, const Machine& machine) {
+inline Work work_of(const Sweep& s, const Patch& p, const Gradient& gradient, const Gpu& gpu) {
   const double row_passes = gradient.row_passes.divisor, column_passes = gradient.column_passes.divisor;
   const double rows = gradient.row_tiles / row_passes, columns = gradient.error_runs / column_passes;
   const double items = p.groups / gradient.unit_groups * row_passes * column_passes;
   Work w{};
   w.visits = std::int64_t(p.count) * p.bundles.divisor * gradient.sets.divisor;
-  w.held = held_blocks(gradient.bytes, 1, machine);
+  w.held = held_blocks(gradient.bytes, 1, gpu);
   w.steps = items / gradient.sets.divisor * (gradient.pixels / kPixelTile);
   w.instructions = rows * columns;
   w.clocks = kChunkClocks * (rows * conflicts(s) + 1) + 1;
@@ -141,13 +141,12 @@ inline Work work_of(const Sweep& s, const Patch& p, const Gradient& gradient, co
   return w;
 }
 
-// As conv2d::cost. In a block nothing is multiplied while a region is on its way; the other blocks of the SM
+// As conv::cost. In a block nothing is multiplied while a region is on its way; the other blocks of the SM
 // multiply then.
-inline Cost cost(const Plan& plan, Direction direction, const Problem& problem, const Machine& machine) {
-  const Conv2dGeometry& g = problem.geometry;
+inline Cost cost(const Plan& plan, Direction direction, const Problem& problem, const Gpu& gpu) {
+  const ConvGeometry& g = problem.geometry;
   const Element element{problem.dtype, problem.tf32};
-  const double sms = machine.processors,
-               per_clock = peak(Engine::mma, element, machine) / (2 * sms * machine.clock);
+  const double sms = gpu.processors, per_clock = peak(Engine::mma, element, gpu) / (2 * sms * gpu.clock);
   const double x = static_cast<double>(g.n) * g.c * g.h * g.w, y = static_cast<double>(g.n) * g.k * g.p * g.q;
   const double weights = static_cast<double>(g.k) * (g.c / g.groups) * g.r * g.s;
   const bool weight = direction == Direction::backward_weight;
@@ -159,31 +158,30 @@ inline Cost cost(const Plan& plan, Direction direction, const Problem& problem, 
   const std::vector<Sweep> all = sweeps(direction, problem, nullptr, nullptr, nullptr);
   for (const Sweep& s : all) {
     const Patch p = patch_for(s, problem, tile_of(plan), element.bytes());
-    const Work w = weight ? work_of(s, p, gradient_of(p, problem, plan.splits), machine)
-                          : work_of(s, p, element, machine);
-    const std::int64_t busiest = ceil_div(w.visits, machine.processors);
+    const Work w =
+        weight ? work_of(s, p, gradient_of(p, problem, plan.splits), gpu) : work_of(s, p, element, gpu);
+    const std::int64_t busiest = ceil_div(w.visits, gpu.processors);
     c.tiles += w.visits;
     c.waves += w.visits / (sms * w.held);
     c.arithmetic +=
-        busiest * w.steps * std::max(w.instructions * kProducts / per_clock, w.clocks) / machine.clock;
-    c.operands += busiest * w.copied / (machine.l2 / sms);
+        busiest * w.steps * std::max(w.instructions * kProducts / per_clock, w.clocks) / gpu.clock;
+    c.operands += busiest * w.copied / (gpu.l2 / sms);
     c.filling += ceil_div(busiest, w.held) * kLatency;
     c.writing += static_cast<double>(busiest) / w.visits * written / all.size() /
-                 (kReachedOfMemory * machine.memory / sms);
+                 (kReachedOfMemory * gpu.memory / sms);
     c.seconds += kLaunch;
     products += w.visits * w.steps * w.instructions * kProducts;
   }
   c.useful = static_cast<double>(g.n) * g.p * g.q * weights / std::max(1.0, products);
-  c.memory = memory_seconds(x + y + weights - outputs, outputs, element, plan.splits, machine);
+  c.memory = memory_seconds(x + y + weights - outputs, outputs, element, plan.splits, gpu);
   c.seconds += std::max(std::max(c.arithmetic, c.operands) + c.writing + c.filling, c.memory) +
-               adding_seconds(outputs, element, plan.splits, machine);
+               adding_seconds(outputs, element, plan.splits, gpu);
   return c;
 }
 
-inline std::vector<Candidate> candidates(Direction direction, const Problem& problem,
-                                         const Machine& machine) {
+inline std::vector<Candidate> candidates(Direction direction, const Problem& problem, const Gpu& gpu) {
   const bool weight = direction == Direction::backward_weight;
-  static const Machine& judge_of_parts = machine_named("h200");
+  static const Gpu& judge_of_parts = gpu_named("h200");
   std::vector<Candidate> found;
   for (int tile = 0; tile < kGroupedTileCount; ++tile) {
     Plan plan;
@@ -197,9 +195,9 @@ inline std::vector<Candidate> candidates(Direction direction, const Problem& pro
       const Sweep sweep = sweeps(direction, problem, nullptr, nullptr, nullptr).front();
       plan.splits = splits_for(patch_for(sweep, problem, tile_of(plan), kStagedBytes), problem);
     }
-    found.push_back({plan, nullptr, cost(plan, direction, problem, weight ? judge_of_parts : machine)});
+    found.push_back({plan, nullptr, cost(plan, direction, problem, weight ? judge_of_parts : gpu)});
   }
   return found;
 }
 
-}  // namespace cnnkernels::conv2d::grouped
+}  // namespace cnnkernels::conv::grouped

@@ -8,7 +8,7 @@
 
 #include "grouped.h"
 
-namespace cnnkernels::conv2d::grouped {
+namespace cnnkernels::conv::grouped {
 
 inline constexpr int kRowTiles = 5;     // of 16 rows that a warp sums: nine taps of 8 channels
 inline constexpr int kColumnTiles = 2;  // of 8 filters
@@ -31,7 +31,7 @@ struct Gradient {
 };
 
 inline Gradient gradient_of(const Patch& patch, const Problem& problem, int parts) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const Element element{problem.dtype, problem.tf32};
   const std::int64_t chunk = elements_of_chunk(element), unit = whole_groups(g, element);
   Gradient made{};
@@ -61,4 +61,4 @@ void launch_gradient(const Sweep& sweep, const Patch& patch, const Gradient& gra
 void backward_weight(const Problem& problem, const Plan& plan, const void* grad_output, const void* input,
                      void* grad_weight, void* workspace, std::uintptr_t stream);
 
-}  // namespace cnnkernels::conv2d::grouped
+}  // namespace cnnkernels::conv::grouped

@@ -4,7 +4,7 @@
 #include "kernel.cuh"
 #include "weight.h"
 
-namespace cnnkernels::conv2d::grouped {
+namespace cnnkernels::conv::grouped {
 
 // Brings a patch's error, zeros beyond the image and the bundle, and notes where each pixel's windows begin
 // in the region; a pixel that there is not reads zeros, whatever its windows hold.
@@ -171,4 +171,4 @@ void launch_gradient(const Sweep& sweep, const Patch& patch, const Gradient& gra
          sweep, patch, gradient);
 }
 
-}  // namespace cnnkernels::conv2d::grouped
+}  // namespace cnnkernels::conv::grouped

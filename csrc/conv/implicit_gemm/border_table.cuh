@@ -3,7 +3,7 @@
 
 #include "../border.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 // Those of the rows, then those of the columns.
 class BorderTable {
@@ -39,4 +39,4 @@ struct NoBorder {
   CNN_DEVICE std::int32_t operator()(std::int32_t, std::int32_t) const { return 0; }
 };
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

@@ -4,7 +4,7 @@
 
 #include "../gemm.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 template <int Depth>
 class DepthTable {
@@ -45,4 +45,4 @@ class DepthTable {
   Cursor cursor_;
 };
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

@@ -1,7 +1,7 @@
 #include "kernel.cuh"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 template void launch_gemm<float>(const Gemm&, const Plan&, void*, std::uintptr_t);
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

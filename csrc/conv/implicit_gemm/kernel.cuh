@@ -14,7 +14,7 @@
 #include "launch.h"
 #include "loader.cuh"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 // A block's tile is found from its index: columns fastest, so that neighbouring blocks share windows, then
 // rows, groups and parts of the reduction.
@@ -215,4 +215,4 @@ void launch_gemm(const Gemm& gemm, const Plan& plan, void* partial, std::uintptr
   throw std::invalid_argument("conv2d: no such tile");
 }
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

@@ -6,7 +6,7 @@
 #include "../gemm.h"
 #include "../../gemm/shared_tile.cuh"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 // A thread fills the same chunks of every tile. It keeps their places on the axis that stays (the side), one
 // for all where they coincide; the places on the axis that moves come from the depth table.
@@ -128,4 +128,4 @@ class OperandLoader {
   Vector<T, Tile::kChunk> held_[kHeld ? kOwned : 1];
 };
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

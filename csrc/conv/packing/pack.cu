@@ -8,7 +8,7 @@
 #include "../../common/vector.h"
 #include "../views.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 namespace {
 
@@ -354,4 +354,4 @@ void launch_copies(const Copies& copies, std::uintptr_t stream) {
   launch(pack, Launch{dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream}, jobs);
 }
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

@@ -4,7 +4,7 @@
 
 #include "../conv.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 // How one tensor is copied. The destination is dense, and its index is read as six digits, the fastest first:
 // the source moves by a stride with each. Of a packed tensor they are
@@ -62,4 +62,4 @@ struct Copies {
 };
 void launch_copies(const Copies& copies, std::uintptr_t stream);
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

@@ -4,15 +4,15 @@
 #include "../grouped/grouped.h"
 #include "../sm90/select.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 namespace {
 
 // The batch and the GPUs that the rule is made for.
 constexpr std::int64_t kJudgedBatch = 32;
-const Machine& judge_for(const Machine& machine) {
-  static const Machine &hopper = machine_named("h200"), &others = machine_named("a100");
-  return why_not_wgmma(machine) == nullptr ? hopper : others;
+const Gpu& judge_for(const Gpu& gpu) {
+  static const Gpu &hopper = gpu_named("h200"), &others = gpu_named("a100");
+  return why_not_wgmma(gpu) == nullptr ? hopper : others;
 }
 
 // Of narrower groups most of a packed run would be padding.
@@ -33,7 +33,7 @@ bool two_bytes(const Problem& problem) {
 // Elements of one image of the input and of the output, and of the filter.
 struct Elements {
   std::int64_t x, y, w;
-  explicit Elements(const Conv2dGeometry& g)
+  explicit Elements(const ConvGeometry& g)
       : x(g.c * g.h * g.w), y(g.k * g.p * g.q), w(g.k * (g.c / g.groups) * g.r * g.s) {}
   // Of an operand or the result: of one image, or of all.
   std::int64_t first(Direction d) const { return d == Direction::forward ? x : y; }
@@ -47,7 +47,7 @@ bool unaligned(const void* pointer) { return reinterpret_cast<std::uintptr_t>(po
 
 // Which operands are not yet what packing makes of them.
 void set_copies(Direction direction, const Problem& problem, const Tensors& tensors, Packed& packed) {
-  const Conv2dGeometry &g = problem.geometry, &q = packed.problem.geometry;
+  const ConvGeometry &g = problem.geometry, &q = packed.problem.geometry;
   const bool all = problem.layout == Layout::nchw;
   const bool x = all || g.c != q.c || packed.how == Packing::rows, y = all || g.k != q.k;
   packed.first = unaligned(tensors.first) || (direction == Direction::forward ? x : y);
@@ -56,7 +56,7 @@ void set_copies(Direction direction, const Problem& problem, const Tensors& tens
 
 // Do tensors aligned to 16 bytes have to be gathered?
 bool gathers(Direction direction, const Problem& problem) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   if (problem.layout == Layout::nhwc && g.c / g.groups % kPackedChunk == 0 &&
       g.k / g.groups % kPackedChunk == 0)
     return false;
@@ -69,28 +69,26 @@ bool gathers(Direction direction, const Problem& problem) {
   return false;
 }
 
-double seconds(Direction direction, const Problem& problem, const std::vector<Gemm>& gemms,
-               const Machine& machine) {
+double seconds(Direction direction, const Problem& problem, const std::vector<Gemm>& gemms, const Gpu& gpu) {
   double sum = 0;
   for (const Gemm& gemm : gemms) {
-    const Selection found =
-        select(direction, gemm, element_of(problem), machine, splits_for(direction, problem));
+    const Selection found = select(direction, gemm, element_of(problem), gpu, splits_for(direction, problem));
     sum += found.candidates[found.chosen].cost.seconds;
   }
   return sum;
 }
 
 ResultBy result_by(Direction direction, const Problem& problem, const Packed& packed, const Plan* asked,
-                   const Machine& machine) {
-  const Conv2dGeometry &g = problem.geometry, &q = packed.problem.geometry;
+                   const Gpu& gpu) {
+  const ConvGeometry &g = problem.geometry, &q = packed.problem.geometry;
   const bool whole = Elements(g).result(direction) == Elements(q).result(direction);
   if (whole && problem.layout == Layout::nhwc) return ResultBy::in_place;
   if (direction == Direction::backward_weight) return ResultBy::unpacked;
   if (asked != nullptr) return asked->engine == Engine::mma ? ResultBy::strided : ResultBy::unpacked;
-  const std::int64_t depth = hopper::channels(direction, g).of_sum * g.r * g.s;
+  const std::int64_t depth = sm90::channels(direction, g).of_sum * g.r * g.s;
   Problem alone = packed.problem;  // a batch of too many pixels is cut into slices
   alone.geometry.n = 1;
-  const bool pays = depth >= kUnpackingDepth && !hopper::why_not(direction, alone, machine);
+  const bool pays = depth >= kUnpackingDepth && !sm90::why_not(direction, alone, gpu);
   return pays ? ResultBy::unpacked : ResultBy::strided;
 }
 
@@ -147,7 +145,7 @@ bool one_image_fits(Direction direction, const Problem& problem, Packing how) {
 Problem packed_problem(const Problem& problem, Packing how) {
   Problem packed = problem;
   packed.layout = Layout::nhwc;
-  Conv2dGeometry& g = packed.geometry;
+  ConvGeometry& g = packed.geometry;
   std::int64_t channels = g.c / g.groups;
   if (how == Packing::rows) {
     channels *= g.s;
@@ -161,7 +159,7 @@ Problem packed_problem(const Problem& problem, Packing how) {
 }
 
 const char* why_not(Direction direction, const Problem& problem, Packing how) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   if (how == Packing::none) return nullptr;
   if (g.padding_mode != PaddingMode::zeros) return "what is packed is padded with zeros alone";
   if (!two_bytes(problem)) return "only 16-bit types are packed: others are gathered by cp.async";
@@ -172,14 +170,14 @@ const char* why_not(Direction direction, const Problem& problem, Packing how) {
   return nullptr;
 }
 
-PackingCost packing_cost(Direction direction, const Problem& problem, const Machine& machine) {
+PackingCost packing_cost(Direction direction, const Problem& problem, const Gpu& gpu) {
   PackingCost cost;
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   if (!two_bytes(problem) || g.padding_mode != PaddingMode::zeros || !gathers(direction, problem))
     return cost;
   if (g.groups > 1 && std::min(g.c, g.k) / g.groups < kNarrowestGroup) return cost;
   if (grouped::plan_for(direction, problem, nullptr)) return cost;  // it gathers nothing, and goes first
-  const Machine& judge = judge_for(machine);
+  const Gpu& judge = judge_for(gpu);
   Problem judged = problem;
   judged.geometry.n = kJudgedBatch;
   const auto of = [&](Packing how) {
@@ -190,9 +188,9 @@ PackingCost packing_cost(Direction direction, const Problem& problem, const Mach
     set_copies(direction, judged, {}, packed);
     packed.result = result_by(direction, judged, packed, nullptr, judge);
     const double copies = copy_cost(direction, judged, packed, judge).seconds;
-    if (packed.result != ResultBy::strided && !hopper::why_not(direction, packed.problem, judge)) {
-      const auto all = hopper::candidates(direction, packed.problem, judge);
-      return copies + all[hopper::cheapest(all)].cost.seconds;
+    if (packed.result != ResultBy::strided && !sm90::why_not(direction, packed.problem, judge)) {
+      const auto all = sm90::candidates(direction, packed.problem, judge);
+      return copies + all[sm90::cheapest(all)].cost.seconds;
     }
     return copies + seconds(direction, packed.problem, packed_gemms(direction, judged, packed), judge);
   };
@@ -209,16 +207,16 @@ PackingCost packing_cost(Direction direction, const Problem& problem, const Mach
 }
 
 std::optional<Packed> packed_for(Direction direction, const Problem& problem, const Plan* asked,
-                                 const Tensors& tensors, const Machine& machine) {
+                                 const Tensors& tensors, const Gpu& gpu) {
   const bool binding = asked != nullptr && asked->binding;
   Packed packed;
-  packed.how = asked != nullptr ? asked->packing : packing_cost(direction, problem, machine).how;
+  packed.how = asked != nullptr ? asked->packing : packing_cost(direction, problem, gpu).how;
   if (packed.how == Packing::none) {
     if (binding || !two_bytes(problem) || !(unaligned(tensors.first) || unaligned(tensors.second)) ||
         gathers(direction, problem))
       return std::nullopt;
     packed.how = Packing::channels;  // of aligned tensors the same sums are made as they lie
-    const Conv2dGeometry& g = problem.geometry;
+    const ConvGeometry& g = problem.geometry;
     if (std::min(g.c, g.k) / g.groups < kNarrowestGroup) return std::nullopt;
   }
   if (const char* why = why_not(direction, problem, packed.how)) {
@@ -229,7 +227,7 @@ std::optional<Packed> packed_for(Direction direction, const Problem& problem, co
   packed.problem = packed_problem(problem, packed.how);
   set_copies(direction, problem, tensors, packed);
   packed.residual = tensors.residual != nullptr;
-  packed.result = result_by(direction, problem, packed, asked, machine);
+  packed.result = result_by(direction, problem, packed, asked, gpu);
   if (!slice(direction, problem, packed)) return std::nullopt;
   if (asked != nullptr && asked->images > 0 && asked->images < packed.images)
     lay_out(direction, asked->images, packed);
@@ -245,18 +243,18 @@ std::optional<Packed> packed_for(Direction direction, const Problem& problem, co
 }
 
 Copy pack_input(const Problem& part, Packing how, const void* from, void* to) {
-  const Conv2dGeometry& g = part.geometry;
+  const ConvGeometry& g = part.geometry;
   const Row row = how == Packing::rows ? Row{g.q, g.s, g.stride_w, g.pad_w, g.dilation_w} : Row{g.w};
   return pack_image(part.layout, g.n, g.groups, g.c / g.groups, g.h, g.w, row, from, to);
 }
 
 Copy pack_output(const Problem& part, const void* from, void* to) {
-  const Conv2dGeometry& g = part.geometry;
+  const ConvGeometry& g = part.geometry;
   return pack_image(part.layout, g.n, g.groups, g.k / g.groups, g.p, g.q, Row{g.q}, from, to);
 }
 
 Copy pack_weight(const Problem& problem, Packing how, const void* from, void* to) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   return pack_filter(problem.layout, g.groups, g.k / g.groups, g.c / g.groups, g.r, g.s, how == Packing::rows,
                      from, to);
 }
@@ -276,8 +274,7 @@ std::vector<Gemm> packed_gemms(Direction direction, const Problem& problem, cons
   return found;
 }
 
-CopyCost copy_cost(Direction direction, const Problem& problem, const Packed& packed,
-                   const Machine& machine) {
+CopyCost copy_cost(Direction direction, const Problem& problem, const Packed& packed, const Gpu& gpu) {
   const Elements plain(problem.geometry), copy(packed.problem.geometry);
   const double n = static_cast<double>(problem.geometry.n), images = direction == Direction::backward_weight;
   const auto both = [](std::int64_t a, std::int64_t b) { return static_cast<double>(a + b); };
@@ -290,14 +287,14 @@ CopyCost copy_cost(Direction direction, const Problem& problem, const Packed& pa
   if (unpacked && packed.residual) elements += n * both(plain.y, copy.y);
   cost.bytes = kBytes * elements;
   cost.launches = packed.slices + (!unpacked ? 0 : images ? 1 : packed.slices);
-  cost.seconds = cost.bytes / (kReachedOfMemory * machine.memory) + cost.launches * kLaunch;
+  cost.seconds = cost.bytes / (kReachedOfMemory * gpu.memory) + cost.launches * kLaunch;
   return cost;
 }
 
 std::size_t workspace_bytes(Direction direction, const Problem& problem, const Tensors& tensors,
                             const Plan* plan) {
   const bool parts = direction == Direction::backward_weight;
-  const auto packed = packed_for(direction, problem, plan, tensors, this_machine());
+  const auto packed = packed_for(direction, problem, plan, tensors, this_gpu());
   if (!packed) return parts ? bytes_of_parts(problem, plan) : 0;
   std::int64_t bytes = packed->end;
   if (packed->slices > 1 && parts) {
@@ -310,4 +307,4 @@ std::size_t workspace_bytes(Direction direction, const Problem& problem, const T
   return static_cast<std::size_t>(bytes);
 }
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

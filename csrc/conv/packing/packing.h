@@ -16,7 +16,7 @@
 #include "../directions.h"
 #include "pack.h"
 
-namespace cnnkernels::conv2d {
+namespace cnnkernels::conv {
 
 // The problem that remains when tensors are packed so: NHWC, channels padded, and with packed rows a filter
 // of one column over the windows' columns.
@@ -30,7 +30,7 @@ struct PackingCost {
   Packing how = Packing::none;
   double none = 0, channels = 0, rows = 0;  // 0: not considered
 };
-PackingCost packing_cost(Direction direction, const Problem& problem, const Machine& machine);
+PackingCost packing_cost(Direction direction, const Problem& problem, const Gpu& gpu);
 
 enum class ResultBy {
   in_place,  // a packed result lies as the tensor does
@@ -54,7 +54,7 @@ struct Packed {
 
 // nullopt: tensors are taken as they lie. std::invalid_argument where a binding plan asks for what cannot be.
 std::optional<Packed> packed_for(Direction direction, const Problem& problem, const Plan* asked,
-                                 const Tensors& tensors, const Machine& machine);
+                                 const Tensors& tensors, const Gpu& gpu);
 
 // The problem, packed or not, of one slice: `images` from image `first` on. An image's elements of a tensor
 // times `first` lead to it.
@@ -93,6 +93,6 @@ struct CopyCost {
   double bytes = 0, seconds = 0;
   int launches = 0;
 };
-CopyCost copy_cost(Direction direction, const Problem& problem, const Packed& packed, const Machine& machine);
+CopyCost copy_cost(Direction direction, const Problem& problem, const Packed& packed, const Gpu& gpu);
 
-}  // namespace cnnkernels::conv2d
+}  // namespace cnnkernels::conv

@@ -3,7 +3,7 @@
 
 #include "../../gemm/sm90/maps.h"
 
-namespace cnnkernels::conv2d::hopper {
+namespace cnnkernels::conv::sm90 {
 
 namespace {
 
@@ -21,11 +21,11 @@ Image image(const Problem& problem, const void* data, std::int64_t n, std::int64
   return {map_element(problem), data, n, h, w, c, c * bytes_of(problem)};
 }
 Image input_image(const Problem& problem, const void* input) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   return image(problem, input, g.n, g.h, g.w, g.c);
 }
 TensorMap filters(const Problem& problem, const void* weight, int channels, int filters, Swizzle swizzle) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   return filter_map(map_element(problem), g, weight, g.r * g.s * (g.c / g.groups) * bytes_of(problem),
                     channels, filters, swizzle);
 }
@@ -56,7 +56,7 @@ Taps taps_of(const PhaseAxis& axis) {
 
 ForwardArguments forward_arguments(const Problem& problem, const Tile& tile, const void* input,
                                    const void* weight, const Epilogue& epilogue, void* output) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const std::int64_t e = bytes_of(problem), columns = g.k / g.groups, channels = g.c / g.groups;
   const int span = span_of(Direction::forward, problem), run = static_cast<int>(span / e);
   ForwardArguments a;
@@ -78,7 +78,7 @@ ForwardArguments forward_arguments(const Problem& problem, const Tile& tile, con
 std::vector<BackwardInputArguments> backward_input_arguments(const Problem& problem, const Tile& tile,
                                                              const void* grad_output, const void* weight,
                                                              void* grad_input) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const std::int64_t e = bytes_of(problem), sums = g.k / g.groups, channels = g.c / g.groups;
   struct Axes {
     PhaseAxis h, w;
@@ -138,7 +138,7 @@ std::vector<BackwardInputArguments> backward_input_arguments(const Problem& prob
 
 BackwardWeightArguments backward_weight_arguments(const Problem& problem, const Tile& tile, int parts,
                                                   const void* grad_output, const void* input, void* result) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const std::int64_t filters = g.k / g.groups, channels = g.c / g.groups, taps = g.r * g.s;
   const MapElement element = parts > 1 ? MapElement::float32 : stored_element(problem);
   const std::int64_t e = element_bytes(element);
@@ -166,4 +166,4 @@ BackwardWeightArguments backward_weight_arguments(const Problem& problem, const 
   return a;
 }
 
-}  // namespace cnnkernels::conv2d::hopper
+}  // namespace cnnkernels::conv::sm90

@@ -6,7 +6,7 @@
 #include "../../gemm/sm90/tiles.h"
 #include "limits.h"
 
-namespace cnnkernels::conv2d::hopper {
+namespace cnnkernels::conv::sm90 {
 
 // The result where TMA does not store it, phases of a stride and outputs with a residual or an activation:
 // elements from one pixel to the next.
@@ -46,4 +46,4 @@ std::vector<BackwardInputArguments> backward_input_arguments(const Problem& prob
 BackwardWeightArguments backward_weight_arguments(const Problem& problem, const Tile& tile, int parts,
                                                   const void* grad_output, const void* input, void* result);
 
-}  // namespace cnnkernels::conv2d::hopper
+}  // namespace cnnkernels::conv::sm90

@@ -4,7 +4,7 @@
 #include "../../gemm/sm90/config.cuh"
 #include "arguments.h"
 
-namespace cnnkernels::conv2d::hopper {
+namespace cnnkernels::conv::sm90 {
 
 // Memory runs along the reduction or across it: windows and, in the forward, filters have their channels
 // side by side, and those are what is summed over; the filter's input channels, and both operands of
@@ -18,11 +18,11 @@ constexpr Major major_b(Direction direction) {
 
 // In: float16, bfloat16 or tf32.
 template <class In, Direction kDirection_, int kTile, int kSpan>
-struct Config : Shape<In, kHopperTiles[kTile], major_a(kDirection_), major_b(kDirection_), kSpan> {
+struct Config : Shape<In, kSm90Tiles[kTile], major_a(kDirection_), major_b(kDirection_), kSpan> {
   static constexpr Direction kDirection = kDirection_;
   static constexpr bool kWeight = kDirection == Direction::backward_weight;
   static constexpr bool kInParts = kWeight;
-  using Arguments = hopper::Arguments<kDirection == Direction::backward_input ? kMostPhases : 1>;
+  using Arguments = sm90::Arguments<kDirection == Direction::backward_input ? kMostPhases : 1>;
 };
 
-}  // namespace cnnkernels::conv2d::hopper
+}  // namespace cnnkernels::conv::sm90

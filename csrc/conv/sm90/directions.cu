@@ -6,7 +6,7 @@
 #include "select.h"
 #include "../../ptx/mma.cuh"
 
-namespace cnnkernels::conv2d::hopper {
+namespace cnnkernels::conv::sm90 {
 
 namespace {
 
@@ -27,16 +27,16 @@ std::optional<std::string> unaligned(std::initializer_list<const void*> pointers
 std::optional<Plan> plan_for(Direction direction, const Problem& problem, const Plan* asked,
                              std::initializer_list<const void*> pointers) {
   if (asked == nullptr || !asked->binding) {
-    const Machine& machine = this_machine();
+    const Gpu& gpu = this_gpu();
     if (asked != nullptr && asked->engine != Engine::wgmma) return std::nullopt;
-    if (why_not(direction, problem, machine) || unaligned(pointers)) return std::nullopt;
+    if (why_not(direction, problem, gpu) || unaligned(pointers)) return std::nullopt;
     if (asked != nullptr && cannot_serve(direction, problem, tile_of(*asked)) == nullptr) return *asked;
-    const std::vector<Candidate> all = candidates(direction, problem, machine);
+    const std::vector<Candidate> all = candidates(direction, problem, gpu);
     return all[cheapest(all)].plan;
   }
   if (asked->engine != Engine::wgmma) return std::nullopt;
-  if (asked->tile < 0 || asked->tile >= kHopperTileCount) throw std::invalid_argument("conv2d: no such tile");
-  if (const char* why = cannot_run_wgmma(this_machine())) refuse(*asked, why);
+  if (asked->tile < 0 || asked->tile >= kSm90TileCount) throw std::invalid_argument("conv2d: no such tile");
+  if (const char* why = cannot_run_wgmma(this_gpu())) refuse(*asked, why);
   if (asked->splits < 1) refuse(*asked, "splits must be at least 1");
   if (asked->splits > 1 && direction != Direction::backward_weight)
     refuse(*asked, "only backward_weight splits its reduction");
@@ -72,7 +72,7 @@ void backward_input(const Problem& problem, const Plan& plan, const void* grad_o
 
 void backward_weight(const Problem& problem, const Plan& plan, const void* grad_output, const void* input,
                      void* grad_weight, void* workspace, std::uintptr_t stream) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   void* result = plan.splits > 1 ? workspace : grad_weight;
   const BackwardWeightArguments a =
       backward_weight_arguments(problem, tile_of(plan), plan.splits, grad_output, input, result);
@@ -85,4 +85,4 @@ void backward_weight(const Problem& problem, const Plan& plan, const void* grad_
   }
 }
 
-}  // namespace cnnkernels::conv2d::hopper
+}  // namespace cnnkernels::conv::sm90

@@ -5,7 +5,7 @@
 
 #include "limits.h"
 
-namespace cnnkernels::conv2d::hopper {
+namespace cnnkernels::conv::sm90 {
 
 // The plan by which this kernel serves, if it is to: because `asked` names it, or nothing was asked for, the
 // current device is a Hopper and it can. Pointers are those of the problem's tensors.
@@ -21,4 +21,4 @@ void backward_input(const Problem& problem, const Plan& plan, const void* grad_o
 void backward_weight(const Problem& problem, const Plan& plan, const void* grad_output, const void* input,
                      void* grad_weight, void* workspace, std::uintptr_t stream);
 
-}  // namespace cnnkernels::conv2d::hopper
+}  // namespace cnnkernels::conv::sm90

@@ -7,7 +7,7 @@
 #include "loads.cuh"
 #include "store.cuh"
 
-namespace cnnkernels::conv2d::hopper {
+namespace cnnkernels::conv::sm90 {
 
 template <class C>
 CNN_KERNEL(kThreads, 1)
@@ -25,7 +25,7 @@ convolution(const __grid_constant__ typename C::Arguments a) {
 template <class In, Direction kDirection, int kSpan, class A>
 void launch_tile(const A& a, const Plan& plan, std::uintptr_t stream) {
   const auto one = [&]<int kTile>(std::integral_constant<int, kTile>) {
-    if constexpr (kHopperTiles[kTile].short_runs || kSpan == kRowBytes) {  // cannot_serve()
+    if constexpr (kSm90Tiles[kTile].short_runs || kSpan == kRowBytes) {  // cannot_serve()
       using C = Config<In, kDirection, kTile, kSpan>;
       if (plan.tile == kTile) launch_blocks<C>(convolution<C>, a, plan.blocks, stream);
     }
@@ -33,7 +33,7 @@ void launch_tile(const A& a, const Plan& plan, std::uintptr_t stream) {
   const auto with = [&]<int... kTile>(std::integer_sequence<int, kTile...>) {
     (one(std::integral_constant<int, kTile>{}), ...);
   };
-  with(std::make_integer_sequence<int, kHopperTileCount>{});
+  with(std::make_integer_sequence<int, kSm90TileCount>{});
 }
 template <class In, Direction kDirection, class A>
 void launch_span(const A& a, const Plan& plan, std::uintptr_t stream) {
@@ -60,4 +60,4 @@ void launch_backward_weight(const BackwardWeightArguments& a, const Plan& plan, 
   launch_tile<In, Direction::backward_weight, kRowBytes>(a, plan, stream);
 }
 
-}  // namespace cnnkernels::conv2d::hopper
+}  // namespace cnnkernels::conv::sm90

@@ -3,7 +3,7 @@
 
 #include "arguments.h"
 
-namespace cnnkernels::conv2d::hopper {
+namespace cnnkernels::conv::sm90 {
 
 // In: float16, bfloat16; tf32 in the forward alone.
 template <class In>
@@ -13,4 +13,4 @@ void launch_backward_input(const BackwardInputArguments& a, const Plan& plan, st
 template <class In>
 void launch_backward_weight(const BackwardWeightArguments& a, const Plan& plan, std::uintptr_t stream);
 
-}  // namespace cnnkernels::conv2d::hopper
+}  // namespace cnnkernels::conv::sm90

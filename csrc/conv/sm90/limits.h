@@ -1,4 +1,4 @@
-// Which problems the kernel for Hopper can serve (hopper_kernel.cuh), and with what tile and split: pure
+// Which problems the kernel for Hopper can serve (gemm/sm90/kernel.cuh), and with what tile and split: pure
 // functions of the problem, on the host.
 #pragma once
 
@@ -11,15 +11,15 @@
 #include "../phases.h"
 #include "../select.h"
 
-namespace cnnkernels::conv2d::hopper {
+namespace cnnkernels::conv::sm90 {
 
-using namespace ::cnnkernels::hopper;  // what every operator's kernel for Hopper has
+using namespace ::cnnkernels::sm90;  // what every operator's kernel for Hopper has
 
 // The two sides of a direction: how many channels a group's result has, and how many are summed over.
 struct Channels {
   std::int64_t of_result, of_sum;
 };
-inline Channels channels(Direction direction, const Conv2dGeometry& g) {
+inline Channels channels(Direction direction, const ConvGeometry& g) {
   const std::int64_t c = g.c / g.groups, k = g.k / g.groups;
   return direction == Direction::backward_input ? Channels{c, k} : Channels{k, c};
 }
@@ -27,7 +27,7 @@ inline Channels channels(Direction direction, const Conv2dGeometry& g) {
 // Bytes of a run of a stage. backward_weight sums over pixels, and its runs are of the result.
 inline int span_of(Direction direction, const Problem& problem) {
   if (direction == Direction::backward_weight) return kRowBytes;
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const std::int64_t bytes = Element{problem.dtype, problem.tf32}.bytes();
   return span_for(channels(direction, g).of_sum * bytes, g.r * g.s, g.groups > 1);
 }
@@ -37,7 +37,7 @@ inline Corners corners_of_error(const PhaseAxis& phase, std::int64_t size) {
   return {lower, lower + phase.pixels - size, farthest};
 }
 
-inline bool corners_fit(Direction direction, const Conv2dGeometry& g) {
+inline bool corners_fit(Direction direction, const ConvGeometry& g) {
   if (pointwise(g)) return true;
   if (direction != Direction::backward_input) return corners_of_rows(g).fit() && corners_of_columns(g).fit();
   const auto fit = [](std::int64_t size, std::int64_t taps, std::int64_t places, std::int64_t stride,
@@ -55,7 +55,7 @@ inline bool corners_fit(Direction direction, const Conv2dGeometry& g) {
 // Why this engine cannot serve a problem; nothing where it can. The batch has no part in it but by sizes that
 // pass 31 bits, so a sample's bits do not depend on its neighbours.
 inline std::optional<std::string> cannot_serve(Direction direction, const Problem& problem) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const Element element{problem.dtype, problem.tf32};
   const int bytes = element.bytes(), chunk = kVectorBytes / bytes;
   const auto [of_result, of_sum] = channels(direction, g);
@@ -88,4 +88,4 @@ inline const char* cannot_serve(Direction direction, const Problem& problem, con
   return "its stages hold 128 bytes of one tap, and with so few channels several taps share one";
 }
 
-}  // namespace cnnkernels::conv2d::hopper
+}  // namespace cnnkernels::conv::sm90

@@ -5,7 +5,7 @@
 #include "../../gemm/sm90/loads.cuh"
 #include "config.cuh"
 
-namespace cnnkernels::conv2d::hopper {
+namespace cnnkernels::conv::sm90 {
 
 // backward_weight: the reduction runs over pixels. A's rows are filters, B's columns blocks of 64 channels of
 // one tap each, as many taps side by side as a tile has room for.
@@ -63,4 +63,4 @@ class PixelLoads {
 template <class C>
 using Loads = std::conditional_t<C::kWeight, PixelLoads<C>, WindowLoads<C>>;
 
-}  // namespace cnnkernels::conv2d::hopper
+}  // namespace cnnkernels::conv::sm90

@@ -12,11 +12,10 @@
 #include "../cost.h"
 #include "limits.h"
 
-namespace cnnkernels::conv2d::hopper {
+namespace cnnkernels::conv::sm90 {
 
-inline std::optional<std::string> why_not(Direction direction, const Problem& problem,
-                                          const Machine& machine) {
-  if (const char* why = why_not_wgmma(machine)) return why;
+inline std::optional<std::string> why_not(Direction direction, const Problem& problem, const Gpu& gpu) {
+  if (const char* why = why_not_wgmma(gpu)) return why;
   return cannot_serve(direction, problem);
 }
 
@@ -26,7 +25,7 @@ struct Product {
 };
 
 inline std::vector<Product> products(Direction direction, const Problem& problem, int splits) {
-  const Conv2dGeometry& g = problem.geometry;
+  const ConvGeometry& g = problem.geometry;
   const std::int64_t bytes = Element{problem.dtype, problem.tf32}.bytes(), elements = kRowBytes / bytes;
   const std::int64_t c = g.c / g.groups, k = g.k / g.groups, pixels = g.n * g.p * g.q;
   const int span = span_of(direction, problem);
@@ -49,13 +48,13 @@ inline std::int64_t row_tiles(std::int64_t rows, const Tile& tile) {
   return ceil_div(rows, std::int64_t(tile.rows) * tile.cluster) * tile.cluster;
 }
 
-// As conv2d::cost: a block's stages run one behind the other from the first tile to the last, so the pipeline
+// As conv::cost: a block's stages run one behind the other from the first tile to the last, so the pipeline
 // fills once. Sums are written while nothing is multiplied, but for the last ones if tiles alternate.
-inline Cost cost(const Plan& plan, Direction direction, const Problem& problem, const Machine& machine) {
-  const Conv2dGeometry& g = problem.geometry;
+inline Cost cost(const Plan& plan, Direction direction, const Problem& problem, const Gpu& gpu) {
+  const ConvGeometry& g = problem.geometry;
   const Element element{problem.dtype, problem.tf32};
   const Tile& tile = tile_of(plan);
-  const int blocks = plan.blocks > 0 ? plan.blocks : machine.processors;
+  const int blocks = plan.blocks > 0 ? plan.blocks : gpu.processors;
   const double sms = std::max(blocks / tile.cluster, 1) * tile.cluster;
   const double depth = kRowBytes / element.bytes();
 
@@ -71,17 +70,15 @@ inline Cost cost(const Plan& plan, Direction direction, const Problem& problem, 
   c.useful = multiply_adds / std::max(1.0, stages * tile.rows * tile.columns * depth);
   c.waves = c.tiles / sms;
 
-  const double peak = kReachedOfPeak * (element.bytes() == 4 ? machine.tensor_tf32 : machine.tensor16);
-  const double multiply = tile.rows * tile.columns * depth / (peak / (2 * machine.processors));
+  const double peak = kReachedOfPeak * (element.bytes() == 4 ? gpu.tensor_tf32 : gpu.tensor16);
+  const double multiply = tile.rows * tile.columns * depth / (peak / (2 * gpu.processors));
   const int across = tile.rows >= 128 ? 1 : 2, width = tile.columns / across;  // of one wgmma of 64 rows
-  const double read =
-      tile.rows / 64 * across * (64 + width) * kRowBytes / kSharedBytesPerClock / machine.clock;
+  const double read = tile.rows / 64 * across * (64 + width) * kRowBytes / kSharedBytesPerClock / gpu.clock;
   // What is brought for all blocks of a cluster leaves L2 once.
-  const double copies = (tile.rows + static_cast<double>(tile.columns) / tile.cluster) * kRowBytes /
-                        (machine.l2 / machine.processors);
+  const double copies =
+      (tile.rows + static_cast<double>(tile.columns) / tile.cluster) * kRowBytes / (gpu.l2 / gpu.processors);
   const double written = plan.splits == 1 ? element.bytes() : element.accumulator_bytes();
-  const double store =
-      tile.rows * tile.columns * written / (kReachedOfMemory * machine.memory / machine.processors);
+  const double store = tile.rows * tile.columns * written / (kReachedOfMemory * gpu.memory / gpu.processors);
 
   // The busiest block's tiles, as long as the average.
   const double turns = ceil_div(c.tiles, static_cast<std::int64_t>(sms));
@@ -93,10 +90,10 @@ inline Cost cost(const Plan& plan, Direction direction, const Problem& problem, 
   const double x = static_cast<double>(g.n) * g.c * g.h * g.w, y = static_cast<double>(g.n) * g.k * g.p * g.q;
   const double w = static_cast<double>(g.k) * (g.c / g.groups) * g.r * g.s;
   const double outputs = direction == Direction::forward ? y : direction == Direction::backward_input ? x : w;
-  c.memory = memory_seconds(x + y + w - outputs, outputs, element, plan.splits, machine);
+  c.memory = memory_seconds(x + y + w - outputs, outputs, element, plan.splits, gpu);
   const double multiplying = std::max(c.arithmetic, c.operands) + c.filling;
   const double both = tile.ping_pong ? std::max(multiplying + store, c.writing) : multiplying + c.writing;
-  c.seconds = std::max(both, c.memory) + kLaunch + adding_seconds(outputs, element, plan.splits, machine);
+  c.seconds = std::max(both, c.memory) + kLaunch + adding_seconds(outputs, element, plan.splits, gpu);
   return c;
 }
 
@@ -115,16 +112,15 @@ inline int splits_for(const Problem& problem, const Tile& tile, int waves, int p
 }
 
 // The bits of backward_weight depend on its parts. So they are chosen as an H200 would, by every Hopper.
-inline std::vector<Candidate> candidates(Direction direction, const Problem& problem,
-                                         const Machine& machine) {
+inline std::vector<Candidate> candidates(Direction direction, const Problem& problem, const Gpu& gpu) {
   const bool parts = direction == Direction::backward_weight;
-  static const Machine& judge_of_parts = machine_named("h200");
-  const Machine& judge = parts ? judge_of_parts : machine;
+  static const Gpu& judge_of_parts = gpu_named("h200");
+  const Gpu& judge = parts ? judge_of_parts : gpu;
   constexpr int kMostWaves = 4;
   std::vector<Candidate> found;
   Plan plan;
   plan.engine = Engine::wgmma;
-  for (plan.tile = 0; plan.tile < kHopperTileCount; ++plan.tile) {
+  for (plan.tile = 0; plan.tile < kSm90TileCount; ++plan.tile) {
     if (const char* why = cannot_serve(direction, problem, tile_of(plan))) {
       found.push_back({plan, why, {}});
       continue;
@@ -146,4 +142,4 @@ inline std::size_t cheapest(const std::vector<Candidate>& candidates) {
                                   candidates.begin());
 }
 
-}  // namespace cnnkernels::conv2d::hopper
+}  // namespace cnnkernels::conv::sm90

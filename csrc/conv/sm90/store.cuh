@@ -11,7 +11,7 @@
 #include "../epilogue.cuh"
 #include "config.cuh"
 
-namespace cnnkernels::conv2d::hopper {
+namespace cnnkernels::conv::sm90 {
 
 template <class T>
 CNN_DEVICE std::uint32_t pair(float low, float high) {
@@ -235,4 +235,4 @@ class Store {
   int next_ = 0;
 };
 
-}  // namespace cnnkernels::conv2d::hopper
+}  // namespace cnnkernels::conv::sm90

@@ -11,7 +11,7 @@
 #include "../../ptx/wgmma.cuh"
 #include "../fused.cuh"
 
-namespace cnnkernels::depthwise_separable_conv2d {
+namespace cnnkernels::depthwise_separable_conv {
 
 // Both warpgroups have all columns, each half of the rows.
 template <class T, int Columns>
@@ -50,11 +50,11 @@ class WgmmaEngine {
 };
 
 template <class T_, int kTile, Reader kReader>
-struct HopperConfig {
+struct Sm90Config {
   using T = T_;
   static constexpr int kRows = kTiles[kTile].rows, kColumns = kTiles[kTile].columns;
   static_assert(kRows == 128, "a warpgroup has 64 rows");
-  using Depthwise = depthwise_separable_conv2d::Depthwise<T, kRows, kReader>;
+  using Depthwise = depthwise_separable_conv::Depthwise<T, kRows, kReader>;
   using Weights = typename Depthwise::Weights;
   using Tile = SharedTile<T>;
   using Engine = WgmmaEngine<T, kColumns>;
@@ -64,7 +64,7 @@ struct HopperConfig {
 
 template <class C>
 CNN_KERNEL(C::kThreads, 1)
-hopper_depthwise_separable(const __grid_constant__ Pair pair, const int pixel_tiles) {
+sm90_depthwise_separable(const __grid_constant__ Pair pair, const int pixel_tiles) {
 #if CNN_SM90A
   using T = typename C::T;
   using A = Accumulator<T>;
@@ -133,30 +133,30 @@ hopper_depthwise_separable(const __grid_constant__ Pair pair, const int pixel_ti
 }
 
 template <class C>
-void launch_hopper_config(Pair pair, std::int64_t patches, std::uintptr_t stream) {
+void launch_sm90_config(Pair pair, std::int64_t patches, std::uintptr_t stream) {
   constexpr int kDepth = C::Tile::kDepth;
   const std::int64_t column_tiles = pair.keeps ? 1 : (pair.filters + C::kColumns - 1) / C::kColumns;
-  const int pixel_tiles = hopper_pixel_tiles(pair.keeps ? (pair.channels + kDepth - 1) / kDepth : 0);
+  const int pixel_tiles = sm90_pixel_tiles(pair.keeps ? (pair.channels + kDepth - 1) / kDepth : 0);
   const std::size_t shared =
       shared_bytes(C::kRows, C::kColumns, sizeof(typename C::T), sizeof(float), pixel_tiles);
   if (patches * column_tiles >= std::int64_t(1) << 31)
     throw_invalid_argument("depthwise_separable_conv2d: more than 2^31 tiles of output");
   pair.column_tiles = FastDivide(column_tiles);
-  launch(hopper_depthwise_separable<C>,
+  launch(sm90_depthwise_separable<C>,
          Launch{dim3(static_cast<unsigned>(patches * column_tiles)), dim3(C::kThreads), shared, stream}, pair,
          pixel_tiles);
 }
 
 // Turns a plan's numbers into template parameters.
 template <class T>
-void launch_hopper(const Pair& pair, const Plan& plan, std::int64_t patches, std::uintptr_t stream) {
+void launch_sm90(const Pair& pair, const Plan& plan, std::int64_t patches, std::uintptr_t stream) {
   const auto with_tile = [&](auto reader) {
     constexpr Reader kReader = decltype(reader)::value;
     switch (plan.tile) {
       case 1:
-        return launch_hopper_config<HopperConfig<T, 1, kReader>>(pair, patches, stream);
+        return launch_sm90_config<Sm90Config<T, 1, kReader>>(pair, patches, stream);
       case 2:
-        return launch_hopper_config<HopperConfig<T, 2, kReader>>(pair, patches, stream);
+        return launch_sm90_config<Sm90Config<T, 2, kReader>>(pair, patches, stream);
     }
     throw_invalid_argument("depthwise_separable_conv2d: no such tile for wgmma");
   };
@@ -166,4 +166,4 @@ void launch_hopper(const Pair& pair, const Plan& plan, std::int64_t patches, std
     with_tile(std::integral_constant<Reader, Reader::vectors>{});
 }
 
-}  // namespace cnnkernels::depthwise_separable_conv2d
+}  // namespace cnnkernels::depthwise_separable_conv

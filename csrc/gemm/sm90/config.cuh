@@ -20,7 +20,7 @@
 #include "tiles.h"
 #include "../../common/shared_limits.h"
 
-namespace cnnkernels::hopper {
+namespace cnnkernels::sm90 {
 
 inline constexpr int kConsumers = 2, kWarpgroup = 128, kThreads = (kConsumers + 1) * kWarpgroup;
 // A thread starts with 65536 / 384 registers, 168. The producer needs few of them, sums up to 128.
@@ -30,7 +30,7 @@ inline constexpr int kBlockBytes = kBlock * kRowBytes;  // 64 rows of 128 bytes
 inline constexpr int kStagingBlocks = 2;                // of each consumer
 inline constexpr int kStagingBytes = kConsumers * kStagingBlocks * kBlockBytes;
 // What a block may have, less the ring's barriers and what aligns the stages behind them.
-inline constexpr int kSharedLimit = kHopperBlockBytes - 1024;
+inline constexpr int kSharedLimit = kSm90BlockBytes - 1024;
 
 // What follows of an operator's tile (rows, columns, ping_pong, cluster) and operands. In: what wgmma
 // multiplies. An operator adds Arguments, a Walk and more, and kInParts: is its reduction summed in parts?
@@ -68,7 +68,7 @@ template <int kStages>
 struct Ring {
   Mbarrier full[kStages], empty[kStages];
 };
-static_assert(block_bytes(kSharedLimit, sizeof(Ring<8>)) <= kHopperBlockBytes);
+static_assert(block_bytes(kSharedLimit, sizeof(Ring<8>)) <= kSm90BlockBytes);
 
 // A stage, and the parity of the phase in which it is filled.
 template <int kStages>
@@ -144,4 +144,4 @@ CNN_DEVICE int first_column_of(int consumer) {
   return C::kAcross > 1 ? consumer * C::kN : 0;
 }
 
-}  // namespace cnnkernels::hopper
+}  // namespace cnnkernels::sm90

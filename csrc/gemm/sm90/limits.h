@@ -3,7 +3,7 @@
 
 #include "../../common/geometry.h"
 
-namespace cnnkernels::hopper {
+namespace cnnkernels::sm90 {
 
 inline constexpr int kRowBytes = 128;  // of the reduction that a stage holds for each row and column
 inline constexpr int kBlock = 64;      // rows or columns of a block that is copied, or stored, at once
@@ -30,7 +30,7 @@ inline int span_for(std::int64_t row_bytes, std::int64_t taps, bool grouped) {
 }
 
 // Is each window one pixel, and each pixel a window's? Then windows are rows of a plain matrix.
-inline bool pointwise(const Conv2dGeometry& g) {
+inline bool pointwise(const ConvGeometry& g) {
   return g.r == 1 && g.s == 1 && g.stride_h == 1 && g.stride_w == 1 && g.pad_h == 0 && g.pad_w == 0 &&
          g.p == g.h && g.q == g.w;
 }
@@ -47,13 +47,13 @@ inline Corners corners_of_input(std::int64_t size, std::int64_t taps, std::int64
                                 std::int64_t stride, std::int64_t pad, std::int64_t dilation) {
   return {-pad, (places - 1) * stride + 1 - size - pad, (taps - 1) * dilation};
 }
-inline Corners corners_of_rows(const Conv2dGeometry& g) {
+inline Corners corners_of_rows(const ConvGeometry& g) {
   return corners_of_input(g.h, g.r, g.p, g.stride_h, g.pad_h, g.dilation_h);
 }
-inline Corners corners_of_columns(const Conv2dGeometry& g) {
+inline Corners corners_of_columns(const ConvGeometry& g) {
   return corners_of_input(g.w, g.s, g.q, g.stride_w, g.pad_w, g.dilation_w);
 }
 
 inline constexpr int kMostStride = 8;  // TMA's
 
-}  // namespace cnnkernels::hopper
+}  // namespace cnnkernels::sm90

@@ -6,7 +6,7 @@
 
 #include "tiles.h"
 
-namespace cnnkernels::hopper {
+namespace cnnkernels::sm90 {
 
 inline int narrow_size(std::int64_t value, const char* what) {
   if (value >= std::int64_t(1) << 31) throw std::invalid_argument(std::string("too many ") + what);
@@ -48,14 +48,14 @@ inline TensorMap window_map(const Image& x, bool pointwise, const Corners& rows,
                 .swizzle = swizzle_of(span)});
 }
 // The windows of the input that a forward convolution, and its filter's gradient, walk over.
-inline TensorMap input_map(const Image& x, const Conv2dGeometry& g, int span, int pixels) {
+inline TensorMap input_map(const Image& x, const ConvGeometry& g, int span, int pixels) {
   return window_map(x, pointwise(g), corners_of_rows(g), corners_of_columns(g), g.stride_h, g.stride_w, span,
                     pixels);
 }
 
 // The filter [k][tap][c] by groups: a block ends where its group does. Taps of a filter are dense, filters
 // `filter_bytes` apart.
-inline TensorMap filter_map(MapElement element, const Conv2dGeometry& g, const void* weight,
+inline TensorMap filter_map(MapElement element, const ConvGeometry& g, const void* weight,
                             std::int64_t filter_bytes, int channels, int filters, Swizzle swizzle) {
   const std::int64_t c = g.c / g.groups, k = g.k / g.groups;
   return make_tensor_map(TileBox{.element = element,
@@ -75,7 +75,7 @@ inline Phase pixels_of(std::int64_t n, std::int64_t h, std::int64_t w) {
   phase.height = FastDivide(h);
   return phase;
 }
-inline Phase input_windows(const Conv2dGeometry& g) {
+inline Phase input_windows(const ConvGeometry& g) {
   Phase phase = pixels_of(g.n, g.p, g.q);
   phase.w = -static_cast<int>(g.pad_w);
   phase.h = -static_cast<int>(g.pad_h);
@@ -87,7 +87,7 @@ inline Phase input_windows(const Conv2dGeometry& g) {
 
 // What a walk over the windows of an input takes of the geometry, whatever is made of them.
 template <class A>
-void set_geometry(A& a, const Conv2dGeometry& g) {
+void set_geometry(A& a, const ConvGeometry& g) {
   a.phase[0] = input_windows(g);
   a.group_channels = static_cast<int>(g.c / g.groups);
   a.groups = FastDivide(g.groups);
@@ -119,4 +119,4 @@ void number_tiles(A& a, const auto& tile, std::int64_t slices, std::int64_t colu
   a.tiles = static_cast<int>(tiles);
 }
 
-}  // namespace cnnkernels::hopper
+}  // namespace cnnkernels::sm90
