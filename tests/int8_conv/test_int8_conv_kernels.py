@@ -3,7 +3,6 @@ its tile and the order of threads; padding counts as the zero point; no byte bes
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cnnkernels import native
-from cnnkernels.geometry import ConvGeometry
+from cnnkernels.geometry import Axis, ConvGeometry
 from cnnkernels.int8 import reference as int8_reference
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
@@ -49,8 +48,9 @@ class Shape(NamedTuple):
             (size + 2 * self.padding[i] + self.after[i] - self.dilation[i] * (taps - 1) - 1) // self.stride[i] + 1
             for i, (size, taps) in enumerate([(self.h, self.r), (self.w, self.s)])
         )
-        sizes = self.n, self.c, self.h, self.w, self.k, self.r, self.s, p, q
-        return ConvGeometry(*sizes, *self.stride, *self.padding, *self.dilation, self.groups)
+        sizes = (self.h, self.w), (self.r, self.s), (p, q)
+        axes = [Axis(*fields) for fields in zip(*sizes, self.stride, self.padding, self.dilation, strict=True)]
+        return ConvGeometry.of_axes(self.n, self.c, self.k, self.groups, axes)
 
 
 # Each with the reason it is here.
@@ -318,5 +318,5 @@ def test_pixels_far_apart(machine: NativeKernels) -> None:
     """A window that starts far before the image: places are not clamped but left out."""
     shape = Shape(1, 16, 4, 4, 8, 1, 1, stride=(40, 40), padding=(80, 40))
     x, w = operands(shape)
-    assert math.prod(shape.geometry[7:9]) > 1
+    assert shape.geometry.p * shape.geometry.q > 1
     assert torch.equal(run(machine, shape, x, w, PLAIN._replace(zero_point_a=1)), convolve(shape, x, w, 1))

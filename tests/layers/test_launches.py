@@ -14,18 +14,18 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import DIRECTIONS, Machine, floats, result_shape
 from test_conv_sm90 import plan as hopper_plan
 from test_int8_gemm_kernels import product
 from test_int8_sm90 import TILES, of_gemm, pitched
 from torch import Tensor
 
 from cnnkernels import backends, native
-from cnnkernels.geometry import ConvGeometry, Layout, PoolGeometry
+from cnnkernels.geometry import Axis, ConvGeometry, Layout, PoolGeometry
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.cases import ConvCase
 from conftest import HAS_GPU
+from helpers.conv import DIRECTIONS, Machine, floats, result_shape
 from helpers.int8_gemm import integers, run
 
 pytestmark = pytest.mark.skipif(HAS_GPU, reason="launches are looked at in the interpreter")
@@ -142,7 +142,7 @@ def int8_convolutions(kernels: NativeKernels, case: ConvCase) -> Calls:
 
 
 def poolings(kernels: NativeKernels, n: int, c: int, h: int, w: int) -> Calls:
-    g = PoolGeometry(n, c, h, w, 2, 2, h - 1, w - 1, 1, 1, 0, 0, 1, 1)
+    g = PoolGeometry.of_axes(n, c, (Axis(h, 2, h - 1), Axis(w, 2, w - 1)))
     large, small = (n, c, h, w), (n, c, h - 1, w - 1)
     place, index, winner = empty(small, torch.uint8), empty(small, torch.int64), empty(large, torch.int32)
     for layout in Layout:
