@@ -28,6 +28,7 @@ from torch import Tensor, fx
 
 from .. import nn
 from ..activation import NEGATIVE_SLOPE
+from ..dtypes import FLOATING_DTYPES
 from ..nn.layer import KernelLayer
 
 _ACTIVATIONS: dict[type[torch.nn.Module], str] = {
@@ -44,7 +45,6 @@ _HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def _refuse_training(layer: torch.nn.Module) -> None:
@@ -345,7 +345,7 @@ def _why_not(
             alike = tensor.dtype is first.dtype and tensor.device == first.device
             if not alike and not isinstance(module, torch.nn.BatchNorm2d):
                 return f"{what} has {tensor.dtype} on {tensor.device}, beside {first.dtype} on {first.device}"
-    if first.dtype not in _DTYPES:
+    if first.dtype not in FLOATING_DTYPES:
         return f"its weight is {first.dtype}"
     return ""
 

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 
 from .. import nn
 from ..backends import use_backend
+from ..dtypes import FLOATING_DTYPES
 from ..nn.layer import KernelLayer
 from . import fusion
 
@@ -24,7 +25,6 @@ _COUNTERPARTS: dict[type[torch.nn.Module], type[KernelLayer]] = {
 }
 # What a layer computes is decided by these; a class that inherits them all computes what its base does.
 _ARITHMETIC = ("__call__", "_call_impl", "_wrapped_call_impl", "forward", "_conv_forward")
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Layers of this project's field: one of them that stays is worth a line in the report, a BatchNorm is not.
 _FIELD = (
     conv._ConvNd,
@@ -171,8 +171,8 @@ def _why_kept(module: torch.nn.Module) -> str | None:
     if own:
         return f"{cls.__qualname__} has its own {own[0]}()"
     weight = getattr(module, "weight", None)
-    if isinstance(weight, torch.Tensor) and weight.dtype not in _DTYPES:
-        return f"its weight is {weight.dtype}, the kernels take {', '.join(str(d) for d in _DTYPES)}"
+    if isinstance(weight, torch.Tensor) and weight.dtype not in FLOATING_DTYPES:
+        return f"its weight is {weight.dtype}, the kernels take {', '.join(str(d) for d in FLOATING_DTYPES)}"
     return None
 
 

@@ -19,12 +19,12 @@ from torch import Tensor, fx, nn
 from .. import nn as ours
 from ..activation import NEGATIVE_SLOPE, activate
 from ..convert import fusion
+from ..dtypes import FLOATING_DTYPES
 from ..nn import int8
 from .canonical import add_module, hooked
 from .formulas import fake_quantize_weight
 from .graph import LAYERS, Piece
 
-_FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 # int32 sums of products of an int8 weight and an affine activation, whose distance from its zero point is up to 255.
 LONGEST_SUM = (2**31 - 1) // (128 * 255)
@@ -160,7 +160,7 @@ class Matcher:
             return "it is parametrized"
         if own_arithmetic(layer):
             return f"{type(layer).__qualname__} has arithmetic of its own"
-        if layer.weight.dtype not in _FLOATING:
+        if layer.weight.dtype not in FLOATING_DTYPES:
             return f"its weight is {layer.weight.dtype}"
         if node not in self.piece.shapes:
             return "the example input does not run it"
