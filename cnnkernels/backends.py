@@ -152,7 +152,7 @@ _MISSING: dict[tuple[str, str], str | None] = {
 }
 
 
-def _missing(backend: str, device: str) -> str | None:
+def why_missing(backend: str, device: str) -> str | None:
     """Why this installation has no such kernels for a device type, None where it has."""
     return _MISSING.get((backend, device), f"there are no kernels for {device} tensors")
 
@@ -170,7 +170,7 @@ def why_not(backend: Backend, problem: Problem) -> str | None:
     operator = _operator(problem.op)
     if backend not in operator.backends:
         return f"{backend} has no kernels of {problem.op}"
-    missing = _missing(backend, problem.device)
+    missing = why_missing(backend, problem.device)
     if missing is not None:
         return missing
     dtypes = operator.dtypes
@@ -258,7 +258,7 @@ def serving(op: str, device: torch.device, dtype: torch.dtype) -> Backend:
             return _for_onnx(op)
         if is_compiling():
             return _serving(op, device, dtype, _traced.request)
-    return _remembered_serving(op, device, dtype, _scope.get())
+    return remembered_serving(op, device, dtype, _scope.get())
 
 
 def exporting_to_onnx() -> bool:
@@ -288,7 +288,7 @@ def _serving(op: str, device: torch.device, dtype: torch.dtype, request: Request
     return decision.backend
 
 
-_remembered_serving = functools.cache(_serving)
+remembered_serving = functools.cache(_serving)
 
 
 def available_backends(device: str | torch.device | None = None) -> tuple[Backend, ...]:
@@ -312,7 +312,7 @@ def kernels(backend: str, device: str) -> Any:
         return load("cuda" if device == "cuda" else "interpreter")
     if backend != "triton":
         raise ValueError(f"backend must be 'cuda' or 'triton', but got {backend!r}")
-    missing = _missing("triton", device)
+    missing = why_missing("triton", device)
     if missing is not None:
         raise ImportError(missing)
     return importlib.import_module("cnnkernels.triton_kernels")

@@ -87,7 +87,7 @@ def triton_problem(problem: Problem, name: str, arch: int) -> Any:
     from ..triton_kernels.conv import launch as conv2d
     from ..triton_kernels.conv import select as conv_select
 
-    g = conv2d._plain(problem.geometry)
+    g = conv2d.plain(problem.geometry)
     g = g if problem.direction == "backward_weight" else g._replace(n=1)
     return conv_select.Problem(problem.direction, problem.dtype, problem.layout, g, name, arch)  # type: ignore[arg-type]
 

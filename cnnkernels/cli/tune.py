@@ -170,7 +170,7 @@ def _launch(problem: Problem, backend: str, plan: dict[str, Any], device: str = 
     from ..triton_kernels.conv import select
 
     asked = triton_problem(problem, "", 90)
-    configuration = select._sized(asked, tuple(plan["block"]), plan["warps"], plan["stages"])
+    configuration = select.sized(asked, tuple(plan["block"]), plan["warps"], plan["stages"])
     return lambda: function(*arguments, configuration=configuration)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn.modules import conv, pooling
@@ -16,6 +14,7 @@ from ..backends import use_backend
 from ..dtypes import FLOATING_DTYPES
 from ..nn.layer import KernelLayer
 from . import fusion
+from .trace import copy_sharing_tensors
 
 _COUNTERPARTS: dict[type[torch.nn.Module], type[KernelLayer]] = {
     torch.nn.LazyConv2d: nn.LazyConv2d,  # before Conv2d, its base
@@ -107,8 +106,8 @@ def replace_layers(
     if backend is not None:
         use_backend(backend)  # raises for what is no backend
     if not inplace:
-        model = _copy_sharing_tensors(model)
-    findings = fusion.fuse(model, _copy_sharing_tensors(model)) if fuse else []
+        model = copy_sharing_tensors(model)
+    findings = fusion.fuse(model, copy_sharing_tensors(model)) if fuse else []
     reported = {part for f in findings if not f.reason for part in model.get_submodule(f.names[0]).modules()}
     names: dict[torch.nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -138,16 +137,6 @@ def _line(model: torch.nn.Module, finding: fusion.Finding) -> Layer:
     module = model.get_submodule(finding.names[0])
     name = " + ".join(finding.names) or "(the model)"
     return Layer((name,), f"{type(module).__name__}({module.extra_repr()})", finding.reason)
-
-
-def _copy_sharing_tensors(model: torch.nn.Module) -> torch.nn.Module:
-    """A deepcopy of the modules, with their containers, attributes and bound hooks, around the same tensors."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        # Tensors that are plain attributes too: what weight_norm or prune computed before the last call.
-        for tensors in (module._parameters, module._buffers, vars(module)):
-            memo.update((id(t), t) for t in tensors.values() if isinstance(t, torch.Tensor))
-    return copy.deepcopy(model, memo)
 
 
 def _base(cls: type) -> type[torch.nn.Module]:

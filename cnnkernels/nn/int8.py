@@ -347,7 +347,7 @@ class Int8Conv2d(Int8Layer):
             raise TypeError(f"Int8Conv2d.from_float: expected a torch.nn.Conv2d, but got {type(layer).__name__}")
         weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
         if isinstance(layer, Conv2dAct):
-            weight, bias = _folded(layer, weight, bias)
+            weight, bias = folded_weight(layer, weight, bias)
             if activation is None:
                 activation = layer.activation
                 numbers.setdefault("negative_slope", layer.negative_slope)
@@ -380,7 +380,7 @@ class Int8Conv2d(Int8Layer):
         return f"{text}, {super().extra_repr()}"
 
 
-def _folded(layer: Conv2dAct, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def folded_weight(layer: Conv2dAct, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Weight and bias with the layer's scale and shift in them."""
     if layer.scale is not None:
         weight = weight * layer.scale.detach()[:, None, None, None]

@@ -93,7 +93,7 @@ def test_one_table_of_types() -> None:
 
 def test_one_list_of_operators() -> None:
     lists = found(operators_listed, f"['\"](?:{'|'.join(WORDS)})['\"]", 3)
-    assert lists == {}
+    assert set(lists.values()) == {"cnnkernels/operators.py"}, lists
 
 
 @pytest.mark.parametrize(
