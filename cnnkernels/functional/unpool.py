@@ -57,7 +57,7 @@ def max_unpool2d(
     check_is_tensor("max_unpool2d", "input", input)
     check_is_tensor("max_unpool2d", "indices", indices)
     if under_autocast(input.device):
-        input = _max_unpool2d.cast_for_autocast(input)
+        (input,) = _max_unpool2d.cast_unpool_for_autocast(input.device.type, input)
     backend = serving("max_unpool2d", input.device, input.dtype)
     if backend == "reference" or input.numel() == 0:
         return _reference.max_unpool2d(input, indices, kernel_size, stride, padding, output_size)

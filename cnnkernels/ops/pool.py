@@ -36,7 +36,7 @@ def _geometry(input_size: Sequence[int], parameters: Sequence[Any]) -> PoolGeome
 # the new axis into N. `parameters` are the schema's last six, (kernel_size, stride, padding, dilation, ceil_mode,
 # backend).
 
-PARAMETERS = "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool ceil_mode, str backend"
+PARAMETERS = "int[] kernel_size, int[] stride, int[] padding, int[] dilation, bool ceil_mode, str backend"
 
 
 def _like(size: Sequence[int], stride: Sequence[int]) -> Layout:

@@ -131,7 +131,7 @@ def _backward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Ten
 
 
 max_unpool_forward: Operator = Operator(
-    "max_unpool_forward(Tensor input, Tensor indices, SymInt[2] output_size, str backend) -> Tensor",
+    "max_unpool_forward(Tensor input, Tensor indices, SymInt[] output_size, str backend) -> Tensor",
     _forward_run,
     _forward_fake,
     _forward_vmap,
@@ -150,10 +150,9 @@ max_unpool_backward: Operator = Operator(
 )
 
 
-def cast_for_autocast(input: Tensor) -> Tensor:
+def cast_unpool_for_autocast(device: str, input: Tensor) -> tuple[Tensor]:
     """What autocast makes of the input on the CPU: float32, as of PyTorch's own. On CUDA it leaves it alone."""
-    cast = input.device.type == "cpu" and input.dtype in HALF_DTYPES
-    return input.float() if cast else input
+    return (input.float() if device == "cpu" and input.dtype in HALF_DTYPES else input,)
 
 
-register_autocast("max_unpool_forward", "CPU", lambda input, *rest: (cast_for_autocast(input), *rest))
+register_autocast("max_unpool_forward", 1, cast_unpool_for_autocast)
