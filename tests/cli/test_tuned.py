@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import integers
+from helpers.conv import integers
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.conv2d import ELEMENTS, Data, Machine, integers
+from helpers.conv import ELEMENTS, Data, Machine, integers
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 

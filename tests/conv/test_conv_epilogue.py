@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import integers as exact_data
+from helpers.conv import integers as exact_data
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import DIRECTIONS, ELEMENTS, Data, Machine, convolve, floats, integers
+from helpers.conv import DIRECTIONS, ELEMENTS, Data, Machine, convolve, floats, integers
 from test_conv_select import GPUS, WORKSPACE_LIMIT, explain, workload_cases
 from torch import Tensor
 

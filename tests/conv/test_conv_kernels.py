@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 import torch
-from helpers.conv2d import DIRECTIONS, ELEMENTS, Data, Machine, convolve, floats, integers
+from helpers.conv import DIRECTIONS, ELEMENTS, Data, Machine, convolve, floats, integers
 from torch import Tensor
 
 from cnnkernels import native

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import DIRECTIONS, ELEMENTS, Machine, convolve, floats, integers, result_shape
+from helpers.conv import DIRECTIONS, ELEMENTS, Machine, convolve, floats, integers, result_shape
 from test_conv_epilogue import numbers, reference, run
 from torch import Tensor
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.conv2d import DIRECTIONS, ELEMENTS, Machine, integers, torch_alloc
+from helpers.conv import DIRECTIONS, ELEMENTS, Machine, integers, torch_alloc
 from torch import Tensor
 
 from cnnkernels import native

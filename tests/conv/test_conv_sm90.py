@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import DIRECTIONS, ELEMENTS, Data, Machine, convolve, floats, integers
+from helpers.conv import DIRECTIONS, ELEMENTS, Data, Machine, convolve, floats, integers
 from torch import Tensor
 
 from cnnkernels import native

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import DIRECTIONS, convolve, floats, multiplied_out
-from helpers.depthwise_conv2d import TYPES, Machine, check
+from helpers.conv import DIRECTIONS, convolve, floats, multiplied_out
+from helpers.depthwise_conv import TYPES, Machine, check
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout

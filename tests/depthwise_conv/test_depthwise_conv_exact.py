@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from helpers.conv2d import integers
+from helpers.conv import integers
 from torch import Tensor
 
 from cnnkernels.geometry import Layout

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import DIRECTIONS, convolve, floats, from_memory, in_memory, integers, result_shape
-from helpers.depthwise_conv2d import TYPES, Machine, aligned, check
+from helpers.conv import DIRECTIONS, convolve, floats, from_memory, in_memory, integers, result_shape
+from helpers.depthwise_conv import TYPES, Machine, aligned, check
 from torch import Tensor
 
 from cnnkernels import native

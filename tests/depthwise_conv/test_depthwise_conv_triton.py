@@ -16,7 +16,7 @@ from cnnkernels.triton_kernels.conv import select as conv_select
 from cnnkernels.triton_kernels.depthwise_conv import select as depthwise_conv_select
 from cnnkernels.triton_kernels.depthwise_conv.patch import Axis, lanes
 from cnnkernels.triton_kernels.depthwise_conv.select import Configuration, Problem
-from helpers.conv2d import DIRECTIONS, Data, convolve, floats, integers, result_shape
+from helpers.conv import DIRECTIONS, Data, convolve, floats, integers, result_shape
 from torch import Tensor
 
 from cnnkernels import triton_kernels as kernels

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import ELEMENTS, from_memory, in_memory
+from helpers.conv import ELEMENTS, from_memory, in_memory
 from test_depthwise_separable_conv_exact import ACTIVATIONS, SLOPE, operands, reference
 from test_depthwise_separable_conv_kernels import LARGE, NCHW, NHWC, SAME, Machine, floats, pair_case, schedules
 from torch import Tensor

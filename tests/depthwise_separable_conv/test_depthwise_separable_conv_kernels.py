@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.conv2d import ELEMENTS, from_memory, in_memory
+from helpers.conv import ELEMENTS, from_memory, in_memory
 from test_depthwise_separable_conv_exact import SLOPE, operands, reference
 from torch import Tensor
 

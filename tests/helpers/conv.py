@@ -154,7 +154,7 @@ def from_memory(flat: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
 class Launcher:
     """A native module's launchers of one operator, on the interpreter or a GPU."""
 
-    operator = "conv2d"
+    operator = "conv"
 
     def __init__(self, module: ModuleType, device: str) -> None:
         self.module = module

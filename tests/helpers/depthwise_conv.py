@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 import torch
-from helpers.conv2d import ELEMENTS, Launcher, Place, integers
+from helpers.conv import ELEMENTS, Launcher, Place, integers
 from torch import Tensor
 
 from cnnkernels.geometry import Layout
@@ -25,7 +25,7 @@ def aligned(flat: Tensor) -> Tensor:
 class Machine(Launcher):
     """depthwise_conv2d's launchers."""
 
-    operator = "depthwise_conv2d"
+    operator = "depthwise_conv"
 
     def kind(self, element: str, layout: Layout) -> tuple[int, ...]:
         return TYPES[element][1], int(layout)

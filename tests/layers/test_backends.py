@@ -172,7 +172,7 @@ print(cnnkernels.choose(cnnkernels.backends.problem_of("conv2d", x)).backend)
 for name in ("cuda", "triton"):
     try:
         with cnnkernels.use_backend(name):
-            cnnkernels.functional.pool(x, 2)
+            cnnkernels.functional.max_pool2d(x, 2)
     except RuntimeError as error:
         print(error)
 """

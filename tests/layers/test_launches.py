@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import DIRECTIONS, Machine, floats, result_shape
+from helpers.conv import DIRECTIONS, Machine, floats, result_shape
 from test_conv_sm90 import plan as hopper_plan
 from test_int8_gemm_kernels import product
 from test_int8_sm90 import TILES, of_gemm, pitched

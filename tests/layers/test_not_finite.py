@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.conv2d import (
+from helpers.conv import (
     DIRECTIONS,
     ELEMENTS,
     Machine,
@@ -19,8 +19,8 @@ from helpers.conv2d import (
     not_finite_result,
     result_shape,
 )
-from helpers.depthwise_conv2d import TYPES
-from helpers.depthwise_conv2d import Machine as DepthwiseMachine
+from helpers.depthwise_conv import TYPES
+from helpers.depthwise_conv import Machine as DepthwiseMachine
 from test_conv_grouped import KINDS as GROUPED
 from test_conv_grouped import plan as grouped_plan
 from test_conv_sm90 import plan as hopper_plan

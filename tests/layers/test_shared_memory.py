@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from cnnkernels.triton_kernels.conv import select as conv_select
-from helpers.conv2d import ELEMENTS
+from helpers.conv import ELEMENTS
 from test_depthwise_separable_conv_exact import operands, reference
 from test_depthwise_separable_conv_kernels import Machine as Pairs
 from test_depthwise_separable_conv_kernels import pair_case

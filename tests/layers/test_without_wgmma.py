@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import DIRECTIONS, ELEMENTS, Machine, integers
+from helpers.conv import DIRECTIONS, ELEMENTS, Machine, integers
 from test_depthwise_separable_conv_exact import operands
 from test_depthwise_separable_conv_kernels import Machine as Pairs
 from test_depthwise_separable_conv_kernels import pair_case
