@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -19,6 +20,11 @@ if not HAS_GPU:
 import pytest  # noqa: E402
 
 from helpers.native import machine  # noqa: E402, F401
+
+if not HAS_GPU and importlib.util.find_spec("triton"):
+    from helpers.triton_interpreter import speed_up
+
+    speed_up()
 
 DEVICE = "cuda" if HAS_GPU else "cpu"
 
