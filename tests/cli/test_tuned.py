@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv import integers
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
 from cnnkernels.testing.cases import ConvCase
+from helpers.conv import integers
 
 CASE = ConvCase("", 2, 8, 6, 6, 16, 3, 3, padding=(1, 1, 1, 1))
 PLAN = {"engine": "mma", "tile": [128, 32], "a": "along_depth", "b": "along_depth", "splits": 1}

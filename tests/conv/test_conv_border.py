@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.conv import ELEMENTS, Data, Machine, integers
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -24,6 +23,7 @@ from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import small_integers
 from conftest import DEVICE, HAS_GPU
+from helpers.conv import ELEMENTS, Data, Machine, integers
 
 MODES = ("reflect", "replicate", "circular")
 modes = pytest.mark.parametrize("mode", MODES)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv import integers as exact_data
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -19,6 +18,7 @@ from cnnkernels.epilogue import Epilogue
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.numerics import assert_within, rounding_bound, small_integers
+from helpers.conv import integers as exact_data
 from helpers.native import why_no_wgmma
 
 # Exact on integers: no division, no exponential; the slope is a power of two.

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv import DIRECTIONS, ELEMENTS, Data, Machine, convolve, floats, integers
 from test_conv_select import GPUS, WORKSPACE_LIMIT, explain, workload_cases
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from conftest import DEVICE, HAS_GPU
+from helpers.conv import DIRECTIONS, ELEMENTS, Data, Machine, convolve, floats, integers
 
 NHWC = Layout.NHWC
 TILES = [(256, 64), (128, 64), (64, 64), (128, 32), (64, 32), (64, 16)]

@@ -11,7 +11,6 @@ from functools import partial
 
 import pytest
 import torch
-from helpers.conv import DIRECTIONS, ELEMENTS, Data, Machine, convolve, floats, integers
 from torch import Tensor
 
 from cnnkernels import native
@@ -20,6 +19,7 @@ from cnnkernels.testing.cases import CONV2D, ConvCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from conftest import DEVICE, HAS_GPU
+from helpers.conv import DIRECTIONS, ELEMENTS, Data, Machine, convolve, floats, integers
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv import DIRECTIONS, ELEMENTS, Machine, convolve, floats, integers, result_shape
 from test_conv_epilogue import numbers, reference, run
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.guarded import guarded
 from conftest import DEVICE, HAS_GPU
+from helpers.conv import DIRECTIONS, ELEMENTS, Machine, convolve, floats, integers, result_shape
 from helpers.native import why_no_wgmma
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC

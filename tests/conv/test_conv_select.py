@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.conv import DIRECTIONS, ELEMENTS, Machine, integers, torch_alloc
 from torch import Tensor
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
+from helpers.conv import DIRECTIONS, ELEMENTS, Machine, integers, torch_alloc
 
 WORKSPACE_LIMIT = 256 * 2**20
 TILES = [(128, 128), (64, 64), (128, 32)]

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv import DIRECTIONS, ELEMENTS, Data, Machine, convolve, floats, integers
 from torch import Tensor
 
 from cnnkernels import native
@@ -19,6 +18,7 @@ from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from conftest import DEVICE, HAS_GPU
+from helpers.conv import DIRECTIONS, ELEMENTS, Data, Machine, convolve, floats, integers
 from helpers.native import why_no_wgmma
 
 pytestmark = [

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv import DIRECTIONS, convolve, floats, multiplied_out
-from helpers.depthwise_conv import TYPES, Machine, check
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout
@@ -20,6 +18,8 @@ from cnnkernels.testing.depthwise_cases import depthwise
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from conftest import DEVICE, HAS_GPU
+from helpers.conv import DIRECTIONS, convolve, floats, multiplied_out
+from helpers.depthwise_conv import TYPES, Machine, check
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())

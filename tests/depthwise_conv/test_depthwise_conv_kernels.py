@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv import DIRECTIONS, convolve, floats, from_memory, in_memory, integers, result_shape
-from helpers.depthwise_conv import TYPES, Machine, aligned, check
 from torch import Tensor
 
 from cnnkernels import native
@@ -23,6 +21,8 @@ from cnnkernels.testing.depthwise_cases import DEPTHWISE_CONV2D, depthwise
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from conftest import DEVICE, HAS_GPU
+from helpers.conv import DIRECTIONS, convolve, floats, from_memory, in_memory, integers, result_shape
+from helpers.depthwise_conv import TYPES, Machine, aligned, check
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())

@@ -16,7 +16,6 @@ from cnnkernels.triton_kernels.conv import select as conv_select
 from cnnkernels.triton_kernels.depthwise_conv import select as depthwise_conv_select
 from cnnkernels.triton_kernels.depthwise_conv.patch import Axis, lanes
 from cnnkernels.triton_kernels.depthwise_conv.select import Configuration, Problem
-from helpers.conv import DIRECTIONS, Data, convolve, floats, integers, result_shape
 from torch import Tensor
 
 from cnnkernels import triton_kernels as kernels
@@ -25,6 +24,7 @@ from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.depthwise_cases import DEPTHWISE_CONV2D, depthwise
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from conftest import DEVICE
+from helpers.conv import DIRECTIONS, Data, convolve, floats, integers, result_shape
 
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
 directions = pytest.mark.parametrize("direction", DIRECTIONS)

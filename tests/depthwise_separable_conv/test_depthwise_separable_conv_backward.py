@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv import ELEMENTS, from_memory, in_memory
 from test_depthwise_separable_conv_exact import ACTIVATIONS, SLOPE, operands, reference
 from test_depthwise_separable_conv_kernels import LARGE, NCHW, NHWC, SAME, Machine, floats, pair_case, schedules
 from torch import Tensor
@@ -20,6 +19,7 @@ from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, DepthwiseSepara
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import UNIT_ROUNDOFF, small_integers
 from conftest import DEVICE, HAS_GPU
+from helpers.conv import ELEMENTS, from_memory, in_memory
 
 EXISTING = [(e, r) for e in ("fp16", "bf16") for r in ("rows_of_three", "vectors", "elements")]
 EXISTING += [("fp32", "elements"), ("fp64", "elements")]

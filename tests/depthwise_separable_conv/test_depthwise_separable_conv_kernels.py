@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.conv import ELEMENTS, from_memory, in_memory
 from test_depthwise_separable_conv_exact import SLOPE, operands, reference
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, ConvCase, Depth
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from conftest import DEVICE, HAS_GPU
+from helpers.conv import ELEMENTS, from_memory, in_memory
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
 READERS = ("rows_of_three", "vectors", "elements")

@@ -6,11 +6,11 @@ import functools
 from typing import Any
 
 import torch
-from helpers.conv import ELEMENTS, Launcher, Place, integers
 from torch import Tensor
 
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
+from helpers.conv import ELEMENTS, Launcher, Place, integers
 from helpers.native import aligned_copy
 
 TYPES = {name: ELEMENTS[name][:2] for name in ("fp64", "fp32", "fp16", "bf16")}

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv import DIRECTIONS, Machine, floats, result_shape
 from test_conv_sm90 import plan as hopper_plan
 from test_int8_gemm_kernels import product
 from test_int8_sm90 import TILES, of_gemm, pitched
@@ -26,6 +25,7 @@ from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.cases import ConvCase
 from conftest import HAS_GPU
+from helpers.conv import DIRECTIONS, Machine, floats, result_shape
 from helpers.int8_gemm import integers, run
 
 pytestmark = pytest.mark.skipif(HAS_GPU, reason="launches are looked at in the interpreter")

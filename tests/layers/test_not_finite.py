@@ -9,18 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.conv import (
-    DIRECTIONS,
-    ELEMENTS,
-    Machine,
-    assert_same,
-    multiplied_out,
-    not_finite,
-    not_finite_result,
-    result_shape,
-)
-from helpers.depthwise_conv import TYPES
-from helpers.depthwise_conv import Machine as DepthwiseMachine
 from test_conv_grouped import KINDS as GROUPED
 from test_conv_grouped import plan as grouped_plan
 from test_conv_sm90 import plan as hopper_plan
@@ -35,6 +23,18 @@ from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.depthwise_cases import depthwise
 from conftest import DEVICE, HAS_GPU
+from helpers.conv import (
+    DIRECTIONS,
+    ELEMENTS,
+    Machine,
+    assert_same,
+    multiplied_out,
+    not_finite,
+    not_finite_result,
+    result_shape,
+)
+from helpers.depthwise_conv import TYPES
+from helpers.depthwise_conv import Machine as DepthwiseMachine
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())

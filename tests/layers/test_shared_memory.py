@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from cnnkernels.triton_kernels.conv import select as conv_select
-from helpers.conv import ELEMENTS
 from test_depthwise_separable_conv_exact import operands, reference
 from test_depthwise_separable_conv_kernels import Machine as Pairs
 from test_depthwise_separable_conv_kernels import pair_case
@@ -28,6 +27,7 @@ from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import dtype_code
 from cnnkernels.native.int8_epilogue import native_epilogue
 from cnnkernels.testing.cases import ConvCase, PoolCase
+from helpers.conv import ELEMENTS
 
 MODULE: Any = native.load("interpreter").module
 MACHINES = {machine.name: machine for machine in MODULE.gpus()}

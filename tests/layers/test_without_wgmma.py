@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv import DIRECTIONS, ELEMENTS, Machine, integers
 from test_depthwise_separable_conv_exact import operands
 from test_depthwise_separable_conv_kernels import Machine as Pairs
 from test_depthwise_separable_conv_kernels import pair_case
@@ -24,6 +23,7 @@ from cnnkernels.cli import main as cli
 from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
 from cnnkernels.testing.cases import ConvCase
+from helpers.conv import DIRECTIONS, ELEMENTS, Machine, integers
 from helpers.int8_gemm import PLAIN
 
 NHWC, NCHW = Layout.NHWC, Layout.NCHW
