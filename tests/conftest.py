@@ -30,6 +30,8 @@ DEVICE = "cuda" if HAS_GPU else "cpu"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, or one worker would still be at one when the others have no more to do."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     if not HAS_GPU:
         for item in items:
             if item.get_closest_marker("gpu"):
