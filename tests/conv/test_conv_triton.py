@@ -26,7 +26,7 @@ from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
 from cnnkernels.testing.cases import CONV2D, ConvCase
 from cnnkernels.testing.numerics import small_integers
-from conftest import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU
 
 DTYPES = {
     "fp64": (torch.float64, False),

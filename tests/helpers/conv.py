@@ -6,7 +6,6 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.numerics import small_integers
+from helpers.native import Runner
 
 # name: (torch's dtype, its number in csrc/common/types.h, tf32)
 ELEMENTS = {
@@ -151,14 +151,10 @@ def from_memory(flat: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
     return flat.view(n, h, w, c).permute(0, 3, 1, 2) if layout is Layout.NHWC else flat.view(shape)
 
 
-class Launcher:
-    """A native module's launchers of one operator, on the interpreter or a GPU."""
+class DirectionsRunner(Runner):
+    """Runs an operator's three directions."""
 
     operator = "conv"
-
-    def __init__(self, module: ModuleType, device: str) -> None:
-        self.module = module
-        self.device = device
 
     def geometry(self, case: ConvCase) -> Any:
         return self.module.ConvGeometry(*case.geometry)
@@ -211,7 +207,7 @@ class Launcher:
         return from_memory(result.cpu(), shape, layout)
 
 
-class Machine(Launcher):
+class ConvRunner(DirectionsRunner):
     """conv2d's launchers."""
 
     def workspace(self, flat: Tensor, place: Place) -> Tensor:

@@ -17,7 +17,7 @@ LANGUAGES = (interpreter.tl, interpreter.tl.core)
 
 
 def speed_up() -> None:
-    """Once a process: a second time changes nothing. Nor does it where Triton is of another build: 3.6 has no scopes."""
+    """Once a process: a second time changes nothing. Nor does it where Triton keeps no scopes of its patches (3.6)."""
     if isinstance(interpreter._patch_lang, _Patch) or not hasattr(interpreter, "_LangPatchScope"):
         return
     builder = interpreter.interpreter_builder

@@ -17,7 +17,7 @@ import triton.language.core as core
 from triton.runtime import interpreter
 
 from cnnkernels import functional, use_backend
-from conftest import HAS_GPU
+from helpers.device import HAS_GPU
 
 pytestmark = pytest.mark.skipif(HAS_GPU, reason="Triton interprets nothing where there is a GPU")
 
