@@ -13,7 +13,7 @@ namespace {
 using conv::Plan;
 
 conv::Problem problem(int dtype, int layout, bool tf32, const ConvGeometry& geometry) {
-  return {geometry, static_cast<Layout>(layout), static_cast<DType>(dtype), tf32};
+  return {of_planes(geometry), static_cast<Layout>(layout), static_cast<DType>(dtype), tf32};
 }
 
 template <class T = void>

@@ -13,7 +13,7 @@ namespace {
 using depthwise_conv::Plan;
 
 depthwise_conv::Problem problem(int dtype, int layout, const ConvGeometry& geometry) {
-  return {geometry, static_cast<Layout>(layout), static_cast<DType>(dtype)};
+  return {of_planes(geometry), static_cast<Layout>(layout), static_cast<DType>(dtype)};
 }
 
 template <class T = void>

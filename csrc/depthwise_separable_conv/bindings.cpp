@@ -51,7 +51,8 @@ void bind_backward(py::module_& m) {
          std::uintptr_t grad_intermediate, std::uintptr_t grad_pointwise, std::uintptr_t workspace, int dtype,
          int layout, const ConvGeometry& geometry, std::int64_t filters, int activation,
          double negative_slope, std::uintptr_t stream, const BackwardPlan* plan) {
-        Problem problem{geometry, filters, static_cast<Layout>(layout), static_cast<DType>(dtype), false};
+        Problem problem{of_planes(geometry), filters, static_cast<Layout>(layout), static_cast<DType>(dtype),
+                        false};
         problem.depthwise_activation = static_cast<Activation>(activation);
         problem.slope = negative_slope;
         const BackwardTensors tensors{
@@ -70,8 +71,8 @@ void bind_backward(py::module_& m) {
       "depthwise_separable_conv_backward_workspace",
       [](int dtype, int layout, const ConvGeometry& geometry, std::int64_t filters,
          const BackwardPlan* plan) {
-        const Problem problem{geometry, filters, static_cast<Layout>(layout), static_cast<DType>(dtype),
-                              false};
+        const Problem problem{of_planes(geometry), filters, static_cast<Layout>(layout),
+                              static_cast<DType>(dtype), false};
         return backward_workspace(problem, plan);
       },
       py::arg("dtype"), py::arg("layout"), py::arg("geometry"), py::arg("filters"), plan);
@@ -98,7 +99,7 @@ void bind(py::module_& m) {
          std::uintptr_t intermediate, int dtype, int layout, bool tf32, const ConvGeometry& geometry,
          std::int64_t filters, int depthwise_activation, int pointwise_activation, double negative_slope,
          std::uintptr_t stream, const Plan* plan) {
-        const Problem problem{geometry,
+        const Problem problem{of_planes(geometry),
                               filters,
                               static_cast<Layout>(layout),
                               static_cast<DType>(dtype),
@@ -121,7 +122,8 @@ void bind(py::module_& m) {
       "depthwise_separable_conv_intermediate",
       [](std::uintptr_t input, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t intermediate_,
          int dtype, int layout, const ConvGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
-        const Problem problem{geometry, 1, static_cast<Layout>(layout), static_cast<DType>(dtype), false};
+        const Problem problem{of_planes(geometry), 1, static_cast<Layout>(layout), static_cast<DType>(dtype),
+                              false};
         Tensors tensors;
         tensors.input = pointer(input);
         tensors.depthwise_weight = pointer(weight);
@@ -136,8 +138,8 @@ void bind(py::module_& m) {
       "depthwise_separable_conv_plan",
       [](int dtype, int layout, bool tf32, const ConvGeometry& geometry, std::int64_t filters,
          const Gpu* gpu) {
-        const Problem problem{geometry, filters, static_cast<Layout>(layout), static_cast<DType>(dtype),
-                              tf32};
+        const Problem problem{of_planes(geometry), filters, static_cast<Layout>(layout),
+                              static_cast<DType>(dtype), tf32};
         return plan_for(problem, gpu != nullptr ? *gpu : this_gpu());
       },
       "What the selection would do on a GPU, or on the one at hand.", py::arg("dtype"), py::arg("layout"),

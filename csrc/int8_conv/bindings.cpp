@@ -27,7 +27,7 @@ void bind(py::module_& m) {
       [](std::uintptr_t input, std::uintptr_t weight, std::uintptr_t output, std::uintptr_t workspace,
          const ConvGeometry& geometry, bool unsigned_input, const int8::Epilogue& epilogue,
          std::uintptr_t stream, const Plan* plan) {
-        int8_conv::forward({geometry, unsigned_input}, reinterpret_cast<const void*>(input),
+        int8_conv::forward({of_planes(geometry), unsigned_input}, reinterpret_cast<const void*>(input),
                            reinterpret_cast<const void*>(weight), epilogue, reinterpret_cast<void*>(output),
                            reinterpret_cast<void*>(workspace), stream, plan);
       },
@@ -37,13 +37,13 @@ void bind(py::module_& m) {
       "int8_conv_workspace",
       [](const ConvGeometry& geometry, bool unsigned_input, const int8::Epilogue& epilogue, bool aligned,
          const Plan* plan) {
-        return int8_conv::workspace({geometry, unsigned_input}, epilogue, aligned, plan);
+        return int8_conv::workspace({of_planes(geometry), unsigned_input}, epilogue, aligned, plan);
       },
       py::arg("geometry"), py::arg("unsigned_input"), py::arg("epilogue"), py::arg("aligned"), plan);
   m.def(
       "int8_conv_plan",
       [](const ConvGeometry& geometry, bool unsigned_input, bool aligned, const Gpu& gpu) {
-        return int8_conv::select({geometry, unsigned_input}, aligned, gpu);
+        return int8_conv::select({of_planes(geometry), unsigned_input}, aligned, gpu);
       },
       "What the selection would do on a GPU.", py::arg("geometry"), py::arg("unsigned_input"),
       py::arg("aligned"), py::arg("gpu"));

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cnnkernels.geometry import ConvGeometry
+from cnnkernels.geometry import Axis, ConvGeometry
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from helpers.device import DEVICE
@@ -36,8 +36,9 @@ class Shape(NamedTuple):
             (size + 2 * self.padding[i] + self.after[i] - self.dilation[i] * (taps - 1) - 1) // self.stride[i] + 1
             for i, (size, taps) in enumerate([(self.h, self.r), (self.w, self.s)])
         )
-        sizes = self.n, self.c, self.h, self.w, self.k, self.r, self.s, p, q
-        return ConvGeometry(*sizes, *self.stride, *self.padding, *self.dilation, self.groups)
+        sizes = (self.h, self.w), (self.r, self.s), (p, q)
+        axes = [Axis(*fields) for fields in zip(*sizes, self.stride, self.padding, self.dilation, strict=True)]
+        return ConvGeometry.of_axes(self.n, self.c, self.k, self.groups, axes)
 
 
 def integers(seed: int, shape: tuple[int, ...], dtype: torch.dtype = torch.int8) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cnnkernels import backends, native
-from cnnkernels.geometry import ConvGeometry, Layout, PoolGeometry
+from cnnkernels.geometry import Axis, ConvGeometry, Layout, PoolGeometry
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.cases import ConvCase
@@ -140,7 +140,7 @@ def int8_convolutions(kernels: NativeKernels, case: ConvCase) -> Calls:
 
 
 def poolings(kernels: NativeKernels, n: int, c: int, h: int, w: int) -> Calls:
-    g = PoolGeometry(n, c, h, w, 2, 2, h - 1, w - 1, 1, 1, 0, 0, 1, 1)
+    g = PoolGeometry.of_axes(n, c, (Axis(h, 2, h - 1), Axis(w, 2, w - 1)))
     large, small = (n, c, h, w), (n, c, h - 1, w - 1)
     place, index, winner = empty(small, torch.uint8), empty(small, torch.int64), empty(large, torch.int32)
     for layout in Layout:

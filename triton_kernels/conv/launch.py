@@ -81,7 +81,7 @@ def _unit(g: ConvGeometry) -> int:
 
 def _sizes(g: ConvGeometry, unit: int) -> tuple[int, ...]:
     """N, C, H, W, K, P, Q, strides, padding, dilations: channels in units."""
-    return (g.n, g.c // unit, g.h, g.w, g.k // unit, g.p, g.q, *g[9:15])
+    return (g.n, g.c // unit, g.h, g.w, g.k // unit, g.p, g.q, *g.steps)
 
 
 def conv_why_copy_border(

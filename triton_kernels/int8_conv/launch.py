@@ -126,7 +126,7 @@ def _implicit(
         tiles = math.ceil(problem.rows / c.block_m) * math.ceil(filters / c.block_n) * g.groups
         forward_kernel[(tiles,)](
             x, weight, numbers, y, float(fill), part.n, part.c // unit_c, g.h, g.w, g.k // unit_k, g.p, g.q,
-            *g[9:15], channels // unit_c, filters // unit_k,
+            *g.steps, channels // unit_c, filters // unit_k,
             R=g.r, S=g.s, UNIT_C=unit_c, UNIT_K=unit_k, FLAT=flat, PADDED=_padded(g), FILLED=fill != 0,
             MASKED=(flat * taps or channels) % c.block_k != 0, PIECES=c.pieces,
             BLOCK_M=c.block_m, BLOCK_N=c.block_n, BLOCK_K=c.block_k, num_warps=c.warps, num_stages=c.stages,
@@ -153,7 +153,7 @@ def _narrow(input: Tensor, weight: Tensor, output: Tensor, g: ConvGeometry, epil
         block_m = DIRECT_TILE // block_n
         tiles = math.ceil(part.n * g.p * g.q / block_m) * math.ceil(g.k / block_n)
         direct_kernel[(tiles,)](
-            *operands, g.c, g.h, g.w, g.k, g.p, g.q, *g[9:15], g.c // g.groups, g.k // g.groups,
+            *operands, g.c, g.h, g.w, g.k, g.p, g.q, *g.steps, g.c // g.groups, g.k // g.groups,
             R=g.r, S=g.s, BLOCK_M=block_m, BLOCK_N=block_n, num_warps=4, num_stages=3, **constants,
         )  # fmt: skip
 

@@ -126,7 +126,7 @@ def _pool(
     with on(input):
         for part in work((input, output), Layout.NHWC, g.p, g.q, small(g), elements):
             int8_pool_kernel[(part.programs,)](
-                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g[8:], least, zero_point,
+                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g.steps, least, zero_point,
                 divisor_override or 0, R=g.r, S=g.s, MAXIMUM=maximum, LEAST=least, INCLUDE_PAD=count_include_pad,
                 OVERRIDE=divisor_override is not None, UNROLLED=g.r * g.s <= UNROLL, enable_fp_fusion=False,
                 **part.constants,

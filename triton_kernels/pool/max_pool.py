@@ -309,7 +309,7 @@ def max_pool_forward(input: Tensor, output: Tensor, argmax: Tensor, geometry: Po
     with on(input):
         for part in work((input, output, argmax), layout, g.p, g.q, small(g)):
             forward_kernel[(part.programs,)](
-                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g[8:],
+                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g.steps,
                 R=g.r, S=g.s, UNROLLED=g.r * g.s <= UNROLL, **part.constants,
             )  # fmt: skip
 
@@ -323,7 +323,7 @@ def max_pool_backward(
     with on(grad_output):
         for part in work((grad_output, argmax, grad_input), layout, g.h, g.w, small(g)):
             backward_kernel[(part.programs,)](
-                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g[8:],
+                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g.steps,
                 rows.common, columns.common, rows.place_step, columns.place_step, rows.inverse, columns.inverse,
                 R=g.r, S=g.s, ROWS=rows.steps, COLUMNS=columns.steps,
                 UNROLLED=rows.steps * columns.steps <= UNROLL, **part.constants,
@@ -336,7 +336,7 @@ def max_pool_gather(input: Tensor, argmax: Tensor, output: Tensor, geometry: Poo
     with on(input):
         for part in work((input, argmax, output), layout, g.p, g.q, small(g)):
             gather_kernel[(part.programs,)](
-                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g[8:], S=g.s, **part.constants
+                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g.steps, S=g.s, **part.constants
             )
 
 
@@ -346,5 +346,5 @@ def max_pool_indices(argmax: Tensor, indices: Tensor, geometry: PoolGeometry, la
     with on(argmax):
         for part in work((argmax, indices), layout, g.p, g.q):
             indices_kernel[(part.programs,)](
-                *part.tensors, part.images, part.channels, g.w, g.p, g.q, *g[8:], S=g.s, **part.constants
+                *part.tensors, part.images, part.channels, g.w, g.p, g.q, *g.steps, S=g.s, **part.constants
             )
