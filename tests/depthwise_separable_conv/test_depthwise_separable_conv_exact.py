@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from cnnkernels import native
+from cnnkernels.dtypes import PRODUCTS
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, DepthwiseSeparableCase
 from helpers.depthwise_separable_conv import (
     ACTIVATIONS,
-    DTYPES,
     SLOPE,
     operands,
     reference,
@@ -22,7 +22,7 @@ from helpers.device import DEVICE, HAS_GPU
 
 cases = pytest.mark.parametrize("case", DEPTHWISE_SEPARABLE_CONV2D, ids=str)
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
-dtypes = pytest.mark.parametrize("dtype", list(DTYPES))
+dtypes = pytest.mark.parametrize("dtype", list(PRODUCTS))
 
 
 def unwritten(shape: tuple[int, ...], dtype: torch.dtype, layout: Layout) -> Tensor:
@@ -34,10 +34,10 @@ def unwritten(shape: tuple[int, ...], dtype: torch.dtype, layout: Layout) -> Ten
 @dtypes
 def test_forward(case: DepthwiseSeparableCase, layout: Layout, dtype: str) -> None:
     """The activations take turns with the types; without any there are no biases either."""
-    turn = DEPTHWISE_SEPARABLE_CONV2D.index(case) + list(DTYPES).index(dtype) + layout
+    turn = DEPTHWISE_SEPARABLE_CONV2D.index(case) + list(PRODUCTS).index(dtype) + layout
     activations = ACTIVATIONS[turn % len(ACTIVATIONS)]
     kernels = native.load("cuda" if HAS_GPU else "interpreter")
-    torch_dtype, tf32 = DTYPES[dtype]
+    torch_dtype, tf32 = PRODUCTS[dtype]
     tensors = operands(case)
     y, z = reference(case, activations, *tensors)
     assert y.abs().max() <= 256 and z.abs().max() <= 128, "not exact in bfloat16: halves of z are products' factors"

@@ -11,11 +11,7 @@ from cnnkernels.testing.cases import ConvCase
 from helpers.conv import ELEMENTS, ConvRunner
 
 WORKSPACE_LIMIT = 256 * 2**20
-
-
 WORKLOADS = json.loads((Path(__file__).parent.parent.parent / "benchmarks" / "workloads.json").read_text())["networks"]
-
-
 GPUS = ["a100", "h200", "rtx3090"]
 
 

@@ -8,8 +8,6 @@ from cnnkernels.testing.cases import ConvCase
 from helpers.conv import ConvRunner
 
 TILES = ["128x256", "256x128", "128x128", "256x64", "128x64", "64x256", "64x128", "128x128 ping-pong"]
-
-
 CLUSTERS = ["128x256 cluster", "256x128 cluster"]  # two blocks each, which share the columns' operand
 
 

@@ -19,18 +19,7 @@ from helpers.conv import ELEMENTS, Place, from_memory, in_memory
 from helpers.device import DEVICE, HAS_GPU
 from helpers.native import Runner
 
-DTYPES = {
-    "fp64": (torch.float64, False),
-    "fp32": (torch.float32, False),
-    "tf32": (torch.float32, True),
-    "fp16": (torch.float16, False),
-    "bf16": (torch.bfloat16, False),
-}
-
-
 ACTIVATIONS = [("none", "none"), ("relu", "none"), ("relu6", "relu"), ("leaky_relu", "relu6")]
-
-
 SLOPE = 0.5  # keeps halves of integers exact
 
 
@@ -55,11 +44,7 @@ def reference(case: DepthwiseSeparableCase, activations: tuple[str, str], *tenso
 
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
-
-
 READERS = ("rows_of_three", "vectors", "elements")
-
-
 TILES = range(3)
 
 
@@ -70,8 +55,6 @@ def pair_case(
 
 
 SAME = {"padding": (1, 1, 1, 1)}
-
-
 # More pixels, channels and filters than the largest tile and a stage hold, none a multiple of them.
 LARGE = pair_case(1, 72, 9, 15, 168, **SAME)
 

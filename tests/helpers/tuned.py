@@ -8,11 +8,7 @@ from cnnkernels.records import tuned
 from cnnkernels.testing.cases import ConvCase
 
 CASE = ConvCase("", 2, 8, 6, 6, 16, 3, 3, padding=(1, 1, 1, 1))
-
-
 PLAN = {"engine": "mma", "tile": [128, 32], "a": "along_depth", "b": "along_depth", "splits": 1}
-
-
 ROW = tuned.Row(
     "cuda", "forward", "bf16", "nhwc", tuned.geometry_fields("forward", CASE.geometry), PLAN, 41.2, 45.0
 )  # fmt: skip

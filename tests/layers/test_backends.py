@@ -25,7 +25,7 @@ def child(code: str, **environment: str) -> str:
 
 def have(monkeypatch: pytest.MonkeyPatch, **missing: str) -> None:
     """An installation that lacks `missing` (backend: why) and has everything else."""
-    monkeypatch.setattr(cnnkernels.backends, "_missing", lambda backend, device: missing.get(backend))
+    monkeypatch.setattr(cnnkernels.backends, "why_missing", lambda backend, device: missing.get(backend))
 
 
 def test_auto_takes_the_first_that_can_and_says_why_not_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

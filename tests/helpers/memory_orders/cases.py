@@ -12,16 +12,12 @@ from helpers.memory_orders import floats, int8
 from helpers.memory_orders.trial import InexactError, Trial
 
 BACKENDS = ("cuda", "triton", "reference")
-
-
 DIRECTIONS = {name: floats.DIRECTIONS for name in floats.OPERATORS} | {
     name: ("forward", "backward") if name == "int8_weight_only_linear" else ("forward",) for name in int8.OPERATORS
 }
 
 
 OPERATORS = floats.OPERATORS | int8.OPERATORS
-
-
 DRAWS = 50
 
 
