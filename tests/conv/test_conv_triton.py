@@ -27,7 +27,7 @@ from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
 from cnnkernels.testing.cases import CONV2D, ConvCase
 from cnnkernels.testing.numerics import small_integers
-from conftest import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU
 
 OPS = ("forward", "backward_input", "backward_weight")
 TILED = ConvCase("two tiles of pixels", 2, 12, 9, 8, 20, 3, 3, padding=(1, 1, 1, 1))
