@@ -78,11 +78,11 @@ def test_the_variables_are_all_in_the_docs() -> None:
     assert re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE) == tables
 
 
-FIGURES = ("conv2d", "max_pool2d", "quantization")
+FIGURES = ("conv", "pool", "quantization")
 TABLES = {
-    "conv_paper_check": "conv2d",
-    "depthwise_conv2d": "depthwise_conv2d",
-    "depthwise_separable_conv_paper_check": "depthwise_separable_conv2d",
+    "conv_paper_check": "conv",
+    "depthwise_conv": "depthwise_conv",
+    "depthwise_separable_conv_paper_check": "depthwise_separable_conv",
 }
 COMMITTED = {
     **{f"figures/{name}.py": f"figures/{name}.svg" for name in FIGURES},
