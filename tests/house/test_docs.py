@@ -36,7 +36,8 @@ def programs(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-WITH_PROGRAMS = [page for page in PAGES if programs(page)]
+# add_an_operator.md's are files of a new operator: test_add_an_operator.py puts them where they belong.
+WITH_PROGRAMS = [page for page in PAGES if programs(page) and page.name != "add_an_operator.md"]
 
 
 @pytest.mark.parametrize("page", WITH_PROGRAMS, ids=lambda page: page.name)
