@@ -127,10 +127,10 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Call]]:
 
     calls: list[Call] = []
     monkeypatch.setattr(backends, "kernels", lambda backend, device: _Recorder(backend, calls))
-    monkeypatch.setattr(backends, "_missing", lambda backend, device: None)
-    backends._remembered_serving.cache_clear()
+    monkeypatch.setattr(backends, "why_missing", lambda backend, device: None)
+    backends.remembered_serving.cache_clear()
     yield calls
-    backends._remembered_serving.cache_clear()
+    backends.remembered_serving.cache_clear()
 
 
 @pytest.fixture

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from ..activation import NEGATIVE_SLOPE, checked_activation
+from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
 from ..int8.epilogue import Int8Epilogue
 from ..ops.operator import is_plain
 
-INTEGERS = (torch.int8, torch.uint8)
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 LARGEST = 2**31 - 1
 SMALLEST_SCALE, LARGEST_SCALE = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # float32's normal numbers
 
@@ -148,7 +147,7 @@ def checked_epilogue(
     )
     out_dtype = _output_dtype(op, given, default)
     activation, slope = checked_activation(op, g.activation, g.negative_slope)
-    quantized = out_dtype in INTEGERS
+    quantized = out_dtype in INT8_DTYPES
     if not quantized and (g.out_scale is not None or g.out_zero_point is not None):
         name = "out_scale" if g.out_scale is not None else "out_zero_point"
         raise ValueError(f"{op}: {name}={getattr(g, name)} is for out_dtype int8 or uint8, but got {out_dtype}")
@@ -195,7 +194,7 @@ def _output_dtype(op: str, given: Given, default: torch.dtype | None) -> torch.d
                 f"{op}: out_dtype=torch.int32 gives the sums themselves: scales, bias, residual, activation, out_scale "
                 "and out_zero_point must be None"
             )
-    elif dtype not in (*FLOATS, *INTEGERS):
+    elif dtype not in (*ROUNDED_DTYPES, *INT8_DTYPES):
         raise ValueError(
             f"{op}: out_dtype must be int32, float32, float16, bfloat16, int8 or uint8, but got out_dtype={dtype}"
         )
@@ -300,7 +299,7 @@ def _typed(op: str, name: str, tensor: Tensor, where: tuple[str, torch.device], 
 def _residual(op: str, where: tuple[str, torch.device], given: Given, size: Sequence[int]) -> tuple[float, int]:
     """Checks the residual; its scale and zero point."""
     residual, scale, zero_point = given.residual, given.residual_scale, given.residual_zero_point
-    if residual is None or (isinstance(residual, Tensor) and residual.dtype in FLOATS):
+    if residual is None or (isinstance(residual, Tensor) and residual.dtype in ROUNDED_DTYPES):
         for name, value in (("residual_scale", scale), ("residual_zero_point", zero_point)):
             if value is not None:
                 kind = "None" if residual is None else residual.dtype
@@ -309,7 +308,7 @@ def _residual(op: str, where: tuple[str, torch.device], given: Given, size: Sequ
             return 1.0, 0
     if not isinstance(residual, Tensor):
         raise TypeError(f"{op}(): argument 'residual' must be Tensor or None, not {type(residual).__name__}")
-    if residual.dtype not in (*FLOATS, *INTEGERS):
+    if residual.dtype not in (*ROUNDED_DTYPES, *INT8_DTYPES):
         raise RuntimeError(
             f"{op}: expected residual to be of dtype float32, float16, bfloat16, int8 or uint8, but got "
             f"{residual.dtype}"
@@ -317,7 +316,7 @@ def _residual(op: str, where: tuple[str, torch.device], given: Given, size: Sequ
     if tuple(residual.shape) != tuple(size):
         raise RuntimeError(f"{op}: expected residual to be of size {list(size)}, but got {list(residual.shape)}")
     check_device(op, "residual", residual, *where)
-    if residual.dtype in FLOATS:
+    if residual.dtype in ROUNDED_DTYPES:
         return 1.0, 0
     if isinstance(scale, bool) or not isinstance(scale, Real):
         raise TypeError(

@@ -8,13 +8,12 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ..activation import NEGATIVE_SLOPE
 from ..backends import serving
+from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
 from ..ops import int8_conv as _int8_conv2d
 from ..ops.checks import conv_geometry
 from ..ops.int8_epilogue import flat
 from .arguments import Ints, as_int, as_pair, check_dimensions, named_padding
 from .int8_arguments import (
-    FLOATS,
-    INTEGERS,
     LAYER,
     Given,
     check_device,
@@ -100,11 +99,11 @@ def int8_conv2d(
     refuse_gradients(op, input=input)
     default = None
     if input.is_floating_point():
-        default = input.dtype if input.dtype in FLOATS else torch.float32
+        default = input.dtype if input.dtype in ROUNDED_DTYPES else torch.float32
         if input_scale is None:
             raise ValueError(f"{op}: an input of {input.dtype} needs input_scale")
         input, _ = quantize_per_tensor(input, *checked_input(op, input, input_scale, input_zero_point))
-    check_operand(op, "input", input, INTEGERS, input.dim())
+    check_operand(op, "input", input, INT8_DTYPES, input.dim())
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise TypeError(f"{op}(): argument 'groups' must be int, but got groups={groups!r}")
     strides, dilations = as_pair(op, "stride", stride), as_pair(op, "dilation", dilation)

@@ -11,11 +11,10 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ..activation import NEGATIVE_SLOPE
 from ..backends import serving
+from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
 from ..ops import int8_gemm as _int8_gemm
 from ..ops.int8_epilogue import flat
 from .int8_arguments import (
-    FLOATS,
-    INTEGERS,
     LAYER,
     Given,
     Names,
@@ -90,7 +89,7 @@ def int8_gemm(
             residual=residual, residual_scale=residual_scale, residual_zero_point=residual_zero_point,
             out_dtype=out_dtype, out_scale=out_scale, out_zero_point=out_zero_point,
         )  # fmt: skip
-    check_operand("int8_gemm", "a", a, INTEGERS, 2)
+    check_operand("int8_gemm", "a", a, INT8_DTYPES, 2)
     given = Given(
         scale_a, scale_b, zero_point_a, zero_point_b, bias, residual, residual_scale, residual_zero_point, activation,
         negative_slope, out_dtype, out_scale, out_zero_point,
@@ -213,9 +212,9 @@ def int8_linear(
     refuse_gradients(op, input=input)
     default = None
     if input.is_floating_point():
-        default = input.dtype if input.dtype in FLOATS else torch.float32
+        default = input.dtype if input.dtype in ROUNDED_DTYPES else torch.float32
         input, input_scale = _quantized(op, input, input_scale, input_zero_point)
-    check_operand(op, "input", input, INTEGERS, input.dim())
+    check_operand(op, "input", input, INT8_DTYPES, input.dim())
     leading, (n, k) = input.shape[:-1], weight.shape
     size, m = (*leading, n), math.prod(leading)
     if isinstance(residual, Tensor):

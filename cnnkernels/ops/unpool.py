@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
+from ..dtypes import HALF_DTYPES
 from ..geometry import Layout
 from .batching import fold, unfold
 from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
@@ -151,7 +152,7 @@ max_unpool_backward: Operator = Operator(
 
 def cast_for_autocast(input: Tensor) -> Tensor:
     """What autocast makes of the input on the CPU: float32, as of PyTorch's own. On CUDA it leaves it alone."""
-    cast = input.device.type == "cpu" and input.dtype in (torch.float16, torch.bfloat16)
+    cast = input.device.type == "cpu" and input.dtype in HALF_DTYPES
     return input.float() if cast else input
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cnnkernels import use_backend
-from cnnkernels.functional import conv as conv2d
+from cnnkernels.functional import conv2d
 from cnnkernels.geometry import Layout
 from conftest import DEVICE
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from cnnkernels.triton_kernels.conv.select import machine
 
+from cnnkernels.dtypes import PRODUCTS
 from cnnkernels.geometry import Layout
 from cnnkernels.testing import triton_aot
 from cnnkernels.testing.triton_aot import (
@@ -33,7 +34,7 @@ def covering_calls() -> list[Call]:
     found = [Call("conv_backward_bias", WHOLE, "bf16", layout, 90) for layout in Layout]
     found += [conv_candidates("forward", WHOLE, "bf16", Layout.NHWC, arch)[0] for arch in (86, 120)]
     for i, op in enumerate(CONV2D_PRODUCTS):
-        for j, dtype in enumerate(triton_aot.DTYPES):
+        for j, dtype in enumerate(PRODUCTS):
             found.append(Call(f"conv_{op}", WHOLE, dtype, Layout.NHWC, ARCHITECTURES[(i + j) % 3]))
         found += [Call(f"conv_{op}", WHOLE, "bf16", Layout.NHWC, arch) for arch in ARCHITECTURES]
         found += conv_candidates(op, WHOLE, "bf16", Layout.NHWC, ARCHITECTURES[i])

@@ -11,23 +11,17 @@ from torch import Tensor
 
 from cnnkernels import native
 from cnnkernels.activation import activate
+from cnnkernels.dtypes import PRODUCTS
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, DepthwiseSeparableCase
 from cnnkernels.testing.numerics import small_integers
 from conftest import DEVICE, HAS_GPU
 
-DTYPES = {
-    "fp64": (torch.float64, False),
-    "fp32": (torch.float32, False),
-    "tf32": (torch.float32, True),
-    "fp16": (torch.float16, False),
-    "bf16": (torch.bfloat16, False),
-}
 ACTIVATIONS = [("none", "none"), ("relu", "none"), ("relu6", "relu"), ("leaky_relu", "relu6")]
 SLOPE = 0.5  # keeps halves of integers exact
 cases = pytest.mark.parametrize("case", DEPTHWISE_SEPARABLE_CONV2D, ids=str)
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
-dtypes = pytest.mark.parametrize("dtype", list(DTYPES))
+dtypes = pytest.mark.parametrize("dtype", list(PRODUCTS))
 
 
 def unwritten(shape: tuple[int, ...], dtype: torch.dtype, layout: Layout) -> Tensor:
@@ -59,10 +53,10 @@ def reference(case: DepthwiseSeparableCase, activations: tuple[str, str], *tenso
 @dtypes
 def test_forward(case: DepthwiseSeparableCase, layout: Layout, dtype: str) -> None:
     """The activations take turns with the types; without any there are no biases either."""
-    turn = DEPTHWISE_SEPARABLE_CONV2D.index(case) + list(DTYPES).index(dtype) + layout
+    turn = DEPTHWISE_SEPARABLE_CONV2D.index(case) + list(PRODUCTS).index(dtype) + layout
     activations = ACTIVATIONS[turn % len(ACTIVATIONS)]
     kernels = native.load("cuda" if HAS_GPU else "interpreter")
-    torch_dtype, tf32 = DTYPES[dtype]
+    torch_dtype, tf32 = PRODUCTS[dtype]
     tensors = operands(case)
     y, z = reference(case, activations, *tensors)
     assert y.abs().max() <= 256 and z.abs().max() <= 128, "not exact in bfloat16: halves of z are products' factors"

@@ -13,18 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnkernels.dtypes import PRODUCTS, dtype_code
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.numerics import small_integers
 
 # name: (torch's dtype, its number in csrc/common/types.h, tf32)
-ELEMENTS = {
-    "fp64": (torch.float64, 0, False),
-    "fp32": (torch.float32, 1, False),
-    "tf32": (torch.float32, 1, True),
-    "fp16": (torch.float16, 2, False),
-    "bf16": (torch.bfloat16, 3, False),
-}
+ELEMENTS = {name: (dtype, dtype_code(dtype), tf32) for name, (dtype, tf32) in PRODUCTS.items()}
 DIRECTIONS = ("forward", "backward_input", "backward_weight")
 
 Place = Callable[[Tensor], Tensor]  # copies a flat tensor to memory of its choice

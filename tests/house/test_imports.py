@@ -47,7 +47,7 @@ TRITON_BREACHES = {
 # From the top down: a room may import what stands below it, and itself.
 PYTHON = (
     "cli", "quantization", "convert", "nn", "functional", "ops", "testing", "backends", "native", "triton_kernels",
-    "records", "int8", "epilogue", "geometry", "activation", "scripting", "environment",
+    "records", "int8", "epilogue", "geometry", "activation", "operators", "dtypes", "scripting", "environment",
 )  # fmt: skip
 
 

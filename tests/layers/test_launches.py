@@ -303,7 +303,7 @@ def test_what_is_known_of_one_gpu_is_not_taken_for_anothers(monkeypatch: pytest.
         "get_device_capability",
         lambda device: [(7, 0), (9, 0)][current if device.index is None else device.index],
     )
-    monkeypatch.setattr(backends, "_missing", lambda backend, device: None)
+    monkeypatch.setattr(backends, "why_missing", lambda backend, device: None)
     backends._capability.cache_clear()
     try:
         assert backends.available_backends("cuda") == ("reference",)

@@ -23,9 +23,9 @@ from test_depthwise_separable_conv_kernels import pair_case
 from benchmarks.cases import problems
 from benchmarks.families import GemmCase, SeparableCase
 from cnnkernels import native
+from cnnkernels.dtypes import dtype_code
 from cnnkernels.geometry import ConvGeometry, Layout, PaddingMode, PoolGeometry, argmax_dtype
 from cnnkernels.int8.epilogue import Int8Epilogue
-from cnnkernels.native import dtype_code
 from cnnkernels.native.int8_epilogue import native_epilogue
 from cnnkernels.testing.cases import ConvCase, PoolCase
 
