@@ -2,12 +2,9 @@
 #pragma once
 
 #include "../common/device.h"
-#include "../common/fast_divide.h"
+#include "../common/index.h"
 
 namespace cnnkernels::depthwise_conv {
-
-// Coordinates, and numbers of threads; offsets of elements are 64-bit.
-using Index = std::int32_t;
 
 // forward (and what backward_weight reads):  i = o stride - pad + t dilation
 // backward_input (transposed):               i = (o + pad - t dilation) / stride, where that divides
