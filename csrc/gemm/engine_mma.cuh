@@ -10,7 +10,7 @@
 #include "../ptx/mma.cuh"
 #include "shared_tile.cuh"
 
-namespace cnnkernels::conv {
+namespace cnnkernels::gemm {
 
 // In is float16, bfloat16 or tf32; T is what lies in shared memory. A warp makes WarpRows x WarpColumns
 // outputs.
@@ -137,4 +137,4 @@ class MmaEngine {
   float sum_[kRowTiles][kColumnTiles][4] = {};
 };
 
-}  // namespace cnnkernels::conv
+}  // namespace cnnkernels::gemm

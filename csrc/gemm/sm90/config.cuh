@@ -20,7 +20,7 @@
 #include "tiles.h"
 #include "../../common/shared_limits.h"
 
-namespace cnnkernels::sm90 {
+namespace cnnkernels::gemm::sm90 {
 
 inline constexpr int kConsumers = 2, kWarpgroup = 128, kThreads = (kConsumers + 1) * kWarpgroup;
 // A thread starts with 65536 / 384 registers, 168. The producer needs few of them, sums up to 128.
@@ -144,4 +144,4 @@ CNN_DEVICE int first_column_of(int consumer) {
   return C::kAcross > 1 ? consumer * C::kN : 0;
 }
 
-}  // namespace cnnkernels::sm90
+}  // namespace cnnkernels::gemm::sm90

@@ -8,7 +8,7 @@
 #include "loads.cuh"
 #include "multiply.cuh"
 
-namespace cnnkernels::sm90 {
+namespace cnnkernels::gemm::sm90 {
 
 template <class C, class Loads>
 CNN_DEVICE void produce(const typename C::Arguments& a, unsigned char* stages, Ring<C::kStages>& ring) {
@@ -142,4 +142,4 @@ void launch_blocks(void (*kernel)(typename C::Arguments), const typename C::Argu
   launch(kernel, Launch{dim3(grid), dim3(kThreads), C::kSharedBytes, stream, dim3(C::kCluster)}, a);
 }
 
-}  // namespace cnnkernels::sm90
+}  // namespace cnnkernels::gemm::sm90

@@ -4,7 +4,7 @@
 #include "../../ptx/tma_multicast.cuh"
 #include "config.cuh"
 
-namespace cnnkernels::sm90 {
+namespace cnnkernels::gemm::sm90 {
 
 // Where a pixel's window has its first tap.
 struct Pixel {
@@ -105,4 +105,4 @@ class WindowLoads {
   int chunk_ = 0, r_ = 0, s_ = 0;
 };
 
-}  // namespace cnnkernels::sm90
+}  // namespace cnnkernels::gemm::sm90

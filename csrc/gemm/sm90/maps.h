@@ -6,7 +6,7 @@
 
 #include "tiles.h"
 
-namespace cnnkernels::sm90 {
+namespace cnnkernels::gemm::sm90 {
 
 inline int narrow_size(std::int64_t value, const char* what) {
   if (value >= std::int64_t(1) << 31) throw std::invalid_argument(std::string("too many ") + what);
@@ -119,4 +119,4 @@ void number_tiles(A& a, const auto& tile, std::int64_t slices, std::int64_t colu
   a.tiles = static_cast<int>(tiles);
 }
 
-}  // namespace cnnkernels::sm90
+}  // namespace cnnkernels::gemm::sm90

@@ -6,7 +6,7 @@
 #include "../../common/fast_divide.h"
 #include "limits.h"
 
-namespace cnnkernels::sm90 {
+namespace cnnkernels::gemm::sm90 {
 
 // Runs are swizzled within themselves, the 128-byte rows of other blocks within those.
 constexpr Swizzle swizzle_of(int span) {
@@ -64,4 +64,4 @@ struct Walk {
   std::uint8_t unused[to_next_map(Phases * sizeof(Phase) + 73)] = {};
 };
 
-}  // namespace cnnkernels::sm90
+}  // namespace cnnkernels::gemm::sm90
