@@ -1,6 +1,7 @@
 // The pointwise half: multiplies a stage's tile of the intermediate, [pixel][channel], by the tile of the
 // filters, [filter][channel]. On tensor cores (fp16, bf16, tf32) sums are fp32; fp64 and exact fp32 are
-// chains of fused multiply-adds over the channels in their order.
+// chains of fused multiply-adds over the channels in their order. What an engine starts here is done when it
+// returns, so there is nothing to show or to wait for.
 #pragma once
 
 #include <type_traits>
@@ -17,7 +18,7 @@ namespace cnnkernels::depthwise_separable_conv {
 template <class In, class T, int Rows, int Columns>
 class MmaEngine {
  public:
-  CNN_DEVICE void multiply(const T* pixels, const T* filters) {
+  CNN_DEVICE void start(const T* pixels, const T* filters) {
     const T* rows = pixels + (Warp::first_row() + Warp::named() + Warp::lower_rows()) * kDepth;
     const T* columns = filters + (Warp::first_column() + Warp::named() + Warp::next_columns()) * kDepth;
 #pragma unroll
@@ -40,6 +41,9 @@ class MmaEngine {
       mma_tile<In>(sum_, a, b);
     }
   }
+
+  CNN_DEVICE void show() {}
+  CNN_DEVICE void wait() {}
 
   // Calls visit(row, column, sum) for every output of this thread.
   template <class Visit>
@@ -67,7 +71,7 @@ class MmaEngine {
 template <class T, int Rows, int Columns>
 class FmaEngine {
  public:
-  CNN_DEVICE void multiply(const T* pixels, const T* filters) {
+  CNN_DEVICE void start(const T* pixels, const T* filters) {
 #pragma unroll 2
     for (int chunk = 0; chunk < kChunks; ++chunk) {
       T row[kRows][kChunk];
@@ -85,6 +89,9 @@ class FmaEngine {
       }
     }
   }
+
+  CNN_DEVICE void show() {}
+  CNN_DEVICE void wait() {}
 
   template <class Visit>
   CNN_DEVICE void each(Visit&& visit) const {
