@@ -113,7 +113,7 @@ struct Anyhow {
 };
 
 // Results of a strip: more of them share what is read, as long as sums and elements fit into registers. A
-// `sparse` walk reads more than one element for each.
+// `sparse` pattern reads more than one element for each.
 constexpr CNN_HOST_DEVICE int strip_of(int vector, int chunk, bool sparse) {
   return (chunk > 0 && sparse) || (vector == 8 && chunk <= 3) ? 4 : 8;
 }

@@ -20,7 +20,7 @@ struct Inside {
   FastDivide dilation_h, dilation_w;
 };
 
-struct Arguments : Walk<1> {
+struct Arguments : TileSchedule<1> {
   std::int64_t part_elements = 0, row_elements = 0;
   Epilogue epilogue;
   Inside inside;
@@ -71,13 +71,13 @@ class Store {
   CNN_DEVICE Store(const Arguments& a, unsigned char* staging, int consumer)
       : a_(a), staging_(staging + consumer * kStagingBytes / kConsumers), consumer_(consumer) {}
 
-  CNN_DEVICE void tile(const Job& job, const typename C::Sums& sums) const {
+  CNN_DEVICE void tile(const WorkTile& work, const typename C::Sums& sums) const {
     constexpr int kAcross = C::kN / kWidth;
     const int thread = static_cast<int>(threadIdx.x) % kWarpgroup, mine = thread % kChunks * kRun;
 #pragma unroll 1
     for (int which = 0; which < C::kM * kAcross; ++which) {
-      const int row = job.first_row + first_row_of<C>(consumer_) + which / kAcross * kBlock;
-      const int first = job.first_column + first_column_of<C>(consumer_) + which % kAcross * kWidth;
+      const int row = work.first_row + first_row_of<C>(consumer_) + which / kAcross * kBlock;
+      const int first = work.first_column + first_column_of<C>(consumer_) + which % kAcross * kWidth;
       const int pixels = a_.phase[0].pixels;
       if (row >= pixels || first >= a_.columns) continue;
       sync();  // everyone is done with what was there
@@ -87,18 +87,18 @@ class Store {
       sync();
       const int count = min(a_.columns - first - mine, kRun);
       if (count <= 0) continue;
-      const std::int64_t place = std::int64_t(job.group) * a_.columns + first + mine;
+      const std::int64_t place = std::int64_t(work.group) * a_.columns + first + mine;
       const Columns columns = columns_at(a_.epilogue, place, count);
 #pragma unroll 1
       for (int i = thread / kChunks; i < kBlock && row + i < pixels; i += kWarpgroup / kChunks) {
         auto run = load<kRun>(reinterpret_cast<const std::int32_t*>(staging_ + place_of(i, mine)));
-        if (a_.inside.sums != nullptr && job.part == 0) {
+        if (a_.inside.sums != nullptr && work.part == 0) {
           const auto inside = sum_inside(a_, row + i, place, count);
 #pragma unroll
           for (int v = 0; v < kRun; ++v) run[v] = wrapping_subtract(run[v], a_.zero_point, inside[v]);
         }
         int8::finish(a_.epilogue, row_at(a_.epilogue, row + i), columns, run, a_.output,
-                     job.part * a_.part_elements + (row + i) * a_.row_elements + place, count, a_.vectors);
+                     work.part * a_.part_elements + (row + i) * a_.row_elements + place, count, a_.vectors);
       }
     }
   }

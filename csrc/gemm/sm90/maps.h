@@ -1,10 +1,10 @@
-// Geometry into the tensor maps and numbers of a Walk, on the host.
+// Geometry into the tensor maps and numbers of a TileSchedule, on the host.
 #pragma once
 
 #include <stdexcept>
 #include <string>
 
-#include "tiles.h"
+#include "tile_schedule.h"
 
 namespace cnnkernels::gemm::sm90 {
 

@@ -1,5 +1,5 @@
-// How kernels for Hopper walk over windows of an image by rows of filters: what launchers tell their
-// producers and consumers of it.
+// The tiles of products of an image's windows by rows of filters: what launchers tell the tile scheduler of
+// kernels for Hopper, their producers and consumers.
 #pragma once
 
 #include "../../ptx/tensor_map.h"
@@ -42,7 +42,7 @@ constexpr std::size_t to_next_map(std::size_t bytes) {
 // Tensor maps, and numbers that turn a tile into coordinates. Made on the host for every call, a few hundred
 // nanoseconds a map; passed by value, so a CUDA graph holds them.
 template <int Phases>
-struct Walk {
+struct TileSchedule {
   static constexpr int kPhases = Phases;
 
   TensorMap windows[Phases];  // of an image
