@@ -99,7 +99,7 @@ class Store {
         fence_proxy_async();
         sync();
         if (C::kDirection == Direction::backward_input && !a_.store_by_tma) {
-          result_strides<Out>(work, block, row, column);
+          store_by_strides<Out>(work, block, row, column);
         } else if (leads()) {
           start(work, block, row, column);
           bulk_commit();
@@ -215,8 +215,8 @@ class Store {
   // Pixels of a phase lie a stride apart, which no tensor map of a linear row of them describes: each thread
   // stores 16 bytes of a row.
   template <class Out>
-  CNN_DEVICE void result_strides(const WorkTile& work, const unsigned char* block, int row,
-                                 int column) const {
+  CNN_DEVICE void store_by_strides(const WorkTile& work, const unsigned char* block, int row,
+                                   int column) const {
     constexpr int kChunks = kRowBytes / 16, kValues = 16 / sizeof(Out);
     const Phase& phase = a_.phase[work.phase];
     const int thread = static_cast<int>(threadIdx.x) % kWarpgroup, chunk = thread % kChunks;
