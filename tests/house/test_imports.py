@@ -19,8 +19,10 @@ CSRC = {
     "interpreter": set(),
     "ptx": {"common", "interpreter"},  # its models of instructions are fibers'
     "common": {"ptx", "interpreter"},  # types convert by the one, device.h takes its words from the other
+    "gemm": {"common", "ptx"},
+    "int8": {"common", "ptx", "gemm"},
 }
-OPERATOR = {"common", "ptx"}
+OPERATOR = {"common", "ptx", "gemm", "int8"}
 
 # Triton's operators share their vocabulary, and know the operators that they are made of.
 TRITON = {
