@@ -1,9 +1,9 @@
-// The fused kernel on Hopper: the one of fused.cuh, but a warpgroup multiplies its 64 pixels by all filters of the
-// tile with wgmma, which reads both operands in shared memory where they were made and copied, and runs by
-// itself: CUDA cores make a stage of the intermediate while tensor cores multiply the stage before.
+// The fused kernel on Hopper: the one of fused.cuh, but a warpgroup multiplies its 64 pixels by all filters
+// of the tile with wgmma, which reads both operands in shared memory where they were made and copied, and
+// runs by itself: CUDA cores make a stage of the intermediate while tensor cores multiply the stage before.
 //
-//   pixels, filters    two tiles each, or a tile of pixels for each stage that is kept: 128-byte rows swizzled
-//                      as SharedTile does, which is what wgmma calls a 128-byte swizzle from 1024 bytes on
+//   pixels, filters    two tiles each, or a tile of pixels for each stage that is kept: 128-byte rows,
+//                      swizzled as SharedTile does: wgmma's 128-byte swizzle from 1024 bytes on
 #pragma once
 
 #include "../../ptx/sync.cuh"
