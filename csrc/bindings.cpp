@@ -42,10 +42,10 @@ auto with_padding_mode(std::index_sequence<I...>) {
 
 void bind_geometry(py::module_& m) {
   py::class_<ConvGeometry>(m, "ConvGeometry", py::module_local())
-      .def(constructor<ConvGeometry>(std::make_index_sequence<16>{}))
-      .def(with_padding_mode(std::make_index_sequence<16>{}));
+      .def(constructor<ConvGeometry>(std::make_index_sequence<22>{}))
+      .def(with_padding_mode(std::make_index_sequence<22>{}));
   py::class_<PoolGeometry>(m, "PoolGeometry", py::module_local())
-      .def(constructor<PoolGeometry>(std::make_index_sequence<14>{}));
+      .def(constructor<PoolGeometry>(std::make_index_sequence<20>{}));
 }
 
 // Of architectures, sm_90a is machine code and compute_80 is PTX.

@@ -9,7 +9,7 @@ namespace cnnkernels::conv {
 namespace {
 
 conv::Problem problem(int dtype, int layout, bool tf32, const ConvGeometry& geometry) {
-  return {geometry, layout_of(layout), dtype_of(dtype), tf32};
+  return {of_planes(geometry), layout_of(layout), dtype_of(dtype), tf32};
 }
 
 // Rows and columns; a 2 where two tiles alternate, 1 and the blocks of a cluster where there is one, so that

@@ -8,7 +8,7 @@ namespace cnnkernels::depthwise_conv {
 namespace {
 
 depthwise_conv::Problem problem(int dtype, int layout, const ConvGeometry& geometry) {
-  return {geometry, layout_of(layout), dtype_of(dtype)};
+  return {of_planes(geometry), layout_of(layout), dtype_of(dtype)};
 }
 
 void bind_plan(py::module_& m) {

@@ -40,7 +40,7 @@ void bind_backward(py::module_& m) {
          Pointer depthwise_bias, Pointer intermediate, Pointer grad_intermediate, Pointer grad_pointwise,
          Pointer workspace, int dtype, int layout, const ConvGeometry& geometry, std::int64_t filters,
          int activation, double negative_slope, Pointer stream, const BackwardPlan* plan) {
-        Problem problem{geometry, filters, layout_of(layout), dtype_of(dtype), false};
+        Problem problem{of_planes(geometry), filters, layout_of(layout), dtype_of(dtype), false};
         problem.depthwise_activation = static_cast<Activation>(activation);
         problem.slope = negative_slope;
         const BackwardTensors tensors{
@@ -59,7 +59,7 @@ void bind_backward(py::module_& m) {
       "depthwise_separable_conv_backward_workspace",
       [](int dtype, int layout, const ConvGeometry& geometry, std::int64_t filters,
          const BackwardPlan* plan) {
-        const Problem problem{geometry, filters, layout_of(layout), dtype_of(dtype), false};
+        const Problem problem{of_planes(geometry), filters, layout_of(layout), dtype_of(dtype), false};
         return backward_workspace(problem, plan);
       },
       py::arg("dtype"), py::arg("layout"), py::arg("geometry"), py::arg("filters"), plan);
@@ -85,7 +85,7 @@ void bind(py::module_& m) {
          Pointer pointwise_bias, Pointer output, Pointer intermediate, int dtype, int layout, bool tf32,
          const ConvGeometry& geometry, std::int64_t filters, int depthwise_activation,
          int pointwise_activation, double negative_slope, Pointer stream, const Plan* plan) {
-        const Problem problem{geometry,
+        const Problem problem{of_planes(geometry),
                               filters,
                               layout_of(layout),
                               dtype_of(dtype),
@@ -108,7 +108,7 @@ void bind(py::module_& m) {
       "depthwise_separable_conv_intermediate",
       [](Pointer input, Pointer weight, Pointer bias, Pointer intermediate_, int dtype, int layout,
          const ConvGeometry& geometry, Pointer stream, const Plan* plan) {
-        const Problem problem{geometry, 1, layout_of(layout), dtype_of(dtype), false};
+        const Problem problem{of_planes(geometry), 1, layout_of(layout), dtype_of(dtype), false};
         Tensors tensors;
         tensors.input = pointer(input);
         tensors.depthwise_weight = pointer(weight);
@@ -123,7 +123,7 @@ void bind(py::module_& m) {
       "depthwise_separable_conv_plan",
       [](int dtype, int layout, bool tf32, const ConvGeometry& geometry, std::int64_t filters,
          const Gpu* gpu) {
-        const Problem problem{geometry, filters, layout_of(layout), dtype_of(dtype), tf32};
+        const Problem problem{of_planes(geometry), filters, layout_of(layout), dtype_of(dtype), tf32};
         return plan_for(problem, gpu != nullptr ? *gpu : this_gpu());
       },
       "What the selection would do on a GPU, or on the one at hand.", py::arg("dtype"), py::arg("layout"),

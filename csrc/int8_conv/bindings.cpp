@@ -23,20 +23,22 @@ void bind(py::module_& m) {
       "int8_conv",
       [](Pointer input, Pointer weight, Pointer output, Pointer workspace, const ConvGeometry& geometry,
          bool unsigned_input, const int8::Epilogue& epilogue, Pointer stream, const Plan* plan) {
-        forward({geometry, unsigned_input}, pointer(input), pointer(weight), epilogue, pointer(output),
-                pointer(workspace), stream, plan);
+        forward({of_planes(geometry), unsigned_input}, pointer(input), pointer(weight), epilogue,
+                pointer(output), pointer(workspace), stream, plan);
       },
       py::arg("input"), py::arg("weight"), py::arg("output"), py::arg("workspace"), py::arg("geometry"),
       py::arg("unsigned_input"), py::arg("epilogue"), py::arg("stream"), plan);
   m.def(
       "int8_conv_workspace",
       [](const ConvGeometry& geometry, bool unsigned_input, const int8::Epilogue& epilogue, bool aligned,
-         const Plan* plan) { return workspace({geometry, unsigned_input}, epilogue, aligned, plan); },
+         const Plan* plan) {
+        return workspace({of_planes(geometry), unsigned_input}, epilogue, aligned, plan);
+      },
       py::arg("geometry"), py::arg("unsigned_input"), py::arg("epilogue"), py::arg("aligned"), plan);
   m.def(
       "int8_conv_plan",
       [](const ConvGeometry& geometry, bool unsigned_input, bool aligned, const Gpu& gpu) {
-        return select({geometry, unsigned_input}, aligned, gpu);
+        return select({of_planes(geometry), unsigned_input}, aligned, gpu);
       },
       "What the selection would do on a GPU.", py::arg("geometry"), py::arg("unsigned_input"),
       py::arg("aligned"), py::arg("gpu"));

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from cnnkernels.triton_kernels.common import geometry
 from cnnkernels.triton_kernels.common import types as common
+from cnnkernels.triton_kernels.common.target import Gpu
 from cnnkernels.triton_kernels.conv import launch as conv2d
 from cnnkernels.triton_kernels.conv import select as conv_select
 from cnnkernels.triton_kernels.conv.select import Configuration, Problem
@@ -22,19 +24,13 @@ from torch import Tensor
 from triton.runtime import interpreter
 
 from cnnkernels import triton_kernels as kernels
+from cnnkernels.dtypes import PRODUCTS
 from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
 from cnnkernels.testing.cases import CONV2D, ConvCase
 from cnnkernels.testing.numerics import small_integers
-from conftest import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU
 
-DTYPES = {
-    "fp64": (torch.float64, False),
-    "fp32": (torch.float32, False),
-    "tf32": (torch.float32, True),
-    "fp16": (torch.float16, False),
-    "bf16": (torch.bfloat16, False),
-}
 OPS = ("forward", "backward_input", "backward_weight")
 TILED = ConvCase("two tiles of pixels", 2, 12, 9, 8, 20, 3, 3, padding=(1, 1, 1, 1))
 SMALL = ConvCase("less than a tile", 1, 3, 3, 4, 5, 2, 2)
@@ -69,7 +65,7 @@ def run(
     layout: Layout,
     configuration: Configuration | None = None,
 ) -> Tensor:
-    torch_dtype, tf32 = DTYPES[dtype]
+    torch_dtype, tf32 = PRODUCTS[dtype]
     x, w, dy = (place(given[name], layout, torch_dtype) for name in ("x", "w", "dy"))
     shape = {"forward": case.output_shape, "backward_input": case.input_shape, "backward_weight": case.weight_shape}[op]
     out = place(torch.full(shape, float("nan")), layout, torch_dtype)
@@ -90,7 +86,7 @@ def every_configuration() -> list[tuple[str, str, Layout, Configuration]]:
     """Each candidate of each GPU once, sized for TILED."""
     found = {}
     for op in OPS:
-        for dtype in DTYPES:
+        for dtype in PRODUCTS:
             for layout in Layout:
                 for arch in (80, 90, 100):
                     for c in conv_select.candidates(problem(op, TILED, dtype, layout, arch)):
@@ -145,7 +141,7 @@ def test_elementwise_kernels_serve_any_groups(op: str, layout: Layout, case: Con
 @layouts
 @pytest.mark.parametrize("case", [UNEVEN, DEPTHWISE], ids=str)
 def test_64_bit_arithmetic(monkeypatch: pytest.MonkeyPatch, op: str, layout: Layout, case: ConvCase) -> None:
-    for module in (conv2d, conv_select):
+    for module in (conv2d, geometry):
         monkeypatch.setattr(module, "LARGEST_INDEX", 0)
     given = operands(case)
     assert torch.equal(run(op, case, given, "fp32", layout), given[op].float())
@@ -162,8 +158,8 @@ def test_a_batch_is_cut_where_32_bits_end(
 ) -> None:
     case = dataclasses.replace(UNEVEN, n=5)
     larger = max(math.prod(case.input_shape), math.prod(case.output_shape)) // case.n
-    monkeypatch.setattr(conv_select, "LARGEST_INDEX", 2 * larger + max(conv_select._overhang(case.geometry)))
-    assert conv_select.most_images(case.geometry) == 2 and not conv_select.is_wide(case.geometry._replace(n=2))
+    monkeypatch.setattr(geometry, "LARGEST_INDEX", 2 * larger + max(geometry.overhang(case.geometry)))
+    assert geometry.most_images(case.geometry) == 2 and not geometry.is_wide(case.geometry._replace(n=2))
     given = operands(case)
     c = Configuration(True, 64, 16, 0, 4, 3) if direct else None
     assert torch.equal(run(op, case, given, "fp32", layout, c), given[op].float())
@@ -239,7 +235,7 @@ def test_a_sample_does_not_depend_on_its_batch(op: str, layout: Layout, dtype: s
 @layouts
 def test_bias_sums_of_several_ranges(monkeypatch: pytest.MonkeyPatch, layout: Layout) -> None:
     monkeypatch.setattr(conv2d, "BIAS_TILE", 128)
-    monkeypatch.setattr(conv2d, "machine", lambda arch: {"processors": 5})
+    monkeypatch.setattr(conv2d, "gpu_of", lambda arch: Gpu(5, 0))
     given = operands(TILED)
     db = torch.full((TILED.k,), float("nan"), device=DEVICE)
     kernels.conv_backward_bias(place(given["dy"].float(), layout), db, TILED.geometry, layout)
@@ -257,7 +253,7 @@ def test_a_1x1_filter_that_pads_and_strides_to_the_same_size_is_no_plain_product
 
 @pytest.mark.parametrize("arch", [0, 80, 86, 90, 100, 120])
 @layouts
-@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("dtype", list(PRODUCTS))
 def test_every_problem_has_a_configuration(arch: int, layout: Layout, dtype: str) -> None:
     for case in CONV2D:
         for op in OPS:
