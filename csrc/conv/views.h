@@ -19,7 +19,7 @@ inline Strides strides(Layout layout, std::int64_t c, std::int64_t h, std::int64
 }
 
 // Places visited along the two axes of an image: how many, and how far apart.
-struct Sweep {
+struct Visits {
   std::int64_t count_h, count_w, step_h, step_w;
 };
 
@@ -47,7 +47,7 @@ struct Windows {
 
 inline Windows windows(Layout layout, const Strides& image, std::int64_t n, std::int64_t channels,
                        std::int64_t height, std::int64_t width, std::int64_t origin_h, std::int64_t origin_w,
-                       const Sweep& positions, const Sweep& taps) {
+                       const Visits& positions, const Visits& taps) {
   const Reach h(origin_h, positions.count_h, positions.step_h, taps.count_h, taps.step_h);
   const Reach w(origin_w, positions.count_w, positions.step_w, taps.count_w, taps.step_w);
   const bool inside = h.low >= 0 && h.high < height && w.low >= 0 && w.high < width;

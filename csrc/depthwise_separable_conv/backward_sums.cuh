@@ -42,12 +42,13 @@ class MmaErrorSums {
   // Calls visit(pixel, channel, sum) for every sum of this thread.
   template <class Visit>
   CNN_DEVICE void each(Visit&& visit) const {
+    const int row = Warp::row(), column = Warp::column();
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
 #pragma unroll
       for (int j = 0; j < kColumnTiles; ++j) {
 #pragma unroll
-        for (int v = 0; v < 4; ++v) visit(Warp::row(i, v), Warp::column(j, v), sum_[i][j][v]);
+        for (int v = 0; v < 4; ++v) visit(Warp::row(row, i, v), Warp::column(column, j, v), sum_[i][j][v]);
       }
     }
   }
@@ -86,10 +87,11 @@ class MmaWeightSums {
   // Calls visit(filter, channel, sum) for every sum of this thread.
   template <class Visit>
   CNN_DEVICE void each(Visit&& visit) const {
+    const int row = Warp::row(), column = Warp::column();
 #pragma unroll
     for (int j = 0; j < kColumnTiles; ++j) {
 #pragma unroll
-      for (int v = 0; v < 4; ++v) visit(Warp::row(0, v), Warp::column(j, v), sum_[0][j][v]);
+      for (int v = 0; v < 4; ++v) visit(Warp::row(row, 0, v), Warp::column(column, j, v), sum_[0][j][v]);
     }
   }
 

@@ -48,12 +48,14 @@ class MmaEngine {
   // Calls visit(row, column, sum) for every output of this thread.
   template <class Visit>
   CNN_DEVICE void each(Visit&& visit) const {
+    const int row = Warp::row(), column = Warp::column();
 #pragma unroll
     for (int j = 0; j < kColumnTiles; ++j) {
 #pragma unroll
       for (int v = 0; v < 4; ++v) {
 #pragma unroll
-        for (int i = 0; i < kRowTiles; ++i) visit(Warp::row(i, v), Warp::column(j, v), sum_[i][j][v]);
+        for (int i = 0; i < kRowTiles; ++i)
+          visit(Warp::row(row, i, v), Warp::column(column, j, v), sum_[i][j][v]);
       }
     }
   }

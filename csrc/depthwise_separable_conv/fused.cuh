@@ -27,6 +27,8 @@ struct Config {
   static constexpr int kBlocks = kThreads == 128 ? 2 : 1;    // an SM should hold: bounds the registers
   static constexpr int kWeights = 2 * kColumns * kRowBytes;  // where the depthwise weights lie
   static constexpr int kPixels = working_bytes(kRows, kColumns, sizeof(T), sizeof(Accumulator<T>));
+  static constexpr int kPixelTiles = 1;  // taken in turn where they are not kept
+  static constexpr bool kLeftOut = false;
 };
 
 // Brings the filters of a stage: rows of kRowBytes from `channel` on, zeros beyond the last channel or
@@ -79,78 +81,78 @@ CNN_DEVICE void finish_pixels(const Pair& pair, const Depthwise& depthwise, T* m
   }
 }
 
-// A block's work. pixels_of(stage): where a stage's pixels lie. `working`: shared memory behind all pixels,
-// or all there is where they are made anew, for the filters, the depthwise weights and then the epilogue. An
-// engine multiplies at once, or starts what multiplies by itself until it is waited for: CUDA cores make a
-// stage of the intermediate meanwhile.
-template <class C, class PixelsOf>
-CNN_DEVICE void run(const Pair& pair, unsigned char* working, const PixelsOf& pixels_of) {
-  using T = typename C::T;
-  using A = Accumulator<T>;
-  constexpr int kChannels = C::Tile::kDepth;
-  T* filters = reinterpret_cast<T*>(working);
-  A* weights = reinterpret_cast<A*>(working + C::kWeights);
-  const auto filters_of = [&](int stage) { return filters + stage % 2 * (C::kColumns * kChannels); };
-
-  std::uint32_t column_tile;
-  const std::uint32_t patch = pair.column_tiles.divmod(blockIdx.x, column_tile);
-  const int begin = static_cast<int>(column_tile) * C::kColumns;
-  const int end = pair.keeps ? pair.filters : begin + 1;
-  const bool save = pair.at.intermediate != nullptr && begin == 0;
-  typename C::Depthwise depthwise(pair, patch);
-
-#pragma unroll 1
-  for (int first_filter = begin; first_filter < end; first_filter += C::kColumns) {
-    const bool makes = first_filter == begin;  // later column tiles find the pixels made
-    typename C::Weights next;
-    typename C::Engine engine;
-    start_filters<T, C::kColumns, C::kThreads>(pair, filters_of(0), first_filter, 0);
-    cp_async_commit();
-    if (makes) {
-      next.load(pair, 0, 0);
-      next.store(pair, weights, 0, 0);
-    }
-#pragma unroll 1
-    for (int stage = 0, channel = 0; channel < pair.channels; ++stage, channel += kChannels) {
-      __syncthreads();  // the stage's depthwise weights are there; so are free pixels for it
-      if (makes) {
-        A sums[kStrip][C::Tile::kChunk];
-        depthwise.sum(sums, weights, channel);
-        T* made = pixels_of(stage);
-        depthwise.finish(sums, channel, [&](int row, int chunk, const auto& z) {
-          store(made + C::Tile::chunk(row, chunk), z);
-        });
-        if (save || pair.first != Activation::none) finish_pixels(pair, depthwise, made, channel, save);
-      }
-      cp_async_wait<0>();
-      engine.show();
-      engine.wait();    // the stage before: its pixels and filters may be written again
-      __syncthreads();  // everyone's pixels and filters are there; the depthwise weights are done with
-      const int ahead = channel + kChannels;
-      if (ahead < pair.channels) {
-        start_filters<T, C::kColumns, C::kThreads>(pair, filters_of(stage + 1), first_filter, ahead);
-        cp_async_commit();
-        if (makes) next.load(pair, ahead, 0);
-      }
-      engine.start(pixels_of(stage), filters_of(stage));
-      if (makes && ahead < pair.channels)
-        next.store(pair, weights, ahead, 0);  // the loads had time to arrive
-    }
-    engine.wait();
-    __syncthreads();  // all but the pixels becomes the epilogue's
-    store_tile<T, C::kRows, C::kColumns, C::kThreads>(pair, engine, patch, first_filter, working);
-    if (pair.keeps) __syncthreads();  // and is the filters' again
-  }
-}
-
+// One loop for both kinds of engines: one multiplies at once, the other starts what multiplies by itself
+// until it is waited for, and CUDA cores make a stage of the intermediate meanwhile. `pixel_tiles`: in front
+// of all else, where the engine has its pixels there.
 template <class C>
 CNN_KERNEL(C::kThreads, C::kBlocks)
-depthwise_separable(const __grid_constant__ Pair pair) {
-  using T = typename C::T;
-  CNN_DYNAMIC_SHARED(memory);
-  T* pixels = reinterpret_cast<T*>(memory + C::kPixels);
-  run<C>(pair, memory,
-         [&](int stage) { return pixels + (pair.keeps ? stage : 0) * (C::kRows * C::Tile::kDepth); });
+depthwise_separable(const __grid_constant__ Pair pair, const int pixel_tiles) {
+  if constexpr (C::kLeftOut) {
+    C::instead();
+  } else {
+    using T = typename C::T;
+    using A = Accumulator<T>;
+    constexpr int kChannels = C::Tile::kDepth;
+    CNN_DYNAMIC_SHARED(memory);
+    unsigned char* working = memory + (C::kPixels > 0 ? 0 : pixel_tiles * C::kRows * kRowBytes);
+    T* filters = reinterpret_cast<T*>(working);
+    A* weights = reinterpret_cast<A*>(working + C::kWeights);
+    T* pixels = reinterpret_cast<T*>(memory + C::kPixels);
+    const auto filters_of = [&](int stage) { return filters + stage % 2 * (C::kColumns * kChannels); };
+    const auto pixels_of = [&](int stage) {
+      return pixels + (pair.keeps ? stage : stage % C::kPixelTiles) * (C::kRows * kChannels);
+    };
+
+    std::uint32_t column_tile;
+    const std::uint32_t patch = pair.column_tiles.divmod(blockIdx.x, column_tile);
+    const int begin = static_cast<int>(column_tile) * C::kColumns;
+    const int end = pair.keeps ? pair.filters : begin + 1;
+    const bool save = pair.at.intermediate != nullptr && begin == 0;
+    typename C::Depthwise depthwise(pair, patch);
+
+#pragma unroll 1
+    for (int first_filter = begin; first_filter < end; first_filter += C::kColumns) {
+      const bool makes = first_filter == begin;  // later column tiles find the pixels made
+      typename C::Weights next;
+      typename C::Engine engine;
+      start_filters<T, C::kColumns, C::kThreads>(pair, filters_of(0), first_filter, 0);
+      cp_async_commit();
+      if (makes) {
+        next.load(pair, 0, 0);
+        next.store(pair, weights, 0, 0);
+      }
+#pragma unroll 1
+      for (int stage = 0, channel = 0; channel < pair.channels; ++stage, channel += kChannels) {
+        __syncthreads();  // the stage's depthwise weights are there; so are free pixels for it
+        if (makes) {
+          A sums[kStrip][C::Tile::kChunk];
+          depthwise.sum(sums, weights, channel);
+          T* made = pixels_of(stage);
+          depthwise.finish(sums, channel, [&](int row, int chunk, const auto& z) {
+            store(made + C::Tile::chunk(row, chunk), z);
+          });
+          if (save || pair.first != Activation::none) finish_pixels(pair, depthwise, made, channel, save);
+        }
+        cp_async_wait<0>();
+        engine.show();
+        engine.wait();    // the stage before: its pixels and filters may be written again
+        __syncthreads();  // everyone's pixels and filters are there; the depthwise weights are done with
+        const int ahead = channel + kChannels;
+        if (ahead < pair.channels) {
+          start_filters<T, C::kColumns, C::kThreads>(pair, filters_of(stage + 1), first_filter, ahead);
+          cp_async_commit();
+          if (makes) next.load(pair, ahead, 0);
+        }
+        engine.start(pixels_of(stage), filters_of(stage));
+        if (makes && ahead < pair.channels)
+          next.store(pair, weights, ahead, 0);  // the loads had time to arrive
+      }
+      engine.wait();
+      __syncthreads();  // all but the pixels becomes the epilogue's
+      store_tile<T, C::kRows, C::kColumns, C::kThreads>(pair, engine, patch, first_filter, working);
+      if (pair.keeps) __syncthreads();  // and is the filters' again
+    }
+  }
 }
 
 template <class C>
@@ -164,8 +166,8 @@ void launch_config(Pair pair, std::int64_t patches, std::uintptr_t stream) {
     throw_invalid_argument("depthwise_separable_conv2d: more than 2^31 tiles of output");
   pair.column_tiles = FastDivide(column_tiles);
   launch(depthwise_separable<C>,
-         Launch{dim3(static_cast<unsigned>(patches * column_tiles)), dim3(C::kThreads), shared, stream},
-         pair);
+         Launch{dim3(static_cast<unsigned>(patches * column_tiles)), dim3(C::kThreads), shared, stream}, pair,
+         stages);
 }
 
 // Turns a plan's numbers into template parameters.

@@ -4,10 +4,10 @@
 #include "pair.h"
 
 namespace cnnkernels {
-
 struct tf32;  // ptx/mma.cuh
+}
 
-namespace depthwise_separable_conv {
+namespace cnnkernels::depthwise_separable_conv {
 
 // Which kernels there are. Exact types have no registers for the sums of the widest tiles, fp64 is here to be
 // right, and what reads element by element, or multiplies in tf32, makes do with a narrow and a wide tile: in
@@ -33,5 +33,4 @@ void launch_fused(const Pair& pair, const Plan& plan, std::int64_t patches, std:
 template <class T>
 void launch_sm90(const Pair& pair, const Plan& plan, std::int64_t patches, std::uintptr_t stream);
 
-}  // namespace depthwise_separable_conv
-}  // namespace cnnkernels
+}  // namespace cnnkernels::depthwise_separable_conv

@@ -32,11 +32,12 @@ class MmaEngine {
   // Makes of every sum of a column what map(column) makes of it.
   template <class Map>
   CNN_DEVICE void map_columns(Map&& map) {
+    const int column = Warp::column();
 #pragma unroll
     for (int j = 0; j < kColumnTiles; ++j) {
 #pragma unroll
       for (int v = 0; v < 2; ++v) {
-        const auto of_column = map(Warp::column(j, v));
+        const auto of_column = map(Warp::column(column, j, v));
 #pragma unroll
         for (int i = 0; i < kRowTiles; ++i) {
           sum_[i][j][v] = of_column(sum_[i][j][v]);
@@ -49,12 +50,13 @@ class MmaEngine {
   // Calls visit(row, column, value) for every output of this thread.
   template <class Visit>
   CNN_DEVICE void each(Visit&& visit) const {
+    const int row = Warp::row(), column = Warp::column();
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
 #pragma unroll
       for (int j = 0; j < kColumnTiles; ++j) {
 #pragma unroll
-        for (int v = 0; v < 4; ++v) visit(Warp::row(i, v), Warp::column(j, v), sum_[i][j][v]);
+        for (int v = 0; v < 4; ++v) visit(Warp::row(row, i, v), Warp::column(column, j, v), sum_[i][j][v]);
       }
     }
   }

@@ -38,10 +38,12 @@ struct WarpTile {
     }
   }
 
-  // Where sum v of tile (i, j) lies in the block's tile: sums 0 and 1 are beside each other, 2 and 3 eight
-  // rows below.
-  CNN_DEVICE static int row(int i, int v) { return first_row() + lane() / 4 + 16 * i + 8 * (v / 2); }
-  CNN_DEVICE static int column(int j, int v) { return first_column() + lane() % 4 * 2 + 8 * j + v % 2; }
+  // Where the lane's first sum lies in the block's tile, and from there sum v of tile (i, j): 0 and 1 are
+  // beside each other, 2 and 3 eight rows below.
+  CNN_DEVICE static int row() { return first_row() + lane() / 4; }
+  CNN_DEVICE static int column() { return first_column() + lane() % 4 * 2; }
+  CNN_DEVICE static int row(int first, int i, int v) { return first + 16 * i + 8 * (v / 2); }
+  CNN_DEVICE static int column(int first, int j, int v) { return first + 8 * j + v % 2; }
 };
 
 // fp32 in shared memory becomes tf32 on its way to the tensor cores.

@@ -35,13 +35,14 @@ class Engine {
   // Calls visit(row, column, two neighbouring sums) for every output of this thread.
   template <class Visit>
   CNN_DEVICE void each_pair(Visit&& visit) const {
+    const int row = Warp::row(), column = Warp::column();
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
 #pragma unroll
       for (int j = 0; j < kColumnTiles; ++j) {
 #pragma unroll
         for (int v = 0; v < 4; v += 2)
-          visit(Warp::row(i, v), Warp::column(j, v),
+          visit(Warp::row(row, i, v), Warp::column(column, j, v),
                 Vector<std::int32_t, 2>{sum_[i][j][v], sum_[i][j][v + 1]});
       }
     }

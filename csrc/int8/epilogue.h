@@ -17,10 +17,10 @@
 #include "../common/as_bits.h"
 
 namespace cnnkernels {
+enum class DType : int;  // common/types.h
+}
 
-enum class DType : int;  // types.h
-
-namespace int8 {
+namespace cnnkernels::int8 {
 
 // A number known on the host, or where `data` is given one in device memory: the same for every row or column
 // (step 0) or one for each (step 1).
@@ -54,5 +54,4 @@ struct Epilogue {
   Number<float> out_scale{1};
 };
 
-}  // namespace int8
-}  // namespace cnnkernels
+}  // namespace cnnkernels::int8

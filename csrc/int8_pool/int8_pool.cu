@@ -3,69 +3,37 @@
 // A thread works at one pixel of the output for V adjacent channels, 16 where channels come in sixteens.
 // Where that leaves most of the GPU without work, as global pooling of small maps does, several threads share
 // a window's rows.
-#include <algorithm>
-
-#include "../common/launch.h"
 #include "../common/gpu.h"
+#include "../common/sites.h"
 #include "../common/types.h"
-#include "../common/vector.h"
+#include "../common/window.h"
 #include "int8_pool.h"
 #include "reduce.cuh"
 
 namespace cnnkernels::int8_pool {
 namespace {
 
-inline constexpr unsigned kThreads = 256;
-inline constexpr int kAtOnce = 3;  // columns of a window whose loads are in flight together
-
-// V channels of the pixels of some successive rows of the output, over all images.
 template <int V>
-struct Sites {
-  static constexpr int kChannels = V;
-  std::int64_t image;  // of the first row
-  Index row;           // of the first row in its image
-  Index count;
-  Index channels;
-  FastDivide by_rows, by_columns, by_groups;
-
-  struct Site {
-    std::int64_t image;
-    Index row, column, channel;
-  };
-  CNN_DEVICE Site operator[](Index i) const {
-    Site at;
-    at.channel = split(i, by_groups) * V;
-    at.column = split(i, by_columns);
-    i += row;
-    at.row = split(i, by_rows);
-    at.image = image + i;
-    return at;
-  }
-  // The offset of such a site in a tensor of that many rows and columns.
-  CNN_DEVICE std::int64_t offset(const Site& at, Index rows, Index columns, Index r, Index c) const {
-    return ((at.image * rows + r) * columns + c) * channels + at.channel;
-  }
-};
-
-template <int V>
-CNN_DEVICE void read_bytes(const std::uint8_t* from, std::uint32_t (&bytes)[kWords<V>]) {
+CNN_DEVICE Bytes<V> read_bytes(const std::uint8_t* from) {
+  Bytes<V> bytes;
   if constexpr (V == 1) {
-    bytes[0] = *from;
+    bytes.word[0] = *from;
   } else {
     const auto words = load<kWords<V>>(reinterpret_cast<const std::uint32_t*>(from));
 #pragma unroll
-    for (int i = 0; i < kWords<V>; ++i) bytes[i] = words[i];
+    for (int i = 0; i < kWords<V>; ++i) bytes.word[i] = words[i];
   }
+  return bytes;
 }
 
 template <int V>
-CNN_DEVICE void write_bytes(std::uint8_t* to, const std::uint32_t (&bytes)[kWords<V>]) {
+CNN_DEVICE void write_bytes(std::uint8_t* to, const Bytes<V>& bytes) {
   if constexpr (V == 1) {
-    *to = static_cast<std::uint8_t>(bytes[0]);
+    *to = static_cast<std::uint8_t>(bytes.word[0]);
   } else {
     Vector<std::uint32_t, kWords<V>> words;
 #pragma unroll
-    for (int i = 0; i < kWords<V>; ++i) words[i] = bytes[i];
+    for (int i = 0; i < kWords<V>; ++i) words[i] = bytes.word[i];
     store(reinterpret_cast<std::uint32_t*>(to), words);
   }
 }
@@ -73,80 +41,54 @@ CNN_DEVICE void write_bytes(std::uint8_t* to, const std::uint32_t (&bytes)[kWord
 // `share` lanes of a warp, a power of two, take rows of a window in turn. Lanes beside each other have sites
 // beside each other.
 template <class Reduce, class Sites>
-CNN_KERNEL(kThreads, 4)
-int8_pool_kernel(const Sites sites, const Axis rows, const Axis columns, int share, const Reduce reduce,
-                 const std::uint8_t* __restrict__ input, std::uint8_t* __restrict__ output) {
-  constexpr int V = Sites::kChannels, kCount = kWords<V>;
+CNN_KERNEL(kSiteThreads, 4)
+int8_pool_kernel(const Sites sites, const WindowAxis rows, const WindowAxis columns, int share,
+                 const Reduce reduce, const std::uint8_t* __restrict__ input,
+                 std::uint8_t* __restrict__ output) {
+  constexpr int V = Sites::kLanes;
   const auto lane = static_cast<Index>(threadIdx.x % 32);
-  const auto warp = static_cast<Index>(blockIdx.x * (kThreads / 32) + threadIdx.x / 32);
+  const auto warp = static_cast<Index>(blockIdx.x * (kSiteThreads / 32) + threadIdx.x / 32);
   const Index beside = 32 / share, part = lane / beside, i = warp * beside + lane % beside;
   const bool exists = i < sites.count;
-  const auto at = sites[exists ? i : 0];
+  const Site at = sites[exists ? i : 0];
+  const std::int64_t step = std::int64_t(columns.dilation()) * sites.channels;
 
-  const Index h = rows.start(at.row), w = columns.start(at.column);
-  const Index s_begin = columns.first_place(w), s_end = columns.end_place(w);
-  const Index r_begin = rows.first_place(h), r_end = rows.end_place(h);
-
-  typename Reduce::template Running<V> running;
-#pragma unroll 1
-  for (Index r = r_begin + part; r < r_end; r += share) {
-    const std::uint8_t* row = input + sites.offset(at, rows.size, columns.size, h + r * rows.dilation(), w);
-    const std::int64_t step = std::int64_t(columns.dilation()) * sites.channels;
-#pragma unroll 1
-    for (Index s = s_begin; s < s_end; s += kAtOnce) {
-      std::uint32_t bytes[kAtOnce][kCount];
-#pragma unroll
-      for (int k = 0; k < kAtOnce; ++k) {
-#pragma unroll
-        for (int word = 0; word < kCount; ++word) bytes[k][word] = reduce.flip;
-        if (s + k < s_end) read_bytes<V>(row + (s + k) * step, bytes[k]);
-      }
-#pragma unroll
-      for (int k = 0; k < kAtOnce; ++k) {
-#pragma unroll
-        for (int word = 0; word < kCount; ++word) bytes[k][word] ^= reduce.flip;
-        running.meet(bytes[k]);
-      }
-    }
-  }
-  for (int distance = beside; distance < 32; distance *= 2) running.meet_lane(distance);
+  const Window window(rows, columns, at.row, at.column);
+  const auto element = [&](Index r, Index s) {
+    const std::uint8_t* row =
+        input + sites.offset(at, rows.size, columns.size, window.h + r * rows.dilation(), window.w);
+    return read_bytes<V>(row + s * step);
+  };
+  const typename Reduce::template Running<V> none{{reduce.flip}};
+  auto running = reduce_window<0>(window, columns.places, part, Index(share), element, none);
+  for (int distance = beside; distance < 32; distance *= 2) running.combine_lanes(distance);
   if (part != 0 || !exists) return;
 
-  const auto length = [](const Axis& axis, Index start) {  // with the padding, of either side
+  const auto length = [](const WindowAxis& axis, Index start) {  // with the padding, of either side
     return min(start + axis.places, axis.size + axis.pad) - start;
   };
-  std::uint32_t result[kCount];
-  reduce.template finish<V>(running, (r_end - r_begin) * (s_end - s_begin),
-                            length(rows, h) * length(columns, w), result);
-  write_bytes<V>(output + sites.offset(at, static_cast<Index>(sites.by_rows.divisor),
-                                       static_cast<Index>(sites.by_columns.divisor), at.row, at.column),
-                 result);
+  Bytes<V> result;
+  const Index inside = (window.r_end - window.r_begin) * (window.s_end - window.s_begin);
+  reduce.template finish<V>(running, inside, length(rows, window.h) * length(columns, window.w), result);
+  write_bytes<V>(output + sites.offset(at), result);
 }
 
 template <int V, class Reduce>
 void start(const PoolGeometry& g, const Reduce& reduce, const std::uint8_t* input, std::uint8_t* output,
            std::uintptr_t stream, std::int64_t largest_index) {
-  const Axis rows(g.h, g.r, g.stride_h, g.pad_h, g.dilation_h);
-  const Axis columns(g.w, g.s, g.stride_w, g.pad_w, g.dilation_w);
-  const std::int64_t groups = g.c / V, in_row = g.q * groups, all = g.n * g.p;
-  const std::int64_t fit = std::min(largest_index / in_row, kLargestIndex - g.p);
-  if (fit == 0) throw_invalid_argument("int8_pool: a row of the output has more than 2^31 elements");
-  const std::int64_t enough = std::int64_t(this_gpu().processors) * 4 * kThreads;
-  for (std::int64_t first = 0; first < all; first += fit) {
-    const std::int64_t some = fit < all - first ? fit : all - first;
-    const Sites<V> sites{first / g.p,
-                         static_cast<Index>(first % g.p),
-                         static_cast<Index>(some * in_row),
-                         static_cast<Index>(g.c),
-                         FastDivide(g.p),
-                         FastDivide(g.q),
-                         FastDivide(groups)};
+  const WindowAxis rows(g.h, g.r, g.stride_h, g.pad_h, g.dilation_h);
+  const WindowAxis columns(g.w, g.s, g.stride_w, g.pad_w, g.dilation_w);
+  const std::int64_t of_row = g.q * (g.c / V);
+  const std::int64_t enough = std::int64_t(this_gpu().processors) * 4 * kSiteThreads;
+  const auto slice = [&](std::int64_t first, std::int64_t n, std::int64_t row, std::int64_t some, bool) {
+    const auto sites = sites_of<Lanes::channels, V, std::int64_t>(n, row, some, g.p, g.q, g.c);
     int share = 1;
     while (share < g.r && share < 32 && sites.count * share < enough) share *= 2;
-    const auto blocks = static_cast<unsigned>(ceil_div(std::int64_t(sites.count) * share, kThreads));
-    launch(&int8_pool_kernel<Reduce, Sites<V>>, Launch{dim3(blocks), dim3(kThreads), 0, stream}, sites, rows,
-           columns, share, reduce, input, output);
-  }
+    launch(&int8_pool_kernel<Reduce, std::decay_t<decltype(sites)>>,
+           launch_over(std::int64_t(sites.count) * share, stream), sites, rows, columns, share, reduce,
+           input + first * g.h * g.w * g.c, output + first * g.p * g.q * g.c);
+  };
+  for_each_slice(g.n, g.p, g.p * of_row, of_row, largest_index, slice);
 }
 
 template <class Reduce>

@@ -1,7 +1,7 @@
-// max_pool2d backward: every element of the input gathers the gradients of the windows it won. Windows come
-// in ascending (p, q); sums are kept in fp32 (fp64).
-#include "transpose.h"
-#include "window.h"
+// max_pool2d backward: every element of the input gathers the gradients of the windows it won. TransposedAxis
+// come in ascending (p, q); sums are kept in fp32 (fp64).
+#include "transposed_window.h"
+#include "views.h"
 
 namespace cnnkernels::pool {
 namespace {
@@ -15,7 +15,7 @@ struct Winners {
   static constexpr std::uint32_t kMask = kPerWord == 4 ? 0xff : 0xffff;
   std::conditional_t<kWords, Vector<std::uint32_t, V / kPerWord>, Vector<Place, V>> places;
 
-  CNN_DEVICE Winners(const typename Sites::Lanes& lanes, const Place* argmax, typename Sites::Offset offset,
+  CNN_DEVICE Winners(const typename Sites::LanesAt& lanes, const Place* argmax, typename Sites::Offset offset,
                      typename Sites::Offset image) {
     if constexpr (kWords) {
       places = load<V / kPerWord>(reinterpret_cast<const std::uint32_t*>(argmax + offset));
@@ -56,12 +56,12 @@ CNN_DEVICE Vector<T, V> rounded(const Accumulator<T> (&sum)[V]) {
 inline constexpr Index kTile = 2;
 
 template <class T, class Place, class Sites>
-CNN_KERNEL(kThreads, 3)
-max_pool_backward_kernel(const Sites sites, const Windows rows, const Windows columns,
+CNN_KERNEL(kSiteThreads, 3)
+max_pool_backward_kernel(const Sites sites, const TransposedAxis rows, const TransposedAxis columns,
                          const T* __restrict__ grad_output, const Place* __restrict__ argmax,
                          T* __restrict__ grad_input) {
   constexpr int V = Sites::kLanes;
-  const Index i = thread_index();
+  const Index i = site_of_thread();
   if (i >= sites.count) return;
   const Site at = sites[i];
   const auto lanes = sites.lanes(at);
@@ -104,12 +104,12 @@ max_pool_backward_kernel(const Sites sites, const Windows rows, const Windows co
 
 // Any dilation: a thread takes one element.
 template <class T, class Place, class Sites>
-CNN_KERNEL(kThreads, 4)
-max_pool_backward_dilated_kernel(const Sites sites, const Route rows, const Route columns,
-                                 const T* __restrict__ grad_output, const Place* __restrict__ argmax,
-                                 T* __restrict__ grad_input) {
+CNN_KERNEL(kSiteThreads, 4)
+max_pool_backward_dilated_kernel(const Sites sites, const DilatedTransposedAxis rows,
+                                 const DilatedTransposedAxis columns, const T* __restrict__ grad_output,
+                                 const Place* __restrict__ argmax, T* __restrict__ grad_input) {
   constexpr int V = Sites::kLanes;
-  const Index i = thread_index();
+  const Index i = site_of_thread();
   if (i >= sites.count) return;
   const Site at = sites[i];
   const auto lanes = sites.lanes(at);
@@ -150,24 +150,24 @@ void max_pool_backward(DType dtype, DType places, const PoolGeometry& geometry, 
       auto* dx = static_cast<T*>(grad_input);
       const auto start = [&](auto kernel, const auto& sites, const auto& rows, const auto& columns,
                              std::int64_t first) {
-        launch(kernel, over(sites.count, stream), sites, rows, columns, dy + first * pool.output_image,
+        launch(kernel, launch_over(sites.count, stream), sites, rows, columns, dy + first * pool.output_image,
                a + first * pool.output_image, dx + first * pool.input_image);
       };
       if (g.dilation_h == 1 && g.dilation_w == 1) {
         const auto tiles = [](std::int64_t size) { return (size + kTile - 1) / kTile; };
         const auto part = [&](const auto& sites, std::int64_t first) {
           start(&max_pool_backward_kernel<T, Place, std::decay_t<decltype(sites)>>, sites,
-                Windows(g.h, g.r, g.p, g.stride_h, g.pad_h), Windows(g.w, g.s, g.q, g.stride_w, g.pad_w),
-                first);
+                TransposedAxis(g.h, g.r, g.p, g.stride_h, g.pad_h),
+                TransposedAxis(g.w, g.s, g.q, g.stride_w, g.pad_w), first);
         };
-        pool.batch.spread<kVector<T>>(tiles(g.h), tiles(g.w), part, dy, a, dx);
+        pool.batch.map_threads<kVectorLanes<T>>(tiles(g.h), tiles(g.w), part, dy, a, dx);
       } else {
         const auto part = [&](const auto& sites, std::int64_t first) {
           start(&max_pool_backward_dilated_kernel<T, Place, std::decay_t<decltype(sites)>>, sites,
-                Route(g.r, g.p, g.stride_h, g.pad_h, g.dilation_h),
-                Route(g.s, g.q, g.stride_w, g.pad_w, g.dilation_w), first);
+                DilatedTransposedAxis(g.r, g.p, g.stride_h, g.pad_h, g.dilation_h),
+                DilatedTransposedAxis(g.s, g.q, g.stride_w, g.pad_w, g.dilation_w), first);
         };
-        pool.batch.spread<kVector<T>>(g.h, g.w, part, dy, a, dx);
+        pool.batch.map_threads<kVectorLanes<T>>(g.h, g.w, part, dy, a, dx);
       }
     });
   });

@@ -1,5 +1,5 @@
 // From a place in the window to an element of the input: its value, or its index.
-#include "window.h"
+#include "views.h"
 
 namespace cnnkernels::pool {
 namespace {
@@ -7,11 +7,12 @@ namespace {
 // One thread a site of the output. The lanes of a site read where their winners stand, so they are spread
 // over images: a warp then reads neighbourhoods that overlap.
 template <class T, class Place, class Sites>
-CNN_KERNEL(kThreads, 4)
-max_pool_gather_kernel(const Sites sites, const Axis rows, const Axis columns, const T* __restrict__ input,
-                       const Place* __restrict__ argmax, T* __restrict__ output) {
+CNN_KERNEL(kSiteThreads, 4)
+max_pool_gather_kernel(const Sites sites, const WindowAxis rows, const WindowAxis columns,
+                       const T* __restrict__ input, const Place* __restrict__ argmax,
+                       T* __restrict__ output) {
   constexpr int V = Sites::kLanes;
-  const Index i = thread_index();
+  const Index i = site_of_thread();
   if (i >= sites.count) return;
   const Site at = sites[i];
   const auto lanes = sites.lanes(at);
@@ -34,13 +35,13 @@ max_pool_gather_kernel(const Sites sites, const Axis rows, const Axis columns, c
 
 // Here strides and dilations are the caller's own: a window with no place inside the input has an index too.
 template <class Place, class Sites>
-CNN_KERNEL(kThreads, 4)
+CNN_KERNEL(kSiteThreads, 4)
 max_pool_indices_kernel(const Sites sites, const FastDivide by_places, std::int64_t stride_h,
                         std::int64_t stride_w, std::int64_t pad_h, std::int64_t pad_w,
                         std::int64_t dilation_h, std::int64_t dilation_w, std::int64_t width,
                         const Place* __restrict__ argmax, std::int64_t* __restrict__ indices) {
   constexpr int V = Sites::kLanes;
-  const Index i = thread_index();
+  const Index i = site_of_thread();
   if (i >= sites.count) return;
   const Site at = sites[i];
   const auto lanes = sites.lanes(at);
@@ -70,10 +71,10 @@ void max_pool_gather(DType dtype, DType places, const PoolGeometry& geometry, La
       const auto* x = static_cast<const T*>(input);
       const auto* a = static_cast<const Place*>(argmax);
       auto* y = static_cast<T*>(output);
-      pool.batch.spread<4>(pool.g.p, pool.g.q, [&](const auto& sites, std::int64_t first) {
-        launch(&max_pool_gather_kernel<T, Place, std::decay_t<decltype(sites)>>, over(sites.count, stream),
-               sites, pool.rows(), pool.columns(), x + first * pool.input_image,
-               a + first * pool.output_image, y + first * pool.output_image);
+      pool.batch.map_threads<4>(pool.g.p, pool.g.q, [&](const auto& sites, std::int64_t first) {
+        launch(&max_pool_gather_kernel<T, Place, std::decay_t<decltype(sites)>>,
+               launch_over(sites.count, stream), sites, pool.rows(), pool.columns(),
+               x + first * pool.input_image, a + first * pool.output_image, y + first * pool.output_image);
       });
     });
   });
@@ -86,10 +87,10 @@ void max_pool_indices(DType places, const PoolGeometry& geometry, Layout layout,
   dispatch_places(places, [&](auto place) {
     using Place = decltype(place);
     const auto* a = static_cast<const Place*>(argmax);
-    pool.batch.spread<4>(g.p, g.q, [&](const auto& sites, std::int64_t first) {
-      launch(&max_pool_indices_kernel<Place, std::decay_t<decltype(sites)>>, over(sites.count, stream), sites,
-             FastDivide(g.s), g.stride_h, g.stride_w, g.pad_h, g.pad_w, g.dilation_h, g.dilation_w, g.w,
-             a + first * pool.output_image, indices + first * pool.output_image);
+    pool.batch.map_threads<4>(g.p, g.q, [&](const auto& sites, std::int64_t first) {
+      launch(&max_pool_indices_kernel<Place, std::decay_t<decltype(sites)>>, launch_over(sites.count, stream),
+             sites, FastDivide(g.s), g.stride_h, g.stride_w, g.pad_h, g.pad_w, g.dilation_h, g.dilation_w,
+             g.w, a + first * pool.output_image, indices + first * pool.output_image);
     });
   });
 }

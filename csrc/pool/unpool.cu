@@ -4,9 +4,9 @@
 // keeps the last window's, whatever order the threads run in, and a gather then fetches that window's value.
 #include <type_traits>
 
+#include "../common/sites.h"
 #include "../common/types.h"
 #include "pool.h"
-#include "spread.h"
 
 namespace cnnkernels::pool {
 namespace {
@@ -19,7 +19,7 @@ struct Plane {
 
 // The element of lane j at position `index` of its plane.
 template <class Sites>
-CNN_DEVICE typename Sites::Offset element(const Sites& sites, const typename Sites::Lanes& lanes,
+CNN_DEVICE typename Sites::Offset element(const Sites& sites, const typename Sites::LanesAt& lanes,
                                           const Site& at, const Plane& plane, std::int64_t index, int j) {
   using Offset = typename Sites::Offset;
   const Offset first = sites.offset(at, plane.rows, plane.columns, 0, 0);
@@ -29,11 +29,11 @@ CNN_DEVICE typename Sites::Offset element(const Sites& sites, const typename Sit
 
 // Sites of indices [n, c, p, q]; `out` is the plane of winner [n, c, h, w].
 template <class Sites>
-CNN_KERNEL(kThreads, 4)
+CNN_KERNEL(kSiteThreads, 4)
 max_unpool_scatter_kernel(const Sites sites, const Plane out, const std::int64_t* __restrict__ indices,
                           std::int32_t* __restrict__ winner) {
   constexpr int V = Sites::kLanes;
-  const Index i = thread_index();
+  const Index i = site_of_thread();
   if (i >= sites.count) return;
   const Site at = sites[i];
   const auto lanes = sites.lanes(at);
@@ -49,11 +49,11 @@ max_unpool_scatter_kernel(const Sites sites, const Plane out, const std::int64_t
 
 // Sites of output [n, c, h, w]; `in` is the plane of input [n, c, p, q]. An element without a winner is 0.
 template <class T, class Sites>
-CNN_KERNEL(kThreads, 4)
+CNN_KERNEL(kSiteThreads, 4)
 max_unpool_forward_kernel(const Sites sites, const Plane in, const T* __restrict__ input,
                           const std::int32_t* __restrict__ winner, T* __restrict__ output) {
   constexpr int V = Sites::kLanes;
-  const Index i = thread_index();
+  const Index i = site_of_thread();
   if (i >= sites.count) return;
   const Site at = sites[i];
   const auto lanes = sites.lanes(at);
@@ -69,11 +69,11 @@ max_unpool_forward_kernel(const Sites sites, const Plane in, const T* __restrict
 
 // Sites of grad_input [n, c, p, q]; `out` is the plane of grad_output [n, c, h, w].
 template <class T, class Sites>
-CNN_KERNEL(kThreads, 4)
+CNN_KERNEL(kSiteThreads, 4)
 max_unpool_backward_kernel(const Sites sites, const Plane out, const T* __restrict__ grad_output,
                            const std::int64_t* __restrict__ indices, T* __restrict__ grad_input) {
   constexpr int V = Sites::kLanes;
-  const Index i = thread_index();
+  const Index i = site_of_thread();
   if (i >= sites.count) return;
   const Site at = sites[i];
   const auto lanes = sites.lanes(at);
@@ -115,8 +115,8 @@ void max_unpool_forward(DType dtype, const UnpoolGeometry& g, Layout layout, con
                         std::uintptr_t stream, std::int64_t largest_index) {
   const Unpool unpool(g, layout, largest_index);
   const std::int32_t* found = winner;
-  unpool.batch.spread<4>(g.p, g.q, [&](const auto& sites, std::int64_t first) {
-    launch(&max_unpool_scatter_kernel<std::decay_t<decltype(sites)>>, over(sites.count, stream), sites,
+  unpool.batch.map_threads<4>(g.p, g.q, [&](const auto& sites, std::int64_t first) {
+    launch(&max_unpool_scatter_kernel<std::decay_t<decltype(sites)>>, launch_over(sites.count, stream), sites,
            unpool.out, indices + first * unpool.input_image, winner + first * unpool.output_image);
   });
   dispatch_floating(dtype, [&](auto t) {
@@ -124,11 +124,11 @@ void max_unpool_forward(DType dtype, const UnpoolGeometry& g, Layout layout, con
     const auto* x = static_cast<const T*>(input);
     auto* y = static_cast<T*>(output);
     const auto start = [&](const auto& sites, std::int64_t first) {
-      launch(&max_unpool_forward_kernel<T, std::decay_t<decltype(sites)>>, over(sites.count, stream), sites,
-             unpool.in, x + first * unpool.input_image, found + first * unpool.output_image,
+      launch(&max_unpool_forward_kernel<T, std::decay_t<decltype(sites)>>, launch_over(sites.count, stream),
+             sites, unpool.in, x + first * unpool.input_image, found + first * unpool.output_image,
              y + first * unpool.output_image);
     };
-    unpool.batch.spread<kVector<T>>(g.h, g.w, start, found, y);
+    unpool.batch.map_threads<kVectorLanes<T>>(g.h, g.w, start, found, y);
   });
 }
 
@@ -141,11 +141,11 @@ void max_unpool_backward(DType dtype, const UnpoolGeometry& g, Layout layout, co
     const auto* dy = static_cast<const T*>(grad_output);
     auto* dx = static_cast<T*>(grad_input);
     const auto start = [&](const auto& sites, std::int64_t first) {
-      launch(&max_unpool_backward_kernel<T, std::decay_t<decltype(sites)>>, over(sites.count, stream), sites,
-             unpool.out, dy + first * unpool.output_image, indices + first * unpool.input_image,
+      launch(&max_unpool_backward_kernel<T, std::decay_t<decltype(sites)>>, launch_over(sites.count, stream),
+             sites, unpool.out, dy + first * unpool.output_image, indices + first * unpool.input_image,
              dx + first * unpool.input_image);
     };
-    unpool.batch.spread<kVector<T>>(g.p, g.q, start, indices, dx);
+    unpool.batch.map_threads<kVectorLanes<T>>(g.p, g.q, start, indices, dx);
   });
 }
 

@@ -1,4 +1,4 @@
-"""How the elements of a tensor are spread over programs: csrc/pool/spread.h in Triton.
+"""How the elements of a tensor are spread over programs: csrc/common/sites.h in Triton.
 
 A tile is [A, B] elements, B of them side by side in memory. There is one addressing scheme, NHWC: a dense NCHW tensor
 is an NHWC tensor of N * C images with one channel each. The layouts differ in what the two axes of a tile are:

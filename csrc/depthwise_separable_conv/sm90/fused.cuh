@@ -1,10 +1,9 @@
-// The fused kernel on Hopper: as fused.cuh, but a warpgroup multiplies its 64 pixels by all filters of the
-// tile with wgmma, which reads both operands in shared memory where they were made and copied, and runs by
-// itself: CUDA cores make a stage of the intermediate while tensor cores multiply the stage before.
+// The fused kernel on Hopper: the one of fused.cuh, but a warpgroup multiplies its 64 pixels by all filters
+// of the tile with wgmma, which reads both operands in shared memory where they were made and copied, and
+// runs by itself: CUDA cores make a stage of the intermediate while tensor cores multiply the stage before.
 //
-//   pixels, filters    two tiles each, or a tile of pixels for each stage that is kept: 128-byte rows
-//   swizzled
-//                      as SharedTile does, which is what wgmma calls a 128-byte swizzle from 1024 bytes on
+//   pixels, filters    two tiles each, or a tile of pixels for each stage that is kept: 128-byte rows,
+//                      swizzled as SharedTile does: wgmma's 128-byte swizzle from 1024 bytes on
 #pragma once
 
 #include "../../ptx/sync.cuh"
@@ -63,21 +62,14 @@ struct Sm90Config {
   using Engine = WgmmaEngine<T, kColumns>;
   static constexpr int kThreads = Depthwise::kThreads;
   static constexpr int kWeights = 2 * kColumns * kRowBytes;  // behind the filters
-};
-
-template <class C>
-CNN_KERNEL(C::kThreads, 1)
-sm90_depthwise_separable(const __grid_constant__ Pair pair, const int pixel_tiles) {
-#if CNN_SM90A
-  using T = typename C::T;
-  CNN_DYNAMIC_SHARED(memory);
-  T* pixels = reinterpret_cast<T*>(memory);
-  run<C>(pair, memory + pixel_tiles * C::kRows * kRowBytes,
-         [&](int stage) { return pixels + (pair.keeps ? stage : stage % 2) * (C::kRows * C::Tile::kDepth); });
-#else
-  left_out();
+  static constexpr int kBlocks = 1;
+  static constexpr int kPixels = 0;      // from the start of shared memory, as wgmma wants them aligned
+  static constexpr int kPixelTiles = 2;  // one is made while the other is multiplied
+  static constexpr bool kLeftOut = !CNN_SM90A;
+#if !CNN_SM90A
+  CNN_DEVICE static void instead() { left_out(); }
 #endif
-}
+};
 
 template <class C>
 void launch_sm90_config(Pair pair, std::int64_t patches, std::uintptr_t stream) {
@@ -89,7 +81,7 @@ void launch_sm90_config(Pair pair, std::int64_t patches, std::uintptr_t stream) 
   if (patches * column_tiles >= std::int64_t(1) << 31)
     throw_invalid_argument("depthwise_separable_conv2d: more than 2^31 tiles of output");
   pair.column_tiles = FastDivide(column_tiles);
-  launch(sm90_depthwise_separable<C>,
+  launch(depthwise_separable<C>,
          Launch{dim3(static_cast<unsigned>(patches * column_tiles)), dim3(C::kThreads), shared, stream}, pair,
          pixel_tiles);
 }

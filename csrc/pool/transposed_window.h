@@ -5,16 +5,17 @@
 #include <numeric>
 #include <utility>
 
-#include "spread.h"
+#include "../common/index.h"
 
 namespace cnnkernels::pool {
 
 // Dilation 1: the windows that hold any of some successive elements are successive too.
-struct Windows {
+struct TransposedAxis {
   Index size, places, windows, pad;
   FastDivide by_stride;
 
-  Windows(std::int64_t size, std::int64_t places, std::int64_t windows, std::int64_t stride, std::int64_t pad)
+  TransposedAxis(std::int64_t size, std::int64_t places, std::int64_t windows, std::int64_t stride,
+                 std::int64_t pad)
       : size(static_cast<Index>(size)),
         places(static_cast<Index>(places)),
         windows(static_cast<Index>(windows)),
@@ -34,12 +35,12 @@ struct Windows {
 // g = gcd(stride, dilation) it has solutions only where g divides x; they are then stride / g places and
 // dilation / g windows apart, and place = x / g * inverse modulo stride / g, where inverse * dilation / g = 1
 // modulo stride / g. So exactly the windows that hold x are visited.
-struct Route {
+struct DilatedTransposedAxis {
   Index pad, places, windows, window_step, inverse;
   FastDivide by_stride, by_dilation, by_common, by_place_step;
 
-  Route(std::int64_t places, std::int64_t windows, std::int64_t stride, std::int64_t pad,
-        std::int64_t dilation)
+  DilatedTransposedAxis(std::int64_t places, std::int64_t windows, std::int64_t stride, std::int64_t pad,
+                        std::int64_t dilation)
       : pad(static_cast<Index>(pad)),
         places(static_cast<Index>(places)),
         windows(static_cast<Index>(windows)),

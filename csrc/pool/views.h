@@ -3,10 +3,10 @@
 
 #include <type_traits>
 
-#include "../common/pool_axis.h"
+#include "../common/sites.h"
 #include "../common/types.h"
+#include "../common/window.h"
 #include "pool.h"
-#include "spread.h"
 
 namespace cnnkernels::pool {
 
@@ -25,8 +25,8 @@ struct Pool {
              input_image > output_image ? input_image : output_image, largest_index};
   }
 
-  Axis rows() const { return {g.h, g.r, g.stride_h, g.pad_h, g.dilation_h}; }
-  Axis columns() const { return {g.w, g.s, g.stride_w, g.pad_w, g.dilation_w}; }
+  WindowAxis rows() const { return {g.h, g.r, g.stride_h, g.pad_h, g.dilation_h}; }
+  WindowAxis columns() const { return {g.w, g.s, g.stride_w, g.pad_w, g.dilation_w}; }
 };
 
 // Calls body(Place{}) with the C++ type of an argmax.

@@ -1,21 +1,20 @@
-// How the elements of a tensor are spread over threads.
+// Which thread has which elements of a tensor.
 //
 // There is one layout: NHWC. A dense NCHW tensor is an NHWC tensor of N * C images with one channel each.
 // A thread works at one site (image, row, column, channel) for V lanes, which share all the index arithmetic:
-//   Spread::channels   V adjacent channels of one image, moved by one 16-byte access
-//   Spread::images     the same site of V successive images; the threads of a warp stand beside each other in
-//                      memory, so every access is coalesced whatever the number of channels
+//   Lanes::channels   V adjacent channels of one image, moved by one 16-byte access
+//   Lanes::images     the same site of V successive images; the threads of a warp stand beside each other in
+//                     memory, so every access is coalesced whatever the number of channels
 #pragma once
 
-#include "../common/device.h"
-#include "../common/errors.h"
-#include "../common/index.h"
-#include "../common/launch.h"
-#include "../common/vector.h"
+#include "errors.h"
+#include "index.h"
+#include "launch.h"
+#include "vector.h"
 
-namespace cnnkernels::pool {
+namespace cnnkernels {
 
-enum class Spread { channels, images };
+enum class Lanes { channels, images };
 
 struct Site {
   Index image, row, column, channel;
@@ -23,9 +22,9 @@ struct Site {
 
 // The sites of some rows of a tensor [images, rows, columns, channels], channels fastest, with V lanes at
 // each.
-template <Spread kSpread, int V, class OffsetType>
+template <Lanes kMapping, int V, class OffsetType>
 struct Sites {
-  static constexpr bool kAdjacent = kSpread == Spread::channels;
+  static constexpr bool kAdjacent = kMapping == Lanes::channels;
   static constexpr int kLanes = V;
   using Offset = OffsetType;
 
@@ -53,7 +52,7 @@ struct Sites {
   }
 
   // The lanes at one site. Lanes past the batch's end load what the last image has and store nothing.
-  struct Lanes {
+  struct LanesAt {
     Index last;
 
     // From lane 0 to lane j, in a tensor of `image` elements an image.
@@ -85,19 +84,56 @@ struct Sites {
       }
     }
   };
-  CNN_DEVICE Lanes lanes(const Site& at) const {
+  CNN_DEVICE LanesAt lanes(const Site& at) const {
     const Index left = kAdjacent ? V : images - at.image;
     return {left < V ? left - 1 : V - 1};
   }
 };
 
-inline constexpr unsigned kThreads = 256;
+inline constexpr unsigned kSiteThreads = 256;
 
-CNN_DEVICE Index thread_index() { return static_cast<Index>(blockIdx.x * kThreads + threadIdx.x); }
+CNN_DEVICE Index site_of_thread() { return static_cast<Index>(blockIdx.x * kSiteThreads + threadIdx.x); }
 
 // A thread for each of `count` sites.
-inline Launch over(std::int64_t count, std::uintptr_t stream) {
-  return Launch{dim3(static_cast<unsigned>((count + kThreads - 1) / kThreads)), dim3(kThreads), 0, stream};
+inline Launch launch_over(std::int64_t count, std::uintptr_t stream) {
+  return Launch{dim3(static_cast<unsigned>((count + kSiteThreads - 1) / kSiteThreads)), dim3(kSiteThreads), 0,
+                stream};
+}
+
+// `some_rows` of a tensor's rows, from first_row on, of n images.
+template <Lanes kMapping, int V, class Offset>
+Sites<kMapping, V, Offset> sites_of(std::int64_t n, std::int64_t first_row, std::int64_t some_rows,
+                                    std::int64_t rows, std::int64_t columns, std::int64_t channels) {
+  const std::int64_t groups = kMapping == Lanes::channels ? channels / V : channels;
+  const std::int64_t lanes = kMapping == Lanes::channels ? n : (n + V - 1) / V;
+  const auto index = [](std::int64_t x) { return static_cast<Index>(x); };
+  return {index(n),
+          index(rows),
+          index(columns),
+          index(channels),
+          index(first_row),
+          index(lanes * some_rows * columns * groups),
+          FastDivide(some_rows),
+          FastDivide(columns),
+          FastDivide(groups)};
+}
+
+// Cuts [images, rows] into slices of up to `most`, where an image and a row count for so many: calls
+// slice(first image, images, first row, rows, whole) with whole images, or where not even one fits, with rows
+// of one.
+template <class Slice>
+void for_each_slice(std::int64_t images, std::int64_t rows, std::int64_t of_image, std::int64_t of_row,
+                    std::int64_t most, Slice&& slice) {
+  const std::int64_t fit = most / of_image, step = most / of_row;
+  if (fit == 0 && step == 0) throw_invalid_argument("a row of an image has more than 2^31 elements");
+  for (std::int64_t first = 0; first < images; first += fit > 0 ? fit : 1) {
+    if (fit > 0) {
+      slice(first, fit < images - first ? fit : images - first, 0, rows, true);
+      continue;
+    }
+    for (std::int64_t row = 0; row < rows; row += step)
+      slice(first, 1, row, step < rows - row ? step : rows - row, false);
+  }
 }
 
 // The images of several tensors that differ in rows and columns alone.
@@ -111,56 +147,34 @@ struct Batch {
   // 64-bit offsets, slices of its rows keeping its sites within 32 bits. Lanes are V adjacent channels where
   // all of `tensors`, if there are any, allow vectors, else V images.
   template <int V, class Body, class... T>
-  void spread(std::int64_t rows, std::int64_t columns, Body&& body, const T*... tensors) const {
+  void map_threads(std::int64_t rows, std::int64_t columns, Body&& body, const T*... tensors) const {
     const auto part = [&](auto offset, std::int64_t first, std::int64_t n, std::int64_t row,
                           std::int64_t some) {
       using Offset = decltype(offset);
       if constexpr (sizeof...(T) > 0) {
         const bool aligned = ((reinterpret_cast<std::uintptr_t>(tensors) % (V * sizeof(T)) == 0) && ...);
         if (channels % V == 0 && aligned) {
-          return body(sites<Spread::channels, V, Offset>(n, row, some, rows, columns), first);
+          return body(sites_of<Lanes::channels, V, Offset>(n, row, some, rows, columns, channels), first);
         }
       }
       if constexpr (sizeof(Offset) == sizeof(Index)) {
-        if (n > V / 2) return body(sites<Spread::images, V, Offset>(n, row, some, rows, columns), first);
+        if (n > V / 2)
+          return body(sites_of<Lanes::images, V, Offset>(n, row, some, rows, columns, channels), first);
       }
-      body(sites<Spread::images, 1, Offset>(n, row, some, rows, columns), first);
+      body(sites_of<Lanes::images, 1, Offset>(n, row, some, rows, columns, channels), first);
     };
 
-    const std::int64_t fit = largest_index / largest_image, step = largest_index / (columns * channels);
-    if (fit == 0 && step == 0) throw_invalid_argument("a row of an image has more than 2^31 elements");
-    for (std::int64_t first = 0; first < images; first += fit > 0 ? fit : 1) {
-      if (fit > 0) {
-        part(std::int32_t{}, first, fit < images - first ? fit : images - first, 0, rows);
-        continue;
-      }
-      for (std::int64_t row = 0; row < rows; row += step) {
-        part(std::int64_t{}, first, 1, row, step < rows - row ? step : rows - row);
-      }
-    }
-  }
-
- private:
-  template <Spread kSpread, int V, class Offset>
-  Sites<kSpread, V, Offset> sites(std::int64_t n, std::int64_t first_row, std::int64_t some_rows,
-                                  std::int64_t rows, std::int64_t columns) const {
-    const std::int64_t groups = kSpread == Spread::channels ? channels / V : channels;
-    const std::int64_t lanes = kSpread == Spread::channels ? n : (n + V - 1) / V;
-    const auto index = [](std::int64_t x) { return static_cast<Index>(x); };
-    return {index(n),
-            index(rows),
-            index(columns),
-            index(channels),
-            index(first_row),
-            index(lanes * some_rows * columns * groups),
-            FastDivide(some_rows),
-            FastDivide(columns),
-            FastDivide(groups)};
+    const auto slice = [&](std::int64_t first, std::int64_t n, std::int64_t row, std::int64_t some,
+                           bool fits) {
+      if (fits) return part(std::int32_t{}, first, n, row, some);
+      part(std::int64_t{}, first, n, row, some);
+    };
+    for_each_slice(images, rows, largest_image, columns * channels, largest_index, slice);
   }
 };
 
 // The most elements that one instruction moves.
 template <class T>
-inline constexpr int kVector = 16 / sizeof(T);
+inline constexpr int kVectorLanes = 16 / sizeof(T);
 
-}  // namespace cnnkernels::pool
+}  // namespace cnnkernels

@@ -1,4 +1,5 @@
-// The largest element so far of V windows, and the place where each was met.
+// What becomes of V windows at once (common/window.h): the largest element so far, and the place where each
+// was met.
 #pragma once
 
 #include <cmath>
@@ -17,18 +18,22 @@ CNN_DEVICE T minus_infinity() {
 
 // Strictly greater, so that the first maximum stays. A NaN is always taken, and only another NaN replaces it.
 template <class T, class Place, int V, class = void>
-struct Running {
+struct Maximum {
+  static constexpr bool kIdempotent = true;
+  static constexpr int kTogether = 1;
+  using Element = Vector<T, V>;
+
   T best[V];
   std::int32_t place[V];
 
-  CNN_DEVICE explicit Running(std::int32_t first_place) {
+  CNN_DEVICE explicit Maximum(std::int32_t first_place) {
 #pragma unroll
     for (int j = 0; j < V; ++j) {
       best[j] = minus_infinity<T>();
       place[j] = first_place;
     }
   }
-  CNN_DEVICE void meet(const Vector<T, V>& values, std::int32_t at) {
+  CNN_DEVICE void update(const Vector<T, V>& values, std::int32_t at) {
 #pragma unroll
     for (int j = 0; j < V; ++j) {
       const auto x = widen(values[j]);
@@ -53,17 +58,21 @@ struct Running {
 
 // 16-bit elements, two in a register with their two 16-bit places in another: half the instructions.
 template <class T, class Place, int V>
-struct Running<T, Place, V, std::enable_if_t<sizeof(T) == 2 && sizeof(Place) <= 2 && V % 2 == 0>> {
+struct Maximum<T, Place, V, std::enable_if_t<sizeof(T) == 2 && sizeof(Place) <= 2 && V % 2 == 0>> {
+  static constexpr bool kIdempotent = true;
+  static constexpr int kTogether = 1;
+  using Element = Vector<T, V>;
+
   std::uint32_t best[V / 2], place[V / 2];
 
-  CNN_DEVICE explicit Running(std::int32_t first_place) {
+  CNN_DEVICE explicit Maximum(std::int32_t first_place) {
 #pragma unroll
     for (int k = 0; k < V / 2; ++k) {
       best[k] = twice(minus_infinity<T>().bits);
       place[k] = twice(first_place);
     }
   }
-  CNN_DEVICE void meet(const Vector<T, V>& values, std::int32_t at) {
+  CNN_DEVICE void update(const Vector<T, V>& values, std::int32_t at) {
     std::uint32_t pair[V / 2];
     std::memcpy(pair, &values, sizeof pair);
 #pragma unroll
