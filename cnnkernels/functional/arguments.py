@@ -155,6 +155,23 @@ def named_padding(
     return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
 
 
+def pool_windows(
+    op: str, kernel_size: Ints, stride: Ints | None, padding: Ints, dilation: Ints, ceil_mode: bool
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int], bool]:
+    """Kernel size, stride, padding, dilation and ceil_mode as the pooling operators take them."""
+    if not isinstance(ceil_mode, bool):
+        raise TypeError(f"{op}(): argument 'ceil_mode' must be bool, but got ceil_mode={ceil_mode!r}")
+    window = as_pair(op, "kernel_size", kernel_size)
+    defaulted = stride is None or (isinstance(stride, Sequence) and len(stride) == 0)
+    return (
+        window,
+        window if defaulted else as_pair(op, "stride", stride),
+        as_pair(op, "padding", padding),
+        as_pair(op, "dilation", dilation),
+        ceil_mode,
+    )
+
+
 def unpooled_size(
     input_size: Sequence[int],
     kernel_size: tuple[int, int],
