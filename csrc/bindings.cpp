@@ -13,7 +13,7 @@ namespace py = pybind11;
 
 namespace cnnkernels {
 
-// One per operator, in csrc/<operator>/bindings.cpp; int8 is what the INT8 operators share (csrc/common).
+// One per operator, in csrc/<operator>/bindings.cpp; int8 is what the INT8 operators share (csrc/int8).
 // clang-format off
 namespace conv { void bind(py::module_& m); }
 namespace depthwise_conv { void bind(py::module_& m); }
@@ -44,10 +44,10 @@ auto with_padding_mode(std::index_sequence<I...>) {
 
 void bind_geometry(py::module_& m) {
   py::class_<ConvGeometry>(m, "ConvGeometry", py::module_local())
-      .def(constructor<ConvGeometry>(std::make_index_sequence<16>{}))
-      .def(with_padding_mode(std::make_index_sequence<16>{}));
+      .def(constructor<ConvGeometry>(std::make_index_sequence<22>{}))
+      .def(with_padding_mode(std::make_index_sequence<22>{}));
   py::class_<PoolGeometry>(m, "PoolGeometry", py::module_local())
-      .def(constructor<PoolGeometry>(std::make_index_sequence<14>{}));
+      .def(constructor<PoolGeometry>(std::make_index_sequence<20>{}));
 }
 
 // What Python counts too (cnnkernels/dtypes.py, geometry.py, activation.py), for tests/house to compare.

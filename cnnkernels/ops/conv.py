@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..geometry import ConvGeometry, Layout, PaddingMode
+from ..geometry import Axis, ConvGeometry, Layout, PaddingMode
 from .batching import fold, unfold
 from .border import fold_border, pad_border
 from .checks import conv_geometry, conv_kernel_geometry
@@ -317,7 +317,7 @@ def _backward_bias_run(grad_output: Tensor, backend: str) -> Tensor:
         return grad_bias.zero_()
     n, k, p, q = grad_output.shape
     layout = layout_of(grad_output)
-    one_by_one = ConvGeometry(n, 1, p, q, k, 1, 1, p, q, 1, 1, 0, 0, 1, 1, 1)  # the sum needs n, k, p, q alone
+    one_by_one = ConvGeometry.of_axes(n, 1, k, 1, (Axis(p, 1, p), Axis(q, 1, q)))  # the sum needs n, k, p, q alone
     kernel = backends.kernels(backend, grad_output.device.type).conv_backward_bias
     kernel(dense(grad_output, layout), grad_bias, one_by_one, layout)
     return grad_bias
