@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from test_names import ROOT
 
 from cnnkernels import triton_kernels
 from cnnkernels.activation import ACTIVATIONS
@@ -16,6 +16,7 @@ from cnnkernels.dtypes import ELEMENTS
 from cnnkernels.geometry import Layout, PaddingMode
 from cnnkernels.native import NativeKernels, load
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 CHOICES = ("plan", "configuration", "splits")  # a backend's own: which of its kernels, and how
 
 
