@@ -36,6 +36,8 @@ def as_pair(op: str, name: str, value: Any) -> tuple[int, int]:
     """An int, or one or two of them, as a pair."""
     if type(value) is int:
         return value, value
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
+        return value  # a layer's
     if not isinstance(value, Sequence) or isinstance(value, str):
         value = (as_int(op, name, value),)
     if len(value) not in (1, 2):
@@ -72,7 +74,9 @@ def check_device(name: str, tensor: Tensor, first: str, device: torch.device) ->
 
 def check_like(name: str, tensor: Tensor, input: Tensor) -> None:
     """Raises PyTorch's errors for a tensor that is not of input's dtype, and on its device."""
-    if tensor.dtype != input.dtype:
+    if tensor.dtype is input.dtype and tensor.device == input.device:
+        return
+    if tensor.dtype is not input.dtype:
         raise RuntimeError(f"Input type ({input.dtype}) and {name} type ({tensor.dtype}) should be the same")
     check_device(name, tensor, "input", input.device)
 

@@ -71,14 +71,13 @@ def max_pool2d(
             f"non-empty 3D or 4D (batch mode) tensor expected for input, but got input of size: {list(input.shape)}"
         )
     windows = pool_windows("max_pool2d", kernel_size, stride, padding, dilation, ceil_mode)
-    parameters = (*windows, backend)
     batch = input if input.dim() == 4 else input.unsqueeze(0)
-    output, argmax = _ops.max_pool_forward(batch, *parameters)
+    output, argmax = _ops.max_pool_forward(batch, *windows, backend)
     if input.dim() == 3:
         output = output.squeeze(0)
     if not return_indices:
         return output
-    indices = _ops.max_pool_indices(argmax, batch.shape, *parameters)
+    indices = _ops.max_pool_indices(argmax, batch.shape, *windows, backend)
     return output, indices if input.dim() == 4 else indices.squeeze(0)
 
 
