@@ -36,6 +36,8 @@ def as_pair(op: str, name: str, value: Any) -> tuple[int, int]:
     """An int, or one or two of them, as a pair."""
     if type(value) is int:
         return value, value
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
+        return value  # a layer's
     if not isinstance(value, Sequence) or isinstance(value, str):
         value = (as_int(op, name, value),)
     if len(value) not in (1, 2):
@@ -72,7 +74,9 @@ def check_device(name: str, tensor: Tensor, first: str, device: torch.device) ->
 
 def check_like(name: str, tensor: Tensor, input: Tensor) -> None:
     """Raises PyTorch's errors for a tensor that is not of input's dtype, and on its device."""
-    if tensor.dtype != input.dtype:
+    if tensor.dtype is input.dtype and tensor.device == input.device:
+        return
+    if tensor.dtype is not input.dtype:
         raise RuntimeError(f"Input type ({input.dtype}) and {name} type ({tensor.dtype}) should be the same")
     check_device(name, tensor, "input", input.device)
 
@@ -153,6 +157,23 @@ def named_padding(
         raise RuntimeError(f"padding='same' is not supported for strided convolutions, but got stride={stride}")
     rows, columns = (d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
     return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
+
+
+def pool_windows(
+    op: str, kernel_size: Ints, stride: Ints | None, padding: Ints, dilation: Ints, ceil_mode: bool
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int], bool]:
+    """Kernel size, stride, padding, dilation and ceil_mode as the pooling operators take them."""
+    if not isinstance(ceil_mode, bool):
+        raise TypeError(f"{op}(): argument 'ceil_mode' must be bool, but got ceil_mode={ceil_mode!r}")
+    window = as_pair(op, "kernel_size", kernel_size)
+    defaulted = stride is None or (isinstance(stride, Sequence) and len(stride) == 0)
+    return (
+        window,
+        window if defaulted else as_pair(op, "stride", stride),
+        as_pair(op, "padding", padding),
+        as_pair(op, "dilation", dilation),
+        ceil_mode,
+    )
 
 
 def unpooled_size(

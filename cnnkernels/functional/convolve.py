@@ -59,21 +59,32 @@ def convolve(
         input, weight, bias = cast_for_autocast(input.device.type, input, weight, bias)
         epilogue = None if epilogue is None else _cast(input.device, epilogue)
     check_conv_tensors(op, input, weight, bias)
-    check_groups(op, groups)
+    if type(groups) is not int:
+        check_groups(op, groups)
     strides, dilations = as_pair(op, "stride", stride), as_pair(op, "dilation", dilation)
     padded = sides(op, weight.shape[2:], strides, padding, dilations)
     parameters = ConvParameters(strides, padded, dilations, groups, backend, padding_mode)
+    if epilogue is not None:
+        return _finished(op, input, weight, bias, epilogue, parameters)
+    if input.dim() == 4:
+        return conv_forward(input, weight, bias, *parameters)
+    return conv_forward(input.unsqueeze(0), weight, bias, *parameters).squeeze(0)
+
+
+def _finished(
+    op: str, input: Tensor, weight: Tensor, bias: Tensor | None, epilogue: Epilogue, parameters: ConvParameters
+) -> Tensor:
+    """A convolution with what follows it, which has to fit its output."""
     batch = input if input.dim() == 4 else input.unsqueeze(0)
-    if epilogue is None:
-        output = conv_forward(batch, weight, bias, *parameters)
-    else:
-        g = fake_geometry(batch.shape, weight.shape, parameters)
-        size = g.n, g.k, g.p, g.q
-        check_epilogue(op, input, epilogue, size if input.dim() == 4 else size[1:])
-        if epilogue.residual is not None and batch is not input:
-            epilogue = epilogue._replace(residual=epilogue.residual.unsqueeze(0))
-        output = conv_epilogue_forward(batch, weight, bias, *epilogue, *parameters)
-    return output if input.dim() == 4 else output.squeeze(0)
+    g = fake_geometry(batch.shape, weight.shape, parameters)
+    size = g.n, g.k, g.p, g.q
+    if batch is input:
+        check_epilogue(op, input, epilogue, size)
+        return conv_epilogue_forward(input, weight, bias, *epilogue, *parameters)
+    check_epilogue(op, input, epilogue, size[1:])
+    if epilogue.residual is not None:
+        epilogue = epilogue._replace(residual=epilogue.residual.unsqueeze(0))
+    return conv_epilogue_forward(batch, weight, bias, *epilogue, *parameters).squeeze(0)
 
 
 def _cast(device: torch.device, epilogue: Epilogue) -> Epilogue:

@@ -8,9 +8,8 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 from ..activation import NEGATIVE_SLOPE
 from ..backends import serving
 from ..ops import depthwise_separable_conv as _depthwise_separable
-from ..ops.checks import check_depthwise_separable_tensors
 from ..ops.operator import cast_for_autocast
-from .arguments import Ints, as_pair, check_is_tensor, checked_activation, sides, under_autocast
+from .arguments import Ints, as_pair, check_is_tensor, check_like, checked_activation, sides, under_autocast
 
 
 def depthwise_separable_conv2d(
@@ -80,7 +79,7 @@ def depthwise_separable_conv2d(
         tensors = cast_for_autocast(input.device.type, *tensors)
     input, depthwise_weight = tensors[:2]
     backend = serving(op, input.device, input.dtype)
-    check_depthwise_separable_tensors(*tensors)
+    _check_tensors(*tensors)
     if backend == "reference" or input.numel() == 0:
         return _depthwise_separable.reference(*tensors, stride, padding, dilation, (first, second, slope))
     strides, dilations = as_pair(op, "stride", stride), as_pair(op, "dilation", dilation)
@@ -90,3 +89,48 @@ def depthwise_separable_conv2d(
         return _depthwise_separable.depthwise_separable_conv_forward(*tensors, *parameters)[0]
     batch = input.unsqueeze(0), *tensors[1:]
     return _depthwise_separable.depthwise_separable_conv_forward(*batch, *parameters)[0].squeeze(0)
+
+
+def _check_tensors(
+    input: Tensor,
+    depthwise_weight: Tensor,
+    pointwise_weight: Tensor,
+    depthwise_bias: Tensor | None,
+    pointwise_bias: Tensor | None,
+) -> None:
+    """What is asked of the tensors beyond the depthwise convolution's geometry.
+
+    Raises:
+        RuntimeError: naming the argument and its value.
+    """
+    op = "depthwise_separable_conv2d"
+    if input.dim() not in (3, 4):
+        raise RuntimeError(
+            f"Expected 3D (unbatched) or 4D (batched) input to {op}, but got input of size: {list(input.shape)}"
+        )
+    channels = input.shape[-3]
+    first, second = list(depthwise_weight.shape), list(pointwise_weight.shape)
+    if len(first) != 4 or first[1] != 1 or channels == 0 or first[0] == 0 or first[0] % channels != 0:
+        raise RuntimeError(
+            f"{op}: depthwise_weight should be [{channels} * multiplier, 1, R, S] for input of size "
+            f"{list(input.shape)}, but got depthwise_weight of size {first}"
+        )
+    if len(second) != 4 or second[0] == 0 or second[1:] != [first[0], 1, 1]:
+        raise RuntimeError(
+            f"{op}: pointwise_weight should be [K, {first[0]}, 1, 1] after depthwise_weight of size {first}, "
+            f"but got pointwise_weight of size {second}"
+        )
+    for name, bias, size in (
+        ("depthwise_bias", depthwise_bias, first[0]),
+        ("pointwise_bias", pointwise_bias, second[0]),
+    ):
+        if bias is not None and list(bias.shape) != [size]:
+            raise RuntimeError(f"{op}: {name} should be [{size}], but got {name} of size {list(bias.shape)}")
+    for name, tensor in (
+        ("depthwise_weight", depthwise_weight),
+        ("pointwise_weight", pointwise_weight),
+        ("depthwise_bias", depthwise_bias),
+        ("pointwise_bias", pointwise_bias),
+    ):
+        if tensor is not None:
+            check_like(name, tensor, input)

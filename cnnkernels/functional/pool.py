@@ -11,7 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ..backends import serving
 from ..ops import pool as _ops
-from .arguments import Ints, as_pair, check_is_tensor, under_autocast, unpooled_size
+from .arguments import Ints, as_pair, check_device, check_is_tensor, pool_windows, under_autocast, unpooled_size
 
 # PyTorch's own; their annotations know fewer kinds of sequence than they take.
 _reference: Any = torch.nn.functional
@@ -70,25 +70,14 @@ def max_pool2d(
         raise RuntimeError(
             f"non-empty 3D or 4D (batch mode) tensor expected for input, but got input of size: {list(input.shape)}"
         )
-    if not isinstance(ceil_mode, bool):
-        raise TypeError(f"max_pool2d(): argument 'ceil_mode' must be bool, but got ceil_mode={ceil_mode!r}")
-    window = as_pair("max_pool2d", "kernel_size", kernel_size)
-    defaulted = stride is None or (isinstance(stride, Sequence) and len(stride) == 0)
-    parameters = (
-        window,
-        window if defaulted else as_pair("max_pool2d", "stride", stride),
-        as_pair("max_pool2d", "padding", padding),
-        as_pair("max_pool2d", "dilation", dilation),
-        ceil_mode,
-        backend,
-    )
+    windows = pool_windows("max_pool2d", kernel_size, stride, padding, dilation, ceil_mode)
     batch = input if input.dim() == 4 else input.unsqueeze(0)
-    output, argmax = _ops.max_pool_forward(batch, *parameters)
+    output, argmax = _ops.max_pool_forward(batch, *windows, backend)
     if input.dim() == 3:
         output = output.squeeze(0)
     if not return_indices:
         return output
-    indices = _ops.max_pool_indices(argmax, batch.shape, *parameters)
+    indices = _ops.max_pool_indices(argmax, batch.shape, *windows, backend)
     return output, indices if input.dim() == 4 else indices.squeeze(0)
 
 
@@ -161,11 +150,7 @@ def max_unpool2d(
             f"Expected shape of indices to be same as that of the input tensor ({list(input.shape)}) "
             f"but got indices tensor with shape: {list(indices.shape)}"
         )
-    if indices.device != input.device:
-        raise RuntimeError(
-            "Expected all tensors to be on the same device, "
-            f"but got input on {input.device} and indices on {indices.device}"
-        )
+    check_device("indices", indices, "input", input.device)
     window = as_pair("max_unpool2d", "kernel_size", kernel_size)
     steps = window if stride is None else as_pair("max_unpool2d", "stride", stride)
     size = unpooled_size(input.shape[-2:], window, steps, as_pair("max_unpool2d", "padding", padding), output_size)

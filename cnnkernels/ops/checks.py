@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..geometry import Axis, ConvGeometry, PaddingMode, PoolGeometry, conv_output_size, pool_output_size
 
@@ -212,53 +211,3 @@ def pool_kernel_geometry(*arguments: Any) -> PoolGeometry:
                 f"padding={tuple(arguments[3])}"
             )
     return g
-
-
-def check_depthwise_separable_tensors(
-    input: Tensor,
-    depthwise_weight: Tensor,
-    pointwise_weight: Tensor,
-    depthwise_bias: Tensor | None,
-    pointwise_bias: Tensor | None,
-) -> None:
-    """What depthwise_separable_conv2d asks of its tensors beyond the depthwise convolution's geometry.
-
-    Raises:
-        RuntimeError: naming the argument and its value.
-    """
-    op = "depthwise_separable_conv2d"
-    if input.dim() not in (3, 4):
-        raise RuntimeError(
-            f"Expected 3D (unbatched) or 4D (batched) input to {op}, but got input of size: {list(input.shape)}"
-        )
-    channels = input.shape[-3]
-    first, second = list(depthwise_weight.shape), list(pointwise_weight.shape)
-    if len(first) != 4 or first[1] != 1 or channels == 0 or first[0] == 0 or first[0] % channels != 0:
-        raise RuntimeError(
-            f"{op}: depthwise_weight should be [{channels} * multiplier, 1, R, S] for input of size "
-            f"{list(input.shape)}, but got depthwise_weight of size {first}"
-        )
-    if len(second) != 4 or second[0] == 0 or second[1:] != [first[0], 1, 1]:
-        raise RuntimeError(
-            f"{op}: pointwise_weight should be [K, {first[0]}, 1, 1] after depthwise_weight of size {first}, "
-            f"but got pointwise_weight of size {second}"
-        )
-    for name, bias, size in (
-        ("depthwise_bias", depthwise_bias, first[0]),
-        ("pointwise_bias", pointwise_bias, second[0]),
-    ):
-        if bias is not None and list(bias.shape) != [size]:
-            raise RuntimeError(f"{op}: {name} should be [{size}], but got {name} of size {list(bias.shape)}")
-    for name, tensor in (
-        ("depthwise_weight", depthwise_weight),
-        ("pointwise_weight", pointwise_weight),
-        ("depthwise_bias", depthwise_bias),
-        ("pointwise_bias", pointwise_bias),
-    ):
-        if tensor is not None and tensor.dtype != input.dtype:
-            raise RuntimeError(f"Input type ({input.dtype}) and {name} type ({tensor.dtype}) should be the same")
-        if tensor is not None and tensor.device != input.device:
-            raise RuntimeError(
-                "Expected all tensors to be on the same device, "
-                f"but got input on {input.device} and {name} on {tensor.device}"
-            )

@@ -50,14 +50,22 @@ class ConvParameters(NamedTuple):
 
 PARAMETERS = 'int[] stride, int[] padding, int[] dilation, int groups, str backend, str padding_mode="zeros"'
 
-_remembered_geometry = functools.lru_cache(maxsize=4096)(conv_kernel_geometry)
+
+@functools.lru_cache(maxsize=4096)
+def _remembered_geometry(
+    input_size: Sequence[int], weight_size: Sequence[int], parameters: ConvParameters
+) -> ConvGeometry:
+    stride, padding, dilation, groups, _, mode = parameters
+    return conv_kernel_geometry(input_size, weight_size, stride, padding, dilation, groups, mode)
 
 
 def geometry_of(input_size: Sequence[int], weight_size: Sequence[int], parameters: ConvParameters) -> ConvGeometry:
     """The geometry of plain sizes, remembered: checking it again would cost more than a small kernel."""
-    stride, padding, dilation, groups, _, mode = parameters
-    sizes = tuple(input_size), tuple(weight_size), tuple(stride), tuple(padding), tuple(dilation)
-    return _remembered_geometry(*sizes, groups, mode)
+    try:
+        return _remembered_geometry(input_size, weight_size, parameters)
+    except TypeError:  # lists, as the dispatcher makes them, have no hash
+        plain = (tuple(part) if isinstance(part, list) else part for part in parameters)
+        return _remembered_geometry(tuple(input_size), tuple(weight_size), ConvParameters(*plain))
 
 
 def fake_geometry(input_size: Sequence[int], weight_size: Sequence[int], parameters: ConvParameters) -> ConvGeometry:
@@ -141,8 +149,7 @@ def _forward_run(input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any)
 
 
 def forward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, weight, _, *parameters = inputs
-    ctx.parameters, ctx.given = ConvParameters(*parameters), len(parameters)
+    input, weight, _, *ctx.parameters = inputs
     of_input, of_weight, *_ = ctx.needs_input_grad
     ctx.input_like = (input.shape, gradient_stride(input))
     ctx.weight_like = (weight.shape, gradient_stride(weight))
@@ -158,8 +165,8 @@ def forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     if of_weight:
         grad_weight = conv_backward_weight(grad, input, *ctx.weight_like, *ctx.parameters)
     if of_bias:
-        grad_bias = conv_backward_bias(grad, ctx.parameters.backend)
-    return grad_input, grad_weight, grad_bias, *[None] * ctx.given
+        grad_bias = conv_backward_bias(grad, ConvParameters(*ctx.parameters).backend)
+    return grad_input, grad_weight, grad_bias, *[None] * len(ctx.parameters)
 
 
 def forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
@@ -221,8 +228,7 @@ def _backward_input_run(
 
 
 def _backward_input_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad_output, weight, _, _, *parameters = inputs
-    ctx.parameters, ctx.given = ConvParameters(*parameters), len(parameters)
+    grad_output, weight, _, _, *ctx.parameters = inputs
     of_grad, of_weight, *_ = ctx.needs_input_grad
     ctx.weight_like = (weight.shape, gradient_stride(weight))
     ctx.save_for_backward(grad_output if of_weight else None, weight if of_grad else None)
@@ -233,7 +239,7 @@ def _backward_input_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     of_grad, of_weight, *_ = ctx.needs_input_grad
     by_grad = conv_forward(grad, weight, None, *ctx.parameters) if of_grad else None
     by_weight = conv_backward_weight(grad_output, grad, *ctx.weight_like, *ctx.parameters) if of_weight else None
-    return by_grad, by_weight, None, None, *[None] * ctx.given
+    return by_grad, by_weight, None, None, *[None] * len(ctx.parameters)
 
 
 def _backward_input_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
@@ -276,8 +282,7 @@ def _backward_weight_run(
 
 
 def _backward_weight_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad_output, input, _, _, *parameters = inputs
-    ctx.parameters, ctx.given = ConvParameters(*parameters), len(parameters)
+    grad_output, input, _, _, *ctx.parameters = inputs
     of_grad, of_input, *_ = ctx.needs_input_grad
     ctx.input_like = (input.shape, gradient_stride(input))
     ctx.save_for_backward(grad_output if of_input else None, input if of_grad else None)
@@ -288,7 +293,7 @@ def _backward_weight_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     of_grad, of_input, *_ = ctx.needs_input_grad
     by_grad = conv_forward(input, grad, None, *ctx.parameters) if of_grad else None
     by_input = conv_backward_input(grad_output, grad, *ctx.input_like, *ctx.parameters) if of_input else None
-    return by_grad, by_input, None, None, *[None] * ctx.given
+    return by_grad, by_input, None, None, *[None] * len(ctx.parameters)
 
 
 def _backward_weight_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
@@ -311,15 +316,20 @@ def _backward_bias_fake(grad_output: Tensor, backend: str) -> Tensor:
     return torch.empty(grad_output.shape[1], dtype=grad_output.dtype, device=grad_output.device)
 
 
+@functools.lru_cache(maxsize=4096)
+def _one_by_one(n: int, k: int, p: int, q: int) -> ConvGeometry:
+    """The sum needs n, k, p, q alone."""
+    return ConvGeometry.of_axes(n, 1, k, 1, (Axis(p, 1, p), Axis(q, 1, q)))
+
+
 def _backward_bias_run(grad_output: Tensor, backend: str) -> Tensor:
     grad_bias = _backward_bias_fake(grad_output, backend)
     if grad_output.numel() == 0:
         return grad_bias.zero_()
     n, k, p, q = grad_output.shape
     layout = layout_of(grad_output)
-    one_by_one = ConvGeometry.of_axes(n, 1, k, 1, (Axis(p, 1, p), Axis(q, 1, q)))  # the sum needs n, k, p, q alone
     kernel = backends.kernels(backend, grad_output.device.type).conv_backward_bias
-    kernel(dense(grad_output, layout), grad_bias, one_by_one, layout)
+    kernel(dense(grad_output, layout), grad_bias, _one_by_one(n, k, p, q), layout)
     return grad_bias
 
 

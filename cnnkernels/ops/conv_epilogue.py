@@ -84,8 +84,7 @@ def _forward_fake(input: Tensor, weight: Tensor, *rest: Any) -> Tensor:
 
 
 def _forward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, weight, bias, scale, shift, residual, activation, slope, *parameters = inputs
-    ctx.parameters, ctx.given = ConvParameters(*parameters), len(parameters)
+    input, weight, bias, scale, shift, residual, activation, slope, *ctx.parameters = inputs
     of_input, of_weight, of_bias, of_scale, *_ = ctx.needs_input_grad
     ctx.activation = activation, slope
     ctx.input_like = (input.shape, gradient_stride(input))
@@ -123,7 +122,7 @@ def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     if of_weight or of_scale:
         whole = conv_backward_weight(g, input, *ctx.weight_like, *ctx.parameters)
     if of_bias or of_shift or (of_scale and bias is not None):
-        total = conv_backward_bias(g, ctx.parameters.backend)
+        total = conv_backward_bias(g, ConvParameters(*ctx.parameters).backend)
     if of_weight:
         grad_weight = _by_filter(scale, whole, 0)
     if of_bias:
@@ -132,7 +131,7 @@ def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         grad_scale = _scale_gradient(whole, weight, total, bias)
     return (
         grad_input, grad_weight, grad_bias, grad_scale, total if of_shift else None, g if of_residual else None,
-        *[None] * (2 + ctx.given),
+        *[None] * (2 + len(ctx.parameters)),
     )  # fmt: skip
 
 

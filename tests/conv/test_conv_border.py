@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import cnnkernels.functional as ours
-from cnnkernels import native, nn, use_backend
+from cnnkernels import backends, native, nn, use_backend
 from cnnkernels.geometry import Layout, PaddingMode
-from cnnkernels.ops import border
+from cnnkernels.ops import border, conv_kernel
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import small_integers
@@ -306,3 +306,19 @@ def test_errors_are_pytorchs(kernel_backend: str, mode: str, padding: tuple[int,
     assert str(mine.value) == str(expected.value)
     with pytest.raises(ValueError, match=r"padding_mode must be one of .* but got padding_mode='wrap'"):
         ours.conv2d(x, theirs.weight, padding_mode="wrap")
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_a_call_looks_its_kernel_up_once(
+    monkeypatch: pytest.MonkeyPatch, device: str, groups: int, activation: str | None
+) -> None:
+    """Kernels, and whether their products may be TF32: for the border, too."""
+    asked: list[str] = []
+    real = backends.kernels, conv_kernel.tf32_allowed
+    monkeypatch.setattr(backends, "kernels", lambda *which: asked.append("kernels") or real[0](*which))
+    monkeypatch.setattr(conv_kernel, "tf32_allowed", lambda dtype: asked.append("tf32") or real[1](dtype))
+    x, w = torch.ones(1, 4, 5, 5, device=device), torch.ones(4, 4 // groups, 3, 3, device=device)
+    with use_backend("cuda"):
+        ours.conv2d(x, w, padding=1, groups=groups, activation=activation, padding_mode="reflect")
+    assert asked == (["kernels", "tf32"] if groups == 1 else ["kernels"])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import cnnkernels.ops
-from cnnkernels import functional, use_backend
+from cnnkernels import functional, operators, use_backend
 from cnnkernels.geometry import Layout
 from cnnkernels.ops.memory import dense
 from cnnkernels.testing.numerics import small_integers
@@ -37,11 +37,15 @@ def test_random_orders(operator: str, backend: str) -> None:
             raise AssertionError(f'python tests/memory_orders.py --case "{case}"') from error
 
 
+def module_of(name: str) -> Any:
+    known = operators.OPERATORS.get(name)
+    return getattr(cnnkernels.ops, name.replace("2d", "") if known is None else known.word)
+
+
 def wherever(name: str) -> list[str]:
-    """The operators' modules that use a function of ops/memory.py."""
-    names = "conv", "conv_epilogue", "depthwise_separable_conv", "depthwise_separable_conv_backward"
-    others = "pool", "int8_conv", "quantize"
-    return [module for module in (*names, *others) if hasattr(getattr(cnnkernels.ops, module), name)]
+    """The operators whose modules use a function of ops/memory.py."""
+    names = *operators.OPERATORS, "conv_epilogue", "depthwise_separable_conv2d_backward"
+    return [module for module in names if hasattr(module_of(module), name)]
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, module: str, name: str) -> None:
@@ -52,7 +56,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, module: str, name: str) -> None:
         fill(tensor)
         return tensor
 
-    monkeypatch.setattr(getattr(cnnkernels.ops, module), name, {"dense": other_layout, "filled": in_place}[name])
+    monkeypatch.setattr(module_of(module), name, {"dense": other_layout, "filled": in_place}[name])
 
 
 @pytest.mark.parametrize(

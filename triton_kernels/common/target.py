@@ -51,11 +51,6 @@ def family(arch: int) -> int:
     return 90 if 90 <= arch < 100 else 100 if 100 <= arch < 120 else 80
 
 
-def dtype_name(dtype: torch.dtype, tf32: bool) -> str:
-    names = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-    return "tf32" if tf32 and dtype is torch.float32 else names[dtype]
-
-
 class Target(NamedTuple):
     """What a kernel is compiled for: 90 is compute capability 9.0, 0 Triton's interpreter; `gpu` is PyTorch's name."""
 

@@ -13,12 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
+from cnnkernels.dtypes import dtype_name
 from cnnkernels.epilogue import Epilogue
 from cnnkernels.geometry import ConvGeometry, Layout
 
 from ..common.geometry import in_slices, is_wide
 from ..common.partials import partials, sum_partials
-from ..common.target import dtype_name, gpu_of, on, target
+from ..common.target import gpu_of, on, target
 from ..common.types import LARGEST_INDEX
 from .backward_input import backward_input_kernel
 from .backward_weight import backward_bias_kernel, backward_weight_kernel

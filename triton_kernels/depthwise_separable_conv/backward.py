@@ -17,11 +17,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from cnnkernels.dtypes import dtype_name
 from cnnkernels.geometry import ConvGeometry, Layout
 
 from ..common.activation import activate_derivative
 from ..common.partials import partials, sum_partials
-from ..common.target import MOST_REGISTERS, dtype_name, gpu_of, on, target
+from ..common.target import MOST_REGISTERS, gpu_of, on, target
 from ..common.tiles import image_offset, multiply, pixel_axis, product
 from ..common.types import accumulator, along, as_wide, indices, narrow
 from ..depthwise_conv.patch import step, zeros

@@ -12,9 +12,10 @@ import math
 
 from torch import Tensor
 
+from cnnkernels.dtypes import dtype_name
 from cnnkernels.geometry import ConvGeometry, Layout
 
-from ..common.target import MOST_REGISTERS, dtype_name, on, target
+from ..common.target import MOST_REGISTERS, on, target
 from ..depthwise_conv.launch import depthwise_conv_forward
 from .forward import fused_kernel
 from .select import Configuration, Problem, axes, choose, is_wide
