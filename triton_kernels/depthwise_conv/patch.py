@@ -190,6 +190,14 @@ def packed(items, FIRST: tl.constexpr, STEP: tl.constexpr, COUNT: tl.constexpr):
 
 
 @triton.jit
+def sizes_of_patches(sizes, UNIT: tl.constexpr, CHUNK: tl.constexpr, STORE: tl.constexpr, WIDE: tl.constexpr):
+    """N, C, H, W of what is read and K, P, Q of what is written, whose channels count UNITs, and columns CHUNKs and
+    STOREs (select.py, Plan.sizes)."""
+    N, C, H, W, K, P, Q = as_wide(sizes, WIDE)
+    return N, C * UNIT, H, W * CHUNK, K * UNIT, P, Q * STORE
+
+
+@triton.jit
 def lanes(N, C, rows, columns, NHWC: tl.constexpr, A: tl.constexpr, B: tl.constexpr, WIDE: tl.constexpr):
     """This program's lanes over N images of C channels and rows x columns patches: image, patch, channel, which
     exist, and which of them have a channel."""

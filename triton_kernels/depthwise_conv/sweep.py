@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from ..common.tiles import image_offset
-from ..common.types import accumulator, as_wide, narrow
+from ..common.types import accumulator, narrow
 from .patch import (
     column_of,
     first_read,
@@ -29,6 +29,7 @@ from .patch import (
     read_row,
     reads,
     replaced,
+    sizes_of_patches,
     step,
     tap_of,
     zeros,
@@ -135,13 +136,7 @@ def sweep_kernel(
     weight,
     bias,
     written,
-    N,
-    C_IN,
-    H_IN,
-    W_IN,
-    C,
-    H,
-    W,
+    sizes,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     MULTIPLIER: tl.constexpr,
@@ -156,11 +151,9 @@ def sweep_kernel(
     """One tile of A x B lanes, each a patch of `written` [N, C, H, W].
 
     ROWS and COLUMNS are the patch's two Axis. UNROLLED reads each image row once, for all patch rows that it meets;
-    else these are swept one after the other, in a loop over their taps. Channels count UNITs, W_IN chunks and W
-    STOREs of columns.
+    else these are swept one after the other, in a loop over their taps.
     """
-    N, C_IN, H_IN, W_IN, C, H, W = as_wide((N, C_IN, H_IN, W_IN, C, H, W), WIDE)
-    C_IN, C, W_IN, W = C_IN * UNIT, C * UNIT, W_IN * COLUMNS.chunk, W * STORE
+    N, C_IN, H_IN, W_IN, C, H, W = sizes_of_patches(sizes, UNIT, COLUMNS.chunk, STORE, WIDE)
     BACKWARD: tl.constexpr = ROWS.backward
     TAPS: tl.constexpr = ROWS.taps * COLUMNS.taps
     TP: tl.constexpr = ROWS.patch

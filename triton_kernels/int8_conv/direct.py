@@ -8,8 +8,9 @@ filters, walks over patches of pixels as depthwise_conv/sweep.py does: what the 
 import triton
 import triton.language as tl
 
+from ..common.geometry import sizes_of, tap_distance, window_start
 from ..common.tiles import filter_offset, image_offset, inside, site
-from ..common.types import as_wide, indices
+from ..common.types import indices
 from ..depthwise_conv.patch import (
     chunk_at,
     chunks,
@@ -23,6 +24,7 @@ from ..depthwise_conv.patch import (
     read_at,
     reads,
     replaced,
+    sizes_of_patches,
     step,
     tap_of,
     zeros,
@@ -46,21 +48,7 @@ def direct_kernel(
     zero_point,
     numbers,
     output,
-    N,
-    C,
-    H,
-    W,
-    K,
-    P,
-    Q,
-    stride_h,
-    stride_w,
-    pad_h,
-    pad_w,
-    dilation_h,
-    dilation_w,
-    channels,
-    filters,
+    geometry,
     R: tl.constexpr,
     S: tl.constexpr,
     WIDE: tl.constexpr,
@@ -70,25 +58,21 @@ def direct_kernel(
 ):
     """One tile of BLOCK_M pixels x BLOCK_N filters, of whichever groups."""
     TAPS: tl.constexpr = R * S
-    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
-    )
-    channels, filters = as_wide((channels, filters), WIDE)
+    N, C, H, W, K, P, Q, channels, filters, window = sizes_of(geometry, 1, 1, WIDE)
     pid = tl.program_id(0)
     tiles_n = tl.cdiv(K, BLOCK_N)
     m = indices(pid // tiles_n, BLOCK_M, WIDE)[:, None]
     k = indices(pid % tiles_n, BLOCK_N, WIDE)[None, :]
     m_exists, k_exists = m < N * P * Q, k < K
     n, p, q = site(m, P, Q)
+    h, w = window_start(p, q, window)
     first = k // filters * channels
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
     for c in range(channels):
         for tap in range(TAPS):
-            h = p * stride_h - pad_h + tap // S * dilation_h
-            w = q * stride_w - pad_w + tap % S * dilation_w
-            exists = m_exists & k_exists & inside(h, w, H, W)
-            x = load_shifted(input + image_offset(n, h, w, first + c, H, W, C, True), exists, zero_point)
+            dh, dw = tap_distance(tap // S, tap % S, window)
+            exists = m_exists & k_exists & inside(h + dh, w + dw, H, W)
+            x = load_shifted(input + image_offset(n, h + dh, w + dw, first + c, H, W, C, True), exists, zero_point)
             f = load_shifted(weight + filter_offset(k, c, tap, channels, TAPS, True), k_exists, None)
             total += x * f
     store(output, m * K + k, total, numbers, m, k, m_exists, k_exists, PARTS)
@@ -128,13 +112,7 @@ def depthwise_kernel(
     zero_point,
     numbers,
     output,
-    N,
-    C,
-    H,
-    W,
-    K,
-    P,
-    Q,
+    sizes,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     MULTIPLIER: tl.constexpr,
@@ -147,9 +125,8 @@ def depthwise_kernel(
 ):
     """One tile of A x B lanes, each a patch of one filter's outputs; ROWS and COLUMNS are its two Axis. UNROLLED reads
     each image row once, for all patch rows that it meets; else these are swept one after the other, in a loop over
-    their taps. C and K count UNITs."""
-    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
-    C, K = C * UNIT, K * UNIT
+    their taps. Channels and filters count UNITs."""
+    N, C, H, W, K, P, Q = sizes_of_patches(sizes, UNIT, COLUMNS.chunk, 1, WIDE)
     TAPS: tl.constexpr = ROWS.taps * COLUMNS.taps
     TP: tl.constexpr = ROWS.patch
     TQ: tl.constexpr = COLUMNS.patch
