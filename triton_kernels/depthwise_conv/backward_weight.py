@@ -94,10 +94,10 @@ def backward_weight_kernel(
         exists = (index < N * patches) & (k < K)
         grads = ()
         for o in tl.static_range(TP):
-            grads += read_row(grad_output, n, i * TP + o, j * TQ, k, exists, P, Q, K, GRAD_COLUMNS, NHWC)
+            grads += read_row(grad_output, None, n, i * TP + o, j * TQ, k, exists, P, Q, K, GRAD_COLUMNS, NHWC)
         for a in tl.static_range(reads(ROWS)):
             h = i * step(ROWS) + first * DILATION + read_at(ROWS, a)
-            xs = read_row(image, n, h, j * step(COLUMNS), k // MULTIPLIER, exists, H, W, C, COLUMNS, NHWC)
+            xs = read_row(image, None, n, h, j * step(COLUMNS), k // MULTIPLIER, exists, H, W, C, COLUMNS, NHWC)
             for o in tl.static_range(TP):
                 if tap_of(ROWS, o, a) >= 0:
                     seen = masked(xs, i * TP + o < P) if o >= LEFT_ROWS else xs

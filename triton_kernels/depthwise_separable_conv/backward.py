@@ -94,7 +94,7 @@ def backward_kernel(
         else:
             lane = along(indices(block, LANES, WIDE), AXIS)
             sums = add_taps(
-                zeros(PLACES, A, B, sum), input, depthwise_weight + m * TAPS, lane // patches,
+                zeros(PLACES, A, B, sum), input, None, depthwise_weight + m * TAPS, lane // patches,
                 lane % patches // columns * step(ROWS), lane % columns * step(COLUMNS), m // MULTIPLIER,
                 (lane < N * patches) & (m < M), m < M, C, H, W, ROWS, COLUMNS, False, NHWC,
             )  # fmt: skip

@@ -109,7 +109,7 @@ def fused_kernel(
         m = along(channel, 1 - AXIS)
         exists = (lane < N * patches) & (m < M)
         z = add_taps(
-            zeros(PLACES, A, B, sum), input, depthwise_weight + m * TAPS, n, i * step(ROWS), j * step(COLUMNS),
+            zeros(PLACES, A, B, sum), input, None, depthwise_weight + m * TAPS, n, i * step(ROWS), j * step(COLUMNS),
             m // MULTIPLIER, exists, m < M, C, H, W, ROWS, COLUMNS, False, NHWC,
         )  # fmt: skip
         z = add_bias(z, depthwise_bias, m, m < M)
