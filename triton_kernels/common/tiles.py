@@ -14,6 +14,11 @@ import triton.language as tl
 
 from .types import INTERPRETED, along, indices
 
+# Columns of a tile that a matrix product may leave empty; a group with fewer channels is not worth one.
+NARROWEST_GROUP = 4
+# Where channels are this few, the reduction runs over channels and taps together.
+FEW_CHANNELS = 64
+
 
 @triton.constexpr_function
 def pixel_axis(NHWC):

@@ -17,7 +17,7 @@ from cnnkernels.int8.epilogue import Int8Epilogue
 
 from ..common import geometry
 from ..common.target import MOST_REGISTERS, on, target
-from ..conv.select import FEW_CHANNELS, NARROWEST_GROUP
+from ..common.tiles import FEW_CHANNELS, NARROWEST_GROUP
 from ..depthwise_conv.select import Problem as DepthwiseProblem
 from ..depthwise_conv.select import choose as choose_depthwise
 from ..int8.epilogue import OPTIONS, arguments, has_zero_point, shift_of
