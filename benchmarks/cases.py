@@ -17,18 +17,12 @@ from typing import Any
 
 import torch
 
+from cnnkernels.dtypes import ELEMENTS
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase, PoolCase
 
 from .families import FAMILIES, Family, GemmCase, Problem, SeparableCase, samples, with_samples
 
-DTYPES = {
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "tf32": torch.float32,
-    "fp32": torch.float32,
-    "int8": torch.int8,
-}
 BATCHES = (32, 256, 1)  # and types, layouts: what tells most comes first, as a long run may be cut
 LAYOUTS = (Layout.NHWC, Layout.NCHW)
 CORNERS, PRODUCTS = "corners", "products"
@@ -52,7 +46,7 @@ class Case:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        return DTYPES[self.dtype]
+        return ELEMENTS[self.dtype].dtype
 
     @property
     def shape(self) -> str:

@@ -88,16 +88,16 @@ class _Idle:
 def kernels_left_out() -> Iterator[None]:
     """CPU tensors take the way to the CUDA kernels, up to the call of the native module."""
     idle = native.NativeKernels(_Idle(native.load("interpreter").module), "cpu")  # type: ignore[arg-type]
-    before = backends.kernels, backends._missing
+    before = backends.kernels, backends.why_missing
     backends.kernels = lambda backend, device: idle  # type: ignore[assignment]
-    backends._missing = lambda backend, device: None  # type: ignore[assignment]
-    backends._remembered_serving.cache_clear()
+    backends.why_missing = lambda backend, device: None  # type: ignore[assignment]
+    backends.remembered_serving.cache_clear()
     try:
         with use_backend("cuda"):
             yield
     finally:
-        backends.kernels, backends._missing = before  # type: ignore[assignment]
-        backends._remembered_serving.cache_clear()
+        backends.kernels, backends.why_missing = before  # type: ignore[assignment]
+        backends.remembered_serving.cache_clear()
 
 
 def calls(calls: int = 200, rounds: int = 15) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from .cases import DTYPES
+from cnnkernels.dtypes import ELEMENTS
+
 from .providers import flags
 from .timing import ONCE, GpuChain, HostChain, Patience, in_turns
 
@@ -152,7 +153,7 @@ def _product(dtype: str, side: int, device: str) -> Callable[[], object]:
     if dtype == "int8":
         a, b = (torch.randint(-128, 128, (side, side), dtype=torch.int8, device=device) for _ in range(2))
         return lambda: torch._int_mm(a, b.t())
-    x, y = (torch.randn(side, side, device=device).to(DTYPES[dtype]) for _ in range(2))
+    x, y = (torch.randn(side, side, device=device).to(ELEMENTS[dtype].dtype) for _ in range(2))
 
     def multiply() -> object:
         with flags(tf32=dtype == "tf32"):

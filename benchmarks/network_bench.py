@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from cnnkernels import backends, replace_layers
+from cnnkernels.dtypes import ELEMENTS, HALF_DTYPES
 from cnnkernels.testing.numerics import UNIT_ROUNDOFF
 
-from .cases import DTYPES
 from .measure import Bench
 from .networks import NETWORKS, Network
 from .providers import flags
@@ -82,7 +82,7 @@ def step_of(
 ) -> Callable[[], Any]:
     """One step of a network, as a call; parameters change from step to step when training."""
     run = torch.compile(model) if provider.endswith("compiled") else model
-    kind = DTYPES[dtype]
+    kind = ELEMENTS[dtype].dtype
     if mode == "inference":
 
         def infer() -> Tensor:
@@ -106,8 +106,8 @@ def step_of(
 
 
 def _autocast(dtype: str, device: str) -> contextlib.AbstractContextManager[Any]:
-    mixed = DTYPES[dtype] in (torch.float16, torch.bfloat16)
-    return torch.autocast(device, dtype=DTYPES[dtype]) if mixed else contextlib.nullcontext()
+    mixed = ELEMENTS[dtype].dtype in HALF_DTYPES
+    return torch.autocast(device, dtype=ELEMENTS[dtype].dtype) if mixed else contextlib.nullcontext()
 
 
 def loss_of(run: Callable[..., Tensor], dtype: str, images: Tensor, labels: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class Truth:
         model, _, _ = layers_of(provider, self.model)
         images = self.images
         if self.mode == "inference":
-            model, images = model.to(DTYPES[self.dtype]), images.to(DTYPES[self.dtype])
+            model, images = model.to(ELEMENTS[self.dtype].dtype), images.to(ELEMENTS[self.dtype].dtype)
         return results_of(model, self.mode, self.dtype, images, self.labels)
 
     def judge(self, provider: str) -> tuple[float, float]:
@@ -157,7 +157,7 @@ class Truth:
         worst = (-1.0, 0.0, 0.0)
         for actual, theirs, truth in zip(self._results(provider), self.theirs, self.truth, strict=True):
             error = _rms(actual.double() - truth)
-            allowed = 2 * _rms(theirs.double() - truth) + UNIT_ROUNDOFF[DTYPES[self.dtype]] * _rms(truth)
+            allowed = 2 * _rms(theirs.double() - truth) + UNIT_ROUNDOFF[ELEMENTS[self.dtype].dtype] * _rms(truth)
             worst = max(worst, (math.inf if math.isnan(error) else error / allowed, error, allowed))
         return worst[1:]
 

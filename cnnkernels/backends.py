@@ -23,15 +23,13 @@ from torch.compiler import is_compiling
 
 from .environment import flag
 from .native import BUILD_HINT, load
+from .operators import OPERATOR_OF, Operator
 
 Backend = Literal["cuda", "triton", "reference"]
 Request = Literal["cuda", "triton", "reference", "auto"]
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)  # in the order in which auto prefers them
 KERNEL_BACKENDS: tuple[Backend, ...] = BACKENDS[:-1]
-KERNEL_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-INT8_DTYPES = (torch.int8, torch.uint8)
-WEIGHT_ONLY_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 OLDEST_CAPABILITY = (8, 0)
 
 
@@ -154,26 +152,28 @@ _MISSING: dict[tuple[str, str], str | None] = {
 }
 
 
-def _missing(backend: str, device: str) -> str | None:
+def why_missing(backend: str, device: str) -> str | None:
     """Why this installation has no such kernels for a device type, None where it has."""
     return _MISSING.get((backend, device), f"there are no kernels for {device} tensors")
 
 
-def kernel_dtypes(op: str) -> tuple[torch.dtype, ...]:
-    """The types of an operator's first operand that the kernels take."""
-    if op == "int8_weight_only_linear":
-        return WEIGHT_ONLY_DTYPES
-    return INT8_DTYPES if op.startswith("int8_") else KERNEL_DTYPES
+def _operator(op: str) -> Operator:
+    if op not in OPERATOR_OF:
+        raise ValueError(f"op must be one of {', '.join(OPERATOR_OF)}, but got {op!r}")
+    return OPERATOR_OF[op]
 
 
 def why_not(backend: Backend, problem: Problem) -> str | None:
     """Why a backend can not serve a problem, None where it can."""
     if backend == "reference":
         return None
-    missing = _missing(backend, problem.device)
+    operator = _operator(problem.op)
+    if backend not in operator.backends:
+        return f"{backend} has no kernels of {problem.op}"
+    missing = why_missing(backend, problem.device)
     if missing is not None:
         return missing
-    dtypes = kernel_dtypes(problem.op)
+    dtypes = operator.dtypes
     if problem.dtype not in dtypes:
         *names, last, given = (str(dtype).removeprefix("torch.") for dtype in (*dtypes, problem.dtype))
         return f"the kernels take {', '.join(names)} and {last}, not {given}"
@@ -258,7 +258,7 @@ def serving(op: str, device: torch.device, dtype: torch.dtype) -> Backend:
             return _for_onnx(op)
         if is_compiling():
             return _serving(op, device, dtype, _traced.request)
-    return _remembered_serving(op, device, dtype, _scope.get())
+    return remembered_serving(op, device, dtype, _scope.get())
 
 
 def exporting_to_onnx() -> bool:
@@ -273,7 +273,7 @@ exporting_to_onnx._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def _for_onnx(op: str) -> Backend:
     """PyTorch's own operators, whichever backend is asked for: a graph in ONNX runs without any of them."""
-    if op in ("quantize", "dequantize") or kernel_dtypes(op) is not KERNEL_DTYPES:
+    if _operator(op).int8:
         raise NotImplementedError(
             f"{op}: INT8 layers of cnnkernels can not be exported to ONNX; export the float model instead"
         )
@@ -283,12 +283,12 @@ def _for_onnx(op: str) -> Backend:
 def _serving(op: str, device: torch.device, dtype: torch.dtype, request: Request) -> Backend:
     decision = decide(_problem(op, device, dtype), request)
     if decision.backend is None:
-        kind = RuntimeError if dtype in kernel_dtypes(op) else NotImplementedError
+        kind = RuntimeError if dtype in _operator(op).dtypes else NotImplementedError
         raise kind(f"{op}: the {request} backend can not serve this call: {decision.reason}")
     return decision.backend
 
 
-_remembered_serving = functools.cache(_serving)
+remembered_serving = functools.cache(_serving)
 
 
 def available_backends(device: str | torch.device | None = None) -> tuple[Backend, ...]:
@@ -297,7 +297,7 @@ def available_backends(device: str | torch.device | None = None) -> tuple[Backen
         device = "cuda" if torch.cuda.is_available() else "cpu"
     device = _with_index(torch.device(device))
     capability = _capability(device) if device.type == "cuda" and torch.cuda.is_available() else None
-    problem = Problem("any", device.type, torch.float32, capability)
+    problem = Problem("conv2d", device.type, torch.float32, capability)
     return tuple(backend for backend in BACKENDS if why_not(backend, problem) is None)
 
 
@@ -312,7 +312,7 @@ def kernels(backend: str, device: str) -> Any:
         return load("cuda" if device == "cuda" else "interpreter")
     if backend != "triton":
         raise ValueError(f"backend must be 'cuda' or 'triton', but got {backend!r}")
-    missing = _missing("triton", device)
+    missing = why_missing("triton", device)
     if missing is not None:
         raise ImportError(missing)
     return importlib.import_module("cnnkernels.triton_kernels")

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-OPERATORS = (
-    "conv2d", "max_pool2d", "depthwise_conv2d", "depthwise_separable_conv2d", "int8_gemm", "int8_linear", "int8_conv2d",
-)  # fmt: skip
+from ..operators import MEASURED
+
 PROVIDERS = ("cuda", "triton", "torch", "aten", "compile", "int_mm", "compiled_int_mm", "bf16")
 ABSENT = (
     "cnnkernels bench: the benchmarks are part of the source checkout, not of the installed package; "
@@ -22,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     what = parser.add_argument_group("what to measure")
     what.add_argument("--quick", action="store_true", help="a few telling cases of every operator, within 4 minutes")
-    what.add_argument("--op", action="append", choices=OPERATORS, help="only this operator (this and more: repeatable)")
+    what.add_argument("--op", action="append", choices=MEASURED, help="only this operator (this and more: repeatable)")
     what.add_argument("--network", action="append", metavar="NAME", help="only the layers of this network (--list)")
     what.add_argument("--direction", action="append", metavar="NAME", help="forward, backward_input, ..., training")
     what.add_argument("--dtype", action="append", choices=("bf16", "fp16", "tf32", "fp32", "int8"))

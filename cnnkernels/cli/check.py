@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import backends
+from ..dtypes import FLOATING, PRODUCTS
 from ..geometry import Layout, argmax_dtype
 from ..testing.cases import (
     CONV2D,
@@ -30,16 +31,6 @@ from ..testing.cases import (
 from ..testing.depthwise_cases import DEPTHWISE_CONV2D
 from ..testing.numerics import rounding_bound
 from .check_int8 import int8_checks
-
-# Name, type, whether the products may be rounded to TF32.
-_CONV_TYPES = (
-    ("fp64", torch.float64, False),
-    ("fp32", torch.float32, False),
-    ("tf32", torch.float32, True),
-    ("fp16", torch.float16, False),
-    ("bf16", torch.bfloat16, False),
-)
-_POOL_TYPES = tuple((name, dtype) for name, dtype, tf32 in _CONV_TYPES if not tf32)
 
 
 class Measurement(NamedTuple):
@@ -141,11 +132,11 @@ def _convolve(case: ConvCase, x: Tensor, w: Tensor, b: Tensor, dy: Tensor) -> di
 
 
 def conv_measurements(
-    targets: dict[str, Target], case: ConvCase, kind: str, dtype: torch.dtype, tf32: bool, op: str = "conv2d"
+    targets: dict[str, Target], case: ConvCase, kind: str, dtype: torch.dtype, tf32: bool, op: str = "conv"
 ) -> Iterator[tuple[str, Measurement]]:
     """Every kernel of conv2d, or of depthwise_conv2d, of every target on one case in one type, in both layouts."""
     g = case.geometry
-    rounding = (tf32,) if op == "conv2d" else ()
+    rounding = (tf32,) if op == "conv" else ()
     shapes = (case.input_shape, case.weight_shape, (case.k,), case.output_shape)
     operands = [_random(shape, seed, dtype) for seed, shape in enumerate(shapes)]
     truth = _convolve(case, *(t.double() for t in operands))
@@ -169,7 +160,7 @@ def conv_measurements(
             getattr(kernels, f"{op}_backward_input")(dy, w, dx, g, layout, *rounding)
             getattr(kernels, f"{op}_backward_weight")(dy, x, dw, g, layout, *rounding)
             results = {"forward": y, "backward_input": dx, "backward_weight": dw}
-            if op == "conv2d" and not tf32:  # a depthwise convolution's bias has the same kernel
+            if op == "conv" and not tf32:  # a depthwise convolution's bias has the same kernel
                 kernels.conv_backward_bias(dy, db, g, layout)
                 results["backward_bias"] = db
             for name, result in results.items():
@@ -276,16 +267,16 @@ def int8_measurements(targets: dict[str, Target]) -> Iterator[tuple[str, Measure
 def measurements(targets: dict[str, Target]) -> Iterator[tuple[str, Measurement]]:
     """Everything there is to check, each with the name of its backend."""
     for conv_case in CONV2D:
-        for kind, dtype, tf32 in _CONV_TYPES:
+        for kind, (dtype, tf32) in PRODUCTS.items():
             yield from conv_measurements(targets, conv_case, kind, dtype, tf32)
     for depthwise_case in DEPTHWISE_CONV2D[1::3]:  # a sample: the tests take them all
-        for kind, dtype in _POOL_TYPES:
-            yield from conv_measurements(targets, depthwise_case, kind, dtype, False, "depthwise_conv2d")
+        for kind, dtype in FLOATING.items():
+            yield from conv_measurements(targets, depthwise_case, kind, dtype, False, "depthwise_conv")
     for pair_case in DEPTHWISE_SEPARABLE_CONV2D:
-        for kind, dtype, tf32 in _CONV_TYPES:
+        for kind, (dtype, tf32) in PRODUCTS.items():
             yield from depthwise_separable_measurements(targets, pair_case, kind, dtype, tf32)
     for pool_case in MAX_POOL2D:
-        for kind, dtype in _POOL_TYPES:
+        for kind, dtype in FLOATING.items():
             yield from max_pool_measurements(targets, pool_case, kind, dtype)
     yield from int8_measurements(targets)
 
@@ -313,7 +304,7 @@ def run(names: Sequence[str] | None, device: str) -> int:
     chosen = available if names is None else list(names)
     for name in chosen:
         if name not in available:
-            decision = backends.choose(backends.Problem("check", device, torch.float32), name)
+            decision = backends.choose(backends.Problem("conv2d", device, torch.float32), name)
             print(f"cnnkernels check: the {name} backend cannot run here: {decision.reason}", file=sys.stderr)
             return 2
     if not chosen:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..dtypes import ELEMENTS, INT8_DTYPES, ROUNDED, dtype_name
 from ..int8 import reference as int8_reference
 from ..int8.epilogue import Int8Epilogue
 from ..ops.int8_pool import Reference as pool_reference
@@ -50,13 +51,13 @@ def _epilogue(kind: str, columns: int, device: str, residual: Tensor) -> Int8Epi
     )  # fmt: skip
 
 
-_TYPES = {"int32": torch.int32, "fp16": torch.float16, "int8": torch.int8}
+_OUTPUTS = ("int32", "fp16", "int8")
 
 
 def _gemm(case: Int8GemmCase, kind: str) -> Callable[[Any, str], Tensor]:
     def run(kernels: Any, device: str) -> Tensor:
         a, b = _integers((case.m, case.k), 1, device), _integers((case.n, case.k), 2, device).t()
-        output = torch.empty((case.m, case.n), dtype=_TYPES[kind], device=device)
+        output = torch.empty((case.m, case.n), dtype=ELEMENTS[kind].dtype, device=device)
         residual = _integers(output.shape, 5, device)
         kernels.int8_gemm(a, b, output, _epilogue(kind, case.n, device, residual))
         return output
@@ -70,7 +71,7 @@ def _conv2d(case: ConvCase, kind: str) -> Callable[[Any, str], Tensor]:
 
     def run(kernels: Any, device: str) -> Tensor:
         x, w = (last(_integers(shape, 1, device)) for shape in (case.input_shape, case.weight_shape))
-        output = last(torch.empty(case.output_shape, dtype=_TYPES[kind], device=device))
+        output = last(torch.empty(case.output_shape, dtype=ELEMENTS[kind].dtype, device=device))
         residual = last(_integers(output.shape, 5, device))
         kernels.int8_conv(x, w, output, case.geometry, _epilogue(kind, case.k, device, residual))
         return output
@@ -124,12 +125,12 @@ def _pool(case: PoolCase, name: str, dtype: torch.dtype, *numbers: Any) -> Calla
 
 def int8_checks() -> Iterator[Int8Check]:
     """Every INT8 kernel, on each case of the lists, in each kind of epilogue."""
-    for kind in _TYPES:
+    for kind in _OUTPUTS:
         for product in INT8_GEMM:
             yield Int8Check("int8_gemm", kind, int8_reference, _gemm(product, kind))
         for case in INT8_CONV2D:
-            yield Int8Check("int8_conv2d", kind, int8_reference, _conv2d(case, kind))
-    for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)):
+            yield Int8Check("int8_conv", kind, int8_reference, _conv2d(case, kind))
+    for name, dtype in ROUNDED.items():
         for product in INT8_GEMM:
             yield Int8Check("int8_weight_only_linear", name, int8_reference, _weight_only(product, dtype))
         for shape in ((1, 1, 1000), (3, 5, 70), (1, 33, 65), (40, 7, 1)):
@@ -137,8 +138,9 @@ def int8_checks() -> Iterator[Int8Check]:
                 yield Int8Check("quantize", name, quantize_reference, _quantize(shape, dtype, dynamic))
             yield Int8Check("dequantize", name, quantize_reference, _dequantize(shape, dtype))
     for pool in INT8_POOL2D:
-        for name, dtype in (("int8", torch.int8), ("uint8", torch.uint8)):
-            yield Int8Check("int8_max_pool2d", name, pool_reference, _pool(pool, "int8_max_pool", dtype))
+        for dtype in INT8_DTYPES:
+            name = dtype_name(dtype)
+            yield Int8Check("int8_max_pool", name, pool_reference, _pool(pool, "int8_max_pool", dtype))
             if pool.dilation == (1, 1):
                 mean = _pool(pool, "int8_avg_pool", dtype, 3, True, None)
-                yield Int8Check("int8_avg_pool2d", name, pool_reference, mean)
+                yield Int8Check("int8_avg_pool", name, pool_reference, mean)

@@ -232,7 +232,7 @@ def chosen_backends(names: Sequence[str] | None, device: str) -> list[str] | Non
     available: list[str] = [name for name in backends.available_backends(device) if name != "reference"]
     for name in available if names is None else names:
         if name not in available:
-            decision = backends.choose(backends.Problem("demo", device, torch.float32), name)
+            decision = backends.choose(backends.Problem("conv2d", device, torch.float32), name)
             print(f"cnnkernels demo: the {name} backend cannot run here: {decision.reason}", file=sys.stderr)
             return None
     if not available:

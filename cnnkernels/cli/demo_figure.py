@@ -34,7 +34,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def _heading(figure: SubFigure, title: str, text: str) -> None:
+def heading(figure: SubFigure, title: str, text: str) -> None:
     figure.text(0.03, 0.98, title, fontsize=13, fontweight="bold", va="top")
     figure.text(0.03, 0.915, text, fontsize=9.5, color=FAINT, va="top", linespacing=1.4)
 
@@ -48,7 +48,7 @@ def _picture(axis: Any, image: Tensor, colours: str, limit: float, signed: bool)
 
 
 def _losses(figure: SubFigure, theirs: Run, runs: Sequence[Run], twins: Sequence[Tensor]) -> None:
-    _heading(figure, "The loss, step for step", "The same start and the same batches in torch.nn and on each backend.")
+    heading(figure, "The loss, step for step", "The same start and the same batches in torch.nn and on each backend.")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     figure.subplots_adjust(left=0.11, right=0.97, top=0.83, bottom=0.11, hspace=0.28)
     above.plot(theirs.losses, color=COLOURS["torch.nn"], linewidth=5, label=f"torch.nn, {theirs.accuracy:.1%} right")
@@ -80,7 +80,7 @@ def _losses(figure: SubFigure, theirs: Run, runs: Sequence[Run], twins: Sequence
 
 
 def _filters(figure: SubFigure, weight: Tensor) -> None:
-    _heading(figure, "Filters learned by the first layer", "3x3 taps: red adds, blue takes away.")
+    heading(figure, "Filters learned by the first layer", "3x3 taps: red adds, blue takes away.")
     axes = figure.subplots(4, 4).flat
     figure.subplots_adjust(left=0.06, right=0.94, top=0.82, bottom=0.04, hspace=0.15, wspace=0.15)
     limit = weight.abs().max().item()
@@ -89,7 +89,7 @@ def _filters(figure: SubFigure, weight: Tensor) -> None:
 
 
 def _features(figure: SubFigure, image: Tensor, label: int, features: Tensor) -> None:
-    _heading(figure, f"What they see in a {label}", "The digit, and the 16 maps after convolution and ReLU.")
+    heading(figure, f"What they see in a {label}", "The digit, and the 16 maps after convolution and ReLU.")
     grid = figure.add_gridspec(4, 6, left=0.03, right=0.97, top=0.82, bottom=0.04, hspace=0.15, wspace=0.15)
     _picture(figure.add_subplot(grid[1:3, 0:2]), image[0], POSITIVE, 1.0, signed=False)
     limit = features.quantile(0.995).item()  # one bright spot must not darken the rest
@@ -99,7 +99,7 @@ def _features(figure: SubFigure, image: Tensor, label: int, features: Tensor) ->
 
 
 def _routes(figure: SubFigure, features: Tensor, gradient: Tensor) -> None:
-    _heading(
+    heading(
         figure,
         "Where max-pool's gradient went",
         "Each 2x2 window passes its gradient to its largest element and to no other; of equal ones, to the first.\n"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..nn import Int8Conv2d, Int8Linear
 from ..quantization import Noise, Quantization
-from .demo_figure import FAINT, INK, RULE, STYLE, _heading
+from .demo_figure import FAINT, INK, RULE, STYLE, heading
 
 FLOAT, CODE = "#b9bec9", "#3f8f2f"
 OBSERVER_COLOURS = {"minmax": "#3f8f2f", "percentile": "#d9622b", "entropy": "#7a5cb8", "mse": "#2f7fb8"}
@@ -41,7 +41,7 @@ def _seen(result: Quantization, images: Tensor) -> list[Tensor]:
 
 
 def _ranges(figure: Any, result: Quantization, names: Sequence[str], seen: Sequence[Tensor]) -> None:
-    _heading(
+    heading(
         figure,
         "What the codes span",
         "Bars: how often a value occurs, on a logarithmic scale. Green: the range that the 256 codes of INT8 share,\n"
@@ -68,7 +68,7 @@ def _ranges(figure: Any, result: Quantization, names: Sequence[str], seen: Seque
 
 
 def _noise(figure: Any, noise: Mapping[str, Sequence[Noise]], names: Sequence[str]) -> None:
-    _heading(
+    heading(
         figure,
         "Signal-to-noise ratio",
         "In decibels, of each value of the INT8 network beside the float one's,\nall rounding up to there included: by "
@@ -90,7 +90,7 @@ def _noise(figure: Any, noise: Mapping[str, Sequence[Noise]], names: Sequence[st
 
 
 def _weights(figure: Any, model: torch.nn.Sequential, result: Quantization) -> None:
-    _heading(
+    heading(
         figure,
         "A scale for each filter",
         "Grey: a filter's weights, from the least to the largest. Green: what its 255 codes span, as far below 0 as "

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from ..native import dtype_code, load
+from ..dtypes import ELEMENTS
+from ..native import load
 from ..ops.depthwise_conv import is_depthwise
 from ..records import tuned
-from .problem import DTYPES, Floor, Problem, depthwise_problem, floor, host_module, triton_problem
+from .problem import Floor, Problem, depthwise_problem, floor, host_module, triton_problem
 
 
 def machine(name: str | None) -> Any:
@@ -118,7 +119,7 @@ def explain_cuda(problem: Problem, gpu: Any) -> Iterator[str]:
     module = host_module()
     direction = getattr(module.ConvDirection, problem.direction)
     geometry = module.ConvGeometry(*problem.geometry)
-    dtype, tf32 = dtype_code(DTYPES[problem.dtype][0]), DTYPES[problem.dtype][1]
+    _, _, dtype, tf32 = ELEMENTS[problem.dtype]
     preferred = _preferred(problem, gpu)
     found = module.conv_explain(direction, dtype, int(problem.layout), tf32, geometry, gpu, preferred)
     yield f"cuda: {_choice_of_cuda(found)}"
@@ -150,7 +151,7 @@ def explain_depthwise(problem: Problem, gpu: Any, backend: str) -> Iterator[str]
     if backend == "cuda":
         module = host_module()
         direction = getattr(module.DepthwiseConvDirection, problem.direction)
-        numbers = dtype_code(DTYPES[problem.dtype][0]), int(problem.layout), module.ConvGeometry(*problem.geometry)
+        numbers = ELEMENTS[problem.dtype].code, int(problem.layout), module.ConvGeometry(*problem.geometry)
         yield f"{serves} '{module.depthwise_conv_plan(direction, *numbers)!r}'"
         return
     from ..triton_kernels.depthwise_conv import select
@@ -254,7 +255,7 @@ def _border(problem: Problem, gpu: Any, backend: str) -> tuple[str, Problem]:
 
         why = why_copy_border(triton_problem(problem, _driver_name(gpu), gpu.architecture))
     else:
-        dtype, tf32 = dtype_code(DTYPES[problem.dtype][0]), DTYPES[problem.dtype][1]
+        _, _, dtype, tf32 = ELEMENTS[problem.dtype]
         why = module.conv_why_copy_border(
             getattr(module.ConvDirection, problem.direction), dtype, int(problem.layout), tf32,
             module.ConvGeometry(*g), gpu=gpu,

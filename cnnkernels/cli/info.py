@@ -15,14 +15,8 @@ import torch
 
 from .. import __version__, backends, environment
 from ..native import BUILD_HINT
-from ..ops.conv import tf32_allowed
-
-OPERATORS = ("conv2d", "depthwise_conv2d", "depthwise_separable_conv2d", "max_pool2d", "max_unpool2d")
-# of no other types than their own
-INT8_OPERATORS = (
-    "int8_gemm", "int8_conv2d", "int8_weight_only_linear", "int8_max_pool2d", "int8_avg_pool2d", "quantize",
-    "dequantize",
-)  # fmt: skip
+from ..operators import OPERATORS
+from ..ops.conv_kernel import tf32_allowed
 
 
 def _version(package: str) -> str:
@@ -104,15 +98,15 @@ def _served() -> list[str]:
     lines = []
     for device, capability in devices:
         groups: dict[tuple[str, tuple[torch.dtype, ...]], list[str]] = {}
-        for op in (*OPERATORS, *INT8_OPERATORS):
-            others = (torch.complex64, torch.int8) if op in OPERATORS else ()
-            for dtype in (*backends.kernel_dtypes(op), *others):
+        for op, operator in OPERATORS.items():
+            others = () if operator.int8 else (torch.complex64, torch.int8)  # those of INT8 take no other types
+            for dtype in (*operator.dtypes, *others):
                 decision = backends.choose(backends.Problem(op, device, dtype, capability))
                 name = str(dtype).removeprefix("torch.")
                 answer = f"{decision.backend or 'nobody'}: {decision.reason}"
                 if decision.backend is not None:
                     answer += "".join(f"\n      not {other}: {why}" for other, why in decision.rejected)
-                key = answer.replace(f"not {name}", "not this type"), backends.kernel_dtypes(op)
+                key = answer.replace(f"not {name}", "not this type"), operator.dtypes
                 groups.setdefault(key, []).append(f"{op} {name}")
         for (answer, _), calls in groups.items():
             ops = list(dict.fromkeys(call.split()[0] for call in calls))

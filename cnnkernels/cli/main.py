@@ -11,6 +11,7 @@ import torch
 
 from .. import __version__
 from ..backends import INTERPRETING
+from ..dtypes import PRODUCTS
 from ..functional.arguments import named_padding
 from ..geometry import PADDING_MODES, Layout
 from ..ops.checks import conv_geometry
@@ -96,7 +97,7 @@ def _add_problem(parser: argparse.ArgumentParser, needed: bool) -> None:
     sizes.add_argument("--padding", type=_padding, default=(0,), metavar="N[,N]", help="or same, or valid")
     sizes.add_argument("--dilation", type=_ints(1, 2), default=(1,), metavar="N[,N]")
     sizes.add_argument("--groups", type=_positive, default=1, metavar="N")
-    sizes.add_argument("--dtype", choices=tuned.DTYPES, default="bf16", help="default: %(default)s")
+    sizes.add_argument("--dtype", choices=PRODUCTS, default="bf16", help="default: %(default)s")
     sizes.add_argument("--layout", choices=("nhwc", "nchw"), default="nhwc", help="default: %(default)s")
     directions = f"{', '.join(tuned.DIRECTIONS)} (may be repeated)"
     sizes.add_argument("--direction", action="append", choices=tuned.DIRECTIONS, metavar="NAME", help=directions)

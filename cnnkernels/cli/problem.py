@@ -5,22 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import torch
-
+from ..dtypes import ELEMENTS
 from ..geometry import ConvGeometry, Layout
 from ..native import load
 
-DTYPES: dict[str, tuple[torch.dtype, bool]] = {
-    "fp64": (torch.float64, False),
-    "fp32": (torch.float32, False),
-    "tf32": (torch.float32, True),
-    "fp16": (torch.float16, False),
-    "bf16": (torch.bfloat16, False),
-}
-
 
 class Problem(NamedTuple):
-    """direction is "forward", "backward_input" or "backward_weight"; dtype one of `DTYPES`."""
+    """direction is "forward", "backward_input" or "backward_weight"; dtype one of `cnnkernels.dtypes.PRODUCTS`."""
 
     direction: str
     dtype: str
@@ -56,7 +47,7 @@ class Problem(NamedTuple):
     @property
     def bytes(self) -> int:
         """Input, filter and output, each once."""
-        return DTYPES[self.dtype][0].itemsize * sum(
+        return ELEMENTS[self.dtype].dtype.itemsize * sum(
             map(math.prod, (self.input_size, self.weight_size, self.output_size))
         )
 
@@ -96,7 +87,7 @@ def triton_problem(problem: Problem, name: str, arch: int) -> Any:
     from ..triton_kernels.conv import launch as conv2d
     from ..triton_kernels.conv import select as conv_select
 
-    g = conv2d._plain(problem.geometry)
+    g = conv2d.plain(problem.geometry)
     g = g if problem.direction == "backward_weight" else g._replace(n=1)
     return conv_select.Problem(problem.direction, problem.dtype, problem.layout, g, name, arch)  # type: ignore[arg-type]
 
@@ -105,5 +96,5 @@ def depthwise_problem(problem: Problem, arch: int) -> Any:
     """As the launcher in triton_kernels/depthwise_conv/launch.py asks."""
     from ..triton_kernels.depthwise_conv import select
 
-    size = DTYPES[problem.dtype][0].itemsize
+    size = ELEMENTS[problem.dtype].dtype.itemsize
     return select.Problem(problem.direction, size, problem.layout, problem.geometry, arch)  # type: ignore[arg-type]

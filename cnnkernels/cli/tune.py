@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from .. import backends
+from ..dtypes import ELEMENTS, PRODUCTS
 from ..geometry import ConvGeometry, Layout
-from ..native import dtype_code
 from ..ops.checks import conv_geometry
 from ..ops.depthwise_conv import is_depthwise
 from ..records import tuned
 from . import explain
-from .problem import DTYPES, Problem, host_module, triton_problem
+from .problem import Problem, host_module, triton_problem
 
 # A plan must be faster than the model's choice by this factor: timings of one kernel scatter by a percent or two.
 MARGIN = 1.03
@@ -41,12 +41,12 @@ Timer = Callable[[Problem, str, dict[str, Any]], float]
 def cuda_plans(problem: Problem, gpu: Any) -> Iterator[dict[str, Any]]:
     """The plans that can serve every part of a problem, the model's choice for the first part first."""
     module = host_module()
-    tf32 = DTYPES[problem.dtype][1]
+    element = ELEMENTS[problem.dtype]
     found = module.conv_explain(
         getattr(module.ConvDirection, problem.direction),
-        dtype_code(DTYPES[problem.dtype][0]),
+        element.code,
         int(problem.layout),
-        tf32,
+        element.tf32,
         module.ConvGeometry(*problem.geometry),
         gpu,
     )
@@ -151,7 +151,7 @@ class Stopwatch:
 
 def _launch(problem: Problem, backend: str, plan: dict[str, Any], device: str = "cuda") -> Callable[[], None]:
     """One launch of a plan on random tensors."""
-    dtype, tf32 = DTYPES[problem.dtype]
+    dtype, tf32 = PRODUCTS[problem.dtype]
     memory = problem.layout.memory_format
 
     def random(size: tuple[int, ...]) -> Tensor:
@@ -170,7 +170,7 @@ def _launch(problem: Problem, backend: str, plan: dict[str, Any], device: str = 
     from ..triton_kernels.conv import select
 
     asked = triton_problem(problem, "", 90)
-    configuration = select._sized(asked, tuple(plan["block"]), plan["warps"], plan["stages"])
+    configuration = select.sized(asked, tuple(plan["block"]), plan["warps"], plan["stages"])
     return lambda: function(*arguments, configuration=configuration)
 
 

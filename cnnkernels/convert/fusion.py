@@ -5,19 +5,12 @@
 
 A chain counts only if the model's own code is seen to run it: torch.fx traces the model, or, where its code cannot be
 traced as a whole, its blocks one by one. Of a chain found, the first module becomes one fused layer and the others
-become Identity, so that the model's code stays what it is. Batch norm in eval is an affine map of each channel,
-
-    gamma (x - mean) / sqrt(var + eps) + beta = scale x + shift,
-
-which the filter and bias before it take in: w' = scale w, b' = scale b + shift, computed in fp64 and rounded once.
+become Identity, so that the model's code stays what it is. Batch norms are folded (fold.py).
 """
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import inspect
-import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,23 +21,9 @@ from torch import Tensor, fx
 
 from .. import nn
 from ..activation import NEGATIVE_SLOPE
-from ..nn.layer import KernelLayer
-
-_ACTIVATIONS: dict[type[torch.nn.Module], str] = {
-    torch.nn.ReLU: "relu",
-    torch.nn.ReLU6: "relu6",
-    torch.nn.LeakyReLU: "leaky_relu",
-    torch.nn.SiLU: "silu",
-    torch.nn.GELU: "gelu",
-    torch.nn.Hardswish: "hardswish",
-}
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+from ..dtypes import FLOATING_DTYPES
+from .fold import folded
+from .trace import ACTIVATIONS, Tracer, hooked, only_calls, own_arithmetic
 
 
 def _refuse_training(layer: torch.nn.Module) -> None:
@@ -79,14 +58,6 @@ class Finding:
     reason: str = ""
 
 
-class _Tracer(fx.Tracer):
-    """Takes whole every module that a chain may be made of, ours and subclasses too."""
-
-    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
-        known = torch.nn.Conv2d, torch.nn.BatchNorm2d, KernelLayer, *_ACTIVATIONS
-        return isinstance(m, known) or super().is_leaf_module(m, module_qualified_name)
-
-
 def fuse(model: torch.nn.Module, replica: torch.nn.Module) -> list[Finding]:
     """Fuses what it can in `model` itself and tells of every chain, and every depthwise convolution not in one.
 
@@ -112,26 +83,11 @@ def fuse(model: torch.nn.Module, replica: torch.nn.Module) -> list[Finding]:
 def _graphs(module: torch.nn.Module, prefix: str) -> Iterator[tuple[str, fx.Graph]]:
     """The module's graph, or where it has none those of its parts."""
     with contextlib.suppress(Exception):  # whatever the model's code does with what is not a tensor
-        yield prefix, _Tracer().trace(module)
+        yield prefix, Tracer().trace(module)
         return
     for name, child in module.named_children():
-        if type(child) is not torch.nn.Sequential or _only_calls(type(module), name):
+        if type(child) is not torch.nn.Sequential or only_calls(type(module), name):
             yield from _graphs(child, f"{prefix}{name}.")
-
-
-def _only_calls(cls: type, attribute: str) -> bool:
-    """Whether a class's code does nothing with self.<attribute> but call it: it might look into a Sequential."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    except (OSError, TypeError, SyntaxError):
-        return False
-    uses, calls = 0, 0
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr == attribute and isinstance(node.ctx, ast.Load):
-            uses += 1
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == attribute:
-            calls += 1
-    return uses == calls > 0
 
 
 def _is_convolution(module: torch.nn.Module) -> TypeGuard[torch.nn.Conv2d]:
@@ -140,13 +96,6 @@ def _is_convolution(module: torch.nn.Module) -> TypeGuard[torch.nn.Conv2d]:
 
 def _is_depthwise(module: torch.nn.Module) -> bool:
     return _is_convolution(module) and module.groups == module.in_channels > 1
-
-
-def _own_arithmetic(module: torch.nn.Module, *bases: type[torch.nn.Module]) -> bool:
-    """Whether a module computes something else than the one of `bases` that it is."""
-    base = next(base for base in bases if isinstance(module, base))
-    names = "__call__", "forward", "_conv_forward"
-    return any(getattr(type(module), n, None) is not getattr(base, n, None) or n in vars(module) for n in names)
 
 
 def _fuse_graph(
@@ -243,7 +192,7 @@ class _Links:
 
     def _activation(self) -> str:
         module = self._next()
-        name = next((name for cls, name in _ACTIVATIONS.items() if isinstance(module, cls)), None)
+        name = next((name for cls, name in ACTIVATIONS.items() if isinstance(module, cls)), None)
         if name is None or (name == "gelu" and module.approximate != "none"):  # type: ignore[union-attr]
             return "none"
         if name == "leaky_relu":
@@ -293,7 +242,7 @@ class _Chain(_Links):
         )
         layer.backend = getattr(first, "backend", None)
         for conv, source, norm in zip((layer.depthwise, layer.pointwise), (first, second), self.norms, strict=True):
-            conv.weight, conv.bias = _folded(source, norm)
+            conv.weight, conv.bias = folded(source, norm)
         return layer.eval()
 
 
@@ -313,7 +262,7 @@ class _ConvChain(_Links):
             negative_slope=self.slopes[0] if self.slopes else NEGATIVE_SLOPE,
         )  # fmt: skip
         layer.backend = getattr(conv, "backend", None)
-        layer.weight, layer.bias = _folded(conv, self.norms[0])
+        layer.weight, layer.bias = folded(conv, self.norms[0])
         return layer.eval()
 
 
@@ -329,11 +278,11 @@ def _why_not(
         what = f"its {type(module).__name__}" if module is not modules[0] else "it"
         if module.training:
             return f"{what} is in training mode: fusing is for inference"
-        if any(getattr(module, hooks, None) for hooks in _HOOKS):
+        if hooked(module):
             return f"{what} has hooks, which would see another tensor"
         if calls[module] != 1 or len(names[module]) != 1:
             return f"{what} is used more than once"
-        if _own_arithmetic(module, nn.Conv2d, torch.nn.Conv2d, torch.nn.BatchNorm2d, *_ACTIVATIONS):
+        if own_arithmetic(module, nn.Conv2d, torch.nn.Conv2d, torch.nn.BatchNorm2d, *ACTIVATIONS):
             return f"{type(module).__qualname__} has arithmetic of its own"
         if torch.nn.utils.parametrize.is_parametrized(module):
             return f"{what} is parametrized"
@@ -345,7 +294,7 @@ def _why_not(
             alike = tensor.dtype is first.dtype and tensor.device == first.device
             if not alike and not isinstance(module, torch.nn.BatchNorm2d):
                 return f"{what} has {tensor.dtype} on {tensor.device}, beside {first.dtype} on {first.device}"
-    if first.dtype not in _DTYPES:
+    if first.dtype not in FLOATING_DTYPES:
         return f"its weight is {first.dtype}"
     return ""
 
@@ -356,28 +305,6 @@ def _watched(root: torch.nn.Module, chain: _Links) -> str:
     around: list[set[str]] = [{".".join(path[:i]) for i in range(1, len(path))} for path in paths]
     for name in sorted(around[0].union(*around[1:]) - around[0].intersection(*around[1:])):
         container = root.get_submodule(name)
-        if any(getattr(container, hooks, None) for hooks in _HOOKS):
+        if hooked(container):
             return f"{type(container).__name__} {name}, which holds a part of the chain, has hooks"
     return ""
-
-
-def _folded(conv: Any, norm: Any) -> tuple[Any, Any]:
-    """A convolution's or linear layer's parameters with the batch norm after it; the very same where there is none."""
-    if norm is None:
-        return conv.weight, conv.bias
-    if norm.running_mean is None or norm.running_var is None:
-        raise ValueError(f"{norm} keeps no running statistics to fold")
-    with torch.no_grad():
-        scale = (norm.running_var.double() + norm.eps).rsqrt()
-        if norm.weight is not None:
-            scale = scale * norm.weight.double()
-        bias = -norm.running_mean.double() if conv.bias is None else conv.bias.double() - norm.running_mean.double()
-        shift = bias * scale
-        if norm.bias is not None:
-            shift = shift + norm.bias.double()
-        weight = conv.weight.double() * scale.view(-1, *[1] * (conv.weight.dim() - 1))
-        like = conv.weight
-    return (
-        torch.nn.Parameter(weight.to(like.dtype), requires_grad=False),
-        torch.nn.Parameter(shift.to(like.dtype), requires_grad=False),
-    )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn.modules import conv, pooling
@@ -13,8 +11,10 @@ from torch.nn.utils import parametrize
 
 from .. import nn
 from ..backends import use_backend
+from ..dtypes import FLOATING_DTYPES
 from ..nn.layer import KernelLayer
 from . import fusion
+from .trace import copy_sharing_tensors
 
 _COUNTERPARTS: dict[type[torch.nn.Module], type[KernelLayer]] = {
     torch.nn.LazyConv2d: nn.LazyConv2d,  # before Conv2d, its base
@@ -24,7 +24,6 @@ _COUNTERPARTS: dict[type[torch.nn.Module], type[KernelLayer]] = {
 }
 # What a layer computes is decided by these; a class that inherits them all computes what its base does.
 _ARITHMETIC = ("__call__", "_call_impl", "_wrapped_call_impl", "forward", "_conv_forward")
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Layers of this project's field: one of them that stays is worth a line in the report, a BatchNorm is not.
 _FIELD = (
     conv._ConvNd,
@@ -107,8 +106,8 @@ def replace_layers(
     if backend is not None:
         use_backend(backend)  # raises for what is no backend
     if not inplace:
-        model = _copy_sharing_tensors(model)
-    findings = fusion.fuse(model, _copy_sharing_tensors(model)) if fuse else []
+        model = copy_sharing_tensors(model)
+    findings = fusion.fuse(model, copy_sharing_tensors(model)) if fuse else []
     reported = {part for f in findings if not f.reason for part in model.get_submodule(f.names[0]).modules()}
     names: dict[torch.nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -140,16 +139,6 @@ def _line(model: torch.nn.Module, finding: fusion.Finding) -> Layer:
     return Layer((name,), f"{type(module).__name__}({module.extra_repr()})", finding.reason)
 
 
-def _copy_sharing_tensors(model: torch.nn.Module) -> torch.nn.Module:
-    """A deepcopy of the modules, with their containers, attributes and bound hooks, around the same tensors."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        # Tensors that are plain attributes too: what weight_norm or prune computed before the last call.
-        for tensors in (module._parameters, module._buffers, vars(module)):
-            memo.update((id(t), t) for t in tensors.values() if isinstance(t, torch.Tensor))
-    return copy.deepcopy(model, memo)
-
-
 def _base(cls: type) -> type[torch.nn.Module]:
     """The layer of torch.nn with a counterpart that `cls` is or inherits from; Module where there is none."""
     return next((base for base in _COUNTERPARTS if issubclass(cls, base)), torch.nn.Module)
@@ -171,8 +160,8 @@ def _why_kept(module: torch.nn.Module) -> str | None:
     if own:
         return f"{cls.__qualname__} has its own {own[0]}()"
     weight = getattr(module, "weight", None)
-    if isinstance(weight, torch.Tensor) and weight.dtype not in _DTYPES:
-        return f"its weight is {weight.dtype}, the kernels take {', '.join(str(d) for d in _DTYPES)}"
+    if isinstance(weight, torch.Tensor) and weight.dtype not in FLOATING_DTYPES:
+        return f"its weight is {weight.dtype}, the kernels take {', '.join(str(d) for d in FLOATING_DTYPES)}"
     return None
 
 

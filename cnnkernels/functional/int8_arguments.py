@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..activation import NEGATIVE_SLOPE, checked_activation
+from ..activation import NEGATIVE_SLOPE
+from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
 from ..int8.epilogue import Int8Epilogue
 from ..ops.operator import is_plain
+from .arguments import check_device, check_is_tensor, checked_activation
 
-INTEGERS = (torch.int8, torch.uint8)
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 LARGEST = 2**31 - 1
 SMALLEST_SCALE, LARGEST_SCALE = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # float32's normal numbers
 
@@ -42,7 +42,7 @@ LAYER = Names("input", "weight", "input_scale", "weight_scale", "input_zero_poin
 
 
 class Given(NamedTuple):
-    """An epilogue as a function's caller gives it; None is what was not given."""
+    """An epilogue as a function's caller gives it, by keywords; None is what was not given."""
 
     scale_a: Any = None
     scale_b: Any = None
@@ -82,20 +82,12 @@ def refuse_gradients(op: str, **tensors: Any) -> None:
 
 
 def check_operand(op: str, name: str, tensor: Any, dtypes: Sequence[torch.dtype], dims: int) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}(): argument '{name}' must be Tensor, not {type(tensor).__name__}")
+    check_is_tensor(op, name, tensor)
     if tensor.dtype not in dtypes:
         words = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         raise RuntimeError(f"{op}: expected {name} to be of dtype {words}, but got {tensor.dtype}")
     if tensor.dim() != dims:
         raise RuntimeError(f"{op}: expected {name} to have {dims} dimensions, but got size {list(tensor.shape)}")
-
-
-def check_device(op: str, name: str, tensor: Tensor, first: str, device: torch.device) -> None:
-    if tensor.device != device:
-        raise RuntimeError(
-            f"Expected all tensors to be on the same device, but got {first} on {device} and {name} on {tensor.device}"
-        )
 
 
 def check_reduction(op: str, names: Names, a: Tensor, length: int, given: Given) -> None:
@@ -148,7 +140,7 @@ def checked_epilogue(
     )
     out_dtype = _output_dtype(op, given, default)
     activation, slope = checked_activation(op, g.activation, g.negative_slope)
-    quantized = out_dtype in INTEGERS
+    quantized = out_dtype in INT8_DTYPES
     if not quantized and (g.out_scale is not None or g.out_zero_point is not None):
         name = "out_scale" if g.out_scale is not None else "out_zero_point"
         raise ValueError(f"{op}: {name}={getattr(g, name)} is for out_dtype int8 or uint8, but got {out_dtype}")
@@ -195,7 +187,7 @@ def _output_dtype(op: str, given: Given, default: torch.dtype | None) -> torch.d
                 f"{op}: out_dtype=torch.int32 gives the sums themselves: scales, bias, residual, activation, out_scale "
                 "and out_zero_point must be None"
             )
-    elif dtype not in (*FLOATS, *INTEGERS):
+    elif dtype not in (*ROUNDED_DTYPES, *INT8_DTYPES):
         raise ValueError(
             f"{op}: out_dtype must be int32, float32, float16, bfloat16, int8 or uint8, but got out_dtype={dtype}"
         )
@@ -293,14 +285,14 @@ def _vector(
 def _typed(op: str, name: str, tensor: Tensor, where: tuple[str, torch.device], dtype: torch.dtype) -> Tensor:
     if tensor.dtype != dtype:
         raise RuntimeError(f"{op}: expected {name} to be of dtype {dtype}, but got {tensor.dtype}")
-    check_device(op, name, tensor, *where)
+    check_device(name, tensor, *where)
     return tensor
 
 
 def _residual(op: str, where: tuple[str, torch.device], given: Given, size: Sequence[int]) -> tuple[float, int]:
     """Checks the residual; its scale and zero point."""
     residual, scale, zero_point = given.residual, given.residual_scale, given.residual_zero_point
-    if residual is None or (isinstance(residual, Tensor) and residual.dtype in FLOATS):
+    if residual is None or (isinstance(residual, Tensor) and residual.dtype in ROUNDED_DTYPES):
         for name, value in (("residual_scale", scale), ("residual_zero_point", zero_point)):
             if value is not None:
                 kind = "None" if residual is None else residual.dtype
@@ -309,15 +301,15 @@ def _residual(op: str, where: tuple[str, torch.device], given: Given, size: Sequ
             return 1.0, 0
     if not isinstance(residual, Tensor):
         raise TypeError(f"{op}(): argument 'residual' must be Tensor or None, not {type(residual).__name__}")
-    if residual.dtype not in (*FLOATS, *INTEGERS):
+    if residual.dtype not in (*ROUNDED_DTYPES, *INT8_DTYPES):
         raise RuntimeError(
             f"{op}: expected residual to be of dtype float32, float16, bfloat16, int8 or uint8, but got "
             f"{residual.dtype}"
         )
     if tuple(residual.shape) != tuple(size):
         raise RuntimeError(f"{op}: expected residual to be of size {list(size)}, but got {list(residual.shape)}")
-    check_device(op, "residual", residual, *where)
-    if residual.dtype in FLOATS:
+    check_device("residual", residual, *where)
+    if residual.dtype in ROUNDED_DTYPES:
         return 1.0, 0
     if isinstance(scale, bool) or not isinstance(scale, Real):
         raise TypeError(

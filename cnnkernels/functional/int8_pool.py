@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ..backends import serving
+from ..dtypes import INT8_DTYPES
 from ..ops import int8_pool as _int8_pool2d
 from .arguments import Ints, as_int, as_pair, check_is_tensor
-from .int8_arguments import INTEGERS, checked_zero_point
+from .int8_arguments import checked_zero_point
 
 LARGEST_SUM = 2**31 - 1
 
@@ -130,7 +131,7 @@ def int8_adaptive_avg_pool2d(input: Tensor, output_size: Any = 1, *, zero_point:
 
 def _check_images(op: str, input: Any) -> None:
     check_is_tensor(op, "input", input)
-    if input.dtype not in INTEGERS:
+    if input.dtype not in INT8_DTYPES:
         raise RuntimeError(f"{op}: expected input to be of dtype int8 or uint8, but got {input.dtype}")
     if input.dim() not in (3, 4) or 0 in input.shape[-3:]:
         raise RuntimeError(

@@ -10,11 +10,12 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ..activation import NEGATIVE_SLOPE
 from ..backends import serving
+from ..dtypes import ROUNDED_DTYPES
 from ..int8.reference import widened_linear
 from ..ops import int8_weight_only_linear as _int8_weight_only_linear
 from ..ops.int8_epilogue import flat
-from .arguments import under_autocast
-from .int8_arguments import FLOATS, LAYER, Given, check_device, check_operand, checked_epilogue
+from .arguments import check_device, check_is_tensor, under_autocast
+from .int8_arguments import LAYER, Given, check_operand, checked_epilogue
 
 
 def int8_weight_only_linear(
@@ -68,17 +69,16 @@ def int8_weight_only_linear(
             negative_slope=negative_slope, residual=residual, residual_scale=residual_scale,
             residual_zero_point=residual_zero_point, out_dtype=out_dtype,
         )  # fmt: skip
-    if not isinstance(input, Tensor):
-        raise TypeError(f"{op}(): argument 'input' must be Tensor, not {type(input).__name__}")
-    check_operand(op, "input", input, (*FLOATS, torch.float64), input.dim())
+    check_is_tensor(op, "input", input)
+    check_operand(op, "input", input, (*ROUNDED_DTYPES, torch.float64), input.dim())
     check_operand(op, "weight", weight, (torch.int8,), 2)
     if input.dim() == 0 or input.shape[-1] != weight.shape[1]:
         raise RuntimeError(
             f"{op}: expected input to be of size [..., {weight.shape[1]}] for weight of size {list(weight.shape)}, but "
             f"got {list(input.shape)}"
         )
-    check_device(op, "weight", weight, "input", input.device)
-    if out_dtype is not None and out_dtype not in (*FLOATS, input.dtype):
+    check_device("weight", weight, "input", input.device)
+    if out_dtype is not None and out_dtype not in (*ROUNDED_DTYPES, input.dtype):
         raise ValueError(f"{op}: out_dtype must be float32, float16 or bfloat16, but got out_dtype={out_dtype}")
     if under_autocast(input.device) and input.dtype is not torch.float64:
         input = input.to(torch.get_autocast_dtype(input.device.type))
@@ -92,7 +92,7 @@ def int8_weight_only_linear(
     given = Given(
         scale_b=weight_scale, bias=bias, residual=residual.detach() if isinstance(residual, Tensor) else residual,
         residual_scale=residual_scale, residual_zero_point=residual_zero_point, activation=activation,
-        negative_slope=negative_slope, out_dtype=dtype if dtype in FLOATS else torch.float32,
+        negative_slope=negative_slope, out_dtype=dtype if dtype in ROUNDED_DTYPES else torch.float32,
     )  # fmt: skip
     epilogue, _ = checked_epilogue(op, LAYER, rows, given, (m, n), (), ((n,), (n, 1)))
     backend = serving(op, input.device, input.dtype)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from ..backends import KERNEL_DTYPES, serving
+from ..backends import serving
+from ..dtypes import FLOATING_DTYPES, INT8_DTYPES
 from ..ops import quantize as _quantize
 from .arguments import check_is_tensor
-from .int8_arguments import INTEGERS, Shapes, checked_scales, checked_zero_points, refuse_gradients
+from .int8_arguments import Shapes, checked_scales, checked_zero_points, refuse_gradients
 
 
 def quantize_per_tensor(
@@ -138,9 +139,9 @@ def dequantize(
     if scale is None:
         raise TypeError(f"{op}(): argument 'scale' must be float or Tensor, not NoneType")
     refuse_gradients(op, scale=scale)
-    if q.dtype not in INTEGERS:
+    if q.dtype not in INT8_DTYPES:
         raise RuntimeError(f"{op}: expected q to be of dtype int8 or uint8, but got {q.dtype}")
-    if dtype not in KERNEL_DTYPES:
+    if dtype not in FLOATING_DTYPES:
         raise ValueError(f"{op}: dtype must be float64, float32, float16 or bfloat16, but got dtype={dtype}")
     backend = serving(op, q.device, dtype)
     by = ("tensor", 0)
@@ -159,7 +160,7 @@ def _checked_input(op: str, input: Any, scale: Any) -> str:
     """The backend that serves a floating input."""
     check_is_tensor(op, "input", input)
     refuse_gradients(op, input=input, scale=scale)
-    if input.dtype not in KERNEL_DTYPES:
+    if input.dtype not in FLOATING_DTYPES:
         raise RuntimeError(
             f"{op}: expected input to be of dtype float64, float32, float16 or bfloat16, but got {input.dtype}"
         )
@@ -190,7 +191,7 @@ def _static(
     by: tuple[str, int],
     backend: str,
 ) -> Tensor:
-    if dtype not in INTEGERS:
+    if dtype not in INT8_DTYPES:
         raise ValueError(f"{op}: dtype must be torch.int8 or torch.uint8, but got dtype={dtype}")
     numbers = _numbers(op, ("input", input.device), scale, zero_point, dtype, shapes)
     return _quantize.quantize(input, *numbers, *by, dtype, backend)

@@ -19,12 +19,10 @@ from .int8_conv import Int8ConvKernels
 from .int8_gemm import Int8GemmKernels
 from .int8_pool import Int8PoolKernels
 from .int8_weight_only_linear import Int8WeightOnlyLinearKernels
-from .launching import dtype_code
-from .pool import MaxPoolKernels
+from .pool import MaxPoolKernels, MaxUnpoolKernels
 from .quantize import QuantizeKernels
-from .unpool import MaxUnpoolKernels
 
-__all__ = ["BUILD_HINT", "NativeKernels", "dtype_code", "load"]
+__all__ = ["BUILD_HINT", "NativeKernels", "load"]
 
 BUILD_HINT = "build the extensions with `make build` in a checkout or `pip install .`"
 

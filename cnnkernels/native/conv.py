@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..dtypes import dtype_code, dtype_name
 from ..epilogue import Epilogue
 from ..geometry import ConvGeometry, Layout, PaddingMode
 from ..records import tuned
-from .launching import Launching, address, dtype_code
-
-# By which a tuned table calls them.
-_DTYPE_NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+from .launching import Launching, address
 
 
 def _epilogue_arguments(epilogue: Epilogue) -> tuple[Any, ...]:
@@ -96,8 +94,7 @@ class ConvKernels(Launching):
         measured = self._measured(tensor.device)
         if not measured or geometry.padding_mode is not PaddingMode.ZEROS:
             return None
-        name = "tf32" if tf32 else _DTYPE_NAMES[tensor.dtype]
-        return measured.get(tuned.key(direction, name, layout, geometry))
+        return measured.get(tuned.key(direction, dtype_name(tensor.dtype, tf32), layout, geometry))
 
     def conv_forward(
         self,

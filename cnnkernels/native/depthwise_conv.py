@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..dtypes import dtype_code
 from ..geometry import ConvGeometry, Layout
-from .launching import Launching, dtype_code
+from .launching import Launching
 
 
 class DepthwiseConvKernels(Launching):

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ..activation import ACTIVATIONS
+from ..dtypes import dtype_code
 from ..geometry import ConvGeometry, Layout
-from .launching import Launching, dtype_code
+from .launching import Launching
 
 
 class DepthwiseSeparableConvKernels(Launching):

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..dtypes import dtype_code
 from ..int8.epilogue import Int8Epilogue
-from .launching import address, dtype_code
+from .launching import address
 
 
 def native_epilogue(module: ModuleType, epilogue: Int8Epilogue, out_dtype: torch.dtype) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..dtypes import dtype_code
 from ..geometry import PoolGeometry
-from .launching import Launching, dtype_code
+from .launching import Launching
 
 
 class Int8PoolKernels(Launching):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..dtypes import dtype_code
 from ..int8.epilogue import Int8Epilogue
 from ..int8.reference import widened_linear
 from .int8_epilogue import native_epilogue
-from .launching import Launching, dtype_code
+from .launching import Launching
 
 
 class Int8WeightOnlyLinearKernels(Launching):

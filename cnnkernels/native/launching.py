@@ -12,24 +12,6 @@ from torch import Tensor
 
 from ..geometry import ConvGeometry, PoolGeometry
 
-# The values of csrc/common/types.h.
-_DTYPES = {
-    torch.float64: 0,
-    torch.float32: 1,
-    torch.float16: 2,
-    torch.bfloat16: 3,
-    torch.int8: 4,
-    torch.uint8: 5,
-    torch.uint16: 6,
-    torch.int32: 7,
-    torch.int64: 8,
-}
-
-
-def dtype_code(dtype: torch.dtype) -> int:
-    """The number of a type in csrc/common/types.h."""
-    return _DTYPES[dtype]
-
 
 def address(tensor: Tensor | None) -> int:
     """Where a tensor's data begins; 0 for none."""

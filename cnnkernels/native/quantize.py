@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .launching import Launching, address, dtype_code
+from ..dtypes import dtype_code
+from .launching import Launching, address
 
 
 def _numbers(scale: float | Tensor, zero_point: int | Tensor) -> tuple[int, int, float, int]:

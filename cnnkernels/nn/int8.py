@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..activation import NEGATIVE_SLOPE, checked_activation
+from ..activation import NEGATIVE_SLOPE
 from ..backends import use_backend
-from ..functional.int8_arguments import FLOATS, INTEGERS, checked_scale, checked_zero_point
+from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
+from ..functional.arguments import checked_activation
+from ..functional.int8_arguments import checked_scale, checked_zero_point
 from .conv import Conv2dAct
 from .layer import KernelLayer
 
@@ -86,7 +88,7 @@ class Int8Layer(KernelLayer):
         self.input_scale = _scale(name, "input_scale", input_scale)
         self.out_scale = _scale(name, "out_scale", out_scale)
         self.residual_scale = _scale(name, "residual_scale", residual_scale)
-        if out_dtype not in ((None, *FLOATS) if out_scale is None else (None, *INTEGERS)):
+        if out_dtype not in ((None, *ROUNDED_DTYPES) if out_scale is None else (None, *INT8_DTYPES)):
             raise ValueError(f"{name}: out_dtype={out_dtype} does not go with out_scale={out_scale}")
         if out_scale is None and out_zero_point != 0:
             raise ValueError(f"{name}: out_zero_point={out_zero_point} needs out_scale")
@@ -97,7 +99,9 @@ class Int8Layer(KernelLayer):
         ):
             if not -128 <= zero_point <= 255:
                 raise ValueError(f"{name}: {argument} must be -128 to 255, but got {argument}={zero_point}")
-        checked_zero_point(name, "out_zero_point", out_zero_point, out_dtype if out_dtype in INTEGERS else torch.int8)
+        checked_zero_point(
+            name, "out_zero_point", out_zero_point, out_dtype if out_dtype in INT8_DTYPES else torch.int8
+        )
         self.input_zero_point, self.out_zero_point = int(input_zero_point), int(out_zero_point)
         self.residual_zero_point, self.out_dtype = int(residual_zero_point), out_dtype
         self.activation, self.negative_slope = checked_activation(name, activation, negative_slope)
@@ -344,7 +348,7 @@ class Int8Conv2d(Int8Layer):
             raise TypeError(f"Int8Conv2d.from_float: expected a torch.nn.Conv2d, but got {type(layer).__name__}")
         weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
         if isinstance(layer, Conv2dAct):
-            weight, bias = _folded(layer, weight, bias)
+            weight, bias = folded_weight(layer, weight, bias)
             if activation is None:
                 activation = layer.activation
                 numbers.setdefault("negative_slope", layer.negative_slope)
@@ -377,7 +381,7 @@ class Int8Conv2d(Int8Layer):
         return f"{text}, {super().extra_repr()}"
 
 
-def _folded(layer: Conv2dAct, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def folded_weight(layer: Conv2dAct, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Weight and bias with the layer's scale and shift in them."""
     if layer.scale is not None:
         weight = weight * layer.scale.detach()[:, None, None, None]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..functional.int8_arguments import FLOATS, INTEGERS, checked_scale, checked_zero_point
+from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
+from ..functional.int8_arguments import checked_scale, checked_zero_point
 from .layer import KernelLayer
 
 
@@ -28,7 +29,7 @@ class _Scaled(KernelLayer):
             raise ValueError(f"{name}: dtype must be one of {names}, but got dtype={dtype}")
         self.scale, self.dtype = checked_scale(name, "scale", float(scale)), dtype
         # Whether integers to come are of int8 or uint8 is seen when the layer is called.
-        unsigned = dtype is torch.uint8 or (dtype in FLOATS and zero_point > 127)
+        unsigned = dtype is torch.uint8 or (dtype in ROUNDED_DTYPES and zero_point > 127)
         kind = torch.uint8 if unsigned else torch.int8
         self.zero_point = checked_zero_point(name, "zero_point", int(zero_point), kind)
 
@@ -55,7 +56,7 @@ class Quantize(_Scaled):
         ValueError: scale, zero_point or dtype is none of these.
     """
 
-    allowed = INTEGERS
+    allowed = INT8_DTYPES
 
     def __init__(self, scale: float, zero_point: int = 0, dtype: torch.dtype = torch.int8) -> None:
         super().__init__(scale, zero_point, dtype)
@@ -77,7 +78,7 @@ class Dequantize(_Scaled):
         ValueError: scale, zero_point or dtype is none of these.
     """
 
-    allowed = FLOATS
+    allowed = ROUNDED_DTYPES
 
     def __init__(self, scale: float, zero_point: int = 0, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(scale, zero_point, dtype)

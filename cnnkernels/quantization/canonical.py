@@ -11,13 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from ..convert import fusion
+from ..convert.trace import hooked
 
 _IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
-
-
-def hooked(module: nn.Module) -> bool:
-    return any(getattr(module, hooks, None) for hooks in fusion._HOOKS)
 
 
 def follow_in_place(graph: fx.Graph) -> None:

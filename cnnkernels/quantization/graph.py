@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ..convert import fusion
-from ..convert.replace import _copy_sharing_tensors
-from .canonical import as_modules, follow_in_place, hooked
+from ..convert.trace import Tracer, copy_sharing_tensors, hooked, only_calls
+from .canonical import as_modules, follow_in_place
 
 LAYERS = (nn.Conv2d, nn.Linear)
 _WHOLE = (*LAYERS, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.MaxPool2d, nn.AvgPool2d)
@@ -52,7 +51,7 @@ class Pieces:
     obstacles: list[tuple[str, str]]
 
 
-class _Tracer(fusion._Tracer):
+class _LayerTracer(Tracer):
     """Takes whole what may become INT8, and what has hooks."""
 
     proxy_buffer_attributes = True
@@ -74,9 +73,9 @@ def cut(model: nn.Module, batch: Any) -> Pieces:
     for name, parameter in model.named_parameters():
         if nn.parameter.is_lazy(parameter):
             raise ValueError(f"the model's parameter {name} has no size yet: run the model once before it is quantized")
-    whole = Pieces(_copy_sharing_tensors(model), [], [])
+    whole = Pieces(copy_sharing_tensors(model), [], [])
     # Tracing runs code on stand-ins for tensors, which it may keep: another copy is for that.
-    replica = _copy_sharing_tensors(model)
+    replica = copy_sharing_tensors(model)
     parts = {name: part for name, part in replica.named_modules() if not isinstance(part, LAYERS)}
     _cut(whole, replica, "", _first_calls(replica, parts, batch))
     pieces = {piece.prefix: piece for piece in whole.pieces}
@@ -126,7 +125,7 @@ def _cut(whole: Pieces, replica: nn.Module, name: str, calls: dict[str, dict[str
             if type(replica) not in (nn.ModuleList, nn.ModuleDict):
                 whole.obstacles.append((name, f"{type(error).__name__}: {error}".splitlines()[0]))
             for child, module in replica.named_children():
-                if type(module) is not nn.Sequential or fusion._only_calls(type(replica), child):
+                if type(module) is not nn.Sequential or only_calls(type(replica), child):
                     _cut(whole, module, prefix + child, calls)
         return
     module = fx.GraphModule(nn.Sequential(original) if alone else original, graph, type(original).__name__)
@@ -148,7 +147,7 @@ def _cut(whole: Pieces, replica: nn.Module, name: str, calls: dict[str, dict[str
 def _traced(module: nn.Module, arguments: dict[str, Any]) -> fx.Graph:
     """The graph of a module's code for the fixed ones of its arguments."""
     fixed = {name: value for name, value in arguments.items() if isinstance(value, _FIXED)}
-    graph = _Tracer().trace(module, concrete_args=fixed or None)
+    graph = _LayerTracer().trace(module, concrete_args=fixed or None)
     names = list(inspect.signature(module.forward).parameters)
     for node in graph.nodes:
         # torch.fx counts the parts of what is fixed; each has one, and is still called by its name.

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from .. import nn as ours
 from ..backends import use_backend
-from ..convert.replace import Layer, _copy_sharing_tensors
+from ..convert.replace import Layer
+from ..convert.trace import copy_sharing_tensors, hooked
 from ..nn.layer import KernelLayer
-from .canonical import hooked
-from .convert import Conversion, convert
 from .graph import Pieces, call, cut
+from .lowering import Conversion, convert
 from .observers import checked_observer
 from .prepare import put_taps
 from .report import Quantization, batches, kept_layers, size
@@ -136,7 +136,7 @@ def _linear_layers(
     model: nn.Module, mode: str, filter_fn: Callable[[nn.Module, str], bool] | None, backend: str | None
 ) -> Quantization:
     """Swaps linear layers alone, which needs no graph: their inputs and outputs stay floats."""
-    made = _copy_sharing_tensors(model)
+    made = copy_sharing_tensors(model)
     names: dict[nn.Module, list[str]] = {}
     for name, module in made.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)

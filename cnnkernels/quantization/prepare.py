@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from .canonical import add_module, hooked
+from ..convert.trace import hooked
+from .canonical import add_module
 from .graph import Piece
 from .units import Unit, own_arithmetic
 

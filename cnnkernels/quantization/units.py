@@ -18,13 +18,16 @@ from torch import Tensor, fx, nn
 
 from .. import nn as ours
 from ..activation import NEGATIVE_SLOPE, activate
-from ..convert import fusion
-from ..nn import int8
-from .canonical import add_module, hooked
+from ..convert import trace
+from ..convert.fold import folded
+from ..convert.fusion import FusedConv2dForInference
+from ..convert.trace import ACTIVATIONS, hooked
+from ..dtypes import FLOATING_DTYPES
+from ..nn.int8 import folded_weight
+from .canonical import add_module
 from .formulas import fake_quantize_weight
 from .graph import LAYERS, Piece
 
-_FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 # int32 sums of products of an int8 weight and an affine activation, whose distance from its zero point is up to 255.
 LONGEST_SUM = (2**31 - 1) // (128 * 255)
@@ -68,7 +71,7 @@ class Unit(nn.Module):
         """The layer with the batch norm in its filters and bias, for inference; rounded to the code where it trains."""
         weight = fake_quantize_weight(self.layer.weight.detach()) if self.trains else self.layer.weight.detach()
         rounded = _bare(self.layer, weight, self.layer.bias)
-        return _bare(self.layer, *fusion._folded(rounded, self.norm))
+        return _bare(self.layer, *folded(rounded, self.norm))
 
     def extra_repr(self) -> str:
         return f"activation={self.activation}"
@@ -76,7 +79,7 @@ class Unit(nn.Module):
 
 def _finished(layer: ours.Conv2dAct, name: str) -> Unit:
     """The unit that a Conv2dAct is by itself, its scale and shift in the filters."""
-    unit = Unit(_bare(layer, *int8._folded(layer, layer.weight.detach(), layer.bias)), [name])
+    unit = Unit(_bare(layer, *folded_weight(layer, layer.weight.detach(), layer.bias)), [name])
     unit.activation, unit.negative_slope = layer.activation or "none", layer.negative_slope
     return unit
 
@@ -160,7 +163,7 @@ class Matcher:
             return "it is parametrized"
         if own_arithmetic(layer):
             return f"{type(layer).__qualname__} has arithmetic of its own"
-        if layer.weight.dtype not in _FLOATING:
+        if layer.weight.dtype not in FLOATING_DTYPES:
             return f"its weight is {layer.weight.dtype}"
         if node not in self.piece.shapes:
             return "the example input does not run it"
@@ -222,7 +225,7 @@ class Matcher:
     def take_activation(self, found: _Found) -> None:
         reader = self.reader(found.nodes[-1])
         module = self.module(reader) if reader is not None else None
-        name = next((name for cls, name in fusion._ACTIVATIONS.items() if isinstance(module, cls)), None)
+        name = next((name for cls, name in ACTIVATIONS.items() if isinstance(module, cls)), None)
         if reader is None or module is None or name is None or own_arithmetic(module) or hooked(module):
             return
         if name == "gelu" and module.approximate != "none":
@@ -250,12 +253,12 @@ class Matcher:
 
 
 _BASES: tuple[type[nn.Module], ...] = (
-    fusion.FusedConv2dForInference, ours.Conv2dAct, ours.Conv2d, nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d,
+    FusedConv2dForInference, ours.Conv2dAct, ours.Conv2d, nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d,
     ours.MaxPool2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d,
-    nn.Dropout2d, *fusion._ACTIVATIONS,
+    nn.Dropout2d, *ACTIVATIONS,
 )  # fmt: skip
 
 
 def own_arithmetic(module: nn.Module) -> bool:
     """Whether a module computes something else than the layer it inherits from."""
-    return not isinstance(module, _BASES) or fusion._own_arithmetic(module, *_BASES)
+    return not isinstance(module, _BASES) or trace.own_arithmetic(module, *_BASES)

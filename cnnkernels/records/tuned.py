@@ -22,10 +22,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..dtypes import PRODUCTS
 from ..geometry import ConvGeometry, Layout
 
 DIRECTIONS = ("forward", "backward_input", "backward_weight")
-DTYPES = ("fp64", "fp32", "tf32", "fp16", "bf16")
 FOLDER = Path(__file__).with_name("tuned")
 
 Key = tuple[Any, ...]
@@ -101,8 +101,11 @@ def load(path: Path) -> Table:
         except TypeError as error:
             raise wrong(f"row {number}: {error}") from error
         allowed = (
-            ("backend", ("cuda", "triton")), ("direction", DIRECTIONS), ("dtype", DTYPES), ("layout", ("nchw", "nhwc"))
-        )  # fmt: skip
+            ("backend", ("cuda", "triton")),
+            ("direction", DIRECTIONS),
+            ("dtype", PRODUCTS),
+            ("layout", ("nchw", "nhwc")),
+        )
         for name, values in allowed:
             if getattr(row, name) not in values:
                 raise wrong(f"row {number}: {name} is {getattr(row, name)!r}, none of {', '.join(values)}")

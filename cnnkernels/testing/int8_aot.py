@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..dtypes import ROUNDED
 from ..int8.epilogue import Int8Epilogue
 from .cases import ConvCase
 
@@ -91,7 +92,7 @@ class WeightOnlyCall:
         import cnnkernels.triton_kernels as kernels
 
         case = self.case
-        element = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.dtype]
+        element = ROUNDED[self.dtype]
         x, w, y = (
             torch.empty(shape, dtype=dtype, device="meta")
             for shape, dtype in (

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..dtypes import FLOATING
 from .cases import PoolCase
-
-_DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class QuantizeCall:
         def tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             return torch.empty(shape, dtype=dtype, device="meta")
 
-        x = tensor(self.shape, _DTYPES[self.dtype])
+        x = tensor(self.shape, FLOATING[self.dtype])
         scale, zero_point = (tensor(self.shape[1:2], dtype) for dtype in (torch.float32, torch.int32))
         q = tensor(self.shape, torch.uint8 if self.unsigned else torch.int8)
         if not self.unsigned:

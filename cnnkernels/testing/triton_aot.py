@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..dtypes import PRODUCTS
 from ..epilogue import Epilogue
 from ..geometry import Layout, argmax_dtype
 from .cases import MAX_POOL2D, ConvCase, DepthwiseSeparableCase, PoolCase
@@ -36,13 +37,6 @@ from .int8_aot import Int8Call, WeightOnlyCall, int8_calls
 from .quantize_aot import Int8PoolCall, QuantizeCall, quantize_calls
 
 ARCHITECTURES = (80, 90, 100)
-DTYPES = {
-    "fp64": (torch.float64, False),
-    "fp32": (torch.float32, False),
-    "tf32": (torch.float32, True),
-    "fp16": (torch.float16, False),
-    "bf16": (torch.bfloat16, False),
-}
 
 
 @dataclass(frozen=True)
@@ -166,7 +160,7 @@ class Call(NamedTuple):
         import cnnkernels.triton_kernels as kernels
 
         function = getattr(kernels, self.op)
-        dtype, tf32 = DTYPES[self.dtype]
+        dtype, tf32 = PRODUCTS[self.dtype]
 
         def tensor(shape: tuple[int, ...], dtype: torch.dtype = dtype) -> Tensor:
             return torch.empty(shape, dtype=dtype, device="meta").to(memory_format=self.layout.memory_format)
@@ -298,7 +292,7 @@ def calls() -> list[AnyCall]:
         found += quantize_calls(arch)
         found += int8_calls(arch, WHOLE, (ODD, *OTHER_CONV2D, DEPTHWISE_3X3, DEPTHWISE_7X7, *OTHER_DEPTHWISE))
         for layout in Layout:
-            for dtype in DTYPES:
+            for dtype in PRODUCTS:
                 for op in CONV2D_PRODUCTS:
                     for case in (WHOLE, ODD):
                         found += conv_candidates(op, case, dtype, layout, arch)

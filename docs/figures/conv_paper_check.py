@@ -13,9 +13,9 @@ from pathlib import Path
 import output
 
 from cnnkernels.cli import explain
-from cnnkernels.cli.problem import DTYPES, Problem, floor, host_module
+from cnnkernels.cli.problem import Problem, floor, host_module
+from cnnkernels.dtypes import ELEMENTS
 from cnnkernels.geometry import Layout
-from cnnkernels.native import dtype_code
 from cnnkernels.ops.checks import conv_geometry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +68,7 @@ def name(network: str, asked: Problem) -> str:
 def row(network: str, asked: Problem) -> str:
     module, gpu = host_module(), explain.machine(GPU)
     found = module.conv_explain(
-        module.ConvDirection.forward, dtype_code(DTYPES[DTYPE][0]), int(asked.layout), False,
+        module.ConvDirection.forward, ELEMENTS[DTYPE].code, int(asked.layout), False,
         module.ConvGeometry(*asked.geometry), gpu,
     )  # fmt: skip
     part = found.parts[0]

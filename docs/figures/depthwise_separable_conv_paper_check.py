@@ -17,8 +17,8 @@ import torch
 
 from cnnkernels.cli import explain
 from cnnkernels.cli.problem import host_module
+from cnnkernels.dtypes import dtype_code
 from cnnkernels.geometry import ConvGeometry, Layout
-from cnnkernels.native import dtype_code
 from cnnkernels.ops.checks import conv_geometry
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -100,7 +100,7 @@ def test_a_cut_run_has_something_of_every_family() -> None:
 
 
 def test_options_name_what_there_is() -> None:
-    assert set(FAMILIES) == set(command.OPERATORS)
+    assert set(FAMILIES) == set(command.MEASURED)
     assert set(PROVIDERS) == set(command.PROVIDERS)
 
 

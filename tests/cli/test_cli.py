@@ -179,12 +179,12 @@ def test_check_finds_a_wrong_kernel(plant, capsys: pytest.CaptureFixture[str], n
     ("name", "output"),
     [
         ("int8_gemm", 2),
-        ("int8_conv2d", 2),
+        ("int8_conv", 2),
         ("int8_weight_only_linear", 2),
         ("quantize", 1),
         ("dequantize", 1),
-        ("int8_max_pool2d", 1),
-        ("int8_avg_pool2d", 1),
+        ("int8_max_pool", 1),
+        ("int8_avg_pool", 1),
     ],
 )
 def test_check_finds_one_wrong_integer(

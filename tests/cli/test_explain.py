@@ -10,6 +10,7 @@ from cnnkernels.triton_kernels.depthwise_conv import select
 from cnnkernels.cli import explain
 from cnnkernels.cli import main as cli
 from cnnkernels.cli.problem import Problem, depthwise_problem, floor, host_module
+from cnnkernels.dtypes import PRODUCTS
 from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
 from cnnkernels.testing.cases import ConvCase
@@ -159,7 +160,7 @@ def test_wrong_arguments(capsys: pytest.CaptureFixture[str], arguments: list[str
     assert error.startswith("usage: cnnkernels explain ")
 
 
-@pytest.mark.parametrize("dtype", tuned.DTYPES)
+@pytest.mark.parametrize("dtype", PRODUCTS)
 def test_the_floor_is_the_longer_of_arithmetic_and_memory(dtype: str) -> None:
     problem = Problem("forward", dtype, Layout.NHWC, CASE.geometry)
     gpu = explain.machine("h200")

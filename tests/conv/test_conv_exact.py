@@ -7,20 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnkernels.dtypes import PRODUCTS
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import CONV2D, ConvCase
 from cnnkernels.testing.numerics import small_integers
 
-DTYPES = {
-    "fp64": (torch.float64, False),
-    "fp32": (torch.float32, False),
-    "tf32": (torch.float32, True),
-    "fp16": (torch.float16, False),
-    "bf16": (torch.bfloat16, False),
-}
 cases = pytest.mark.parametrize("case", CONV2D, ids=str)
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
-dtypes = pytest.mark.parametrize("dtype", list(DTYPES))
+dtypes = pytest.mark.parametrize("dtype", list(PRODUCTS))
 
 
 def unwritten(shape: tuple[int, ...], dtype: torch.dtype, layout: Layout, device: str) -> Tensor:
@@ -56,7 +50,7 @@ def operands(case: ConvCase) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @dtypes
 @pytest.mark.parametrize("with_bias", [False, True], ids=["", "bias"])
 def test_forward(kernels, device, case: ConvCase, layout: Layout, dtype: str, with_bias: bool) -> None:
-    torch_dtype, tf32 = DTYPES[dtype]
+    torch_dtype, tf32 = PRODUCTS[dtype]
     x, w, b, _ = operands(case)
     expected = reference(case, x, w) + (b.view(-1, 1, 1) if with_bias else 0)
     x, w = (place(t.to(torch_dtype), layout, device) for t in (x, w))
@@ -70,7 +64,7 @@ def test_forward(kernels, device, case: ConvCase, layout: Layout, dtype: str, wi
 @layouts
 @dtypes
 def test_backward_input(kernels, device, case: ConvCase, layout: Layout, dtype: str) -> None:
-    torch_dtype, tf32 = DTYPES[dtype]
+    torch_dtype, tf32 = PRODUCTS[dtype]
     x, w, _, dy = operands(case)
     expected, _ = gradients(case, x, w, dy)
     w, dy = (place(t.detach().to(torch_dtype), layout, device) for t in (w, dy))
@@ -83,7 +77,7 @@ def test_backward_input(kernels, device, case: ConvCase, layout: Layout, dtype: 
 @layouts
 @dtypes
 def test_backward_weight(kernels, device, case: ConvCase, layout: Layout, dtype: str) -> None:
-    torch_dtype, tf32 = DTYPES[dtype]
+    torch_dtype, tf32 = PRODUCTS[dtype]
     x, w, _, dy = operands(case)
     _, expected = gradients(case, x, w, dy)
     x, dy = (place(t.detach().to(torch_dtype), layout, device) for t in (x, dy))
@@ -94,9 +88,9 @@ def test_backward_weight(kernels, device, case: ConvCase, layout: Layout, dtype:
 
 @cases
 @layouts
-@pytest.mark.parametrize("dtype", [d for d in DTYPES if d != "tf32"])
+@pytest.mark.parametrize("dtype", [d for d in PRODUCTS if d != "tf32"])
 def test_backward_bias(kernels, device, case: ConvCase, layout: Layout, dtype: str) -> None:
-    torch_dtype, _ = DTYPES[dtype]
+    torch_dtype, _ = PRODUCTS[dtype]
     _, _, _, dy = operands(case)
     expected = dy.sum((0, 2, 3))
     db = torch.full((case.k,), float("nan"), dtype=torch_dtype, device=device)

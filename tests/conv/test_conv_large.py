@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from cnnkernels import use_backend
-from cnnkernels.functional import conv as conv2d
+from cnnkernels.functional import conv2d
 from cnnkernels.geometry import Layout
-from conftest import DEVICE
+from helpers.device import DEVICE
 
 OVER = (171, 64, 448, 448)
 assert math.prod(OVER) > 2**31

@@ -24,19 +24,13 @@ from torch import Tensor
 from triton.runtime import interpreter
 
 from cnnkernels import triton_kernels as kernels
+from cnnkernels.dtypes import PRODUCTS
 from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
 from cnnkernels.testing.cases import CONV2D, ConvCase
 from cnnkernels.testing.numerics import small_integers
-from conftest import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU
 
-DTYPES = {
-    "fp64": (torch.float64, False),
-    "fp32": (torch.float32, False),
-    "tf32": (torch.float32, True),
-    "fp16": (torch.float16, False),
-    "bf16": (torch.bfloat16, False),
-}
 OPS = ("forward", "backward_input", "backward_weight")
 TILED = ConvCase("two tiles of pixels", 2, 12, 9, 8, 20, 3, 3, padding=(1, 1, 1, 1))
 SMALL = ConvCase("less than a tile", 1, 3, 3, 4, 5, 2, 2)
@@ -71,7 +65,7 @@ def run(
     layout: Layout,
     configuration: Configuration | None = None,
 ) -> Tensor:
-    torch_dtype, tf32 = DTYPES[dtype]
+    torch_dtype, tf32 = PRODUCTS[dtype]
     x, w, dy = (place(given[name], layout, torch_dtype) for name in ("x", "w", "dy"))
     shape = {"forward": case.output_shape, "backward_input": case.input_shape, "backward_weight": case.weight_shape}[op]
     out = place(torch.full(shape, float("nan")), layout, torch_dtype)
@@ -92,7 +86,7 @@ def every_configuration() -> list[tuple[str, str, Layout, Configuration]]:
     """Each candidate of each GPU once, sized for TILED."""
     found = {}
     for op in OPS:
-        for dtype in DTYPES:
+        for dtype in PRODUCTS:
             for layout in Layout:
                 for arch in (80, 90, 100):
                     for c in conv_select.candidates(problem(op, TILED, dtype, layout, arch)):
@@ -259,7 +253,7 @@ def test_a_1x1_filter_that_pads_and_strides_to_the_same_size_is_no_plain_product
 
 @pytest.mark.parametrize("arch", [0, 80, 86, 90, 100, 120])
 @layouts
-@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("dtype", list(PRODUCTS))
 def test_every_problem_has_a_configuration(arch: int, layout: Layout, dtype: str) -> None:
     for case in CONV2D:
         for op in OPS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from cnnkernels.triton_kernels.common.target import gpu_of
 
+from cnnkernels.dtypes import PRODUCTS
 from cnnkernels.geometry import Layout
 from cnnkernels.testing import triton_aot
 from cnnkernels.testing.triton_aot import (
@@ -22,7 +23,7 @@ from cnnkernels.testing.triton_aot import (
     conv_candidates,
 )
 
-pytestmark = pytest.mark.xdist_group("compiled conv2d")  # one worker compiles for all
+pytestmark = pytest.mark.long
 
 TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 
@@ -33,7 +34,7 @@ def covering_calls() -> list[Call]:
     found = [Call("conv_backward_bias", WHOLE, "bf16", layout, 90) for layout in Layout]
     found += [conv_candidates("forward", WHOLE, "bf16", Layout.NHWC, arch)[0] for arch in (86, 120)]
     for i, op in enumerate(CONV2D_PRODUCTS):
-        for j, dtype in enumerate(triton_aot.DTYPES):
+        for j, dtype in enumerate(PRODUCTS):
             found.append(Call(f"conv_{op}", WHOLE, dtype, Layout.NHWC, ARCHITECTURES[(i + j) % 3]))
         found += [Call(f"conv_{op}", WHOLE, "bf16", Layout.NHWC, arch) for arch in ARCHITECTURES]
         found += conv_candidates(op, WHOLE, "bf16", Layout.NHWC, ARCHITECTURES[i])
@@ -44,7 +45,7 @@ def covering_calls() -> list[Call]:
 
 @pytest.fixture(scope="module")
 def compiled() -> list[Compiled]:
-    return list(compile_all(covering_calls()))
+    return list(compile_all(covering_calls(), processes=1))
 
 
 def test_every_kernel_compiles(compiled: list[Compiled]) -> None:

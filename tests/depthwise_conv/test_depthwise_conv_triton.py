@@ -23,8 +23,8 @@ from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.depthwise_cases import DEPTHWISE_CONV2D, depthwise
 from cnnkernels.testing.numerics import assert_within, rounding_bound
-from conftest import DEVICE
 from helpers.conv import DIRECTIONS, Data, convolve, floats, integers, result_shape
+from helpers.device import DEVICE
 
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
 directions = pytest.mark.parametrize("direction", DIRECTIONS)

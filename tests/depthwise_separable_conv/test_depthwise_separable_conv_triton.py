@@ -11,16 +11,22 @@ import torch.nn.functional as F
 from cnnkernels.triton_kernels.depthwise_separable_conv import launch as depthwise_separable_conv2d
 from cnnkernels.triton_kernels.depthwise_separable_conv import select as depthwise_separable_conv_select
 from cnnkernels.triton_kernels.depthwise_separable_conv.select import Configuration, Problem
-from test_depthwise_separable_conv_exact import ACTIVATIONS, DTYPES, SLOPE, operands, reference
 from torch import Tensor
 
 from cnnkernels import triton_kernels as kernels
 from cnnkernels.activation import ACTIVATIONS as EVERY_ACTIVATION
 from cnnkernels.activation import activate
+from cnnkernels.dtypes import PRODUCTS
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, ConvCase, DepthwiseSeparableCase
 from cnnkernels.testing.numerics import assert_within, rounding_bound
-from conftest import DEVICE
+from helpers.depthwise_separable_conv import (
+    ACTIVATIONS,
+    SLOPE,
+    operands,
+    reference,
+)
+from helpers.device import DEVICE
 
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
 SAME = DepthwiseSeparableCase(ConvCase("", 2, 20, 5, 6, 20, 3, 3, padding=(1, 1, 1, 1), groups=20), 24)
@@ -63,8 +69,8 @@ def random(case: DepthwiseSeparableCase, dtype: torch.dtype) -> tuple[Tensor, ..
 def test_exact(case: DepthwiseSeparableCase) -> None:
     turn = DEPTHWISE_SEPARABLE_CONV2D.index(case)
     for layout in Layout:
-        name = list(DTYPES)[(2 * turn + layout) % len(DTYPES)]
-        dtype, tf32 = DTYPES[name]
+        name = list(PRODUCTS)[(2 * turn + layout) % len(PRODUCTS)]
+        dtype, tf32 = PRODUCTS[name]
         activations = ACTIVATIONS[(turn + layout) % len(ACTIVATIONS)]
         tensors = operands(case)
         y, z = reference(case, activations, *tensors)
@@ -164,7 +170,7 @@ def test_64_bit_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("arch", [0, 80, 90, 100])
 @layouts
-@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("dtype", list(PRODUCTS))
 def test_every_problem_has_a_configuration(arch: int, layout: Layout, dtype: str) -> None:
     for case in DEPTHWISE_SEPARABLE_CONV2D:
         problem = Problem(dtype, layout, case.geometry._replace(n=1), case.filters, arch)

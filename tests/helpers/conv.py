@@ -6,25 +6,20 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnkernels.dtypes import PRODUCTS, dtype_code
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.numerics import small_integers
+from helpers.native import Runner
 
 # name: (torch's dtype, its number in csrc/common/types.h, tf32)
-ELEMENTS = {
-    "fp64": (torch.float64, 0, False),
-    "fp32": (torch.float32, 1, False),
-    "tf32": (torch.float32, 1, True),
-    "fp16": (torch.float16, 2, False),
-    "bf16": (torch.bfloat16, 3, False),
-}
+ELEMENTS = {name: (dtype, dtype_code(dtype), tf32) for name, (dtype, tf32) in PRODUCTS.items()}
 DIRECTIONS = ("forward", "backward_input", "backward_weight")
 
 Place = Callable[[Tensor], Tensor]  # copies a flat tensor to memory of its choice
@@ -151,14 +146,10 @@ def from_memory(flat: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
     return flat.view(n, h, w, c).permute(0, 3, 1, 2) if layout is Layout.NHWC else flat.view(shape)
 
 
-class Launcher:
-    """A native module's launchers of one operator, on the interpreter or a GPU."""
+class DirectionsRunner(Runner):
+    """Runs an operator's three directions."""
 
-    operator = "conv2d"
-
-    def __init__(self, module: ModuleType, device: str) -> None:
-        self.module = module
-        self.device = device
+    operator = "conv"
 
     def geometry(self, case: ConvCase) -> Any:
         return self.module.ConvGeometry(*case.geometry)
@@ -211,7 +202,7 @@ class Launcher:
         return from_memory(result.cpu(), shape, layout)
 
 
-class Machine(Launcher):
+class ConvRunner(DirectionsRunner):
     """conv2d's launchers."""
 
     def workspace(self, flat: Tensor, place: Place) -> Tensor:

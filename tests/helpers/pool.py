@@ -12,8 +12,6 @@ from torch import Tensor
 from cnnkernels.geometry import Layout
 from cnnkernels.native import NativeKernels
 
-DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
 
 def dense(x: Tensor, layout: Layout, device: str | torch.device) -> Tensor:
     """A copy of x, dense in `layout` also where extents of 1 leave the choice open."""

@@ -1,4 +1,4 @@
-"""Who may know whom: rooms of csrc by their includes, Triton's and Python's by their imports."""
+"""Who may know whom: rooms of csrc by their includes, Triton's, Python's and the tests' by their imports."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ CSRC = {
     "interpreter": set(),
     "ptx": {"common", "interpreter"},  # its models of instructions are fibers'
     "common": {"ptx", "interpreter"},  # types convert by the one, device.h takes its words from the other
+    "gemm": {"common", "ptx"},
+    "int8": {"common", "ptx", "gemm"},
 }
-OPERATOR = {"common", "ptx"}
+OPERATOR = {"common", "ptx", "gemm", "int8"}
 
 # Triton's operators share their vocabulary, and know the operators that they are made of.
 TRITON = {
@@ -32,7 +34,7 @@ TRITON_OPERATOR = {"common", "int8"}
 # From the top down: a room may import what stands below it, and itself.
 PYTHON = (
     "cli", "quantization", "convert", "nn", "functional", "ops", "testing", "backends", "native", "triton_kernels",
-    "records", "int8", "epilogue", "geometry", "activation", "scripting", "environment",
+    "records", "int8", "epilogue", "geometry", "activation", "operators", "dtypes", "scripting", "environment",
 )  # fmt: skip
 
 
@@ -102,6 +104,23 @@ def test_python_imports_downwards() -> None:
     unknown = {room for file, other in edges for room in (file.split("/")[0].removesuffix(".py"), other)} - set(order)
     assert not unknown, "a room without a place in the order"
     breaches = {(f, room) for f, room in edges if order[room] < order[f.split("/")[0].removesuffix(".py")]}
+    assert not breaches
+
+
+def test_tests_share_by_helpers() -> None:
+    """A test, or what helps it, takes nothing from a test: neither from its folder nor from another."""
+    tests = ROOT / "tests"
+    files = sorted(path for path in tests.rglob("*.py") if "csrc" not in path.parts)
+    assert len(files) > 100
+    shared = {"helpers", "oracles"}
+    own = {path.stem for path in files if path.relative_to(tests).parts[0] not in shared}
+    own |= {path.name for path in tests.iterdir() if path.is_dir()} - shared - {"benchmarks"}  # the project's, too
+    breaches = {
+        (str(path.relative_to(tests)), name)
+        for path in files
+        for name in imports(path, "")
+        if name.split(".")[0] in own
+    }
     assert not breaches
 
 

@@ -20,7 +20,7 @@ from cnnkernels import triton_kernels as kernels
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.testing.cases import CONV2D, ConvCase
 from cnnkernels.testing.guarded import guarded
-from conftest import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU
 from helpers.int8 import columns_last, convolution
 from helpers.int8_formula import EXACT_ACTIVATIONS, bytes_of, finished, floats
 

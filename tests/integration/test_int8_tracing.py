@@ -69,8 +69,8 @@ def test_opcheck(backend: str, device: str, out_dtype: torch.dtype) -> None:
 
 
 def test_the_kernels_take_what_the_operators_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_missing", lambda backend, device: None)
-    for op in ("int8_gemm", "int8_conv"):
+    monkeypatch.setattr(backends, "why_missing", lambda backend, device: None)
+    for op in ("int8_gemm", "int8_conv2d"):
         for dtype in (torch.int8, torch.uint8):
             problem = backends.Problem(op, "cuda", dtype, (8, 0))
             assert backends.decide(problem, "auto").backend == "cuda"

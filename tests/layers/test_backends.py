@@ -25,7 +25,7 @@ def child(code: str, **environment: str) -> str:
 
 def have(monkeypatch: pytest.MonkeyPatch, **missing: str) -> None:
     """An installation that lacks `missing` (backend: why) and has everything else."""
-    monkeypatch.setattr(cnnkernels.backends, "_missing", lambda backend, device: missing.get(backend))
+    monkeypatch.setattr(cnnkernels.backends, "why_missing", lambda backend, device: missing.get(backend))
 
 
 def test_auto_takes_the_first_that_can_and_says_why_not_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ print(cnnkernels.choose(cnnkernels.backends.problem_of("conv2d", x)).backend)
 for name in ("cuda", "triton"):
     try:
         with cnnkernels.use_backend(name):
-            cnnkernels.functional.pool(x, 2)
+            cnnkernels.functional.max_pool2d(x, 2)
     except RuntimeError as error:
         print(error)
 """

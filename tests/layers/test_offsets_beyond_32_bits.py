@@ -17,7 +17,7 @@ from cnnkernels import use_backend
 from cnnkernels.geometry import ConvGeometry, Layout
 from cnnkernels.ops.checks import conv_geometry
 from cnnkernels.testing.numerics import small_integers
-from conftest import DEVICE
+from helpers.device import DEVICE
 
 FAR = 2**31 + 16  # elements; a multiple of 16, by which Triton's kernels take it divided
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())

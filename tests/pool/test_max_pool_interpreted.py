@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkernels import native
+from cnnkernels.dtypes import FLOATING
 from cnnkernels.geometry import Axis, Layout, PoolGeometry, argmax_dtype, pool_output_size
 from cnnkernels.testing.guarded import guarded
-from helpers.pool import DTYPES, dense, unwritten
+from helpers.pool import dense, unwritten
 
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
 windows = pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def everything(kernels, shape, window, dtype: torch.dtype, layout: Layout, wrap)
 
 @layouts
 @windows
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys())
+@pytest.mark.parametrize("dtype", FLOATING.values(), ids=FLOATING.keys())
 @pytest.mark.parametrize("channels", [3, 16])
 @pytest.mark.parametrize("after", [True, False], ids=["behind", "before"])
 def test_no_access_out_of_bounds(

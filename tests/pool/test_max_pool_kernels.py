@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnkernels.dtypes import FLOATING
 from cnnkernels.geometry import Axis, Layout, PoolGeometry, argmax_dtype, pool_output_size
-from helpers.pool import DTYPES, dense, limited, unwritten
+from helpers.pool import dense, limited, unwritten
 
 NAN, INF = math.nan, math.inf
 
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
-dtypes = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys())
+dtypes = pytest.mark.parametrize("dtype", FLOATING.values(), ids=FLOATING.keys())
 
 
 class Window(NamedTuple):
@@ -205,7 +206,7 @@ def test_random_geometry(kernels, device, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(20):
         shape, window = random_case(draw)
-        dtype, layout = draw.choice(list(DTYPES.values())), draw.choice(list(Layout))
+        dtype, layout = draw.choice(list(FLOATING.values())), draw.choice(list(Layout))
         what = f"{shape} {window} {dtype} {layout.name}"
         x = awkward(shape, dtype, generator)
         expected, expected_indices = F.max_pool2d(x, *window, return_indices=True)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from cnnkernels.dtypes import FLOATING
 from cnnkernels.geometry import Layout
-from helpers.pool import DTYPES, dense, limited, unwritten
+from helpers.pool import dense, limited, unwritten
 
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
-dtypes = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys())
+dtypes = pytest.mark.parametrize("dtype", FLOATING.values(), ids=FLOATING.keys())
 channels = pytest.mark.parametrize("channels", [1, 3, 16])
 
 

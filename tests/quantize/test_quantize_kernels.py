@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from cnnkernels import backends, native
+from cnnkernels.dtypes import FLOATING
 from cnnkernels.native import NativeKernels
 from cnnkernels.ops.quantize import Reference
 from cnnkernels.testing.guarded import guarded
 
-DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-dtypes = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys())
+dtypes = pytest.mark.parametrize("dtype", FLOATING.values(), ids=FLOATING.keys())
 
 # [outer, groups, inner], each with its reason
 SHAPES = {
@@ -48,7 +48,7 @@ EVERY_TYPE = (
 FORMULA = [
     pytest.param(shape, dtype, id=f"{name}-{kind}".replace(" ", "-"))
     for name, shape in SHAPES.items()
-    for kind, dtype in DTYPES.items()
+    for kind, dtype in FLOATING.items()
     if kind == "bf16" or name in EVERY_TYPE
 ]
 
@@ -252,7 +252,7 @@ def limited(kernels, monkeypatch: pytest.MonkeyPatch):
     """The same kernels, decoding elements with 64-bit arithmetic."""
     if isinstance(kernels, NativeKernels):
         names = ("quantize", "dequantize", "quantize_dynamic")
-        module = {name: functools.partial(getattr(kernels.module, name), largest_element=0) for name in names}
+        module = {name: functools.partial(getattr(kernels.module, name), largest_index=0) for name in names}
         module["quantize_dynamic_workspace"] = kernels.module.quantize_dynamic_workspace
         return NativeKernels(SimpleNamespace(**module), kernels.device_type)
     source = importlib.import_module("cnnkernels.triton_kernels.quantize.quantize")  # beside the function of that name

@@ -31,7 +31,7 @@ BIAS_TILE = 4096
 BIAS_FILTERS = {Layout.NHWC: 128, Layout.NCHW: 4}
 
 
-def _plain(g: ConvGeometry) -> ConvGeometry:
+def plain(g: ConvGeometry) -> ConvGeometry:
     """A 1x1 convolution that touches each pixel once, as one on images of a single row: neighbours have then the same
     distance everywhere, and vectors may cross from row to row."""
     if (g.r, g.s, g.stride_h, g.stride_w, g.pad_h, g.pad_w) == (1, 1, 1, 1, 0, 0) and (g.p, g.q) == (g.h, g.w):
@@ -80,7 +80,7 @@ def conv_why_copy_border(
 ) -> str:
     """Why the border of a padding mode is copied before forward or backward_weight of these operands; empty where
     it is read through the index."""
-    return why_copy_border(problem_of(direction, first, _plain(geometry), layout, tf32))  # type: ignore[arg-type]
+    return why_copy_border(problem_of(direction, first, plain(geometry), layout, tf32))  # type: ignore[arg-type]
 
 
 def why_copy_border(problem: Problem) -> str:
@@ -102,9 +102,9 @@ def conv_forward(
     scale, shift, residual, activation, slope = epilogue or Epilogue()
     images = (input, output) if residual is None else (input, output, residual)
     with on(input):
-        asked = problem_of("forward", input, _plain(geometry), layout, tf32)
+        asked = problem_of("forward", input, plain(geometry), layout, tf32)
         c = configuration or choose(asked, epilogue is not None)
-        for g, x, y, *more in in_slices(_plain(geometry), *images):
+        for g, x, y, *more in in_slices(plain(geometry), *images):
             constants = _constants(g, c, layout, tf32)
             constants |= {"ACTIVATION": activation, "SLOPE": slope if activation == "leaky_relu" else 0.0}
             finish = (bias, scale, shift, *(more or [None]))
@@ -132,8 +132,8 @@ def conv_backward_input(
 ) -> None:
     """Writes grad_input [N, C, H, W], every element once; the configuration is chosen unless given."""
     with on(grad_output):
-        c = configuration or choose(problem_of("backward_input", grad_output, _plain(geometry), layout, tf32))
-        for g, dy, dx in in_slices(_plain(geometry), grad_output, grad_input):
+        c = configuration or choose(problem_of("backward_input", grad_output, plain(geometry), layout, tf32))
+        for g, dy, dx in in_slices(plain(geometry), grad_output, grad_input):
             constants = _constants(g, c, layout, tf32)
             phases = _phases(g)
             rows = g.n * math.ceil(g.h / g.stride_h) * math.ceil(g.w / g.stride_w)
@@ -159,7 +159,7 @@ def conv_backward_weight(
     """Writes grad_weight [K, C / groups, R, S], through a workspace of at most 256 MB; the configuration is chosen
     unless given."""
     with on(input):
-        g = _plain(geometry)
+        g = plain(geometry)
         c = configuration or choose(problem_of("backward_weight", input, g, layout, tf32))
         constants = _constants(g, c, layout, tf32)
         channels, filters, elements = g.c // g.groups, g.k // g.groups, grad_weight.numel()

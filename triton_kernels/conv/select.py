@@ -110,7 +110,7 @@ def flat_channels(problem: Problem, block: int) -> int:
     return 0
 
 
-def _sized(problem: Problem, block: tuple[int, int, int], warps: int, stages: int) -> Configuration:
+def sized(problem: Problem, block: tuple[int, int, int], warps: int, stages: int) -> Configuration:
     if problem.op != "backward_weight":
         return Configuration(False, *block, warps, stages, flat_channels(problem, block[2]))
     flat = flat_channels(problem, block[1])
@@ -180,7 +180,7 @@ def considered(problem: Problem) -> list[tuple[Configuration, bool]]:
     if g.groups > 1 and narrow < NARROWEST_GROUP:
         return [(_direct(problem), True)]
     found = [
-        _sized(problem, tuple(row["block"]), row["warps"], row["stages"])
+        sized(problem, tuple(row["block"]), row["warps"], row["stages"])
         for row in TABLE["candidates"]
         if problem.dtype in row["dtypes"] and family(problem.arch) in row.get("families", [family(problem.arch)])
     ]
@@ -211,7 +211,7 @@ def _direct(problem: Problem) -> Configuration:
 def _tuned(problem: Problem) -> Configuration | None:
     plans = tuned.plans(problem.gpu, "triton")
     plan = plans.get(tuned.key(problem.op, problem.dtype, problem.layout, problem.geometry))
-    return plan and _sized(problem, tuple(plan["block"]), plan["warps"], plan["stages"])
+    return plan and sized(problem, tuple(plan["block"]), plan["warps"], plan["stages"])
 
 
 def _fits_epilogue(problem: Problem, c: Configuration) -> bool:

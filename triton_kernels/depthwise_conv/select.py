@@ -1,5 +1,5 @@
 """How a depthwise convolution is cut into patches and lanes: a pure function of the problem, over the rows of
-depthwise_conv/select.json.
+select.json.
 
     problem -> candidates -> feasible -> the cheapest by a cost model
 
@@ -52,7 +52,7 @@ class Problem(NamedTuple):
 
 
 class Configuration(NamedTuple):
-    """Lanes [a, b] of a program, the patch of each, and how its loops run (see depthwise_conv/select.json).
+    """Lanes [a, b] of a program, the patch of each, and how its loops run (see select.json).
 
     splits: ranges of patches of a weight gradient, 1 elsewhere.
     """

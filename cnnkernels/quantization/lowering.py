@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from .. import nn as ours
-from ..convert.replace import Layer, _copy_sharing_tensors
+from ..convert.replace import Layer
+from ..convert.trace import copy_sharing_tensors
 from .canonical import hooked
 from .graph import LAYERS, adopt
 from .prepare import Tap, carries, part, wanted
@@ -271,7 +272,7 @@ class Conversion:
 
 def convert(prepared: nn.Module) -> tuple[nn.Module, list[Conversion]]:
     """The INT8 form of a model whose taps have seen data; a copy, with what stays float around the same tensors."""
-    model = _copy_sharing_tensors(prepared)
+    model = copy_sharing_tensors(prepared)
     for name, source in prepared.named_modules():
         if isinstance(source, fx.GraphModule) and "attributes" in source.meta:
             copied: Any = model.get_submodule(name)
