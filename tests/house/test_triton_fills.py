@@ -54,7 +54,7 @@ def test_a_number_of_the_launch_fills() -> None:
         for call in ast.walk(ast.parse(source))
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "load_filled"
     }
-    assert calls == {"int8_conv/forward.py": "fill", "int8_pool/int8_pool.py": "outside"}
+    assert calls == {"int8_conv/forward.py": "fill", "int8_pool/int8_pool.py": "least"}
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.long
 
 RESNET = PoolCase("ResNet's stem", 8, 64, 112, 112, (3, 3), (2, 2), (1, 1))
 LARGE = PoolCase("a large dilated window", 2, 24, 70, 70, (17, 16), (3, 2), (8, 8), (2, 1))
+VAST = PoolCase("a large window in 64-bit arithmetic", 1, 8, 20000, 20000, (5, 4), (5, 4))
 DTYPES = ("fp64", "fp32", "fp16", "bf16")
 
 
@@ -25,6 +26,7 @@ def kernels() -> list[Compiled]:
     calls += [Call(op, LARGE, "bf16", layout, 90) for op in both for layout in Layout]
     calls += [Call(op, RESNET, "bf16", layout, 90) for op in MAX_POOL2D_OPS[2:] for layout in Layout]
     calls += [Call(op, RESNET, "bf16", Layout.NHWC, arch) for op in MAX_POOL2D_OPS for arch in (80, 100)]
+    calls.append(Call(MAX_POOL2D_OPS[0], VAST, "bf16", Layout.NHWC, 90))
     return list(compile_all(calls, processes=1))
 
 

@@ -1,15 +1,50 @@
-"""What 32-bit offsets reach of a convolution's tensors."""
+"""A convolution's geometry: what kernels take of it, one tuple, and what 32-bit offsets reach of its tensors.
+
+A kernel takes `arguments` as its `geometry` and unpacks it by `sizes_of`. What is a constant to the compiler, or a
+multiple of 16, is that within a tuple, too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from cnnkernels.geometry import ConvGeometry
 
-from .types import LARGEST_INDEX
+from .types import LARGEST_INDEX, as_wide
+
+
+def arguments(g: ConvGeometry, unit_c: int = 1, unit_k: int = 1) -> tuple[int, ...]:
+    """A kernel's `geometry`; channels count `unit_c`, filters `unit_k`."""
+    group = g.c // g.groups // unit_c, g.k // g.groups // unit_k
+    return (g.n, g.c // unit_c, g.h, g.w, g.k // unit_k, g.p, g.q, *g.steps, *group)
+
+
+@triton.jit
+def sizes_of(geometry, UNIT_C: tl.constexpr, UNIT_K: tl.constexpr, WIDE: tl.constexpr):
+    """N, C, H, W, K, P, Q, a group's channels and filters, and the window: strides, padding and dilations."""
+    geometry = as_wide(geometry, WIDE)
+    N, C, H, W, K, P, Q = geometry[:7]
+    channels, filters = geometry[13:]
+    return N, C * UNIT_C, H, W, K * UNIT_K, P, Q, channels * UNIT_C, filters * UNIT_K, geometry[7:13]
+
+
+@triton.jit
+def window_start(p, q, window):
+    """The row and column that the first tap of an output pixel reads."""
+    stride_h, stride_w, pad_h, pad_w, _, _ = window
+    return p * stride_h - pad_h, q * stride_w - pad_w
+
+
+@triton.jit
+def tap_distance(r, s, window):
+    """How far from its window's start a tap reads."""
+    _, _, _, _, dilation_h, dilation_w = window
+    return r * dilation_h, s * dilation_w
 
 
 def _axis_overhang(size: int, places: int, taps: int, stride: int, pad: int, dilation: int) -> tuple[int, int]:

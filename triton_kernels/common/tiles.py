@@ -12,7 +12,12 @@ side by side in memory, and a tile keeps that along its last axis, so that neigh
 import triton
 import triton.language as tl
 
-from .types import INTERPRETED
+from .types import INTERPRETED, along, indices
+
+# Columns of a tile that a matrix product may leave empty; a group with fewer channels is not worth one.
+NARROWEST_GROUP = 4
+# Where channels are this few, the reduction runs over channels and taps together.
+FEW_CHANNELS = 64
 
 
 @triton.constexpr_function
@@ -52,6 +57,26 @@ def flat_place(index, channels: tl.constexpr, TAPS: tl.constexpr, NHWC: tl.const
         return index % channels, index // channels
     else:
         return index // TAPS, index % TAPS
+
+
+@triton.jit
+def channels_and_taps(
+    block, channels, S: tl.constexpr, TAPS: tl.constexpr, BLOCK: tl.constexpr,
+    FLAT: tl.constexpr, NHWC: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """A block of the products that a filter sums: their channels, which of those exist, their tap, its row and column.
+
+    BLOCK channels of one tap, or, where FLAT gives a group's few channels, BLOCK places in the order of the filter's
+    memory, whatever their tap.
+    """
+    if FLAT:
+        A: tl.constexpr = pixel_axis(NHWC)
+        c, tap = flat_place(indices(block, BLOCK, WIDE), FLAT, TAPS, NHWC)
+        return c, (c < FLAT) & (tap < TAPS), tap, along(tap // S, 1 - A), along(tap % S, 1 - A)
+    else:
+        tap = block % TAPS
+        c = indices(block // TAPS, BLOCK, WIDE)
+        return c, c < channels, tap, tap // S, tap % S
 
 
 @triton.jit

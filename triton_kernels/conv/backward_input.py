@@ -12,6 +12,7 @@ writes its zeros. Every element of dx belongs to one phase and is written once.
 import triton
 import triton.language as tl
 
+from ..common.geometry import sizes_of
 from ..common.tiles import filter_offset, image_offset, inside, pixel_axis, product, site
 from ..common.types import accumulator, along, as_wide, indices, narrow
 
@@ -34,31 +35,47 @@ def phase_taps(phase, pad, stride, dilation, common, inverse, TAPS: tl.constexpr
 
 
 @triton.jit
+def phase_of(index, H, W, window, phases):
+    """A phase: its first pixel, and how many rows and columns it has."""
+    stride_h, stride_w = window[:2]
+    phases_h, phases_w = phases[4:]
+    h, w = index % (phases_h * phases_w) // phases_w, index % phases_w
+    return h, w, tl.cdiv(H - h, stride_h), tl.cdiv(W - w, stride_w)
+
+
+@triton.jit
+def taps_of(phase_h, phase_w, window, phases, R: tl.constexpr, S: tl.constexpr, WIDE: tl.constexpr):
+    """A phase's taps: the first's row and column, how many there are of each, and the window that the first pairs with
+    the phase's first pixel."""
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = window
+    common_h, common_w, inverse_h, inverse_w = as_wide(phases[:4], WIDE)
+    first_r, taps_r, window_h = phase_taps(phase_h, pad_h, stride_h, dilation_h, common_h, inverse_h, R)
+    first_s, taps_s, window_w = phase_taps(phase_w, pad_w, stride_w, dilation_w, common_w, inverse_w, S)
+    return first_r, first_s, taps_r, taps_s, window_h, window_w
+
+
+@triton.jit
+def next_tap(r, s, first_r, first_s, window, phases, S: tl.constexpr, WIDE: tl.constexpr):
+    """The tap r rows and s columns of a phase's taps further, and how far before the first's window its own is."""
+    stride_h, stride_w, _, _, dilation_h, dilation_w = window
+    common_h, common_w = as_wide(phases[:2], WIDE)
+    tap = (first_r + r * (stride_h // common_h)) * S + first_s + s * (stride_w // common_w)
+    return tap, -r * (dilation_h // common_h), -s * (dilation_w // common_w)
+
+
+@triton.jit
+def phase_pixel(i, j, phase_h, phase_w, window):
+    stride_h, stride_w = window[:2]
+    return phase_h + i * stride_h, phase_w + j * stride_w
+
+
+@triton.jit
 def backward_input_kernel(
     grad_output,
     weight,
     grad_input,
-    N,
-    C,
-    H,
-    W,
-    K,
-    P,
-    Q,
-    stride_h,
-    stride_w,
-    pad_h,
-    pad_w,
-    dilation_h,
-    dilation_w,
-    common_h,
-    common_w,
-    inverse_h,
-    inverse_w,
-    phases_h,
-    phases_w,
-    channels,
-    filters,
+    geometry,
+    phases,
     R: tl.constexpr,
     S: tl.constexpr,
     UNIT: tl.constexpr,
@@ -71,26 +88,20 @@ def backward_input_kernel(
 ):
     """One tile of BLOCK_M pixels of one phase x BLOCK_N channels of a group.
 
-    A step of the loop takes BLOCK_K filters of one tap. C, K, `channels` and `filters` count UNITs.
+    A step of the loop takes BLOCK_K filters of one tap. Channels and filters count UNITs. `phases`, of rows and of
+    columns: gcd(stride, dilation), the inverse of phase_taps, how many phases there are.
     """
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
-    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
-    )
-    common_h, common_w, inverse_h, inverse_w = as_wide((common_h, common_w, inverse_h, inverse_w), WIDE)
-    channels, filters = as_wide((channels, filters), WIDE)
-    C, K, channels, filters = C * UNIT, K * UNIT, channels * UNIT, filters * UNIT
+    N, C, H, W, K, P, Q, channels, filters, window = sizes_of(geometry, UNIT, UNIT, WIDE)
     # Tiles of channels run first, then phases: they share what they read of grad_output.
     pid = tl.program_id(0)
     tiles_n = tl.cdiv(channels, BLOCK_N)
     tile_n = pid % tiles_n
     pid = pid // tiles_n
-    phases = phases_h * phases_w
-    phase_h, phase_w = pid % phases // phases_w, pid % phases_w
-    pid = pid // phases
-    rows, columns = tl.cdiv(H - phase_h, stride_h), tl.cdiv(W - phase_w, stride_w)
+    phase_h, phase_w, rows, columns = phase_of(pid, H, W, window, phases)
+    pid = pid // (phases[4] * phases[5])
+    stride_h, stride_w = window[:2]
     tiles_m = tl.cdiv(N * tl.cdiv(H, stride_h) * tl.cdiv(W, stride_w), BLOCK_M)
     group = pid // tiles_m
     m = along(indices(pid % tiles_m, BLOCK_M, WIDE), A)
@@ -99,8 +110,7 @@ def backward_input_kernel(
     c_exists = column < channels
     n, i, j = site(m, rows, columns)
 
-    first_r, taps_r, window_h = phase_taps(phase_h, pad_h, stride_h, dilation_h, common_h, inverse_h, R)
-    first_s, taps_s, window_w = phase_taps(phase_w, pad_w, stride_w, dilation_w, common_w, inverse_w, S)
+    first_r, first_s, taps_r, taps_s, window_h, window_w = taps_of(phase_h, phase_w, window, phases, R, S, WIDE)
     p, q = i + window_h, j + window_w
     at_grad = grad_output + image_offset(n, p, q, group * filters, P, Q, K, NHWC)
     at_weight = weight + filter_offset(group * filters, column, 0, channels, TAPS, NHWC)
@@ -110,8 +120,7 @@ def backward_input_kernel(
     for step in range(tl.cdiv(filters, BLOCK_K) * taps):
         k = indices(step // taps, BLOCK_K, WIDE)
         r, s = step % taps // taps_s, step % taps_s
-        tap = (first_r + r * (stride_h // common_h)) * S + first_s + s * (stride_w // common_w)
-        dp, dq = -r * (dilation_h // common_h), -s * (dilation_w // common_w)
+        tap, dp, dq = next_tap(r, s, first_r, first_s, window, phases, S, WIDE)
         k_exists = k < filters
         exists = m_exists & inside(p + dp, q + dq, P, Q) & along(k_exists, 1 - A)
         dy = tl.load(at_grad + image_offset(0, dp, dq, along(k, 1 - A), P, Q, K, NHWC), mask=exists, other=0.0)
@@ -119,6 +128,6 @@ def backward_input_kernel(
         f = tl.load(at_weight + along(filter_offset(k, 0, tap, channels, TAPS, NHWC), A), mask=exists, other=0.0)
         total = product(dy, f, total, NHWC, PRECISION)
 
-    h, w = phase_h + i * stride_h, phase_w + j * stride_w
+    h, w = phase_pixel(i, j, phase_h, phase_w, window)
     at_input = grad_input + image_offset(n, h, w, group * channels + column, H, W, C, NHWC)
     tl.store(at_input, narrow(total, grad_input.dtype.element_ty), mask=m_exists & c_exists)

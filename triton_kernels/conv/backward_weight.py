@@ -11,7 +11,8 @@ partial sums in their order. No atomics: the same bits on every run.
 import triton
 import triton.language as tl
 
-from ..common.tiles import filter_offset, flat_place, image_offset, inside, multiply, pixel_axis, repeated, site
+from ..common.geometry import sizes_of, tap_distance, window_start
+from ..common.tiles import channels_and_taps, filter_offset, image_offset, inside, multiply, pixel_axis, repeated, site
 from ..common.types import accumulator, along, as_wide, indices, narrow
 
 
@@ -20,21 +21,7 @@ def backward_weight_kernel(
     grad_output,
     input,
     partials,
-    N,
-    C,
-    H,
-    W,
-    K,
-    P,
-    Q,
-    stride_h,
-    stride_w,
-    pad_h,
-    pad_w,
-    dilation_h,
-    dilation_w,
-    channels,
-    filters,
+    geometry,
     groups,
     steps,
     elements,
@@ -50,20 +37,15 @@ def backward_weight_kernel(
     BLOCK_K: tl.constexpr,
     MODE: tl.constexpr = 0,
 ):
-    """One tile of BLOCK_M filters of a group x BLOCK_N channels of one tap, over `steps` steps of BLOCK_K pixels.
+    """One tile of BLOCK_M filters of a group x BLOCK_N of its channels_and_taps, over `steps` steps of BLOCK_K pixels.
 
-    Where FLAT gives a group's few channels, the columns are places in the order of the filter's memory, whatever
-    their tap. The filters' `elements` repeat in `partials` for every range of pixels. C, K, `channels` and `filters`
-    count UNITs. MODE is the padding's, as the forward's.
+    The filters' `elements` repeat in `partials` for every range of pixels. Channels and filters count UNITs. MODE is
+    the padding's, as the forward's.
     """
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
-    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
-    )
-    channels, filters, elements = as_wide((channels, filters, elements), WIDE)
-    C, K, channels, filters = C * UNIT, K * UNIT, channels * UNIT, filters * UNIT
+    N, C, H, W, K, P, Q, channels, filters, window = sizes_of(geometry, UNIT, UNIT, WIDE)
+    (elements,) = as_wide((elements,), WIDE)
     # Ranges of pixels run last: programs at work together read the same images.
     pid = tl.program_id(0)
     tiles_n = tl.cdiv(FLAT * TAPS, BLOCK_N) if FLAT else tl.cdiv(channels, BLOCK_N) * TAPS
@@ -73,15 +55,8 @@ def backward_weight_kernel(
     row = indices(pid % tiles_m, BLOCK_M, WIDE)
     pid = pid // tiles_m
     group, split = pid % groups, pid // groups
-    if FLAT:
-        c, tap = flat_place(indices(tile_n, BLOCK_N, WIDE), FLAT, TAPS, NHWC)
-        c_exists = (c < FLAT) & (tap < TAPS)
-        r, s = along(tap // S, 1 - A), along(tap % S, 1 - A)
-    else:
-        tap = tile_n % TAPS
-        c = indices(tile_n // TAPS, BLOCK_N, WIDE)
-        c_exists = c < channels
-        r, s = tap // S, tap % S
+    c, c_exists, tap, r, s = channels_and_taps(tile_n, channels, S, TAPS, BLOCK_N, FLAT, NHWC, WIDE)
+    dh, dw = tap_distance(r, s, window)
     k = group * filters + row
     k_exists = row < filters
 
@@ -94,8 +69,8 @@ def backward_weight_kernel(
         n, p, q = site(m, P, Q)
         exists = m_exists & along(k_exists, 1 - A)
         dy = tl.load(at_grad + image_offset(n, p, q, 0, P, Q, K, NHWC), mask=exists, other=0.0)
-        h = p * stride_h - pad_h + r * dilation_h
-        w = q * stride_w - pad_w + s * dilation_w
+        h, w = window_start(p, q, window)
+        h, w = h + dh, w + dw
         exists = m_exists
         if MODE == 0:
             exists = exists & inside(h, w, H, W)

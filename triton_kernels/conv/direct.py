@@ -9,9 +9,10 @@ import triton
 import triton.language as tl
 
 from ..common.epilogue import finish
+from ..common.geometry import sizes_of, tap_distance, window_start
 from ..common.tiles import filter_offset, image_offset, inside, pixel_axis, site
 from ..common.types import accumulator, along, as_wide, indices, narrow
-from .backward_input import phase_taps
+from .backward_input import next_tap, phase_of, phase_pixel, taps_of
 
 
 @triton.jit
@@ -23,21 +24,7 @@ def direct_forward_kernel(
     shift,
     residual,
     output,
-    N,
-    C,
-    H,
-    W,
-    K,
-    P,
-    Q,
-    stride_h,
-    stride_w,
-    pad_h,
-    pad_w,
-    dilation_h,
-    dilation_w,
-    channels,
-    filters,
+    geometry,
     R: tl.constexpr,
     S: tl.constexpr,
     NHWC: tl.constexpr,
@@ -50,26 +37,22 @@ def direct_forward_kernel(
     """One tile of BLOCK_M pixels x BLOCK_N filters, of whichever groups."""
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
-    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
-    )
-    channels, filters = as_wide((channels, filters), WIDE)
+    N, C, H, W, K, P, Q, channels, filters, window = sizes_of(geometry, 1, 1, WIDE)
     pid = tl.program_id(0)
     tiles_n = tl.cdiv(K, BLOCK_N)
     m = along(indices(pid // tiles_n, BLOCK_M, WIDE), A)
     k = along(indices(pid % tiles_n, BLOCK_N, WIDE), 1 - A)
     m_exists, k_exists = m < N * P * Q, k < K
     n, p, q = site(m, P, Q)
+    h, w = window_start(p, q, window)
     first = k // filters * channels
     SHAPE: tl.constexpr = (BLOCK_M, BLOCK_N) if NHWC else (BLOCK_N, BLOCK_M)
     total = tl.zeros(SHAPE, accumulator(input.dtype.element_ty))
     for c in range(channels):
         for tap in range(TAPS):
-            h = p * stride_h - pad_h + tap // S * dilation_h
-            w = q * stride_w - pad_w + tap % S * dilation_w
-            exists = m_exists & k_exists & inside(h, w, H, W)
-            x = tl.load(input + image_offset(n, h, w, first + c, H, W, C, NHWC), mask=exists, other=0.0)
+            dh, dw = tap_distance(tap // S, tap % S, window)
+            exists = m_exists & k_exists & inside(h + dh, w + dw, H, W)
+            x = tl.load(input + image_offset(n, h + dh, w + dw, first + c, H, W, C, NHWC), mask=exists, other=0.0)
             f = tl.load(weight + filter_offset(k, c, tap, channels, TAPS, NHWC), mask=k_exists, other=0.0)
             total += x.to(total.dtype) * f.to(total.dtype)
     at_output = image_offset(n, p, q, k, P, Q, K, NHWC)
@@ -83,27 +66,8 @@ def direct_backward_input_kernel(
     grad_output,
     weight,
     grad_input,
-    N,
-    C,
-    H,
-    W,
-    K,
-    P,
-    Q,
-    stride_h,
-    stride_w,
-    pad_h,
-    pad_w,
-    dilation_h,
-    dilation_w,
-    common_h,
-    common_w,
-    inverse_h,
-    inverse_w,
-    phases_h,
-    phases_w,
-    channels,
-    filters,
+    geometry,
+    phases,
     R: tl.constexpr,
     S: tl.constexpr,
     NHWC: tl.constexpr,
@@ -111,44 +75,35 @@ def direct_backward_input_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One tile of BLOCK_M pixels of one phase (see conv_backward_input) x BLOCK_N channels, of whichever groups."""
+    """One tile of BLOCK_M pixels of one phase (see backward_input.py) x BLOCK_N channels, of whichever groups."""
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
-    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
-    )
-    common_h, common_w, inverse_h, inverse_w = as_wide((common_h, common_w, inverse_h, inverse_w), WIDE)
-    channels, filters = as_wide((channels, filters), WIDE)
+    N, C, H, W, K, P, Q, channels, filters, window = sizes_of(geometry, 1, 1, WIDE)
     pid = tl.program_id(0)
     tiles_n = tl.cdiv(C, BLOCK_N)
     tile_n = pid % tiles_n
     pid = pid // tiles_n
-    phases = phases_h * phases_w
-    phase_h, phase_w = pid % phases // phases_w, pid % phases_w
-    rows, columns = tl.cdiv(H - phase_h, stride_h), tl.cdiv(W - phase_w, stride_w)
-    m = along(indices(pid // phases, BLOCK_M, WIDE), A)
+    phase_h, phase_w, rows, columns = phase_of(pid, H, W, window, phases)
+    m = along(indices(pid // (phases[4] * phases[5]), BLOCK_M, WIDE), A)
     c = along(indices(tile_n, BLOCK_N, WIDE), 1 - A)
     m_exists, c_exists = m < N * rows * columns, c < C
     n, i, j = site(m, rows, columns)
     first = c // channels * filters
-    first_r, taps_r, window_h = phase_taps(phase_h, pad_h, stride_h, dilation_h, common_h, inverse_h, R)
-    first_s, taps_s, window_w = phase_taps(phase_w, pad_w, stride_w, dilation_w, common_w, inverse_w, S)
+    first_r, first_s, taps_r, taps_s, window_h, window_w = taps_of(phase_h, phase_w, window, phases, R, S, WIDE)
     SHAPE: tl.constexpr = (BLOCK_M, BLOCK_N) if NHWC else (BLOCK_N, BLOCK_M)
     total = tl.zeros(SHAPE, accumulator(grad_output.dtype.element_ty))
     for filter in range(filters):
         k = first + filter
         for r in range(taps_r):
             for s in range(taps_s):
-                tap = (first_r + r * (stride_h // common_h)) * S + first_s + s * (stride_w // common_w)
-                p = i + window_h - r * (dilation_h // common_h)
-                q = j + window_w - s * (dilation_w // common_w)
+                tap, dp, dq = next_tap(r, s, first_r, first_s, window, phases, S, WIDE)
+                p, q = i + window_h + dp, j + window_w + dq
                 exists = m_exists & c_exists & inside(p, q, P, Q)
                 dy = tl.load(grad_output + image_offset(n, p, q, k, P, Q, K, NHWC), mask=exists, other=0.0)
                 at_weight = weight + filter_offset(k, c % channels, tap, channels, TAPS, NHWC)
                 f = tl.load(at_weight, mask=c_exists, other=0.0)
                 total += dy.to(total.dtype) * f.to(total.dtype)
-    h, w = phase_h + i * stride_h, phase_w + j * stride_w
+    h, w = phase_pixel(i, j, phase_h, phase_w, window)
     at_input = grad_input + image_offset(n, h, w, c, H, W, C, NHWC)
     tl.store(at_input, narrow(total, grad_input.dtype.element_ty), mask=m_exists & c_exists)
 
@@ -158,21 +113,7 @@ def direct_backward_weight_kernel(
     grad_output,
     input,
     partials,
-    N,
-    C,
-    H,
-    W,
-    K,
-    P,
-    Q,
-    stride_h,
-    stride_w,
-    pad_h,
-    pad_w,
-    dilation_h,
-    dilation_w,
-    channels,
-    filters,
+    geometry,
     steps,
     elements,
     R: tl.constexpr,
@@ -182,17 +123,15 @@ def direct_backward_weight_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One tap and channel of BLOCK_N filters, over `steps` steps of BLOCK_M pixels: see conv_backward_weight."""
+    """One tap and channel of BLOCK_N filters, over `steps` steps of BLOCK_M pixels: see backward_weight.py."""
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
-    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
-    )
-    channels, filters, elements = as_wide((channels, filters, elements), WIDE)
+    N, C, H, W, K, P, Q, channels, filters, window = sizes_of(geometry, 1, 1, WIDE)
+    (elements,) = as_wide((elements,), WIDE)
     # Taps run first: they share their gradients and most of their image.
     pid = tl.program_id(0)
     tap = pid % TAPS
+    dh, dw = tap_distance(tap // S, tap % S, window)
     pid = pid // TAPS
     c = pid % channels
     pid = pid // channels
@@ -208,8 +147,8 @@ def direct_backward_weight_kernel(
         n, p, q = site(m, P, Q)
         exists = (m < N * P * Q) & (filter < K)
         dy = tl.load(grad_output + image_offset(n, p, q, filter, P, Q, K, NHWC), mask=exists, other=0.0)
-        h = p * stride_h - pad_h + tap // S * dilation_h
-        w = q * stride_w - pad_w + tap % S * dilation_w
+        h, w = window_start(p, q, window)
+        h, w = h + dh, w + dw
         exists = exists & inside(h, w, H, W)
         x = tl.load(input + image_offset(n, h, w, first + c, H, W, C, NHWC), mask=exists, other=0.0)
         total += dy.to(total.dtype) * x.to(total.dtype)

@@ -11,8 +11,9 @@ import triton
 import triton.language as tl
 
 from ..common.epilogue import finish
-from ..common.tiles import filter_offset, flat_place, image_offset, inside, pixel_axis, product, repeated, site
-from ..common.types import accumulator, along, as_wide, indices, narrow
+from ..common.geometry import sizes_of, tap_distance, window_start
+from ..common.tiles import channels_and_taps, filter_offset, image_offset, inside, pixel_axis, product, repeated, site
+from ..common.types import accumulator, along, indices, narrow
 
 
 @triton.jit
@@ -24,21 +25,7 @@ def forward_kernel(
     shift,
     residual,
     output,
-    N,
-    C,
-    H,
-    W,
-    K,
-    P,
-    Q,
-    stride_h,
-    stride_w,
-    pad_h,
-    pad_w,
-    dilation_h,
-    dilation_w,
-    channels,
-    filters,
+    geometry,
     R: tl.constexpr,
     S: tl.constexpr,
     UNIT: tl.constexpr,
@@ -55,18 +42,12 @@ def forward_kernel(
 ):
     """One tile of BLOCK_M pixels x BLOCK_N filters of a group of `channels` and `filters`.
 
-    A step of the loop takes BLOCK_K channels of one tap, or, where FLAT gives a group's few channels, BLOCK_K places
-    in the order of the filter's memory, whatever their tap. C, K, `channels` and `filters` count UNITs. MODE is the
-    padding's: outside the image lie zeros (0) or the pixels that are `repeated` there.
+    A step of the loop takes BLOCK_K of the channels_and_taps; channels and filters count UNITs. MODE is the padding's:
+    outside the image lie zeros (0) or the pixels that are `repeated` there.
     """
     TAPS: tl.constexpr = R * S
     A: tl.constexpr = pixel_axis(NHWC)
-    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
-    )
-    channels, filters = as_wide((channels, filters), WIDE)
-    C, K, channels, filters = C * UNIT, K * UNIT, channels * UNIT, filters * UNIT
+    N, C, H, W, K, P, Q, channels, filters, window = sizes_of(geometry, UNIT, UNIT, WIDE)
     # Tiles of filters run first: they share their image tile.
     pid = tl.program_id(0)
     tiles_n = tl.cdiv(filters, BLOCK_N)
@@ -77,8 +58,7 @@ def forward_kernel(
     m_exists = m < N * P * Q
     k_exists = column < filters
     n, p, q = site(m, P, Q)
-    h = p * stride_h - pad_h
-    w = q * stride_w - pad_w
+    h, w = window_start(p, q, window)
     k = group * filters + column
 
     at_input = input + image_offset(n, h, w, group * channels, H, W, C, NHWC)
@@ -87,16 +67,8 @@ def forward_kernel(
     total = tl.zeros(SHAPE, accumulator(input.dtype.element_ty))
     steps = tl.cdiv(FLAT * TAPS, BLOCK_K) if FLAT else tl.cdiv(channels, BLOCK_K) * TAPS
     for step in range(steps):
-        if FLAT:
-            c, tap = flat_place(indices(step, BLOCK_K, WIDE), FLAT, TAPS, NHWC)
-            c_exists = (c < FLAT) & (tap < TAPS)
-            r, s = along(tap // S, 1 - A), along(tap % S, 1 - A)
-        else:
-            tap = step % TAPS
-            c = indices(step // TAPS, BLOCK_K, WIDE)
-            c_exists = c < channels
-            r, s = tap // S, tap % S
-        dh, dw = r * dilation_h, s * dilation_w
+        c, c_exists, tap, r, s = channels_and_taps(step, channels, S, TAPS, BLOCK_K, FLAT, NHWC, WIDE)
+        dh, dw = tap_distance(r, s, window)
         exists = m_exists
         if MODE == 0:
             exists = exists & inside(h + dh, w + dw, H, W)

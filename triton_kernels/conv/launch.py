@@ -17,7 +17,7 @@ from cnnkernels.dtypes import dtype_name
 from cnnkernels.epilogue import Epilogue
 from cnnkernels.geometry import ConvGeometry, Layout
 
-from ..common.geometry import in_slices, is_wide
+from ..common.geometry import arguments, in_slices, is_wide
 from ..common.partials import partials, sum_partials
 from ..common.target import gpu_of, on, target
 from ..common.types import LARGEST_INDEX
@@ -68,9 +68,12 @@ def _unit(g: ConvGeometry) -> int:
     return math.gcd(g.c // g.groups, g.k // g.groups, 8)
 
 
-def _sizes(g: ConvGeometry, unit: int) -> tuple[int, ...]:
-    """N, C, H, W, K, P, Q, strides, padding, dilations: channels in units."""
-    return (g.n, g.c // unit, g.h, g.w, g.k // unit, g.p, g.q, *g.steps)
+def _phases(g: ConvGeometry) -> tuple[int, ...]:
+    """What backward_input's kernels take of the phases of rows and columns (backward_input.py)."""
+    steps = ((g.stride_h, g.dilation_h), (g.stride_w, g.dilation_w))
+    common = [math.gcd(stride, dilation) for stride, dilation in steps]
+    inverse = [pow(dilation // d, -1, stride // d) for (stride, dilation), d in zip(steps, common, strict=True)]
+    return (*common, *inverse, min(g.stride_h, g.h), min(g.stride_w, g.w))
 
 
 def conv_why_copy_border(
@@ -109,14 +112,12 @@ def conv_forward(
             tiles_m = math.ceil(g.n * g.p * g.q / c.block_m)
             if c.direct:
                 programs = tiles_m * math.ceil(g.k / c.block_n)
-                direct_forward_kernel[(programs,)](
-                    x, weight, *finish, y, *_sizes(g, 1), g.c // g.groups, g.k // g.groups, **constants
-                )
+                direct_forward_kernel[(programs,)](x, weight, *finish, y, arguments(g), **constants)
                 continue
             unit, filters = constants["UNIT"], g.k // g.groups
             programs = tiles_m * math.ceil(filters / c.block_n) * g.groups
             forward_kernel[(programs,)](
-                x, weight, *finish, y, *_sizes(g, unit), g.c // g.groups // unit, filters // unit,
+                x, weight, *finish, y, arguments(g, unit, unit),
                 FLAT=c.flat, MODE=int(g.padding_mode), **constants,
             )  # fmt: skip
 
@@ -135,25 +136,16 @@ def conv_backward_input(
         c = configuration or choose(problem_of("backward_input", grad_output, plain(geometry), layout, tf32))
         for g, dy, dx in in_slices(plain(geometry), grad_output, grad_input):
             constants = _constants(g, c, layout, tf32)
-            phases = (min(g.stride_h, g.h), min(g.stride_w, g.w))
-            axes = ((g.stride_h, g.dilation_h), (g.stride_w, g.dilation_w))
-            common = [math.gcd(*axis) for axis in axes]
-            inverse = [pow(dilation // d, -1, stride // d) for (stride, dilation), d in zip(axes, common, strict=True)]
+            phases = _phases(g)
             rows = g.n * math.ceil(g.h / g.stride_h) * math.ceil(g.w / g.stride_w)
-            programs = math.ceil(rows / c.block_m) * math.prod(phases)
-            channels, filters = g.c // g.groups, g.k // g.groups
+            programs = math.ceil(rows / c.block_m) * math.prod(phases[4:])
             if c.direct:
                 programs *= math.ceil(g.c / c.block_n)
-                direct_backward_input_kernel[(programs,)](
-                    dy, weight, dx, *_sizes(g, 1), *common, *inverse, *phases, channels, filters, **constants
-                )
+                direct_backward_input_kernel[(programs,)](dy, weight, dx, arguments(g), phases, **constants)
                 continue
             unit = constants["UNIT"]
-            programs *= math.ceil(channels / c.block_n) * g.groups
-            backward_input_kernel[(programs,)](
-                dy, weight, dx, *_sizes(g, unit), *common, *inverse, *phases,
-                channels // unit, filters // unit, **constants,
-            )  # fmt: skip
+            programs *= math.ceil(g.c // g.groups / c.block_n) * g.groups
+            backward_input_kernel[(programs,)](dy, weight, dx, arguments(g, unit, unit), phases, **constants)
 
 
 def conv_backward_weight(
@@ -178,15 +170,15 @@ def conv_backward_weight(
         if c.direct:
             programs = math.ceil(g.k / c.block_n) * channels * g.r * g.s * c.splits
             direct_backward_weight_kernel[(programs,)](
-                grad_output, input, parts, *_sizes(g, 1), channels, filters, steps, elements, **constants
+                grad_output, input, parts, arguments(g), steps, elements, **constants
             )
         else:
             unit, taps = constants["UNIT"], g.r * g.s
             tiles_n = math.ceil(channels * taps / c.block_n) if c.flat else math.ceil(channels / c.block_n) * taps
             programs = tiles_n * math.ceil(filters / c.block_m) * g.groups * c.splits
             backward_weight_kernel[(programs,)](
-                grad_output, input, parts, *_sizes(g, unit), channels // unit, filters // unit,
-                g.groups, steps, elements, FLAT=c.flat, MODE=int(g.padding_mode), **constants,
+                grad_output, input, parts, arguments(g, unit, unit), g.groups, steps, elements,
+                FLAT=c.flat, MODE=int(g.padding_mode), **constants,
             )  # fmt: skip
         sum_partials(parts, grad_weight, c.splits)
 

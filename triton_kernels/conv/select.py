@@ -20,14 +20,11 @@ from cnnkernels.records import tuned
 from ..common.geometry import is_wide
 from ..common.partials import WORKSPACE_BYTES
 from ..common.target import MOST_LOADS, family, gpu_of
+from ..common.tiles import FEW_CHANNELS, NARROWEST_GROUP
 
 Op = Literal["forward", "backward_input", "backward_weight"]
 
 TABLE: dict[str, Any] = json.loads(Path(__file__).with_name("select.json").read_text())
-# Columns of a tile that a matrix product may leave empty; a group with fewer channels is not worth one.
-NARROWEST_GROUP = 4
-# Where channels are this few, the reduction runs over channels and taps together.
-FEW_CHANNELS = 64
 # A batch for the cost model, as the true one must not matter.
 NOMINAL_BATCH = 16
 # What the cost model takes loading an element to cost, in multiply-adds, and starting a tile.

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 
 from ..common.tiles import pixel_axis
-from ..common.types import accumulator, along, as_wide, indices, narrow
-from .patch import column_of, read_at, read_row, reads, replaced, step, tap_of, zeros
+from ..common.types import accumulator, along, indices, narrow
+from .patch import column_of, read_at, read_row, reads, replaced, sizes_of_patches, step, tap_of, zeros
 
 
 @triton.jit
@@ -48,13 +48,7 @@ def backward_weight_kernel(
     grad_output,
     image,
     partials,
-    N,
-    C,
-    H,
-    W,
-    K,
-    P,
-    Q,
+    sizes,
     steps,
     elements,
     R: tl.constexpr,
@@ -72,12 +66,10 @@ def backward_weight_kernel(
 ):
     """A tile of filters x lanes, a band of ROWS.taps filter rows, `steps` steps of a patch for each lane.
 
-    Channels count UNITs, W and Q chunks of COLUMNS and of GRAD_COLUMNS, which reads the patch itself. The last patches
-    of dy have LEFT_ROWS rows and LEFT_COLUMNS columns. The filters' `elements` repeat in `partials` for every range of
-    patches.
+    GRAD_COLUMNS reads the patch itself. The last patches of dy have LEFT_ROWS rows and LEFT_COLUMNS columns. The
+    filters' `elements` repeat in `partials` for every range of patches.
     """
-    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
-    C, K, W, Q = C * UNIT, K * UNIT, W * COLUMNS.chunk, Q * GRAD_COLUMNS.chunk
+    N, C, H, W, K, P, Q = sizes_of_patches(sizes, UNIT, COLUMNS.chunk, GRAD_COLUMNS.chunk, WIDE)
     LANES: tl.constexpr = A if NHWC else B
     FILTERS: tl.constexpr = B if NHWC else A
     AXIS: tl.constexpr = pixel_axis(NHWC)
@@ -102,10 +94,10 @@ def backward_weight_kernel(
         exists = (index < N * patches) & (k < K)
         grads = ()
         for o in tl.static_range(TP):
-            grads += read_row(grad_output, n, i * TP + o, j * TQ, k, exists, P, Q, K, GRAD_COLUMNS, NHWC)
+            grads += read_row(grad_output, None, n, i * TP + o, j * TQ, k, exists, P, Q, K, GRAD_COLUMNS, NHWC)
         for a in tl.static_range(reads(ROWS)):
             h = i * step(ROWS) + first * DILATION + read_at(ROWS, a)
-            xs = read_row(image, n, h, j * step(COLUMNS), k // MULTIPLIER, exists, H, W, C, COLUMNS, NHWC)
+            xs = read_row(image, None, n, h, j * step(COLUMNS), k // MULTIPLIER, exists, H, W, C, COLUMNS, NHWC)
             for o in tl.static_range(TP):
                 if tap_of(ROWS, o, a) >= 0:
                     seen = masked(xs, i * TP + o < P) if o >= LEFT_ROWS else xs

@@ -69,8 +69,7 @@ def depthwise_conv_forward(
             return
         c, p = chosen
         sweep_kernel[(p.tiles,)](
-            input, weight, bias, output, g.n, g.c // p.unit, g.h, g.w // p.columns.chunk,
-            g.k // p.unit, g.p, g.q // p.store,
+            input, weight, bias, output, p.sizes(g),
             UNROLLED=c.unrolled, STORE=p.store, **_constants(g, c, p, layout),
         )  # fmt: skip
 
@@ -92,8 +91,7 @@ def depthwise_conv_backward_input(
             return
         c, p = chosen
         sweep_kernel[(p.tiles,)](
-            grad_output, weight, None, grad_input, g.n, g.k // p.unit, g.p, g.q // p.columns.chunk,
-            g.c // p.unit, g.h, g.w // p.store,
+            grad_output, weight, None, grad_input, p.sizes(g),
             UNROLLED=c.unrolled, STORE=p.store, **_constants(g, c, p, layout),
         )  # fmt: skip
 
@@ -118,8 +116,7 @@ def depthwise_conv_backward_weight(
         bands, steps = -(-g.r // c.band), -(-p.steps // c.splits)
         parts = partials(grad_weight, c.splits)
         backward_weight_kernel[(bands * p.tiles, c.splits)](
-            grad_output, input, parts, g.n, g.c // p.unit, g.h, g.w // p.columns.chunk,
-            g.k // p.unit, g.p, g.q // p.store, steps, grad_weight.numel(),
+            grad_output, input, parts, p.sizes(g), steps, grad_weight.numel(),
             R=g.r, LEFT_ROWS=_last(g.p, c.patch[0]), LEFT_COLUMNS=_last(g.q, c.patch[1]),
             GRAD_COLUMNS=Axis(c.patch[1], 1, 1, 0, 1, False, p.store), maxnreg=MOST_REGISTERS,
             **_constants(g, c, p, layout),

@@ -190,6 +190,14 @@ def packed(items, FIRST: tl.constexpr, STEP: tl.constexpr, COUNT: tl.constexpr):
 
 
 @triton.jit
+def sizes_of_patches(sizes, UNIT: tl.constexpr, CHUNK: tl.constexpr, STORE: tl.constexpr, WIDE: tl.constexpr):
+    """N, C, H, W of what is read and K, P, Q of what is written, whose channels count UNITs, and columns CHUNKs and
+    STOREs (select.py, Plan.sizes)."""
+    N, C, H, W, K, P, Q = as_wide(sizes, WIDE)
+    return N, C * UNIT, H, W * CHUNK, K * UNIT, P, Q * STORE
+
+
+@triton.jit
 def lanes(N, C, rows, columns, NHWC: tl.constexpr, A: tl.constexpr, B: tl.constexpr, WIDE: tl.constexpr):
     """This program's lanes over N images of C channels and rows x columns patches: image, patch, channel, which
     exist, and which of them have a channel."""
@@ -212,7 +220,18 @@ def lanes(N, C, rows, columns, NHWC: tl.constexpr, A: tl.constexpr, B: tl.conste
 
 
 @triton.jit
-def read_row(image, n, h, w, c, exists, H, W, C, AXIS: tl.constexpr, NHWC: tl.constexpr):
+def load_shifted(pointers, exists, zero_point):
+    """Numbers as they lie in memory; bytes as int32, less the zero point where there is one. 0 where nothing exists."""
+    x = tl.load(pointers, mask=exists, other=0.0)
+    if x.dtype.is_int():
+        x = x.to(tl.int32)
+        if zero_point is not None:
+            x = tl.where(exists, x - tl.cast(zero_point, tl.int32), 0)
+    return x
+
+
+@triton.jit
+def read_row(image, zero_point, n, h, w, c, exists, H, W, C, AXIS: tl.constexpr, NHWC: tl.constexpr):
     """The columns of AXIS's chunks in the row h from the column w on, a tuple of tiles; zeros outside of the image."""
     CHUNK: tl.constexpr = AXIS.chunk
     row_exists = exists & ((h >= 0) & (h < H))
@@ -223,7 +242,7 @@ def read_row(image, n, h, w, c, exists, H, W, C, AXIS: tl.constexpr, NHWC: tl.co
         inside = row_exists & ((column >= 0) & (column < W))
         at = at_row + chunk_at(AXIS, i) * (C if NHWC else 1)
         if CHUNK == 1:
-            columns += (tl.load(at, mask=inside, other=0.0),)
+            columns += (load_shifted(at, inside, zero_point),)
         else:
             at = at[:, :, None] + tl.arange(0, CHUNK)[None, None, :]
             columns += unpacked(tl.load(at, mask=inside[:, :, None], other=0.0))

@@ -81,6 +81,13 @@ class Plan(NamedTuple):
     tiles: int  # programs, but for bands and ranges
     steps: int  # of a program of backward_weight that takes all the patches
 
+    def sizes(self, g: ConvGeometry) -> tuple[int, ...]:
+        """What a kernel takes of the geometry (patch.py, sizes_of_patches); backward_input reads output and writes
+        input."""
+        image, result = (g.c, g.h, g.w), (g.k, g.p, g.q)
+        (c, h, w), (k, p, q) = (result, image) if self.rows.backward else (image, result)
+        return (g.n, c // self.unit, h, w // self.columns.chunk, k // self.unit, p, q // self.store)
+
 
 def _wide(size: int, columns: int, patch: int) -> int:
     """Columns of a row that one access takes: 16 bytes at most, and aligned for every row and patch."""

@@ -15,12 +15,13 @@ import triton
 import triton.language as tl
 
 from ..common.tiles import image_offset
-from ..common.types import accumulator, as_wide, narrow
+from ..common.types import accumulator, narrow
 from .patch import (
     column_of,
     first_read,
     first_tap,
     lanes,
+    load_shifted,
     meetings,
     next_read,
     next_tap,
@@ -29,6 +30,7 @@ from .patch import (
     read_row,
     reads,
     replaced,
+    sizes_of_patches,
     step,
     tap_of,
     zeros,
@@ -41,7 +43,7 @@ def add_row(totals, FIRST: tl.constexpr, columns, at_filter, c_exists, AXIS: tl.
     TAPS: tl.constexpr = AXIS.taps
     PATCH: tl.constexpr = AXIS.patch
     for s in tl.static_range(TAPS):
-        f = tl.load(at_filter + s, mask=c_exists, other=0.0).to(totals[0].dtype)
+        f = load_shifted(at_filter + s, c_exists, None).to(totals[0].dtype)
         for q in tl.static_range(PATCH):
             if column_of(AXIS, q, s) >= 0:
                 x = columns[column_of(AXIS, q, s)].to(totals[0].dtype)
@@ -53,6 +55,7 @@ def add_row(totals, FIRST: tl.constexpr, columns, at_filter, c_exists, AXIS: tl.
 def add_taps(
     totals,
     image,
+    zero_point,
     at_filter,
     n,
     h,
@@ -68,13 +71,17 @@ def add_taps(
     UNROLLED: tl.constexpr,
     NHWC: tl.constexpr,
 ):
-    """Adds the products of a channel's image with one filter to the totals of patches that read from (h, w) on."""
+    """Adds the products of a channel's image with one filter to the totals of patches that read from (h, w) on.
+
+    UNROLLED reads each image row once, for all patch rows that it meets; else these are swept one after the other, in a
+    loop over their taps. `zero_point`: of bytes, or None.
+    """
     S: tl.constexpr = COLUMNS.taps
     TP: tl.constexpr = ROWS.patch
     TQ: tl.constexpr = COLUMNS.patch
     if UNROLLED:
         for a in tl.static_range(reads(ROWS)):
-            columns = read_row(image, n, h + read_at(ROWS, a), w, c, exists, H, W, C, COLUMNS, NHWC)
+            columns = read_row(image, zero_point, n, h + read_at(ROWS, a), w, c, exists, H, W, C, COLUMNS, NHWC)
             for o in tl.static_range(TP):
                 if tap_of(ROWS, o, a) >= 0:
                     at_row = at_filter + tap_of(ROWS, o, a) * S
@@ -84,7 +91,7 @@ def add_taps(
             if meetings(ROWS, o) > 0:
                 for t in range(meetings(ROWS, o)):
                     row = h + first_read(ROWS, o) + t * next_read(ROWS)
-                    columns = read_row(image, n, row, w, c, exists, H, W, C, COLUMNS, NHWC)
+                    columns = read_row(image, zero_point, n, row, w, c, exists, H, W, C, COLUMNS, NHWC)
                     at_row = at_filter + (first_tap(ROWS, o) + t * next_tap(ROWS)) * S
                     totals = add_row(totals, o * TQ, columns, at_row, filter_exists, COLUMNS)
     return totals
@@ -135,13 +142,7 @@ def sweep_kernel(
     weight,
     bias,
     written,
-    N,
-    C_IN,
-    H_IN,
-    W_IN,
-    C,
-    H,
-    W,
+    sizes,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     MULTIPLIER: tl.constexpr,
@@ -153,14 +154,8 @@ def sweep_kernel(
     A: tl.constexpr,
     B: tl.constexpr,
 ):
-    """One tile of A x B lanes, each a patch of `written` [N, C, H, W].
-
-    ROWS and COLUMNS are the patch's two Axis. UNROLLED reads each image row once, for all patch rows that it meets;
-    else these are swept one after the other, in a loop over their taps. Channels count UNITs, W_IN chunks and W
-    STOREs of columns.
-    """
-    N, C_IN, H_IN, W_IN, C, H, W = as_wide((N, C_IN, H_IN, W_IN, C, H, W), WIDE)
-    C_IN, C, W_IN, W = C_IN * UNIT, C * UNIT, W_IN * COLUMNS.chunk, W * STORE
+    """One tile of A x B lanes, each a patch of `written` [N, C, H, W]; ROWS and COLUMNS are the patch's two Axis."""
+    N, C_IN, H_IN, W_IN, C, H, W = sizes_of_patches(sizes, UNIT, COLUMNS.chunk, STORE, WIDE)
     BACKWARD: tl.constexpr = ROWS.backward
     TAPS: tl.constexpr = ROWS.taps * COLUMNS.taps
     TP: tl.constexpr = ROWS.patch
@@ -172,7 +167,7 @@ def sweep_kernel(
         filter = c * MULTIPLIER + m if BACKWARD else c
         source = filter if BACKWARD else c // MULTIPLIER
         totals = add_taps(
-            totals, image, weight + filter * TAPS, n, h, w, source, exists, c < C, C_IN, H_IN, W_IN,
+            totals, image, None, weight + filter * TAPS, n, h, w, source, exists, c < C, C_IN, H_IN, W_IN,
             ROWS, COLUMNS, UNROLLED, NHWC,
         )  # fmt: skip
     totals = add_bias(totals, bias, c, c < C)

@@ -22,13 +22,13 @@ from cnnkernels.geometry import ConvGeometry, Layout
 
 from ..common.activation import activate_derivative
 from ..common.partials import partials, sum_partials
-from ..common.target import MOST_REGISTERS, gpu_of, on, target
+from ..common.target import gpu_of, on, target
 from ..common.tiles import image_offset, multiply, pixel_axis, product
-from ..common.types import accumulator, along, as_wide, indices, narrow
+from ..common.types import accumulator, along, indices, narrow
 from ..depthwise_conv.patch import step, zeros
 from ..depthwise_conv.sweep import add_bias, add_taps
-from .forward import activated, side_by_side
-from .select import Configuration, Problem, axes, choose_backward, is_wide
+from .forward import activated, side_by_side, sizes_of_pair
+from .select import Configuration, Problem, arguments, choose_backward
 
 
 @triton.jit
@@ -41,14 +41,7 @@ def backward_kernel(
     intermediate,
     grad_intermediate,
     parts,
-    N,
-    C,
-    H,
-    W,
-    M,
-    P,
-    Q,
-    K,
+    sizes,
     blocks_a_part,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -57,6 +50,7 @@ def backward_kernel(
     SLOPE: tl.constexpr,
     UNIT: tl.constexpr,
     POINTWISE_UNIT: tl.constexpr,
+    STORE: tl.constexpr,
     NHWC: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -64,9 +58,8 @@ def backward_kernel(
     CHANNELS: tl.constexpr,
     FILTERS: tl.constexpr,
 ):
-    """C counts UNITs, M and K POINTWISE_UNITs, W chunks of COLUMNS; what is None is not given, or not wanted."""
-    N, C, H, W, M, P, Q, K = as_wide((N, C, H, W, M, P, Q, K), WIDE)
-    C, M, K, W = C * UNIT, M * POINTWISE_UNIT, K * POINTWISE_UNIT, W * COLUMNS.chunk
+    """What is None is not given, or not wanted."""
+    N, C, H, W, M, P, Q, K = sizes_of_pair(sizes, UNIT, POINTWISE_UNIT, COLUMNS.chunk, STORE, WIDE)
     AXIS: tl.constexpr = pixel_axis(NHWC)
     A: tl.constexpr = LANES if NHWC else CHANNELS
     B: tl.constexpr = CHANNELS if NHWC else LANES
@@ -102,7 +95,7 @@ def backward_kernel(
         else:
             lane = along(indices(block, LANES, WIDE), AXIS)
             sums = add_taps(
-                zeros(PLACES, A, B, sum), input, depthwise_weight + m * TAPS, lane // patches,
+                zeros(PLACES, A, B, sum), input, None, depthwise_weight + m * TAPS, lane // patches,
                 lane % patches // columns * step(ROWS), lane % columns * step(COLUMNS), m // MULTIPLIER,
                 (lane < N * patches) & (m < M), m < M, C, H, W, ROWS, COLUMNS, False, NHWC,
             )  # fmt: skip
@@ -172,25 +165,17 @@ def depthwise_separable_conv_backward(
         arch = target(input).arch
         problem = Problem(dtype_name(input.dtype, False), layout, g._replace(n=1), filters, arch)
         c = configuration or choose_backward(problem)
-        rows, columns, _ = axes(problem, c)
         blocks = math.ceil(g.n * math.ceil(g.p / c.patch[0]) * math.ceil(g.q / c.patch[1]) / c.lanes)
         tiles = math.ceil(filters / c.filters) if grad_pointwise is not None else 1
         programs = math.ceil(g.k / c.channels) * tiles
         wanted = splits or max(1, gpu_of(arch).processors // programs)
         each = math.ceil(blocks / min(wanted, blocks))
         count = math.ceil(blocks / each)
-        nhwc = layout is Layout.NHWC
-        unit = math.gcd(g.c, 8) if nhwc else 1
-        pointwise_unit = math.gcd(g.k, filters, 8)
         parts = None if grad_pointwise is None else partials(grad_pointwise, count)
+        sizes, constants = arguments(problem, c, g.n, stores=False)
         backward_kernel[(programs * count,)](
             grad_output, input, depthwise_weight, pointwise_weight, depthwise_bias, intermediate, grad_intermediate,
-            parts, g.n, g.c // unit, g.h, g.w // columns.chunk, g.k // pointwise_unit, g.p, g.q,
-            filters // pointwise_unit, each,
-            ROWS=rows, COLUMNS=columns, MULTIPLIER=g.k // g.c, FIRST=depthwise_activation, SLOPE=negative_slope,
-            UNIT=unit, POINTWISE_UNIT=pointwise_unit, NHWC=nhwc, WIDE=is_wide(problem, c, g.n), PRECISION="ieee",
-            LANES=c.lanes, CHANNELS=c.channels, FILTERS=c.filters, num_warps=c.warps, num_stages=2,
-            maxnreg=MOST_REGISTERS,
+            parts, sizes, each, FIRST=depthwise_activation, SLOPE=negative_slope, PRECISION="ieee", **constants,
         )  # fmt: skip
         if grad_pointwise is not None and parts is not None:
             sum_partials(parts, grad_pointwise, count)

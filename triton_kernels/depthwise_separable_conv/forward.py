@@ -22,6 +22,17 @@ from ..depthwise_conv.sweep import add_bias, add_taps, write_patch
 
 
 @triton.jit
+def sizes_of_pair(
+    sizes, UNIT: tl.constexpr, POINTWISE_UNIT: tl.constexpr, CHUNK: tl.constexpr, STORE: tl.constexpr,
+    WIDE: tl.constexpr,
+):  # fmt: skip
+    """N, C, H, W, z's M, P, Q and K: C counts UNITs, M and K POINTWISE_UNITs, W CHUNKs and Q STOREs (select.py,
+    arguments)."""
+    N, C, H, W, M, P, Q, K = as_wide(sizes, WIDE)
+    return N, C * UNIT, H, W * CHUNK, M * POINTWISE_UNIT, P, Q * STORE, K * POINTWISE_UNIT
+
+
+@triton.jit
 def activated(x, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr, element: tl.constexpr):
     """x as an element, then its activation as one."""
     y = narrow(x, element)
@@ -54,14 +65,7 @@ def fused_kernel(
     pointwise_bias,
     output,
     intermediate,
-    N,
-    C,
-    H,
-    W,
-    M,
-    P,
-    Q,
-    K,
+    sizes,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     MULTIPLIER: tl.constexpr,
@@ -78,13 +82,8 @@ def fused_kernel(
     CHANNELS: tl.constexpr,
     FILTERS: tl.constexpr,
 ):
-    """One tile of LANES patches x FILTERS of the K filters; a step of the loop takes CHANNELS of the M channels of z.
-
-    C counts UNITs, M and K POINTWISE_UNITs, W chunks of COLUMNS and Q STOREs.
-    """
-    N, C, H, W, M, P, Q, K = as_wide((N, C, H, W, M, P, Q, K), WIDE)
-    C, M, K = C * UNIT, M * POINTWISE_UNIT, K * POINTWISE_UNIT
-    W, Q = W * COLUMNS.chunk, Q * STORE
+    """One tile of LANES patches x FILTERS of the K filters; a step of the loop takes CHANNELS of z's M."""
+    N, C, H, W, M, P, Q, K = sizes_of_pair(sizes, UNIT, POINTWISE_UNIT, COLUMNS.chunk, STORE, WIDE)
     AXIS: tl.constexpr = pixel_axis(NHWC)
     A: tl.constexpr = LANES if NHWC else CHANNELS
     B: tl.constexpr = CHANNELS if NHWC else LANES
@@ -110,7 +109,7 @@ def fused_kernel(
         m = along(channel, 1 - AXIS)
         exists = (lane < N * patches) & (m < M)
         z = add_taps(
-            zeros(PLACES, A, B, sum), input, depthwise_weight + m * TAPS, n, i * step(ROWS), j * step(COLUMNS),
+            zeros(PLACES, A, B, sum), input, None, depthwise_weight + m * TAPS, n, i * step(ROWS), j * step(COLUMNS),
             m // MULTIPLIER, exists, m < M, C, H, W, ROWS, COLUMNS, False, NHWC,
         )  # fmt: skip
         z = add_bias(z, depthwise_bias, m, m < M)

@@ -15,10 +15,10 @@ from torch import Tensor
 from cnnkernels.dtypes import dtype_name
 from cnnkernels.geometry import ConvGeometry, Layout
 
-from ..common.target import MOST_REGISTERS, on, target
+from ..common.target import on, target
 from ..depthwise_conv.launch import depthwise_conv_forward
 from .forward import fused_kernel
-from .select import Configuration, Problem, axes, choose, is_wide
+from .select import Configuration, Problem, arguments, choose
 
 
 def depthwise_separable_conv_forward(
@@ -47,21 +47,13 @@ def depthwise_separable_conv_forward(
         dtype = dtype_name(input.dtype, tf32)
         problem = Problem(dtype, layout, g._replace(n=1), filters, target(input).arch)
         c = configuration or choose(problem)
-        rows, columns, store = axes(problem, c)
         patches = math.ceil(g.p / c.patch[0]) * math.ceil(g.q / c.patch[1])
         programs = math.ceil(g.n * patches / c.lanes) * math.ceil(filters / c.filters)
-        nhwc = layout is Layout.NHWC
-        unit = math.gcd(g.c, 8) if nhwc else 1
-        pointwise_unit = math.gcd(g.k, filters, 8)
+        sizes, constants = arguments(problem, c, g.n, stores=True)
         fused_kernel[(programs,)](
-            input, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, output, intermediate,
-            g.n, g.c // unit, g.h, g.w // columns.chunk, g.k // pointwise_unit, g.p, g.q // store,
-            filters // pointwise_unit,
-            ROWS=rows, COLUMNS=columns, MULTIPLIER=g.k // g.c, FIRST=depthwise_activation,
-            SECOND=pointwise_activation, SLOPE=negative_slope, UNIT=unit, POINTWISE_UNIT=pointwise_unit, STORE=store,
-            NHWC=nhwc, WIDE=is_wide(problem, c, g.n), PRECISION="tf32" if tf32 else "ieee",
-            LANES=c.lanes, CHANNELS=c.channels, FILTERS=c.filters, num_warps=c.warps, num_stages=2, 
-            maxnreg=MOST_REGISTERS,
+            input, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, output, intermediate, sizes,
+            FIRST=depthwise_activation, SECOND=pointwise_activation, SLOPE=negative_slope,
+            PRECISION="tf32" if tf32 else "ieee", **constants,
         )  # fmt: skip
 
 

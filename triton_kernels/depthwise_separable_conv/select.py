@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from cnnkernels.geometry import ConvGeometry, Layout
 
 from ..common import geometry
-from ..common.target import family, gpu_of
+from ..common.target import MOST_REGISTERS, family, gpu_of
 from ..common.types import LARGEST_INDEX
 from ..depthwise_conv.patch import Axis
 
@@ -79,6 +79,33 @@ def is_wide(problem: Problem, c: Configuration, n: int) -> bool:
     pixels = n * (g.p + c.patch[0]) * (g.q + c.patch[1])
     largest = max(pixels, n * g.p * g.q * problem.filters, g.k * problem.filters)
     return largest > LARGEST_INDEX or geometry.is_wide(g._replace(n=n))
+
+
+def arguments(problem: Problem, c: Configuration, n: int, stores: bool) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """What both kernels take of a problem: `sizes` (forward.py, sizes_of_pair) and compile-time arguments. `stores`:
+    pixels of z side by side."""
+    g, filters, nhwc = problem.geometry, problem.filters, problem.layout is Layout.NHWC
+    rows, columns, store = axes(problem, c)
+    store = store if stores else 1
+    unit, pointwise_unit = math.gcd(g.c, 8) if nhwc else 1, math.gcd(g.k, filters, 8)
+    image = n, g.c // unit, g.h, g.w // columns.chunk
+    constants = {
+        "ROWS": rows,
+        "COLUMNS": columns,
+        "MULTIPLIER": g.k // g.c,
+        "UNIT": unit,
+        "POINTWISE_UNIT": pointwise_unit,
+        "STORE": store,
+        "NHWC": nhwc,
+        "WIDE": is_wide(problem, c, n),
+        "LANES": c.lanes,
+        "CHANNELS": c.channels,
+        "FILTERS": c.filters,
+        "num_warps": c.warps,
+        "num_stages": 2,
+        "maxnreg": MOST_REGISTERS,
+    }
+    return (*image, g.k // pointwise_unit, g.p, g.q // store, filters // pointwise_unit), constants
 
 
 def _registers(problem: Problem, c: Configuration) -> int:

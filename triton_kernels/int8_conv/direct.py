@@ -8,35 +8,12 @@ filters, walks over patches of pixels as depthwise_conv/sweep.py does: what the 
 import triton
 import triton.language as tl
 
+from ..common.geometry import sizes_of, tap_distance, window_start
 from ..common.tiles import filter_offset, image_offset, inside, site
-from ..common.types import as_wide, indices
-from ..depthwise_conv.patch import (
-    chunk_at,
-    chunks,
-    column_of,
-    first_read,
-    first_tap,
-    lanes,
-    meetings,
-    next_read,
-    next_tap,
-    read_at,
-    reads,
-    replaced,
-    step,
-    tap_of,
-    zeros,
-)
+from ..common.types import indices
+from ..depthwise_conv.patch import lanes, load_shifted, sizes_of_patches, step, zeros
+from ..depthwise_conv.sweep import add_taps
 from ..int8.epilogue import store
-
-
-@triton.jit
-def load_shifted(pointers, exists, zero_point):
-    """Bytes less the zero point; 0 where there are none."""
-    x = tl.load(pointers, mask=exists, other=0).to(tl.int32)
-    if zero_point is not None:
-        x = tl.where(exists, x - tl.cast(zero_point, tl.int32), 0)
-    return x
 
 
 @triton.jit
@@ -46,21 +23,7 @@ def direct_kernel(
     zero_point,
     numbers,
     output,
-    N,
-    C,
-    H,
-    W,
-    K,
-    P,
-    Q,
-    stride_h,
-    stride_w,
-    pad_h,
-    pad_w,
-    dilation_h,
-    dilation_w,
-    channels,
-    filters,
+    geometry,
     R: tl.constexpr,
     S: tl.constexpr,
     WIDE: tl.constexpr,
@@ -70,55 +33,24 @@ def direct_kernel(
 ):
     """One tile of BLOCK_M pixels x BLOCK_N filters, of whichever groups."""
     TAPS: tl.constexpr = R * S
-    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
-    )
-    channels, filters = as_wide((channels, filters), WIDE)
+    N, C, H, W, K, P, Q, channels, filters, window = sizes_of(geometry, 1, 1, WIDE)
     pid = tl.program_id(0)
     tiles_n = tl.cdiv(K, BLOCK_N)
     m = indices(pid // tiles_n, BLOCK_M, WIDE)[:, None]
     k = indices(pid % tiles_n, BLOCK_N, WIDE)[None, :]
     m_exists, k_exists = m < N * P * Q, k < K
     n, p, q = site(m, P, Q)
+    h, w = window_start(p, q, window)
     first = k // filters * channels
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
     for c in range(channels):
         for tap in range(TAPS):
-            h = p * stride_h - pad_h + tap // S * dilation_h
-            w = q * stride_w - pad_w + tap % S * dilation_w
-            exists = m_exists & k_exists & inside(h, w, H, W)
-            x = load_shifted(input + image_offset(n, h, w, first + c, H, W, C, True), exists, zero_point)
+            dh, dw = tap_distance(tap // S, tap % S, window)
+            exists = m_exists & k_exists & inside(h + dh, w + dw, H, W)
+            x = load_shifted(input + image_offset(n, h + dh, w + dw, first + c, H, W, C, True), exists, zero_point)
             f = load_shifted(weight + filter_offset(k, c, tap, channels, TAPS, True), k_exists, None)
             total += x * f
     store(output, m * K + k, total, numbers, m, k, m_exists, k_exists, PARTS)
-
-
-@triton.jit
-def read_shifted_row(image, n, h, w, c, exists, H, W, C, zero_point, AXIS: tl.constexpr):
-    """The columns that AXIS reads in the row h from the column w on, a tuple of tiles; zeros outside of the image."""
-    row_exists = exists & ((h >= 0) & (h < H))
-    at_row = image + image_offset(n, h, w, c, H, W, C, True)
-    columns = ()
-    for i in tl.static_range(chunks(AXIS)):
-        column = w + chunk_at(AXIS, i)
-        columns += (
-            load_shifted(at_row + chunk_at(AXIS, i) * C, row_exists & ((column >= 0) & (column < W)), zero_point),
-        )
-    return columns
-
-
-@triton.jit
-def add_row(totals, FIRST: tl.constexpr, columns, at_filter, c_exists, AXIS: tl.constexpr):
-    """Adds the products of one image row with one filter row to the totals of the patch row that starts at FIRST."""
-    TAPS: tl.constexpr = AXIS.taps
-    PATCH: tl.constexpr = AXIS.patch
-    for s in tl.static_range(TAPS):
-        f = load_shifted(at_filter + s, c_exists, None)
-        for q in tl.static_range(PATCH):
-            x = columns[column_of(AXIS, q, s)]
-            totals = replaced(totals, FIRST + q, totals[FIRST + q] + x * f)
-    return totals
 
 
 @triton.jit
@@ -128,13 +60,7 @@ def depthwise_kernel(
     zero_point,
     numbers,
     output,
-    N,
-    C,
-    H,
-    W,
-    K,
-    P,
-    Q,
+    sizes,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     MULTIPLIER: tl.constexpr,
@@ -145,33 +71,17 @@ def depthwise_kernel(
     A: tl.constexpr,
     B: tl.constexpr,
 ):
-    """One tile of A x B lanes, each a patch of one filter's outputs; ROWS and COLUMNS are its two Axis. UNROLLED reads
-    each image row once, for all patch rows that it meets; else these are swept one after the other, in a loop over
-    their taps. C and K count UNITs."""
-    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
-    C, K = C * UNIT, K * UNIT
+    """One tile of A x B lanes, each a patch of one filter's outputs; ROWS and COLUMNS are its two Axis."""
+    N, C, H, W, K, P, Q = sizes_of_patches(sizes, UNIT, COLUMNS.chunk, 1, WIDE)
     TAPS: tl.constexpr = ROWS.taps * COLUMNS.taps
     TP: tl.constexpr = ROWS.patch
     TQ: tl.constexpr = COLUMNS.patch
     n, i, j, k, exists = lanes(N, K, tl.cdiv(P, TP), tl.cdiv(Q, TQ), True, A, B, WIDE)
     h, w, c, k_exists = i * step(ROWS), j * step(COLUMNS), k // MULTIPLIER, k < K
-    at_filter = weight + k * TAPS
-    totals = zeros(TP * TQ, A, B, tl.int32)
-    if UNROLLED:
-        for a in tl.static_range(reads(ROWS)):
-            row = h + read_at(ROWS, a)
-            columns = read_shifted_row(image, n, row, w, c, exists, H, W, C, zero_point, COLUMNS)
-            for o in tl.static_range(TP):
-                if tap_of(ROWS, o, a) >= 0:
-                    at_row = at_filter + tap_of(ROWS, o, a) * COLUMNS.taps
-                    totals = add_row(totals, o * TQ, columns, at_row, k_exists, COLUMNS)
-    else:
-        for o in tl.static_range(TP):
-            for t in range(meetings(ROWS, o)):
-                row = h + first_read(ROWS, o) + t * next_read(ROWS)
-                columns = read_shifted_row(image, n, row, w, c, exists, H, W, C, zero_point, COLUMNS)
-                at_row = at_filter + (first_tap(ROWS, o) + t * next_tap(ROWS)) * COLUMNS.taps
-                totals = add_row(totals, o * TQ, columns, at_row, k_exists, COLUMNS)
+    totals = add_taps(
+        zeros(TP * TQ, A, B, tl.int32), image, zero_point, weight + k * TAPS, n, h, w, c, exists, k_exists, C, H, W,
+        ROWS, COLUMNS, UNROLLED, True,
+    )  # fmt: skip
     for o in tl.static_range(TP):
         for q in tl.static_range(TQ):
             p_exists = exists & (i * TP + o < P) & (j * TQ + q < Q)

@@ -7,8 +7,9 @@ for every pixel.
 import triton
 import triton.language as tl
 
-from ..common.tiles import filter_offset, flat_place, image_offset, inside, site
-from ..common.types import as_wide, indices, load_filled
+from ..common.geometry import sizes_of, tap_distance, window_start
+from ..common.tiles import channels_and_taps, filter_offset, image_offset, inside, site
+from ..common.types import indices, load_filled
 from ..int8.epilogue import store_tile
 from ..int8.pack import signed
 
@@ -31,21 +32,7 @@ def forward_kernel(
     numbers,
     output,
     fill,
-    N,
-    C,
-    H,
-    W,
-    K,
-    P,
-    Q,
-    stride_h,
-    stride_w,
-    pad_h,
-    pad_w,
-    dilation_h,
-    dilation_w,
-    channels,
-    filters,
+    geometry,
     R: tl.constexpr,
     S: tl.constexpr,
     UNIT_C: tl.constexpr,
@@ -63,18 +50,11 @@ def forward_kernel(
 ):
     """One tile of BLOCK_M pixels x BLOCK_N filters of a group of `channels` and `filters`.
 
-    A step of the loop takes BLOCK_K channels of one tap, or, where FLAT gives a group's few channels, BLOCK_K places
-    in the order of the filter's memory, whatever their tap. PADDED: a window may leave the image; FILLED: `fill`, what
-    stands there, is not 0; MASKED: BLOCK_K does not divide the reduction. C and `channels` count UNIT_C, K and
-    `filters` UNIT_K.
+    A step of the loop takes BLOCK_K of the channels_and_taps. PADDED: a window may leave the image; FILLED: `fill`,
+    what stands there, is not 0; MASKED: BLOCK_K does not divide the reduction. Channels count UNIT_C, filters UNIT_K.
     """
     TAPS: tl.constexpr = R * S
-    N, C, H, W, K, P, Q = as_wide((N, C, H, W, K, P, Q), WIDE)
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
-    )
-    channels, filters = as_wide((channels, filters), WIDE)
-    C, channels, K, filters = C * UNIT_C, channels * UNIT_C, K * UNIT_K, filters * UNIT_K
+    N, C, H, W, K, P, Q, channels, filters, window = sizes_of(geometry, UNIT_C, UNIT_K, WIDE)
     # Tiles of filters run first: they share their image tile.
     pid = tl.program_id(0)
     tiles_n = tl.cdiv(filters, BLOCK_N)
@@ -85,24 +65,15 @@ def forward_kernel(
     # Pixels and filters past the last are the last again, so that loads need no mask for them: they are not stored.
     n, p, q = site(tl.minimum(m, N * P * Q - 1), P, Q)
     column = tl.minimum(first + tl.arange(0, BLOCK_N)[None, :], filters - 1)
-    h = p * stride_h - pad_h
-    w = q * stride_w - pad_w
+    h, w = window_start(p, q, window)
 
     at_input = input + image_offset(n, h, w, group * channels, H, W, C, True)
     at_weight = weight + filter_offset(group * filters + column, 0, 0, channels, TAPS, True)
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
     steps = tl.cdiv(FLAT * TAPS, BLOCK_K) if FLAT else tl.cdiv(channels, BLOCK_K) * TAPS
     for step in range(steps):
-        if FLAT:
-            c, tap = flat_place(indices(step, BLOCK_K, WIDE), FLAT, TAPS, True)
-            c_exists = tap < TAPS
-            r, s = (tap // S)[None, :], (tap % S)[None, :]
-        else:
-            tap = step % TAPS
-            c = indices(step // TAPS, BLOCK_K, WIDE)
-            c_exists = c < channels
-            r, s = tap // S, tap % S
-        dh, dw = r * dilation_h, s * dilation_w
+        c, c_exists, tap, r, s = channels_and_taps(step, channels, S, TAPS, BLOCK_K, FLAT, True, WIDE)
+        dh, dw = tap_distance(r, s, window)
         exists = c_exists[None, :]
         if PADDED:
             exists = exists & inside(h + dh, w + dw, H, W)

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from cnnkernels.geometry import Layout, PoolGeometry
 
+from ..common.geometry import window_start
 from ..common.sites import offset, tile, work
 from ..common.target import on
-from ..common.types import INTERPRETED, as_wide, load_filled
-from ..common.windows import UNROLL, small, span, within_reach
+from ..common.types import INTERPRETED, load_filled
+from ..common.windows import UNROLL, arguments, reduce_window, sizes_of, small, within_reach
 from ..int8.rounding import quantized
 
 # Elements of a program: 16 a thread, or as few as leave none of a large GPU's processors without a program. In Triton's
@@ -24,38 +25,27 @@ PROGRAMS = 264
 
 
 @triton.jit
-def place(input, image, h, w, channel, exists, H, W, C, outside, FILLED: tl.constexpr):
-    """The int32 number at a place; outside the input 0, or where FILLED `outside`."""
-    inside = (h >= 0) & (h < H) & (w >= 0) & (w < W) & exists
-    at = input + offset(image, h, w, channel, H, W, C)
-    return (load_filled(at, inside, outside) if FILLED else tl.load(at, mask=inside, other=0)).to(tl.int32)
+def keep_largest(state, place, pointers, inside):
+    """(largest, the least there is): int8 has the latter outside of the input, as a number of the launch."""
+    largest, least = state
+    if pointers.dtype.element_ty == tl.int8:
+        x = load_filled(pointers, inside, least)
+    else:
+        x = tl.load(pointers, mask=inside, other=0)
+    return tl.maximum(largest, x.to(tl.int32)), least
 
 
 @triton.jit
-def reduced(total, x, MAXIMUM: tl.constexpr):
-    if MAXIMUM:
-        return tl.maximum(total, x)
-    else:
-        return total + x
+def add_up(total, place, pointers, inside):
+    return total + tl.load(pointers, mask=inside, other=0).to(tl.int32)
 
 
 @triton.jit
 def int8_pool_kernel(
     input,
     output,
-    images,
-    C,
-    H,
-    W,
-    P,
-    Q,
-    stride_h,
-    stride_w,
-    pad_h,
-    pad_w,
-    dilation_h,
-    dilation_w,
-    outside,
+    geometry,
+    least,
     zero_point,
     divisor,
     R: tl.constexpr,
@@ -70,35 +60,23 @@ def int8_pool_kernel(
     B: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """The maximum of each window, or its mean; a place outside the input is `outside`, LEAST, to the one and 0 to the
-    other."""
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
-    )
+    """The maximum of each window, from `least` on, which is LEAST; or its mean."""
+    images, C, H, W, P, Q, window = sizes_of(geometry, WIDE)
     image, p, q, channel, exists = tile(images, P, Q, C, NHWC, A, B, WIDE)
-    h = p * stride_h - pad_h
-    w = q * stride_w - pad_w
-    FILLED: tl.constexpr = MAXIMUM and LEAST != 0
+    h, w = window_start(p, q, window)
     total = tl.zeros([A, B], tl.int32)
     if MAXIMUM:
-        total += outside
-    if UNROLLED:
-        for at in tl.static_range(R * S):
-            row, column = h + at // S * dilation_h, w + at % S * dilation_w
-            x = place(input, image, row, column, channel, exists, H, W, C, outside, FILLED)
-            total = reduced(total, x, MAXIMUM)
+        total, least = reduce_window(
+            (total + least, least),
+            input, image, h, w, channel, exists, H, W, C, window, R, S, UNROLLED, keep_largest,
+        )  # fmt: skip
     else:
-        r_begin, r_end = span(h, H, dilation_h, R)
-        s_begin, s_end = span(w, W, dilation_w, S)
-        for r in range(r_begin, r_end):
-            for s in range(s_begin, s_end):
-                row, column = h + r * dilation_h, w + s * dilation_w
-                x = place(input, image, row, column, channel, exists, H, W, C, outside, FILLED)
-                total = reduced(total, x, MAXIMUM)
-    if not MAXIMUM:
+        total = reduce_window(
+            total, input, image, h, w, channel, exists, H, W, C, window, R, S, UNROLLED, add_up
+        )  # fmt: skip
         shift = tl.zeros([1, 1], tl.int32) + zero_point
-        h_end = tl.minimum(h + R, H + pad_h)
-        w_end = tl.minimum(w + S, W + pad_w)
+        h_end = tl.minimum(h + R, H + window[2])
+        w_end = tl.minimum(w + S, W + window[3])
         inside = (tl.minimum(h_end, H) - tl.maximum(h, 0)) * (tl.minimum(w_end, W) - tl.maximum(w, 0))
         if OVERRIDE:
             by = tl.zeros([1, 1], tl.int32) + divisor
@@ -127,7 +105,7 @@ def _pool(
     with on(input):
         for part in work((input, output), Layout.NHWC, g.p, g.q, small(g), elements):
             int8_pool_kernel[(part.programs,)](
-                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g.steps, least, zero_point,
+                *part.tensors, arguments(part, g), least, zero_point,
                 divisor_override or 0, R=g.r, S=g.s, MAXIMUM=maximum, LEAST=least, INCLUDE_PAD=count_include_pad,
                 OVERRIDE=divisor_override is not None, UNROLLED=g.r * g.s <= UNROLL, enable_fp_fusion=False,
                 **part.constants,

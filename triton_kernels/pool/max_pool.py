@@ -12,10 +12,11 @@ from torch import Tensor
 
 from cnnkernels.geometry import Layout, PoolGeometry
 
+from ..common.geometry import tap_distance, window_start
 from ..common.sites import offset, tile, work
 from ..common.target import on
 from ..common.types import accumulator, as_wide
-from ..common.windows import UNROLL, first_place, small, span, within_reach
+from ..common.windows import UNROLL, arguments, first_place, reduce_window, sizes_of, small, within_reach
 
 
 @triton.jit
@@ -37,15 +38,13 @@ def restore(x, element: tl.constexpr):
 
 
 @triton.jit
-def meet(best, place, at, input, image, h, w, channel, exists, H, W, C, dilation_h, dilation_w, S: tl.constexpr):
-    """Strictly greater, so that the first maximum stays. A NaN is always taken, and only another NaN replaces it."""
-    row = h + (at // S) * dilation_h
-    column = w + (at % S) * dilation_w
-    inside = (row >= 0) & (row < H) & (column >= 0) & (column < W) & exists
-    at_input = input + offset(image, row, column, channel, H, W, C)
-    x = widen(tl.load(at_input, mask=inside, other=float("-inf")))
+def keep_largest(state, place, pointers, inside):
+    """(best, where): strictly greater, so that the first maximum stays. A NaN is always taken, and only another NaN
+    replaces it."""
+    best, where = state
+    x = widen(tl.load(pointers, mask=inside, other=float("-inf")))
     wins = (x > best) | (x != x)
-    return tl.where(wins, x, best), tl.where(wins, at, place)
+    return tl.where(wins, x, best), tl.where(wins, place, where)
 
 
 @triton.jit
@@ -53,18 +52,7 @@ def forward_kernel(
     input,
     output,
     argmax,
-    images,
-    C,
-    H,
-    W,
-    P,
-    Q,
-    stride_h,
-    stride_w,
-    pad_h,
-    pad_w,
-    dilation_h,
-    dilation_w,
+    geometry,
     R: tl.constexpr,
     S: tl.constexpr,
     UNROLLED: tl.constexpr,
@@ -73,27 +61,15 @@ def forward_kernel(
     B: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
-    )
+    images, C, H, W, P, Q, window = sizes_of(geometry, WIDE)
     image, p, q, channel, exists = tile(images, P, Q, C, NHWC, A, B, WIDE)
-    h = p * stride_h - pad_h
-    w = q * stride_w - pad_w
-    place = tl.zeros([A, B], tl.int32) + (first_place(h, dilation_h, R) * S + first_place(w, dilation_w, S)).to(
-        tl.int32
-    )
+    h, w = window_start(p, q, window)
+    first = first_place(h, window[4], R) * S + first_place(w, window[5], S)
     best = tl.full([A, B], float("-inf"), accumulator(input.dtype.element_ty))
-    if UNROLLED:
-        for at in tl.static_range(R * S):
-            best, place = meet(best, place, at, input, image, h, w, channel, exists, H, W, C, dilation_h, dilation_w, S)
-    else:
-        r_begin, r_end = span(h, H, dilation_h, R)
-        s_begin, s_end = span(w, W, dilation_w, S)
-        for r in range(r_begin, r_end):
-            for s in range(s_begin, s_end):
-                best, place = meet(
-                    best, place, r * S + s, input, image, h, w, channel, exists, H, W, C, dilation_h, dilation_w, S
-                )
+    best, place = reduce_window(
+        (best, tl.zeros([A, B], tl.int32) + first.to(tl.int32)),
+        input, image, h, w, channel, exists, H, W, C, window, R, S, UNROLLED, keep_largest,
+    )  # fmt: skip
     out = offset(image, p, q, channel, P, Q, C)
     tl.store(output + out, restore(best, output.dtype.element_ty), mask=exists)
     tl.store(argmax + out, place.to(argmax.dtype.element_ty), mask=exists)
@@ -113,7 +89,7 @@ def first_window(x, places, stride, dilation, common, place_step, inverse):
 
 
 @triton.jit
-def route(
+def add_window(
     total, k, grad_output, argmax, image, r, s, p, q, channel, exists, P, Q, C,
     r_step, s_step, p_step, q_step, S: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -132,24 +108,8 @@ def backward_kernel(
     grad_output,
     argmax,
     grad_input,
-    images,
-    C,
-    H,
-    W,
-    P,
-    Q,
-    stride_h,
-    stride_w,
-    pad_h,
-    pad_w,
-    dilation_h,
-    dilation_w,
-    common_h,
-    common_w,
-    place_step_h,
-    place_step_w,
-    inverse_h,
-    inverse_w,
+    geometry,
+    transposed,
     R: tl.constexpr,
     S: tl.constexpr,
     ROWS: tl.constexpr,
@@ -161,12 +121,9 @@ def backward_kernel(
     WIDE: tl.constexpr,
 ):
     """An element is held by at most ROWS x COLUMNS windows, visited in ascending (p, q)."""
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
-    )
-    common_h, common_w, place_step_h, place_step_w, inverse_h, inverse_w = as_wide(
-        (common_h, common_w, place_step_h, place_step_w, inverse_h, inverse_w), WIDE
-    )
+    images, C, H, W, P, Q, window = sizes_of(geometry, WIDE)
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = window
+    common_h, common_w, place_step_h, place_step_w, inverse_h, inverse_w = as_wide(transposed, WIDE)
     image, h, w, channel, exists = tile(images, H, W, C, NHWC, A, B, WIDE)
     r, p = first_window(h + pad_h, R, stride_h, dilation_h, common_h, place_step_h, inverse_h)
     s, q = first_window(w + pad_w, S, stride_w, dilation_w, common_w, place_step_w, inverse_w)
@@ -174,13 +131,13 @@ def backward_kernel(
     total = tl.zeros([A, B], accumulator(grad_output.dtype.element_ty))
     if UNROLLED:
         for k in tl.static_range(ROWS * COLUMNS):
-            total = route(
+            total = add_window(
                 total, k, grad_output, argmax, image, r, s, p, q, channel, exists, P, Q, C,
                 place_step_h, place_step_w, p_step, q_step, S, COLUMNS,
             )  # fmt: skip
     else:
         for k in range(ROWS * COLUMNS):
-            total = route(
+            total = add_window(
                 total, k, grad_output, argmax, image, r, s, p, q, channel, exists, P, Q, C,
                 place_step_h, place_step_w, p_step, q_step, S, COLUMNS,
             )  # fmt: skip
@@ -193,32 +150,20 @@ def gather_kernel(
     input,
     argmax,
     output,
-    images,
-    C,
-    H,
-    W,
-    P,
-    Q,
-    stride_h,
-    stride_w,
-    pad_h,
-    pad_w,
-    dilation_h,
-    dilation_w,
+    geometry,
     S: tl.constexpr,
     NHWC: tl.constexpr,
     A: tl.constexpr,
     B: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = as_wide(
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w), WIDE
-    )
+    images, C, H, W, P, Q, window = sizes_of(geometry, WIDE)
     image, p, q, channel, exists = tile(images, P, Q, C, NHWC, A, B, WIDE)
     at = offset(image, p, q, channel, P, Q, C)
     winner = tl.load(argmax + at, mask=exists, other=0).to(tl.int32)
-    h = p * stride_h - pad_h + (winner // S) * dilation_h
-    w = q * stride_w - pad_w + (winner % S) * dilation_w
+    h, w = window_start(p, q, window)
+    dh, dw = tap_distance(winner // S, winner % S, window)
+    h, w = h + dh, w + dw
     inside = (h >= 0) & (h < H) & (w >= 0) & (w < W) & exists
     x = tl.load(input + offset(image, h, w, channel, H, W, C), mask=inside, other=0)
     tl.store(output + at, x, mask=exists)
@@ -228,17 +173,7 @@ def gather_kernel(
 def indices_kernel(
     argmax,
     indices,
-    images,
-    C,
-    W,
-    P,
-    Q,
-    stride_h,
-    stride_w,
-    pad_h,
-    pad_w,
-    dilation_h,
-    dilation_w,
+    geometry,
     S: tl.constexpr,
     NHWC: tl.constexpr,
     A: tl.constexpr,
@@ -246,16 +181,17 @@ def indices_kernel(
     WIDE: tl.constexpr,
 ):
     """h * W + w, with the caller's own strides and dilations: a window with no place inside has an index too."""
+    images, C, _, W, P, Q, window = sizes_of(geometry, WIDE)
     image, p, q, channel, exists = tile(images, P, Q, C, NHWC, A, B, WIDE)
     at = offset(image, p, q, channel, P, Q, C)
     winner = tl.load(argmax + at, mask=exists, other=0).to(tl.int64)
-    h = p.to(tl.int64) * stride_h - pad_h + (winner // S) * dilation_h
-    w = q.to(tl.int64) * stride_w - pad_w + (winner % S) * dilation_w
-    tl.store(indices + at, h * W + w, mask=exists)
+    h, w = window_start(p.to(tl.int64), q.to(tl.int64), window)
+    dh, dw = tap_distance(winner // S, winner % S, window)
+    tl.store(indices + at, (h + dh) * W + w + dw, mask=exists)
 
 
-class _Route(NamedTuple):
-    """The constants of one axis of the backward: windows that hold an element are `place_step` places apart."""
+class _Transposed(NamedTuple):
+    """One axis of the backward, seen from an element: the windows that hold it are `place_step` places apart."""
 
     common: int
     place_step: int
@@ -263,7 +199,7 @@ class _Route(NamedTuple):
     steps: int  # the most windows that hold one element
 
     @classmethod
-    def of(cls, places: int, stride: int, dilation: int) -> "_Route":
+    def of(cls, places: int, stride: int, dilation: int) -> "_Transposed":
         common = math.gcd(stride, dilation)
         place_step = stride // common
         inverse = pow(dilation // common, -1, place_step) if place_step > 1 else 0
@@ -276,7 +212,7 @@ def max_pool_forward(input: Tensor, output: Tensor, argmax: Tensor, geometry: Po
     with on(input):
         for part in work((input, output, argmax), layout, g.p, g.q, small(g)):
             forward_kernel[(part.programs,)](
-                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g.steps,
+                *part.tensors, arguments(part, g),
                 R=g.r, S=g.s, UNROLLED=g.r * g.s <= UNROLL, **part.constants,
             )  # fmt: skip
 
@@ -286,12 +222,12 @@ def max_pool_backward(
 ) -> None:
     """Writes every gradient of the input: the sum of grad_output over the windows the element won."""
     g = within_reach(geometry)
-    rows, columns = _Route.of(g.r, g.stride_h, g.dilation_h), _Route.of(g.s, g.stride_w, g.dilation_w)
+    rows, columns = _Transposed.of(g.r, g.stride_h, g.dilation_h), _Transposed.of(g.s, g.stride_w, g.dilation_w)
     with on(grad_output):
         for part in work((grad_output, argmax, grad_input), layout, g.h, g.w, small(g)):
             backward_kernel[(part.programs,)](
-                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g.steps,
-                rows.common, columns.common, rows.place_step, columns.place_step, rows.inverse, columns.inverse,
+                *part.tensors, arguments(part, g),
+                (rows.common, columns.common, rows.place_step, columns.place_step, rows.inverse, columns.inverse),
                 R=g.r, S=g.s, ROWS=rows.steps, COLUMNS=columns.steps,
                 UNROLLED=rows.steps * columns.steps <= UNROLL, **part.constants,
             )  # fmt: skip
@@ -302,9 +238,7 @@ def max_pool_gather(input: Tensor, argmax: Tensor, output: Tensor, geometry: Poo
     g = within_reach(geometry)
     with on(input):
         for part in work((input, argmax, output), layout, g.p, g.q, small(g)):
-            gather_kernel[(part.programs,)](
-                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g.steps, S=g.s, **part.constants
-            )
+            gather_kernel[(part.programs,)](*part.tensors, arguments(part, g), S=g.s, **part.constants)
 
 
 def max_pool_indices(argmax: Tensor, indices: Tensor, geometry: PoolGeometry, layout: Layout) -> None:
@@ -312,6 +246,4 @@ def max_pool_indices(argmax: Tensor, indices: Tensor, geometry: PoolGeometry, la
     g = geometry
     with on(argmax):
         for part in work((argmax, indices), layout, g.p, g.q):
-            indices_kernel[(part.programs,)](
-                *part.tensors, part.images, part.channels, g.w, g.p, g.q, *g.steps, S=g.s, **part.constants
-            )
+            indices_kernel[(part.programs,)](*part.tensors, arguments(part, g), S=g.s, **part.constants)
