@@ -18,7 +18,10 @@ from cnnkernels import environment
 from cnnkernels.cli import main as cli
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 # What a page's programs, one after the other, find already there: the reader's own network and data.
 GIVEN = """
@@ -79,10 +82,11 @@ def test_the_variables_are_all_in_the_docs() -> None:
     assert re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE) == tables
 
 
-FIGURES = ("conv", "pool", "quantization")
+FIGURES = ("architecture", "conv", "pool", "quantization")
 TABLES = {
     "conv_paper_check": "conv",
     "depthwise_conv": "depthwise_conv",
+    "features": "features",
     "depthwise_separable_conv_paper_check": "depthwise_separable_conv",
 }
 COMMITTED = {
