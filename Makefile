@@ -26,7 +26,7 @@ demo: $(VENV)/.built
 	$(BIN)/cnnkernels demo --int8
 
 test: $(VENV)/.built-tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 build: $(VENV)/.built
 

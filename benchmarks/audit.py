@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OBJECTS = ROOT / "build" / "native" / "cuda" / "csrc"
 WARPS_PER_SM = 64
 REGISTERS_PER_SM = 65536
+MOVERS = ("pool", "int8_pool", "quantize")  # families whose kernels' work is to move data
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Kernel:
     def read(self, sass: str) -> None:
         """Takes the machine code's figures."""
         instructions = parse(sass)
-        self.instructions, self.loop = count(instructions), main_loop(instructions)
+        self.instructions, self.loop = count(instructions), main_loop(instructions, self.family in MOVERS)
 
     @property
     def warps(self) -> int:

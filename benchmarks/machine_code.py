@@ -1,8 +1,10 @@
 """What a kernel's machine code (SASS) is made of: its instructions by group, and those of its main loop.
 
 The main loop is the innermost one around the instructions that do a kernel's work: its multiply-adds, or, where it only
-moves data, its loads and stores of global memory. Instructions of that loop per unit of work say what a kernel spends
-beside the work itself; the figure needs no GPU, and shows when a compiler or a change makes a loop worse.
+moves data, its loads and stores of global memory. A kernel may have several ways to do its work, one of them for what
+is rare (a tap that is not finite, the last of a row): the loop is then that of the cheapest. Instructions of that loop
+per unit of work say what a kernel spends beside the work itself; the figure needs no GPU, and shows when a compiler or
+a change makes a loop worse.
 """
 
 from __future__ import annotations
@@ -84,9 +86,11 @@ def count_instructions(sass: str) -> Counter[str]:
     return count(parse(sass))
 
 
-def multiply_adds(mnemonic: str) -> int:
+def multiply_adds(mnemonic: str, operands: str = "") -> int:
     """Of one instruction of one warp. The shape of a UTCMMA (sm_100) stands in a register, so each counts as one of
     128 x 128 x 16, whatever it is."""
+    if mnemonic.startswith("HFMA2") and "-RZ, RZ" in operands:  # a constant comes into its register
+        return 0
     if found := re.match(r"[HIQ]GMMA\.64x(\d+)x(\d+)", mnemonic):
         return 16 * int(found[1]) * int(found[2])
     if re.match(r"UTC\w*MMA", mnemonic):
@@ -175,31 +179,35 @@ class _Graph:
         return {to for b, all_of in enumerate(self.next) if b not in loop for to in all_of if to in loop}
 
 
-def main_loop(instructions: list[Instruction]) -> Loop | None:
-    """The innermost loop around most of a kernel's work. None: it does none that is known here."""
-    counts = Counter(i.mnemonic for i in instructions)
-    amounts, unit = {name: multiply_adds(name) for name in counts}, "multiply-adds"
-    moved = {name: global_bytes(name) for name in counts}
-    # A kernel that only moves data has a few, of the divisions in its index arithmetic.
-    if 4 * sum(amounts[name] * n for name, n in counts.items()) < sum(moved[name] * n for name, n in counts.items()):
-        amounts, unit = moved, "bytes"
-    if not any(amounts.values()):
+def main_loop(instructions: list[Instruction], moves_data: bool = False) -> Loop | None:
+    """The innermost loop around most of a kernel's work. None: it does none that is known here.
+
+    `moves_data`: what multiplies and adds is not the kernel's work (a division, an address, the rounding of a number on
+    its way), but its loads and stores are. Of a kernel that multiplies nothing they are in any case.
+    """
+    amounts, unit = [multiply_adds(i.mnemonic, i.operands) for i in instructions], "multiply-adds"
+    if moves_data or not any(amounts):
+        amounts, unit = [global_bytes(i.mnemonic) for i in instructions], "bytes"
+    if not any(amounts):
         return None
     graph = _Graph(instructions)
     spans = list(zip(graph.first, graph.past, strict=True))
-    worth = [sum(amounts[instructions[i].mnemonic] for i in range(*span)) for span in spans]
+    worth = [sum(amounts[i] for i in range(*span)) for span in spans]
+    size = [past - first for first, past in spans]
+
+    def total(figures: list[int], blocks: set[int]) -> int:
+        return sum(figures[b] for b in blocks)
 
     best = set(range(len(spans)))
     cut: set[int] = set()
     while True:
-        inner = [loop for loop in graph.loops(best, cut) if any(worth[b] for b in loop)]
-        if not inner:
+        inner = [loop for loop in graph.loops(best, cut) if total(worth, loop)]
+        most = max((total(worth, loop) for loop in inner), default=0)
+        # A small loop beside work that was written out, or beside larger ones, is not the main one.
+        if not inner or 4 * most < total(worth, best):
             break
-        found = max(inner, key=lambda loop: (sum(worth[b] for b in loop), -min(loop)))
-        # A small loop beside work that was written out is not the main one.
-        if 4 * sum(worth[b] for b in found) < sum(worth[b] for b in best):
-            break
-        best = found
+        ways = [loop for loop in inner if 4 * total(worth, loop) >= most]
+        best = min(ways, key=lambda loop: (total(size, loop) / total(worth, loop), min(loop)))
         cut = cut | (graph.entries(best) or {min(best)})
     body = [instructions[i] for b in sorted(best) for i in range(*spans[b])]
-    return Loop(count(body), sum(worth[b] for b in best), unit)
+    return Loop(count(body), total(worth, best), unit)

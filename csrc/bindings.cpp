@@ -3,9 +3,11 @@
 // initializers, and Python calls the one of its name.
 #include <pybind11/pybind11.h>
 
+#include "common/activation_kind.h"
 #include "common/cuda_versions.h"
 #include "common/geometry.h"
 #include "common/gpu.h"
+#include "common/types.h"
 
 namespace py = pybind11;
 
@@ -42,10 +44,32 @@ auto with_padding_mode(std::index_sequence<I...>) {
 
 void bind_geometry(py::module_& m) {
   py::class_<ConvGeometry>(m, "ConvGeometry", py::module_local())
-      .def(constructor<ConvGeometry>(std::make_index_sequence<16>{}))
-      .def(with_padding_mode(std::make_index_sequence<16>{}));
+      .def(constructor<ConvGeometry>(std::make_index_sequence<22>{}))
+      .def(with_padding_mode(std::make_index_sequence<22>{}));
   py::class_<PoolGeometry>(m, "PoolGeometry", py::module_local())
-      .def(constructor<PoolGeometry>(std::make_index_sequence<14>{}));
+      .def(constructor<PoolGeometry>(std::make_index_sequence<20>{}));
+}
+
+// What Python counts too (cnnkernels/dtypes.py, geometry.py, activation.py), for tests/house to compare.
+void bind_numbers(py::module_& m) {
+  const auto named = [](std::initializer_list<const char*> names, auto... values) {
+    py::dict found;
+    auto name = names.begin();
+    ((found[*name++] = static_cast<int>(values)), ...);
+    return found;
+  };
+  py::dict numbers;
+  numbers["DType"] =
+      named({"float64", "float32", "float16", "bfloat16", "int8", "uint8", "uint16", "int32", "int64"},
+            DType::float64, DType::float32, DType::float16, DType::bfloat16, DType::int8, DType::uint8,
+            DType::uint16, DType::int32, DType::int64);
+  numbers["Layout"] = named({"nchw", "nhwc"}, Layout::nchw, Layout::nhwc);
+  numbers["PaddingMode"] = named({"zeros", "reflect", "replicate", "circular"}, PaddingMode::zeros,
+                                 PaddingMode::reflect, PaddingMode::replicate, PaddingMode::circular);
+  numbers["Activation"] = named({"none", "relu", "relu6", "leaky_relu", "silu", "gelu", "hardswish"},
+                                Activation::none, Activation::relu, Activation::relu6, Activation::leaky_relu,
+                                Activation::silu, Activation::gelu, Activation::hardswish);
+  m.attr("numbers") = numbers;
 }
 
 // Of architectures, sm_90a is machine code and compute_80 is PTX.
@@ -64,6 +88,7 @@ void bind_module(py::module_& m, const char* built_for) {
       "why_not_driver", [](int runtime, int driver) { return why_not_driver({runtime, driver}); },
       "Why a driver cannot serve a CUDA; empty where it can.", py::arg("runtime"), py::arg("driver"));
   bind_geometry(m);
+  bind_numbers(m);
   conv::bind(m);
   depthwise_conv::bind(m);
   depthwise_separable_conv::bind(m);

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-HAS_GPU = torch.cuda.is_available()
+from helpers.device import DEVICE, HAS_GPU
+from helpers.recorded import Call, Recorder
+
 if not HAS_GPU:
     # Before triton is imported anywhere: CPU tensors run kernels in the interpreters.
     os.environ.setdefault("CNNKERNELS_INTERPRET", "1")
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-import pytest  # noqa: E402
+import pytest
 
-from helpers.native import machine  # noqa: E402, F401
+from helpers.native import runner  # noqa: F401
 
-DEVICE = "cuda" if HAS_GPU else "cpu"
+if not HAS_GPU and importlib.util.find_spec("triton"):
+    from helpers.triton_interpreter import speed_up
+
+    speed_up()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, or one worker would still be at one when the others have no more to do."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     if not HAS_GPU:
         for item in items:
             if item.get_closest_marker("gpu"):
@@ -48,19 +56,19 @@ def kernels(request: pytest.FixtureRequest):
 
 
 @pytest.fixture
-def schedules(machine: Any) -> Iterator[list[dict[str, Any]]]:  # noqa: F811
-    """Orders of threads and moments of copies for machine.module.set_schedule; a GPU has its own."""
+def schedules(runner: Any) -> Iterator[list[dict[str, Any]]]:  # noqa: F811
+    """Orders of threads and moments of copies for runner.module.set_schedule; a GPU has its own."""
     if HAS_GPU:
         yield [{}]
         return
-    before = machine.module.schedule()
+    before = runner.module.schedule()
     yield [
         {"order": "reversed", "seed": 0, "delivery": "late"},
         {"order": "random", "seed": 1, "delivery": "random"},
         {"order": "random", "seed": 2, "delivery": "late"},
         {"order": "random", "seed": 3, "delivery": "early"},
     ]
-    machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
+    runner.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
 
 
 @pytest.fixture
@@ -102,31 +110,13 @@ def on_the_reference() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-class Call(NamedTuple):
-    """One call of a kernel."""
-
-    backend: str
-    name: str
-    arguments: tuple[Any, ...]
-
-
-class _Recorder:
-    """Kernels that compute nothing but note that they were called."""
-
-    def __init__(self, backend: str, calls: list[Call]) -> None:
-        self._backend, self._calls = backend, calls
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *arguments: self._calls.append(Call(self._backend, name, arguments))
-
-
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Call]]:
     """The calls that reach a backend, all of them there but computing nothing: for tests of what stands above them."""
     from cnnkernels import backends
 
     calls: list[Call] = []
-    monkeypatch.setattr(backends, "kernels", lambda backend, device: _Recorder(backend, calls))
+    monkeypatch.setattr(backends, "kernels", lambda backend, device: Recorder(backend, calls))
     monkeypatch.setattr(backends, "why_missing", lambda backend, device: None)
     backends.remembered_serving.cache_clear()
     yield calls

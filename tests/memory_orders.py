@@ -10,84 +10,18 @@ A finding names its case, which the last form runs again.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 import time
 import traceback
 from collections import Counter
-from typing import NamedTuple
 
 import torch
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
+if not torch.cuda.is_available():
     os.environ.setdefault("CNNKERNELS_INTERPRET", "1")
 
-import helpers.orders_float as orders_float  # noqa: E402
-import helpers.orders_int8 as orders_int8  # noqa: E402
-from helpers.orders_trial import InexactError, Trial  # noqa: E402
-
-BACKENDS = ("cuda", "triton", "reference")
-DIRECTIONS = {name: orders_float.DIRECTIONS for name in orders_float.OPERATORS} | {
-    name: ("forward", "backward") if name == "int8_weight_only_linear" else ("forward",)
-    for name in orders_int8.OPERATORS
-}
-OPERATORS = orders_float.OPERATORS | orders_int8.OPERATORS
-DRAWS = 50
-
-
-class Case(NamedTuple):
-    """One trial, which this names wholly."""
-
-    operator: str
-    direction: str
-    backend: str
-    seed: int
-    number: int
-
-    def __str__(self) -> str:
-        return " ".join(map(str, self))
-
-
-def run(case: Case) -> None:
-    """Raises AssertionError where a result is wrong; draws anew where the dtype can not hold it.
-
-    PyTorch has one thread: of several, any might be the last to write where indices of max_unpool2d repeat.
-    """
-    convolutions = torch.backends.cudnn.conv
-    threads, precision = torch.get_num_threads(), convolutions.fp32_precision
-    torch.set_num_threads(1)
-    try:
-        for attempt in range(DRAWS):
-            trial = Trial(f"{case} {attempt}", case.backend, DEVICE)
-            trial.direction = case.direction
-            convolutions.fp32_precision = trial.choose("tf32", "ieee")
-            with contextlib.suppress(InexactError):
-                OPERATORS[case.operator](trial)
-                trial.leaves_operands()
-                return
-    finally:
-        torch.set_num_threads(threads)
-        convolutions.fp32_precision = precision
-    raise AssertionError(f"{DRAWS} draws without a result that the dtype holds")
-
-
-def takes(operator: str, backend: str) -> bool:
-    """The reference of the floating operators is PyTorch itself."""
-    return backend != "reference" or operator in orders_int8.OPERATORS
-
-
-def cases(operators: list[str], backends: list[str], seed: int, count: int) -> list[Case]:
-    """So many, the same number of every operator, direction and backend."""
-    kinds = [
-        (name, way, backend)
-        for backend in backends
-        for name in operators
-        for way in DIRECTIONS[name]
-        if takes(name, backend)
-    ]
-    return [Case(*kinds[i % len(kinds)], seed, i // len(kinds)) for i in range(count)]
+from helpers.memory_orders.cases import BACKENDS, OPERATORS, Case, cases, run
 
 
 def main() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 from ..backends import serving
 from ..dtypes import INT8_DTYPES
 from ..ops import int8_pool as _int8_pool2d
-from .arguments import Ints, as_int, as_pair, check_is_tensor
+from .arguments import Ints, as_int, as_pair, check_is_tensor, pool_windows
 from .int8_arguments import checked_zero_point
 
 LARGEST_SUM = 2**31 - 1
@@ -150,17 +149,7 @@ def _parameters(
     op: str, input: Any, kernel_size: Ints, stride: Ints | None, padding: Ints, dilation: Ints, ceil_mode: bool
 ) -> tuple[Any, ...]:
     _check_images(op, input)
-    if not isinstance(ceil_mode, bool):
-        raise TypeError(f"{op}(): argument 'ceil_mode' must be bool, but got ceil_mode={ceil_mode!r}")
-    window = as_pair(op, "kernel_size", kernel_size)
-    defaulted = stride is None or (isinstance(stride, Sequence) and len(stride) == 0)
-    return (
-        window,
-        window if defaulted else as_pair(op, "stride", stride),
-        as_pair(op, "padding", padding),
-        as_pair(op, "dilation", dilation),
-        ceil_mode,
-    )
+    return pool_windows(op, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 def _batch(input: Tensor) -> Tensor:

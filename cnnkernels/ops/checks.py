@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..geometry import ConvGeometry, PaddingMode, PoolGeometry, conv_output_size, pool_output_size
+from ..geometry import Axis, ConvGeometry, PaddingMode, PoolGeometry, conv_output_size, pool_output_size
 
 _INT_MAX = 2**31 - 1
 # Rows and columns that a convolution's windows stay within, and a step that no layer takes.
@@ -24,11 +25,12 @@ def conv_geometry(
     groups: int,
     padding_mode: str = "zeros",
 ) -> ConvGeometry:
-    """The checked geometry of a call.
+    """The checked geometry of a call with one to three spatial axes.
 
     Args:
-        input_size, weight_size: [N, C, H, W] and [K, C / groups, R, S].
-        padding: (top, bottom, left, right).
+        input_size, weight_size: [N, C, H, W] and [K, C / groups, R, S], or with another number of spatial axes.
+        stride, dilation: a number for each spatial axis.
+        padding: (before, after) for each spatial axis, the first axis first: (top, bottom, left, right).
         padding_mode: "zeros", "reflect", "replicate" or "circular".
 
     Raises:
@@ -43,16 +45,18 @@ def conv_geometry(
     ):
         if any(value < least for value in values):
             raise RuntimeError(f"{kind} {name} is not supported, but got {name}={tuple(values)}")
-    n, c, h, w = input_size
+    n, c, *sizes = input_size
+    before, after = padding[::2], padding[1::2]
+    padded = [size + one + other for size, one, other in zip(sizes, before, after, strict=True)]
     if padding_mode != "zeros":
-        top, bottom, left, right = padding
         _check_border(input_size, padding, padding_mode)
-        padded = (n, c, h + top + bottom, w + left + right)
-        geometry = conv_geometry(padded, weight_size, stride, (0, 0, 0, 0), dilation, groups)
+        geometry = conv_geometry((n, c, *padded), weight_size, stride, [0] * len(padding), dilation, groups)
         if not any(padding):
             return geometry
-        return geometry._replace(h=h, w=w, pad_h=top, pad_w=left, padding_mode=PaddingMode[padding_mode.upper()])
-    k, group_channels, r, s = weight_size
+        inner = geometry.axes[-len(sizes) :]
+        axes = [axis._replace(size=size, pad=pad) for axis, size, pad in zip(inner, sizes, before, strict=True)]
+        return ConvGeometry.of_axes(n, c, geometry.k, groups, axes, PaddingMode[padding_mode.upper()])
+    k, group_channels, *taps = weight_size
     weight_text, input_text = list(weight_size), list(input_size)
     if k < groups:
         raise RuntimeError(
@@ -69,18 +73,20 @@ def conv_geometry(
             f"Given groups={groups}, weight of size {weight_text}, expected input{input_text} "
             f"to have {group_channels * groups} channels, but got {c} channels instead"
         )
-    if r < 1 or s < 1:
+    if any(count < 1 for count in taps):
         raise RuntimeError(f"kernel size should be greater than zero, but got weight of size {weight_text}")
-    top, bottom, left, right = padding
-    p = conv_output_size(h, r, stride[0], top, bottom, dilation[0])
-    q = conv_output_size(w, s, stride[1], left, right, dilation[1])
-    if p < 1 or q < 1:
+    axes = [
+        Axis(size, count, conv_output_size(size, count, step, one, other, apart), step, one, apart)
+        for size, count, step, one, other, apart in zip(sizes, taps, stride, before, after, dilation, strict=True)
+    ]
+    if any(axis.places < 1 for axis in axes):
+        reach = [axis.dilation * (axis.taps - 1) + 1 for axis in axes]
         raise RuntimeError(
-            f"Calculated padded input size per channel: ({h + top + bottom} x {w + left + right}). "
-            f"Kernel size: ({dilation[0] * (r - 1) + 1} x {dilation[1] * (s - 1) + 1}). "
+            f"Calculated padded input size per channel: ({' x '.join(map(str, padded))}). "
+            f"Kernel size: ({' x '.join(map(str, reach))}). "
             "Kernel size can't be greater than actual input size"
         )
-    return ConvGeometry(n, c, h, w, k, r, s, p, q, stride[0], stride[1], top, left, dilation[0], dilation[1], groups)
+    return ConvGeometry.of_axes(n, c, k, groups, axes)
 
 
 def conv_kernel_geometry(*arguments: Any) -> ConvGeometry:
@@ -91,40 +97,46 @@ def conv_kernel_geometry(*arguments: Any) -> ConvGeometry:
         RuntimeError: PyTorch's errors, naming the argument and its value.
         ValueError: sizes, or windows, beyond what the kernels of every backend count.
     """
+    _check_planes(arguments[0])
     g = conv_geometry(*arguments)
-    if max(g[:9]) >= _FARTHEST or g.c // g.groups * g.r * g.s > _INT_MAX:
+    axes = g.axes
+    taps = math.prod(axis.taps for axis in axes)
+    largest = max(g.n, g.c, g.k, *(max(axis.size, axis.taps, axis.places) for axis in axes))
+    if largest >= _FARTHEST or g.c // g.groups * taps > _INT_MAX:
         raise ValueError(
             "a convolution's sizes must be below 2^30, and a filter's elements below 2^31, but got input of size "
             f"{list(arguments[0])} and weight of size {list(arguments[1])}"
         )
 
-    def cut(step: int, size: int) -> int:
-        return min(step, size) if step > _FAR else step
+    def cut(axis: Axis) -> Axis:
+        reach = axis.size + axis.pad
+        steps = (min(step, reach) if step > _FAR else step for step in (axis.stride, axis.dilation))
+        return axis._replace(**dict(zip(("stride", "dilation"), steps, strict=True)))
 
-    g = g._replace(
-        stride_h=cut(g.stride_h, g.h + g.pad_h),
-        stride_w=cut(g.stride_w, g.w + g.pad_w),
-        dilation_h=cut(g.dilation_h, g.h + g.pad_h),
-        dilation_w=cut(g.dilation_w, g.w + g.pad_w),
-    )
-    rows = g.h + 2 * g.pad_h + (g.r - 1) * g.dilation_h
-    columns = g.w + 2 * g.pad_w + (g.s - 1) * g.dilation_w
-    if max(rows, columns) >= _FARTHEST:
+    axes = tuple(cut(axis) for axis in axes)
+    if any(axis.size + 2 * axis.pad + (axis.taps - 1) * axis.dilation >= _FARTHEST for axis in axes):
         raise ValueError(
             "a convolution's windows must stay within 2^30 rows and columns, but got input of size "
             f"{list(arguments[0])}, weight of size {list(arguments[1])}, padding={tuple(arguments[3])} and "
             f"dilation={tuple(arguments[4])}"
         )
-    return g
+    return ConvGeometry.of_axes(g.n, g.c, g.k, g.groups, axes, g.padding_mode)
+
+
+def _check_planes(size: Sequence[int]) -> None:
+    """Raises for a tensor that has not the two spatial axes of the kernels."""
+    if len(size) != 4:
+        raise RuntimeError(f"expected an input [N, C, H, W], but got input of size {list(size)}")
 
 
 def _check_border(size: Sequence[int], padding: Sequence[int], mode: str) -> None:
-    """Raises torch.nn.functional.pad's error for padding that an image [N, C, H, W] is too small for."""
-    top, bottom, left, right = padding
+    """Raises torch.nn.functional.pad's error for padding that an image [N, C, ...] is too small for."""
     if mode != "replicate":
         most = [extent - (mode == "reflect") for extent in size[2:]]
-        if max(top, bottom) > most[0] or max(left, right) > most[1]:
-            torch.nn.functional.pad(torch.empty(1).expand(size), (left, right, top, bottom), mode)
+        sides = list(zip(padding[::2], padding[1::2], strict=True))
+        if any(max(pair) > limit for pair, limit in zip(sides, most, strict=True)):
+            last_first = [side for pair in reversed(sides) for side in pair]
+            torch.nn.functional.pad(torch.empty(1).expand(size), last_first, mode)
 
 
 def pool_geometry(
@@ -135,7 +147,8 @@ def pool_geometry(
     dilation: Sequence[int],
     ceil_mode: bool,
 ) -> PoolGeometry:
-    """The checked geometry of a call; `input_size` is [N, C, H, W].
+    """The checked geometry of a call with one to three spatial axes; `input_size` is [N, C, H, W], or with another
+    number of them, and all else a number for each.
 
     Raises:
         RuntimeError: PyTorch's errors, naming the argument and its value.
@@ -149,10 +162,12 @@ def pool_geometry(
     ):
         for value in values:
             if value > _INT_MAX:
-                raise RuntimeError(f"max_pool2d: {name}={value} cannot be converted to type int without overflow")
-    for name, (first, second) in (("kernel size", kernel_size), ("stride", stride), ("dilation", dilation)):
-        if first <= 0 or second <= 0:
-            raise RuntimeError(f"{name} should be greater than zero, but got ({first}, {second})")
+                raise RuntimeError(
+                    f"max_pool{len(values)}d: {name}={value} cannot be converted to type int without overflow"
+                )
+    for name, values in (("kernel size", kernel_size), ("stride", stride), ("dilation", dilation)):
+        if any(value <= 0 for value in values):
+            raise RuntimeError(f"{name} should be greater than zero, but got {tuple(values)}")
     for pad, kernel in zip(padding, kernel_size, strict=True):
         if pad < 0:
             raise RuntimeError(f"pad must be non-negative, but got pad: {pad}")
@@ -161,17 +176,22 @@ def pool_geometry(
                 f"pad should be at most half of kernel size, but got padding={tuple(padding)} "
                 f"and kernel_size={tuple(kernel_size)}"
             )
-    n, c, h, w = input_size
-    p = pool_output_size(h, kernel_size[0], stride[0], padding[0], dilation[0], ceil_mode)
-    q = pool_output_size(w, kernel_size[1], stride[1], padding[1], dilation[1], ceil_mode)
-    if p < 1 or q < 1:
+    n, c, *sizes = input_size
+    axes = [
+        Axis(size, taps, pool_output_size(size, taps, step, pad, apart, ceil_mode), step, pad, apart)
+        for size, taps, step, pad, apart in zip(sizes, kernel_size, stride, padding, dilation, strict=True)
+    ]
+    if any(axis.places < 1 for axis in axes):
+        output = "x".join(str(axis.places) for axis in axes)
         raise RuntimeError(
-            f"Given input size: ({c}x{h}x{w}). Calculated output size: ({c}x{p}x{q}). Output size is too small"
+            f"Given input size: ({'x'.join(map(str, input_size[1:]))}). Calculated output size: ({c}x{output}). "
+            "Output size is too small"
         )
-    (r, s), (stride_h, stride_w), (pad_h, pad_w) = kernel_size, stride, padding
-    if r * s > _INT_MAX:
-        raise ValueError(f"a window of more than 2^31 - 1 places is not supported, but got kernel_size=({r}, {s})")
-    return PoolGeometry(n, c, h, w, r, s, p, q, stride_h, stride_w, pad_h, pad_w, dilation[0], dilation[1])
+    if math.prod(kernel_size) > _INT_MAX:
+        raise ValueError(
+            f"a window of more than 2^31 - 1 places is not supported, but got kernel_size={tuple(kernel_size)}"
+        )
+    return PoolGeometry.of_axes(n, c, axes)
 
 
 def pool_kernel_geometry(*arguments: Any) -> PoolGeometry:
@@ -181,19 +201,16 @@ def pool_kernel_geometry(*arguments: Any) -> PoolGeometry:
         RuntimeError: PyTorch's errors, naming the argument and its value.
         ValueError: windows that reach further than kernels of any backend count.
     """
+    _check_planes(arguments[0])
     g = pool_geometry(*arguments)
-    rows, columns = (
-        reach + places * min(stride, reach) + taps * min(dilation, reach)
-        for reach, places, stride, taps, dilation in (
-            (g.h + g.pad_h, g.p, g.stride_h, g.r, g.dilation_h),
-            (g.w + g.pad_w, g.q, g.stride_w, g.s, g.dilation_w),
-        )
-    )
-    if max(rows, columns) > _INT_MAX:
-        raise ValueError(
-            f"a pool's windows must stay within 2^31 rows and columns, but got input of size {list(arguments[0])}, "
-            f"kernel_size={tuple(arguments[1])}, stride={tuple(arguments[2])} and padding={tuple(arguments[3])}"
-        )
+    for axis in g.axes:
+        reach = axis.size + axis.pad
+        if reach + axis.places * min(axis.stride, reach) + axis.taps * min(axis.dilation, reach) > _INT_MAX:
+            raise ValueError(
+                "a pool's windows must stay within 2^31 rows and columns, but got input of size "
+                f"{list(arguments[0])}, kernel_size={tuple(arguments[1])}, stride={tuple(arguments[2])} and "
+                f"padding={tuple(arguments[3])}"
+            )
     return g
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..geometry import ConvGeometry, PoolGeometry, conv_output_size, pool_output_size
+from ..geometry import Axis, ConvGeometry, PoolGeometry, conv_output_size, pool_output_size
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,14 @@ class ConvCase:
 
     @property
     def geometry(self) -> ConvGeometry:
-        top, bottom, left, right = self.padding
-        p = conv_output_size(self.h, self.r, self.stride[0], top, bottom, self.dilation[0])
-        q = conv_output_size(self.w, self.s, self.stride[1], left, right, self.dilation[1])
-        return ConvGeometry(
-            self.n, self.c, self.h, self.w, self.k, self.r, self.s, p, q, *self.stride, top, left, *self.dilation,
-            self.groups,
-        )  # fmt: skip
+        rows, columns = zip(self.stride, self.padding[::2], self.padding[1::2], self.dilation, strict=True)
+
+        def axis(size: int, taps: int, stride: int, before: int, after: int, dilation: int) -> Axis:
+            places = conv_output_size(size, taps, stride, before, after, dilation)
+            return Axis(size, taps, places, stride, before, dilation)
+
+        axes = axis(self.h, self.r, *rows), axis(self.w, self.s, *columns)
+        return ConvGeometry.of_axes(self.n, self.c, self.k, self.groups, axes)
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -94,13 +95,12 @@ class PoolCase:
 
     @property
     def geometry(self) -> PoolGeometry:
-        out = [
-            pool_output_size(size, self.kernel[i], self.stride[i], self.padding[i], self.dilation[i], self.ceil_mode)
-            for i, size in enumerate((self.h, self.w))
+        steps = zip((self.h, self.w), self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        axes = [
+            Axis(size, taps, pool_output_size(size, taps, stride, pad, dilation, self.ceil_mode), stride, pad, dilation)
+            for size, taps, stride, pad, dilation in steps
         ]
-        return PoolGeometry(
-            self.n, self.c, self.h, self.w, *self.kernel, *out, *self.stride, *self.padding, *self.dilation
-        )
+        return PoolGeometry.of_axes(self.n, self.c, axes)
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:

@@ -1,7 +1,9 @@
-// The geometry of an operator in the field's letters: input N C H W, filter K R S, output N K P Q.
+// The geometry of an operator in the field's letters: input N C D H W, filter K T R S, output N K Z P Q.
 #pragma once
 
 #include <cstdint>
+
+#include "errors.h"
 
 namespace cnnkernels {
 
@@ -11,27 +13,36 @@ enum class Layout : int { nchw = 0, nhwc = 1 };
 // What lies outside the image: zeros, or its own pixels (conv/border.h).
 enum class PaddingMode : int { zeros = 0, reflect = 1, replicate = 2, circular = 3 };
 
+// Three spatial axes; of an operator with fewer the first are of extent 1, stride 1, no padding.
 struct ConvGeometry {
-  std::int64_t n, c, h, w;  // input
-  std::int64_t k, r, s;     // filter [k, c / groups, r, s]
-  std::int64_t p, q;        // output [n, k, p, q]
-  std::int64_t stride_h, stride_w;
-  std::int64_t pad_h,
-      pad_w;  // before the first row and column; what is needed after the last follows from p, q
-  std::int64_t dilation_h, dilation_w;
+  std::int64_t n, c, d, h, w;  // input
+  std::int64_t k, t, r, s;     // filter [k, c / groups, t, r, s]
+  std::int64_t z, p, q;        // output [n, k, z, p, q]
+  std::int64_t stride_d, stride_h, stride_w;
+  // Before the first of an axis; what is needed after the last follows from z, p, q.
+  std::int64_t pad_d, pad_h, pad_w;
+  std::int64_t dilation_d, dilation_h, dilation_w;
   std::int64_t groups;
-  PaddingMode padding_mode = PaddingMode::zeros;  // conv2d's forward and backward_weight alone know others
+  PaddingMode padding_mode = PaddingMode::zeros;  // conv's forward and backward_weight alone know others
   std::int32_t unused = 0;
 };
 
 struct PoolGeometry {
-  std::int64_t n, c, h, w;  // input
-  std::int64_t r, s;        // window
-  std::int64_t p, q;        // output [n, c, p, q]
-  std::int64_t stride_h, stride_w;
-  std::int64_t pad_h, pad_w;
-  std::int64_t dilation_h, dilation_w;
+  std::int64_t n, c, d, h, w;  // input
+  std::int64_t t, r, s;        // window
+  std::int64_t z, p, q;        // output [n, c, z, p, q]
+  std::int64_t stride_d, stride_h, stride_w;
+  std::int64_t pad_d, pad_h, pad_w;
+  std::int64_t dilation_d, dilation_h, dilation_w;
 };
+
+// The same geometry, for kernels of planes; std::invalid_argument for one that has depth.
+template <class Geometry>
+const Geometry& of_planes(const Geometry& g) {
+  if (g.d != 1 || g.t != 1 || g.z != 1)
+    throw_invalid_argument("expected a geometry of two spatial axes: d, t and z of 1");
+  return g;
+}
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 

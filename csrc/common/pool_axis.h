@@ -41,6 +41,7 @@ struct Axis {
 // of coordinates overflows: with dilation >= size + pad, places beyond the first fall outside either way, and
 // with stride >= size + pad so do windows beyond the first.
 inline PoolGeometry within_reach(PoolGeometry g, const char* op) {
+  of_planes(g);
   if (g.r > INT32_MAX / g.s) throw_invalid_argument(op, "a window of more than 2^31 - 1 places");
   const auto cut = [](std::int64_t& step, std::int64_t reach) { step = step < reach ? step : reach; };
   cut(g.stride_h, g.h + g.pad_h);

@@ -79,9 +79,28 @@ def test_work_outside_of_loops_is_not_passed_over() -> None:
     assert loop is not None and (loop.work, loop.instructions["all"]) == (6 * 32, 8)
 
 
+def test_the_cheapest_of_several_ways_is_the_main_one() -> None:
+    """Of two large loops; a third takes still less for its work, but does little of it."""
+
+    def loop(start: int, works: int, others: int) -> str:
+        return "FFMA R3, R3, R3, R3\n" * works + "IADD R1, R1, R2\n" * others + f"@P1 BRA 0x{16 * start:x}\n"
+
+    found = main_loop(parse(machine_code(f"@P0 BRA 0x120\n{loop(1, 8, 8)}{loop(18, 10, 12)}{loop(41, 1, 0)}EXIT")))
+    assert found is not None and (found.work, found.instructions["all"]) == (8 * 32, 17)
+
+
 def test_a_kernel_that_only_moves_data_is_measured_by_bytes() -> None:
-    loop = main_loop(parse(machine_code("LDG.E.128 R4, [R2]\nSTG.E.U16 [R4], R6\nFFMA R1, R1, R1, R1\n@P0 BRA 0x0")))
-    assert loop is not None and (loop.work, loop.unit) == (32 * (16 + 2), "bytes")
+    """Also where it multiplies on the way, and where a constant looks as if it did."""
+    copies = "LDG.E.128 R4, [R2]\nSTG.E.U16 [R4], R6\n"
+    code = parse(machine_code(f"{copies}FFMA R1, R1, R1, R1\n@P0 BRA 0x0"))
+    work = 32 * (16 + 2)
+    for loop in (
+        main_loop(code, moves_data=True),
+        main_loop(parse(machine_code(f"{copies}HFMA2.MMA R1, -RZ, RZ, 0, 0\n@P0 BRA 0x0"))),
+    ):
+        assert loop is not None and (loop.work, loop.unit) == (work, "bytes")
+    multiplies = main_loop(code)
+    assert multiplies is not None and (multiplies.work, multiplies.unit) == (32, "multiply-adds")
     assert main_loop(parse(machine_code("IADD R1, R1, R2\nEXIT"))) is None
 
 
@@ -128,7 +147,7 @@ def test_of_two_kernels_of_one_name_the_larger_stands(table: Path) -> None:
 
 def test_the_committed_table_holds_the_kernel_for_hopper() -> None:
     table = json.loads(instruction_table.TABLE.read_text())
-    hopper = [by_arch for name, by_arch in table["cuda"]["kernels"].items() if "hopper::convolution" in name]
+    hopper = [by_arch for name, by_arch in table["cuda"]["kernels"].items() if "sm90::convolution" in name]
     assert hopper and all(0 < figure < 2 for by_arch in hopper for figure in by_arch.values())
     assert table["triton"]["kernels"]
 

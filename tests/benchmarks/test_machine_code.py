@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from helpers.cuda_toolkit import cuobjdump, nvcc
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def nvcc() -> str | None:
-    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-    return os.environ.get("NVCC") or shutil.which("nvcc") or shutil.which(f"{home}/bin/nvcc")
-
-
-def cuobjdump() -> Path | None:
-    """From the CUDA toolkit, or out of triton's wheel."""
-    found = shutil.which("cuobjdump")
-    if found:
-        return Path(found)
-    try:
-        import triton
-    except ImportError:
-        return None
-    bundled = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    return bundled if bundled.exists() else None
-
-
 pytestmark = [
-    pytest.mark.skipif(nvcc() is None, reason="needs nvcc: compiles the primitives for sm_80 and sm_90a"),
+    pytest.mark.skipif(not nvcc(), reason="needs nvcc: compiles the primitives for sm_80 and sm_90a"),
     pytest.mark.skipif(cuobjdump() is None, reason="needs cuobjdump, of the CUDA toolkit or of triton's wheel"),
 ]
 
@@ -97,7 +79,7 @@ def compiled(source: str, arch: str, directory: Path) -> tuple[str, str]:
     target = directory / f"{Path(source).name}.{arch}.cubin"
     file = f"csrc/{source}" if source in (HOPPER, HOPPER_INT8) else f"tests/csrc/{source}"
     done = subprocess.run(
-        [nvcc(), "-std=c++20", "-O3", "-Icsrc", "-Itests/csrc", f"-gencode=arch=compute_{arch},code=sm_{arch}",
+        [*nvcc(), "-std=c++20", "-O3", "-Icsrc", "-Itests/csrc", f"-gencode=arch=compute_{arch},code=sm_{arch}",
          "-Xptxas", "-v", "-cubin", file, "-o", str(target)],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip

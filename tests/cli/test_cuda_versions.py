@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_machine_code import nvcc
 
 from cnnkernels import native
 from cnnkernels.cli import info
+from helpers.cuda_toolkit import nvcc
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "csrc"))
@@ -23,7 +24,7 @@ MODULE = native.load("interpreter").module
 OBJECTS = [
     ROOT / "build/native" / name
     for name in (
-        "cuda/csrc/common/this_gpu.cu.o", "cuda/csrc/common/hopper_probe.cu.o", "shared/csrc/common/machine.cpp.o",
+        "cuda/csrc/common/this_gpu.cu.o", "cuda/csrc/common/sm90_probe.cu.o", "shared/csrc/common/gpu.cpp.o",
         "shared/csrc/common/cuda_versions.cpp.o", "shared/csrc/common/errors.cpp.o",
     )
 ]  # fmt: skip
@@ -66,9 +67,9 @@ def test_the_interpreter_needs_no_driver() -> None:
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """csrc/common/this_gpu.cu as nvcc compiled it, on a CUDA runtime that does as it is told."""
-    if nvcc() is None or not all(path.exists() for path in OBJECTS):
+    if not nvcc() or not all(path.exists() for path in OBJECTS):
         pytest.skip("needs the kernels compiled by nvcc, in build/native")
-    found = toolkit.ask(nvcc())
+    found = toolkit.ask(shlex.join(nvcc()))
     assert found is not None
     target = tmp_path_factory.mktemp("fake") / "fake_cuda_runtime"
     subprocess.run(
@@ -110,7 +111,7 @@ def test_the_first_call_says_what_is_wrong(program: Path) -> None:
 
 def test_the_errors_have_the_runtimes_numbers() -> None:
     """csrc/common/cuda_versions.cpp is compiled without CUDA's headers."""
-    found = toolkit.ask(nvcc()) if nvcc() else None
+    found = toolkit.ask(shlex.join(nvcc())) if nvcc() else None
     if found is None:
         pytest.skip("needs CUDA's headers")
     header = (found.home / "include/driver_types.h").read_text()

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import integers
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
-from cnnkernels.testing.cases import ConvCase
-
-CASE = ConvCase("", 2, 8, 6, 6, 16, 3, 3, padding=(1, 1, 1, 1))
-PLAN = {"engine": "mma", "tile": [128, 32], "a": "along_depth", "b": "along_depth", "splits": 1}
-ROW = tuned.Row(
-    "cuda", "forward", "bf16", "nhwc", tuned.geometry_fields("forward", CASE.geometry), PLAN, 41.2, 45.0
-)  # fmt: skip
-TABLE = tuned.Table("NVIDIA H200", "2026-01-31", {"torch": "2.11.0"}, (ROW, replace(ROW, dtype="fp16")))
+from helpers.conv import integers
+from helpers.tuned import CASE, PLAN, ROW, TABLE, forget
 
 
 @pytest.fixture
@@ -34,11 +26,6 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     forget()
     yield path
     forget()
-
-
-def forget() -> None:
-    tuned.plans.cache_clear()
-    tuned._tables.cache_clear()
 
 
 def test_what_was_saved_is_loaded(written: Path) -> None:

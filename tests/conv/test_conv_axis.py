@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers.native import Machine
+from helpers.native import PrimitiveRunner
 
 # Three digits, the fastest first: size, stride, h, w.
 AXES = {
@@ -19,12 +19,12 @@ AXES = {
 
 
 @pytest.mark.parametrize("digits", AXES.values(), ids=AXES)
-def test_walk(machine: Machine, digits: list[tuple[int, int, int, int]]) -> None:
+def test_walk(runner: PrimitiveRunner, digits: list[tuple[int, int, int, int]]) -> None:
     extent = digits[0][0] * digits[1][0] * digits[2][0]
     for first in {0, 1, extent // 2, max(0, extent - 200), extent - 1}:
         by = np.array([b for b in (0, 1, 2, 3, 7, 31, 32, 63, 127, 199) if first + b < extent], np.int64)
         out = np.zeros((len(by), 3), np.int64)
-        machine.run("conv_axis_walk", first, by, out, len(by), *(field for digit in digits for field in digit))
+        runner.run("conv_axis_walk", first, by, out, len(by), *(field for digit in digits for field in digit))
         for index, found in zip(first + by, out, strict=True):
             rest, expected = int(index), [0, 0, 0]
             for size, *moves in digits:

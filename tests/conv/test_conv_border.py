@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.conv2d import ELEMENTS, Data, Machine, integers
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import cnnkernels.functional as ours
-from cnnkernels import native, nn, use_backend
+from cnnkernels import backends, native, nn, use_backend
 from cnnkernels.geometry import Layout, PaddingMode
-from cnnkernels.ops import border
+from cnnkernels.ops import border, conv_kernel
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import small_integers
-from conftest import DEVICE, HAS_GPU
+from helpers.conv import ELEMENTS, ConvRunner, Data, integers
+from helpers.device import DEVICE, HAS_GPU
 
 MODES = ("reflect", "replicate", "circular")
 modes = pytest.mark.parametrize("mode", MODES)
@@ -41,7 +41,7 @@ WHOLE = ConvCase("a whole image around", 1, 8, 3, 5, 8, 3, 3, padding=(3, 3, 5, 
 CASES = (UNEVEN, MOST, STRIDED, GROUPS)
 
 
-class Bordered(Machine):
+class Bordered(ConvRunner):
     """conv2d's launchers under a padding mode."""
 
     mode = "zeros"
@@ -52,12 +52,12 @@ class Bordered(Machine):
     def why_copy(self, direction: str, case: ConvCase, layout: Layout, element: str, gpu: str = "a100") -> str:
         _, dtype, tf32 = ELEMENTS[element]
         which = getattr(self.module.ConvDirection, direction)
-        machine = self.module.gpu_named(gpu)
-        return self.module.conv_why_copy_border(which, dtype, int(layout), tf32, self.geometry(case), gpu=machine)
+        named = self.module.gpu_named(gpu)
+        return self.module.conv_why_copy_border(which, dtype, int(layout), tf32, self.geometry(case), gpu=named)
 
 
 @pytest.fixture
-def machine() -> Bordered:
+def runner() -> Bordered:
     return Bordered(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
 
 
@@ -84,13 +84,11 @@ def expected(direction: str, data: Data, case: ConvCase, mode: str) -> Tensor:
     [(UNEVEN, "fp16"), (MOST, "bf16"), (STRIDED, "tf32"), (GROUPS, "fp16"), (UNEVEN, "fp32"), (STRIDED, "fp64")],
     ids=str,
 )
-def test_the_kernels_read_the_border(
-    machine: Bordered, mode: str, direction: str, case: ConvCase, element: str
-) -> None:
-    machine.mode = mode
-    assert machine.why_copy(direction, case, NHWC, element) == ""
+def test_the_kernels_read_the_border(runner: Bordered, mode: str, direction: str, case: ConvCase, element: str) -> None:
+    runner.mode = mode
+    assert runner.why_copy(direction, case, NHWC, element) == ""
     data = integers(case)
-    result = machine.run(direction, case, NHWC, element, data.operands(direction))
+    result = runner.run(direction, case, NHWC, element, data.operands(direction))
     assert torch.equal(result.double(), expected(direction, data, case, mode))
 
 
@@ -98,13 +96,13 @@ def test_the_kernels_read_the_border(
 @pytest.mark.parametrize(
     ("direction", "loader"), [("forward", "along_depth"), ("backward_weight", "along_side")], ids=lambda name: name
 )
-def test_every_tile(machine: Bordered, direction: str, loader: str, tile: int) -> None:
+def test_every_tile(runner: Bordered, direction: str, loader: str, tile: int) -> None:
     """With more rows, columns and depth than a tile and the ring of stages hold."""
-    machine.mode = MODES[tile]
+    runner.mode = MODES[tile]
     data = integers(LARGE)
-    plan = machine.plan("fp16", tile, loader, loader, splits=2 if direction == "backward_weight" else 1)
-    result = machine.run(direction, LARGE, NHWC, "fp16", data.operands(direction), plan)
-    assert torch.equal(result.double(), expected(direction, data, LARGE, machine.mode))
+    plan = runner.plan("fp16", tile, loader, loader, splits=2 if direction == "backward_weight" else 1)
+    result = runner.run(direction, LARGE, NHWC, "fp16", data.operands(direction), plan)
+    assert torch.equal(result.double(), expected(direction, data, LARGE, runner.mode))
 
 
 @pytest.mark.skipif(HAS_GPU, reason="guards memory of the interpreter")
@@ -112,21 +110,21 @@ def test_every_tile(machine: Bordered, direction: str, loader: str, tile: int) -
 @pytest.mark.parametrize("after", [True, False], ids=["behind", "before"])
 @pytest.mark.parametrize("direction", ["forward", "backward_weight"])
 def test_nothing_outside_the_tensors_is_touched(
-    machine: Bordered, direction: str, after: bool, case: ConvCase, mode: str
+    runner: Bordered, direction: str, after: bool, case: ConvCase, mode: str
 ) -> None:
-    machine.mode = mode
+    runner.mode = mode
     data = integers(case)
-    result = machine.run(
+    result = runner.run(
         direction, case, NHWC, "fp16", data.operands(direction), place=lambda flat: guarded(flat, after)
     )
     assert torch.equal(result.double(), expected(direction, data, case, mode))
 
 
-def test_where_the_border_is_copied_and_why(machine: Bordered) -> None:
-    machine.mode = "reflect"
+def test_where_the_border_is_copied_and_why(runner: Bordered) -> None:
+    runner.mode = "reflect"
 
     def why(case: ConvCase, direction: str = "forward", layout: Layout = NHWC, gpu: str = "a100") -> str:
-        return machine.why_copy(direction, case, layout, "fp16", gpu)
+        return runner.why_copy(direction, case, layout, "fp16", gpu)
 
     assert why(UNEVEN) == why(UNEVEN, "backward_weight") == ""
     assert "no 16 bytes" in why(UNEVEN, layout=Layout.NCHW)
@@ -137,19 +135,19 @@ def test_where_the_border_is_copied_and_why(machine: Bordered) -> None:
     assert "rows and columns" in why(dataclasses.replace(UNEVEN, h=2048, w=2048))
     assert "2^31" in why(dataclasses.replace(UNEVEN, c=1024, h=2000, w=1500))
     assert "larger than the image" in why(dataclasses.replace(UNEVEN, padding=(5, 0, 0, 0)))
-    machine.mode = "circular"
+    runner.mode = "circular"
     assert why(dataclasses.replace(UNEVEN, padding=(5, 0, 0, 0))) == ""
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward_weight"])
-def test_on_hopper_the_layer_decides(machine: Bordered, direction: str) -> None:
+def test_on_hopper_the_layer_decides(runner: Bordered, direction: str) -> None:
     """A border is copied for wgmma where more is multiplied by each pixel than mma.sync does in the time of a copy: by
     this model 791 TFLOP/s and 4.32 TB/s, 0.62 of the rate by mma.sync, 598 multiply-adds by an element in 16 bits."""
-    machine.mode = "reflect"
+    runner.mode = "reflect"
 
     def why(k: int, n: int = 32, element: str = "bf16", **options: Any) -> str:
         case = ConvCase("", n, 128, 56, 56, k, 3, 3, padding=(1, 1, 1, 1), **options)
-        return machine.why_copy(direction, case, NHWC, element, "h200")
+        return runner.why_copy(direction, case, NHWC, element, "h200")
 
     assert why(64) == "" and 9 * 64 < 598 < 9 * 72  # 64 filters: mma.sync, through the index
     assert "TMA" in why(72)
@@ -160,19 +158,19 @@ def test_on_hopper_the_layer_decides(machine: Bordered, direction: str) -> None:
     assert (why(256, element="tf32") == "") == (direction == "backward_weight")
 
 
-def test_refusals(machine: Bordered) -> None:
-    machine.mode, data = "circular", integers(UNEVEN)
+def test_refusals(runner: Bordered) -> None:
+    runner.mode, data = "circular", integers(UNEVEN)
     with pytest.raises(ValueError, match="16 bytes alone"):
-        gather = machine.plan("fp16", 1, "elements", "along_depth")
-        machine.run("forward", UNEVEN, NHWC, "fp16", data.operands("forward"), gather)
+        gather = runner.plan("fp16", 1, "elements", "along_depth")
+        runner.run("forward", UNEVEN, NHWC, "fp16", data.operands("forward"), gather)
     with pytest.raises(ValueError, match="TMA pads with zeros"):
-        wgmma = machine.module.ConvPlan()
-        wgmma.engine = machine.module.ConvEngine.wgmma
-        machine.run("forward", UNEVEN, NHWC, "fp16", data.operands("forward"), wgmma)
+        wgmma = runner.module.ConvPlan()
+        wgmma.engine = runner.module.ConvEngine.wgmma
+        runner.run("forward", UNEVEN, NHWC, "fp16", data.operands("forward"), wgmma)
     with pytest.raises(ValueError, match="folded back"):
-        machine.run("backward_input", UNEVEN, NHWC, "fp16", data.operands("backward_input"))
+        runner.run("backward_input", UNEVEN, NHWC, "fp16", data.operands("backward_input"))
     with pytest.raises(ValueError, match="larger than the image"):
-        machine.run("forward", dataclasses.replace(UNEVEN, padding=(6, 0, 0, 0)), NHWC, "fp16", (data.x, data.w))
+        runner.run("forward", dataclasses.replace(UNEVEN, padding=(6, 0, 0, 0)), NHWC, "fp16", (data.x, data.w))
 
 
 @pytest.fixture
@@ -308,3 +306,19 @@ def test_errors_are_pytorchs(kernel_backend: str, mode: str, padding: tuple[int,
     assert str(mine.value) == str(expected.value)
     with pytest.raises(ValueError, match=r"padding_mode must be one of .* but got padding_mode='wrap'"):
         ours.conv2d(x, theirs.weight, padding_mode="wrap")
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_a_call_looks_its_kernel_up_once(
+    monkeypatch: pytest.MonkeyPatch, device: str, groups: int, activation: str | None
+) -> None:
+    """Kernels, and whether their products may be TF32: for the border, too."""
+    asked: list[str] = []
+    real = backends.kernels, conv_kernel.tf32_allowed
+    monkeypatch.setattr(backends, "kernels", lambda *which: asked.append("kernels") or real[0](*which))
+    monkeypatch.setattr(conv_kernel, "tf32_allowed", lambda dtype: asked.append("tf32") or real[1](dtype))
+    x, w = torch.ones(1, 4, 5, 5, device=device), torch.ones(4, 4 // groups, 3, 3, device=device)
+    with use_backend("cuda"):
+        ours.conv2d(x, w, padding=1, groups=groups, activation=activation, padding_mode="reflect")
+    assert asked == (["kernels", "tf32"] if groups == 1 else ["kernels"])

@@ -8,22 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import integers as exact_data
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from cnnkernels import functional as F
 from cnnkernels import native, nn, use_backend
-from cnnkernels.activation import ACTIVATIONS, activate
+from cnnkernels.activation import ACTIVATIONS
 from cnnkernels.epilogue import Epilogue
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
-from cnnkernels.testing.numerics import assert_within, rounding_bound, small_integers
+from cnnkernels.testing.numerics import assert_within, rounding_bound
+from helpers.conv_epilogue import SLOPE, numbers, reference, run
 from helpers.native import why_no_wgmma
 
 # Exact on integers: no division, no exponential; the slope is a power of two.
 EXACT = ["none", "relu", "relu6", "leaky_relu"]
-SLOPE = 0.25
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
 
 # Several tiles each way, groups, a depth of odd channels, a stride; the last is depthwise.
@@ -33,39 +32,6 @@ CASES = [
     ConvCase("1x1", 2, 16, 5, 7, 24, 1, 1),
     ConvCase("depthwise", 2, 8, 6, 7, 8, 3, 3, padding=(1, 1, 1, 1), groups=8),
 ]
-
-
-def numbers(case: ConvCase, dtype: torch.dtype, device: str, layout: Layout, seed: int = 0) -> dict[str, Tensor]:
-    """Small integers for every argument."""
-    data, memory = exact_data(case), layout.memory_format
-    vectors = {
-        name: small_integers((case.k,), torch.float64, 20 + i + seed) for i, name in enumerate(("scale", "shift"))
-    }
-    tensors = {"input": data.x, "weight": data.w, "bias": data.b, **vectors}
-    tensors["residual"] = small_integers(case.output_shape, torch.float64, 30 + seed)
-    return {
-        name: (t.contiguous(memory_format=memory) if t.dim() == 4 else t).to(device, dtype)
-        for name, t in tensors.items()
-    }
-
-
-def reference(case: ConvCase, given: dict[str, Tensor], activation: str) -> Tensor:
-    x, w, b, scale, shift, residual = (given[name].double().cpu() for name in given)
-    top, bottom, left, right = case.padding
-    padded = torch.nn.functional.pad(x, (left, right, top, bottom))
-    y = torch.nn.functional.conv2d(padded, w, b, case.stride, 0, case.dilation, case.groups)
-    return activate(y * scale[:, None, None] + shift[:, None, None] + residual, activation, SLOPE)
-
-
-def run(
-    kernels: Any, case: ConvCase, given: dict[str, Tensor], layout: Layout, activation: str, **kwargs: Any
-) -> Tensor:
-    x, w, b, scale, shift, residual = given.values()
-    unwritten = torch.full(case.output_shape, float("nan"), dtype=x.dtype, device=x.device)
-    output = unwritten.contiguous(memory_format=layout.memory_format)
-    epilogue = Epilogue(scale, shift, residual, activation, SLOPE)
-    kernels.conv_forward(x, w, b, output, case.geometry, layout, False, epilogue=epilogue, **kwargs)
-    return output.cpu().double()
 
 
 @layouts

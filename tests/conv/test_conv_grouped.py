@@ -8,12 +8,9 @@ import itertools
 import math
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import DIRECTIONS, ELEMENTS, Data, Machine, convolve, floats, integers
-from test_conv_select import GPUS, WORKSPACE_LIMIT, explain, workload_cases
 from torch import Tensor
 
 from cnnkernels import native
@@ -21,35 +18,16 @@ from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
-from conftest import DEVICE, HAS_GPU
+from helpers.conv import DIRECTIONS, ELEMENTS, ConvRunner, Data, convolve, floats, integers
+from helpers.conv_grouped import KINDS, SWEEPS, TILES, WIDTHS, grouped, plan
+from helpers.conv_select import GPUS, WORKSPACE_LIMIT, explain, workload_cases
+from helpers.device import DEVICE, HAS_GPU
 
 NHWC = Layout.NHWC
-TILES = [(256, 64), (128, 64), (64, 64), (128, 32), (64, 32), (64, 16)]
-
-
-def grouped(name: str, n: int, c: int, k: int, groups: int, h: int, w: int, r: int, s: int, **rest: Any) -> ConvCase:
-    """A case by its channels and filters of one group."""
-    return ConvCase(name, n, c * groups, h, w, k * groups, r, s, groups=groups, **rest)
 
 
 AROUND = {"padding": (1, 1, 1, 1)}
-# Each width of a group by itself, with another width made of it, and a last bundle that is not full.
-WIDTHS = [
-    grouped(f"{c} to {k}", 2, c, k, groups, 5, 9, 3, 3, padding=(1, 1, 1, 0))
-    for c, k, groups in [(4, 4, 6), (8, 8, 3), (16, 16, 2), (2, 2, 12), (4, 8, 6), (8, 4, 6), (16, 8, 2), (2, 16, 4)]
-]
-# And each way in which windows go over an image.
-SWEEPS = [
-    grouped("stride 2", 2, 4, 4, 4, 9, 10, 3, 3, stride=(2, 2), padding=(1, 1, 1, 0)),
-    grouped("5x3 dilated", 1, 8, 8, 2, 13, 10, 5, 3, stride=(1, 3), padding=(3, 1, 0, 2), dilation=(2, 1)),
-    grouped("stride and dilation", 2, 2, 4, 4, 13, 10, 3, 2, stride=(3, 2), padding=(0, 1, 0, 2), dilation=(2, 2)),
-    grouped("1x1 stride 2 leaves phases empty", 2, 16, 16, 2, 5, 6, 1, 1, stride=(2, 2)),
-    grouped("5x5", 1, 4, 4, 4, 6, 17, 5, 5, padding=(2, 2, 2, 2)),
-    grouped("padding above the kernel", 1, 8, 16, 2, 3, 2, 2, 2, padding=(3, 2, 3, 4)),
-]
 CASES = [*WIDTHS, *SWEEPS]
-# One where two groups share 16 bytes, one where none do, one where four do, in phases.
-KINDS = [WIDTHS[0], WIDTHS[1], SWEEPS[2]]
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 kinds = pytest.mark.parametrize("case", KINDS, ids=str)
 directions = pytest.mark.parametrize("direction", DIRECTIONS)
@@ -57,74 +35,66 @@ batch_invariant = pytest.mark.parametrize("direction", DIRECTIONS[:2])
 
 
 @pytest.fixture(scope="module")
-def machine() -> Machine:
-    return Machine(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
-
-
-def plan(machine: Machine, tile: tuple[int, int] = (64, 64), blocks: int = 0, direction: str = "forward") -> Any:
-    made = machine.module.ConvPlan()
-    made.engine = machine.module.ConvEngine.grouped
-    made.tile, made.blocks = TILES.index(tile), blocks
-    made.splits = max(blocks, 1) if direction == "backward_weight" else 1
-    return made
+def runner() -> ConvRunner:
+    return ConvRunner(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
 
 
 def check(
-    machine: Machine, direction: str, case: ConvCase, tile: tuple[int, int], blocks: int = 0, element: str = "bf16"
+    runner: ConvRunner, direction: str, case: ConvCase, tile: tuple[int, int], blocks: int = 0, element: str = "bf16"
 ) -> None:
     data = integers(case)
-    made = plan(machine, tile, blocks, direction)
-    result = machine.run(direction, case, NHWC, element, data.operands(direction), made)
+    made = plan(runner, tile, blocks, direction)
+    result = runner.run(direction, case, NHWC, element, data.operands(direction), made)
     assert torch.equal(result, data.expected(direction, case).to(result.dtype))
 
 
 @cases
 @directions
-def test_every_case(machine: Machine, direction: str, case: ConvCase) -> None:
+def test_every_case(runner: ConvRunner, direction: str, case: ConvCase) -> None:
     """A single block for each bundle goes over all patches, or several share them and their sums are added."""
-    check(machine, direction, case, (64, 16), 1)
-    check(machine, direction, case, (128, 32), 3, "fp16")
+    check(runner, direction, case, (64, 16), 1)
+    check(runner, direction, case, (128, 32), 3, "fp16")
 
 
 @pytest.mark.parametrize("case", [(6, 10, 8), (10, 2, 4), (14, 16, 4)], ids=str)
-def test_the_filters_gradient_of_any_even_width(machine: Machine, case: tuple[int, int, int]) -> None:
-    check(machine, "backward_weight", grouped("", 1, *case, 5, 6, 3, 2), (64, 64))
+def test_the_filters_gradient_of_any_even_width(runner: ConvRunner, case: tuple[int, int, int]) -> None:
+    check(runner, "backward_weight", grouped("", 1, *case, 5, 6, 3, 2), (64, 64))
 
 
 @pytest.mark.parametrize("tile", TILES)
 @directions
-def test_every_tile(machine: Machine, direction: str, tile: tuple[int, int]) -> None:
-    check(machine, direction, KINDS[0], tile, 2)
+def test_every_tile(runner: ConvRunner, direction: str, tile: tuple[int, int]) -> None:
+    check(runner, direction, KINDS[0], tile, 2)
 
 
 @pytest.mark.skipif(HAS_GPU, reason="the order of threads is the interpreter's")
 @pytest.mark.parametrize(("order", "delivery"), [("reversed", "late"), ("random", "random")])
 @directions
 @kinds
-def test_every_schedule(machine: Machine, case: ConvCase, direction: str, order: str, delivery: str) -> None:
+def test_every_schedule(runner: ConvRunner, case: ConvCase, direction: str, order: str, delivery: str) -> None:
     """A missing barrier or wait shows as poison or as wrong numbers in one of these orders."""
     case = dataclasses.replace(case, n=1)
-    before = machine.module.schedule()
-    machine.module.set_schedule(order=order, seed=3, delivery=delivery)
+    before = runner.module.schedule()
+    runner.module.set_schedule(order=order, seed=3, delivery=delivery)
     try:
-        check(machine, direction, case, (64, 32), 1)
+        check(runner, direction, case, (64, 32), 1)
     finally:
-        machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
+        runner.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
 
 
 @pytest.mark.skipif(HAS_GPU, reason="the interpreter counts bank conflicts")
-def test_ldmatrix_meets_no_bank_twice(machine: Machine) -> None:
+def test_ldmatrix_meets_no_bank_twice(runner: ConvRunner) -> None:
     """Where a run of 8 pixels is whole; here it goes on in the next row."""
-    machine.module.reset_statistics()
+    runner.module.reset_statistics()
     for width, direction in itertools.product((8, 16), DIRECTIONS):
-        check(machine, direction, grouped("", 1, width, width, 2, 6, 12, 3, 3, **AROUND), (128, 64))
-    trips = machine.module.statistics()
+        check(runner, direction, grouped("", 1, width, width, 2, 6, 12, 3, 3, **AROUND), (128, 64))
+    trips = runner.module.statistics()
     assert trips["ldmatrix trips"] == trips["ldmatrix trips needed"] > 0
 
 
 @directions
 @kinds
-def test_an_infinity_stays_in_its_group(machine: Machine, direction: str, case: ConvCase) -> None:
+def test_an_infinity_stays_in_its_group(runner: ConvRunner, direction: str, case: ConvCase) -> None:
     data = integers(case)
     first, second = (t.clone() for t in data.operands(direction))
     c, k = case.c // case.groups, case.k // case.groups
@@ -133,14 +103,14 @@ def test_an_infinity_stays_in_its_group(machine: Machine, direction: str, case: 
         second[:, c:] = float("nan")
     else:
         second[k:] = float("nan")
-    result = machine.run(direction, case, NHWC, "bf16", (first, second), plan(machine))
+    result = runner.run(direction, case, NHWC, "bf16", (first, second), plan(runner))
     made = {"forward": (slice(None), slice(k)), "backward_input": (slice(None), slice(c)), "backward_weight": slice(k)}
     assert torch.equal(result[made[direction]], data.expected(direction, case).to(result.dtype)[made[direction]])
 
 
 @batch_invariant
 @kinds
-def test_an_infinity_stays_in_its_windows(machine: Machine, direction: str, case: ConvCase) -> None:
+def test_an_infinity_stays_in_its_windows(runner: ConvRunner, direction: str, case: ConvCase) -> None:
     """What fills the last step of a reduction up is zero, whatever lies behind the window, or in it: a window with the
     infinity has an infinite sum, not NaN."""
     first, filters = (t.clone() for t in integers(case).operands(direction))
@@ -148,64 +118,64 @@ def test_an_infinity_stays_in_its_windows(machine: Machine, direction: str, case
     ones = torch.ones_like(filters)
     expected = convolve(direction, case, first, ones)
     assert expected.isinf().any() and expected.isfinite().any() and not expected.isnan().any()
-    result = machine.run(direction, case, NHWC, "bf16", (first, ones), plan(machine))
+    result = runner.run(direction, case, NHWC, "bf16", (first, ones), plan(runner))
     assert torch.equal(result, expected.to(result.dtype))
 
 
 @pytest.mark.parametrize("width", [4, 8])
-def test_the_filters_gradient_reads_no_pixel_that_no_window_has(machine: Machine, width: int) -> None:
+def test_the_filters_gradient_reads_no_pixel_that_no_window_has(runner: ConvRunner, width: int) -> None:
     """9 rows come in patches of 5: the tenth's windows would begin within the image, and zero times infinity is NaN."""
     case = grouped("", 1, width, width, 4, 20, 20, 3, 3, stride=(2, 2))
     data = integers(case)
     x = data.x.clone()
     x[:, :, 19:] = x[:, :, :, 19:] = float("inf")
-    result = machine.run("backward_weight", case, NHWC, "bf16", (data.dy, x), plan(machine))
+    result = runner.run("backward_weight", case, NHWC, "bf16", (data.dy, x), plan(runner))
     assert torch.equal(result, data.expected("backward_weight", case).to(result.dtype))
 
 
 @pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
 @pytest.mark.parametrize("after", [True, False], ids=["end", "start"])
 @pytest.mark.parametrize("case", [WIDTHS[0], SWEEPS[1], SWEEPS[3]], ids=str)
-def test_nothing_outside_the_tensors_is_touched(machine: Machine, case: ConvCase, after: bool) -> None:
+def test_nothing_outside_the_tensors_is_touched(runner: ConvRunner, case: ConvCase, after: bool) -> None:
     data = integers(case)
     for direction in DIRECTIONS:
-        place = partial(guarded, after=after, module=machine.module)
-        chosen = plan(machine, (64, 32), 2, direction)
-        result = machine.run(direction, case, NHWC, "bf16", data.operands(direction), chosen, place=place)
+        place = partial(guarded, after=after, module=runner.module)
+        chosen = plan(runner, (64, 32), 2, direction)
+        result = runner.run(direction, case, NHWC, "bf16", data.operands(direction), chosen, place=place)
         assert torch.equal(result, data.expected(direction, case).to(result.dtype))
 
 
 @batch_invariant
 @kinds
-def test_bits_do_not_depend_on_the_tile_nor_the_batch(machine: Machine, direction: str, case: ConvCase) -> None:
+def test_bits_do_not_depend_on_the_tile_nor_the_batch(runner: ConvRunner, direction: str, case: ConvCase) -> None:
     many = dataclasses.replace(case, n=3)
     first, second = floats(many, torch.float16).operands(direction)
-    together = machine.run(direction, many, NHWC, "fp16", (first, second))
+    together = runner.run(direction, many, NHWC, "fp16", (first, second))
     for tile in TILES[2::2]:
-        assert torch.equal(machine.run(direction, many, NHWC, "fp16", (first, second), plan(machine, tile)), together)
+        assert torch.equal(runner.run(direction, many, NHWC, "fp16", (first, second), plan(runner, tile)), together)
     alone = dataclasses.replace(case, n=1)
-    assert torch.equal(machine.run(direction, alone, NHWC, "fp16", (first[1:2], second))[0], together[1])
+    assert torch.equal(runner.run(direction, alone, NHWC, "fp16", (first[1:2], second))[0], together[1])
 
 
 @pytest.mark.skipif(HAS_GPU, reason="the order of threads is the interpreter's")
 @pytest.mark.parametrize("width", [4, 16])
-def test_runs_agree_bitwise(machine: Machine, width: int) -> None:
+def test_runs_agree_bitwise(runner: ConvRunner, width: int) -> None:
     """backward_weight's parts are added in order, and selection makes several."""
     case = grouped("", 2, width, width, 4, 17, 17, 3, 3, **AROUND)
-    assert machine.plans("backward_weight", case, NHWC, "fp16")[0].splits > 4
+    assert runner.plans("backward_weight", case, NHWC, "fp16")[0].splits > 4
     operands = floats(case, torch.float16).operands("backward_weight")
-    before, results = machine.module.schedule(), []
+    before, results = runner.module.schedule(), []
     for seed in range(2):
-        machine.module.set_schedule(order="random", seed=seed, delivery="random")
-        results.append(machine.run("backward_weight", case, NHWC, "fp16", operands))
-    machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
+        runner.module.set_schedule(order="random", seed=seed, delivery="random")
+        results.append(runner.run("backward_weight", case, NHWC, "fp16", operands))
+    runner.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
     assert torch.equal(*results)
 
 
 @pytest.mark.parametrize("element", ["fp16", "bf16"])
 @directions
 @pytest.mark.parametrize("case", [WIDTHS[0], WIDTHS[2], SWEEPS[1]], ids=str)
-def test_rounding(machine: Machine, direction: str, element: str, case: ConvCase) -> None:
+def test_rounding(runner: ConvRunner, direction: str, element: str, case: ConvCase) -> None:
     """At most twice the error of PyTorch's own operator in the same type, plus what the reduction's length allows."""
     torch_dtype = ELEMENTS[element][0]
     data: Data = floats(case, torch_dtype)
@@ -217,11 +187,11 @@ def test_rounding(machine: Machine, direction: str, element: str, case: ConvCase
     reduction = {"forward": case.c * of_group, "backward_input": case.k * of_group}
     length = reduction.get(direction, math.prod(case.output_shape) / case.k)
     bound = rounding_bound(reference, theirs, int(length), magnitude, torch_dtype, tf32=False)
-    made = plan(machine, (64, 32), 2, direction)
-    assert_within(machine.run(direction, case, NHWC, element, operands, made), reference, bound, direction)
+    made = plan(runner, (64, 32), 2, direction)
+    assert_within(runner.run(direction, case, NHWC, element, operands, made), reference, bound, direction)
 
 
-def test_unaligned_tensors_are_served_by_another_engine(machine: Machine) -> None:
+def test_unaligned_tensors_are_served_by_another_engine(runner: ConvRunner) -> None:
     case = WIDTHS[1]
     data = integers(case)
 
@@ -230,10 +200,10 @@ def test_unaligned_tensors_are_served_by_another_engine(machine: Machine) -> Non
         return memory[1:].copy_(flat)
 
     for direction in DIRECTIONS:
-        result = machine.run(direction, case, NHWC, "fp16", data.operands(direction), place=shifted)
+        result = runner.run(direction, case, NHWC, "fp16", data.operands(direction), place=shifted)
         assert torch.equal(result, data.expected(direction, case).to(result.dtype))
         with pytest.raises(ValueError, match="multiple of 16 bytes"):
-            machine.run(direction, case, NHWC, "fp16", data.operands(direction), plan(machine), place=shifted)
+            runner.run(direction, case, NHWC, "fp16", data.operands(direction), plan(runner), place=shifted)
 
 
 @pytest.mark.parametrize(
@@ -256,12 +226,12 @@ def test_unaligned_tensors_are_served_by_another_engine(machine: Machine) -> Non
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )
 def test_a_plan_that_cannot_serve_is_refused_with_the_reason(
-    machine: Machine, case: ConvCase, layout: Layout, element: str, reason: str
+    runner: ConvRunner, case: ConvCase, layout: Layout, element: str, reason: str
 ) -> None:
     data = integers(case)
     with pytest.raises(ValueError, match=reason):
-        machine.run("forward", case, layout, element, data.operands("forward"), plan(machine))
-    found = explain(machine, "forward", case, layout, element, "a100")
+        runner.run("forward", case, layout, element, data.operands("forward"), plan(runner))
+    found = explain(runner, "forward", case, layout, element, "a100")
     why = {found.why_not_grouped} if found.why_not_grouped else {c.why_not for c in found.grouped}
     assert found.chosen_grouped < 0 and any(reason in each for each in why)
 
@@ -270,7 +240,7 @@ RESNEXT = [case for case in workload_cases("resnext50_32x4d") if case.groups == 
 
 
 @directions
-def test_every_narrow_layer_is_served(machine: Machine, direction: str) -> None:
+def test_every_narrow_layer_is_served(runner: ConvRunner, direction: str) -> None:
     """On every GPU, whatever the batch, as engines add in steps of different length; and for less by the model. The
     bits of the filter's gradient depend on its patches and parts, so these are one GPU's choice."""
     narrow = [case for case in RESNEXT if case.c // 32 <= 16]
@@ -278,7 +248,7 @@ def test_every_narrow_layer_is_served(machine: Machine, direction: str) -> None:
     for case, batch in itertools.product(RESNEXT, (1, 32, 256)):
         plans = set()
         for gpu in GPUS:
-            found = explain(machine, direction, dataclasses.replace(case, n=batch), NHWC, "bf16", gpu)
+            found = explain(runner, direction, dataclasses.replace(case, n=batch), NHWC, "bf16", gpu)
             assert (found.chosen_grouped >= 0) == (case in narrow)
             if case not in narrow:
                 continue
@@ -292,10 +262,10 @@ def test_every_narrow_layer_is_served(machine: Machine, direction: str) -> None:
         assert direction != "backward_weight" or len(plans) == (case in narrow)
 
 
-def test_the_model_counts_reads_of_shared_memory(machine: Machine) -> None:
+def test_the_model_counts_reads_of_shared_memory(runner: ConvRunner) -> None:
     """By hand: resnext50's 3x3 of 128 channels in 32 groups at 56, batch 32, in patches of 64 pixels on 132 SMs."""
     case = next(case for case in RESNEXT if case.c == 128)
-    found = explain(machine, "forward", case, NHWC, "bf16", "h200")
+    found = explain(runner, "forward", case, NHWC, "bf16", "h200")
     cost = {c.plan.tile_shape: c.cost for c in found.grouped}[64, 64]
     patches = 32 * 7 * 7  # of 8 x 8 pixels
     assert cost.tiles == 2 * patches
@@ -308,7 +278,7 @@ def test_the_model_counts_reads_of_shared_memory(machine: Machine) -> None:
     assert cost.useful == pytest.approx(36 / 48 / 2)
     assert cost.memory == pytest.approx(2 * (2 * 32 * 56 * 56 * 128 + 128 * 4 * 9) / (0.9 * 4.8e12))
 
-    found = explain(machine, "backward_weight", case, NHWC, "bf16", "h200")
+    found = explain(runner, "backward_weight", case, NHWC, "bf16", "h200")
     cost = {c.plan.tile_shape: c.cost for c in found.grouped}[64, 32]
     # Nine taps of a chunk that 2 groups share are 4.5 instructions' rows, for each 16 of a patch's 64 pixels.
     turns = math.ceil(4 * patches / 132)
@@ -318,16 +288,16 @@ def test_the_model_counts_reads_of_shared_memory(machine: Machine) -> None:
 
 
 @pytest.fixture
-def hopper(machine: Machine) -> Iterator[Machine]:
+def hopper(runner: ConvRunner) -> Iterator[ConvRunner]:
     """The interpreter standing for an H200."""
-    m = machine.module
+    m = runner.module
     m.stand_for(m.gpu_named("h200"))
-    yield machine
+    yield runner
     m.stand_for(m.gpu_named("a100"))
 
 
 @pytest.mark.skipif(HAS_GPU, reason="the interpreter stands for another GPU")
-def test_it_goes_before_hoppers_kernel(hopper: Machine) -> None:
+def test_it_goes_before_hoppers_kernel(hopper: ConvRunner) -> None:
     (chosen,) = hopper.plans("forward", WIDTHS[2], NHWC, "bf16")
     assert chosen.engine.name == "grouped" and repr(chosen).startswith("grouped ")
     wider = grouped("", 1, 32, 32, 4, 5, 5, 3, 3)

@@ -13,7 +13,7 @@ from torch import Tensor
 from cnnkernels import use_backend
 from cnnkernels.functional import conv2d
 from cnnkernels.geometry import Layout
-from conftest import DEVICE
+from helpers.device import DEVICE
 
 OVER = (171, 64, 448, 448)
 assert math.prod(OVER) > 2**31

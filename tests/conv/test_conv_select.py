@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.conv2d import DIRECTIONS, ELEMENTS, Machine, integers, torch_alloc
 from torch import Tensor
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
+from helpers.conv import DIRECTIONS, ELEMENTS, ConvRunner, integers, torch_alloc
+from helpers.conv_select import GPUS, WORKLOADS, WORKSPACE_LIMIT, explain, workload_cases
 
-WORKSPACE_LIMIT = 256 * 2**20
 TILES = [(128, 128), (64, 64), (128, 32)]
 
 
@@ -54,8 +52,8 @@ def case_of(spec: tuple, batch: int) -> ConvCase:
 
 
 @pytest.fixture(scope="module")
-def machine() -> Machine:
-    return Machine(native.load("interpreter").module, "cpu")
+def runner() -> ConvRunner:
+    return ConvRunner(native.load("interpreter").module, "cpu")
 
 
 layers = pytest.mark.parametrize("spec", LAYERS, ids=lambda spec: spec[0].replace(" ", "-"))
@@ -63,11 +61,11 @@ layers = pytest.mark.parametrize("spec", LAYERS, ids=lambda spec: spec[0].replac
 
 @layers
 @pytest.mark.parametrize("batch", [1, 32, 256])
-def test_every_layer_has_a_plan(machine: Machine, spec: tuple, batch: int) -> None:
+def test_every_layer_has_a_plan(runner: ConvRunner, spec: tuple, batch: int) -> None:
     case = case_of(spec, batch)
     g = case.geometry
     for direction, layout, element in itertools.product(DIRECTIONS, Layout, ELEMENTS):
-        plans = machine.plans(direction, case, layout, element)
+        plans = runner.plans(direction, case, layout, element)
         if plans[0].engine.name == "grouped":
             assert 1 < g.groups < g.c and layout is Layout.NHWC and element in ("fp16", "bf16")
             assert plans[0].splits >= 1 and len(plans) == 1
@@ -83,13 +81,13 @@ def test_every_layer_has_a_plan(machine: Machine, spec: tuple, batch: int) -> No
 
 
 @layers
-def test_whole_channels_are_copied_in_vectors(machine: Machine, spec: tuple) -> None:
+def test_whole_channels_are_copied_in_vectors(runner: ConvRunner, spec: tuple) -> None:
     """NHWC with channels a multiple of 16 bytes never gathers single elements."""
     case = case_of(spec, 32)
     g = case.geometry
     vectors = (g.c // g.groups) % 8 == 0 and (g.k // g.groups) % 8 == 0
     for direction in DIRECTIONS:
-        for plan in machine.plans(direction, case, Layout.NHWC, "bf16"):
+        for plan in runner.plans(direction, case, Layout.NHWC, "bf16"):
             loaders = {plan.a.name, plan.b.name}
             if vectors:
                 expected = {
@@ -105,16 +103,16 @@ def test_whole_channels_are_copied_in_vectors(machine: Machine, spec: tuple) -> 
 
 @layers
 @pytest.mark.parametrize("batch", [1, 32, 256])
-def test_the_split_fills_a_gpu_within_its_memory(machine: Machine, spec: tuple, batch: int) -> None:
+def test_the_split_fills_a_gpu_within_its_memory(runner: ConvRunner, spec: tuple, batch: int) -> None:
     case = case_of(spec, batch)
     g = case.geometry
     weights = math.prod(case.weight_shape)
     for layout, element in itertools.product(Layout, ELEMENTS):
-        (plan,) = machine.plans("backward_weight", case, layout, element)
+        (plan,) = runner.plans("backward_weight", case, layout, element)
         _, dtype, tf32 = ELEMENTS[element]
         accumulator = 8 if element == "fp64" else 4
         kind, packed = (dtype, int(layout), tf32), plan.packing.name != "none"
-        size = machine.workspace_bytes("backward_weight", kind, machine.geometry(case), None)
+        size = runner.workspace_bytes("backward_weight", kind, runner.geometry(case), None)
         parts = 0 if plan.splits == 1 else plan.splits * weights * accumulator
         assert parts <= WORKSPACE_LIMIT
         if plan.engine.name == "grouped":  # unaligned tensors go to another engine, whose parts may be more
@@ -129,62 +127,38 @@ def test_the_split_fills_a_gpu_within_its_memory(machine: Machine, spec: tuple, 
             assert blocks * plan.splits >= 256
 
 
-def test_a_small_output_takes_small_tiles(machine: Machine) -> None:
+def test_a_small_output_takes_small_tiles(runner: ConvRunner) -> None:
     """ResNet-50's last stage at batch 1 has 49 pixels: tiles of 128 x 128 would leave most of a GPU idle."""
-    (small,) = machine.plans("forward", case_of(LAYERS[7], 1), Layout.NHWC, "bf16")
-    (large,) = machine.plans("forward", case_of(LAYERS[10], 64), Layout.NHWC, "bf16")
+    (small,) = runner.plans("forward", case_of(LAYERS[7], 1), Layout.NHWC, "bf16")
+    (large,) = runner.plans("forward", case_of(LAYERS[10], 64), Layout.NHWC, "bf16")
     assert small.tile_shape != (128, 128) and large.tile_shape == (128, 128)
 
 
-def test_few_filters_take_narrow_tiles(machine: Machine) -> None:
-    (plan,) = machine.plans("forward", case_of(LAYERS[16], 8), Layout.NHWC, "bf16")
+def test_few_filters_take_narrow_tiles(runner: ConvRunner) -> None:
+    (plan,) = runner.plans("forward", case_of(LAYERS[16], 8), Layout.NHWC, "bf16")
     assert plan.tile_shape == (128, 32)
 
 
 @pytest.mark.parametrize("element", list(ELEMENTS))
-def test_the_bias_workspace_is_small(machine: Machine, element: str) -> None:
+def test_the_bias_workspace_is_small(runner: ConvRunner, element: str) -> None:
     for spec in LAYERS:
         case = case_of(spec, 256)
         _, dtype, _ = ELEMENTS[element]
-        size = machine.module.conv_backward_bias_workspace(dtype, 1, machine.geometry(case))
+        size = runner.module.conv_backward_bias_workspace(dtype, 1, runner.geometry(case))
         assert 0 < size <= 128 * case.k * 8
 
 
-WORKLOADS = json.loads((Path(__file__).parent.parent.parent / "benchmarks" / "workloads.json").read_text())["networks"]
-GPUS = ["a100", "h200", "rtx3090"]
 SHORT_RUNS = {
     "a cluster shares stages whose 128 bytes are of one tap",
     "its stages hold 128 bytes of one tap, and with so few channels several taps share one",
 }
 
 
-def workload_cases(network: str) -> list[ConvCase]:
-    """Every convolution of a network, at batch 32."""
-    return [
-        ConvCase(
-            f"{network} {layer['C']} {layer['H']} {layer['K']} {layer['kernel']}", 32, layer["C"], layer["H"],
-            layer["W"], layer["K"], *layer["kernel"], tuple(layer["stride"]),
-            tuple(pad for pad in layer["padding"] for _ in range(2)), tuple(layer["dilation"]), layer["groups"],
-        )
-        for layer in WORKLOADS[network]["layers"]
-        if layer["op"] == "conv2d"
-    ]  # fmt: skip
-
-
 NETWORKS = [network for network in WORKLOADS if workload_cases(network)]
 
 
-def explain(
-    machine: Machine, direction: str, case: ConvCase, layout: Layout, element: str, gpu: str, tuned: Any = None
-) -> Any:
-    _, dtype, tf32 = ELEMENTS[element]
-    m = machine.module
-    which = getattr(m.ConvDirection, direction)
-    return m.conv_explain(which, dtype, int(layout), tf32, machine.geometry(case), m.gpu_named(gpu), tuned)
-
-
 @pytest.mark.parametrize("network", NETWORKS)
-def test_every_layer_of_the_workloads(machine: Machine, network: str) -> None:
+def test_every_layer_of_the_workloads(runner: ConvRunner, network: str) -> None:
     """The cheapest of those that can serve is chosen; those that cannot say why; the split is the same everywhere."""
     for case in workload_cases(network):
         shapes = (case.output_shape, case.input_shape, case.weight_shape)
@@ -192,7 +166,7 @@ def test_every_layer_of_the_workloads(machine: Machine, network: str) -> None:
         for direction, layout, element in itertools.product(DIRECTIONS, Layout, ["fp64", "fp32", "bf16"]):
             splits: dict[str, set[int]] = {}
             for gpu in GPUS:
-                found = explain(machine, direction, case, layout, element, gpu)
+                found = explain(runner, direction, case, layout, element, gpu)
                 made, packed = sum(part.rows * part.columns * part.groups for part in found.parts), found.packing.name
                 assert made == outputs[direction] if packed == "none" else made >= outputs[direction]
                 for part in found.parts:
@@ -224,10 +198,10 @@ def check_choice(able: list[Any], chosen: Any) -> None:
         assert 0 <= candidate.cost.useful <= 1 and candidate.cost.seconds >= candidate.cost.memory > 0
 
 
-def test_the_model_counts_tiles_waves_padding_and_bytes(machine: Machine) -> None:
+def test_the_model_counts_tiles_waves_padding_and_bytes(runner: ConvRunner) -> None:
     """By hand: 3x3, 64 to 48 filters at 56, batch 32, in tiles of 128 x 128 on 132 SMs of one block each."""
     case = ConvCase("", 32, 64, 56, 56, 48, 3, 3, padding=(1, 1, 1, 1))
-    (found,) = explain(machine, "forward", case, Layout.NHWC, "tf32", "h200").parts
+    (found,) = explain(runner, "forward", case, Layout.NHWC, "tf32", "h200").parts
     cost = found.candidates[0].cost
     assert found.candidates[0].plan.tile_shape == (128, 128)
     pixels = 32 * 56 * 56
@@ -245,10 +219,10 @@ def test_the_model_counts_tiles_waves_padding_and_bytes(machine: Machine) -> Non
     assert cost.seconds >= max(cost.memory, cost.arithmetic, cost.operands) + cost.filling
 
 
-def test_a_cluster_brings_its_columns_once(machine: Machine) -> None:
+def test_a_cluster_brings_its_columns_once(runner: ConvRunner) -> None:
     """By hand: 3x3, 512 to 512 at 28, batch 31: 190 row tiles of 128, so 95 pairs, each of two columns of 256."""
     case = ConvCase("", 31, 512, 28, 28, 512, 3, 3, padding=(1, 1, 1, 1))
-    found = explain(machine, "forward", case, Layout.NHWC, "bf16", "h200")
+    found = explain(runner, "forward", case, Layout.NHWC, "bf16", "h200")
     costs = {c.plan.tile_shape: c.cost for c in found.wgmma}
     alone, together = costs[128, 256], costs[128, 256, 1, 2]
     assert alone.tiles == together.tiles == 2 * 190 and together.waves == 2 * 190 / 132
@@ -258,49 +232,49 @@ def test_a_cluster_brings_its_columns_once(machine: Machine) -> None:
     assert together.arithmetic == alone.arithmetic < together.operands < alone.operands
     assert found.wgmma[found.chosen_wgmma].plan.tile_shape == (128, 256, 1, 2)
 
-    odd = explain(machine, "forward", replace(case, n=1), Layout.NHWC, "bf16", "h200")  # 7 row tiles are 4 pairs
+    odd = explain(runner, "forward", replace(case, n=1), Layout.NHWC, "bf16", "h200")  # 7 row tiles are 4 pairs
     assert {c.plan.tile_shape: c.cost.tiles for c in odd.wgmma}[128, 256, 1, 2] == 2 * 8
-    narrow = explain(machine, "forward", replace(case, c=72), Layout.NHWC, "bf16", "h200").wgmma
+    narrow = explain(runner, "forward", replace(case, c=72), Layout.NHWC, "bf16", "h200").wgmma
     assert [c.plan.tile_shape for c in narrow if (c.why_not or "").startswith("a cluster")] == [
         (128, 256, 1, 2),
         (256, 128, 1, 2),
     ]
 
 
-def test_a_faster_machine_is_not_slower(machine: Machine) -> None:
+def test_a_faster_machine_is_not_slower(runner: ConvRunner) -> None:
     for network, direction in itertools.product(["resnet50", "mobilenet_v2"], DIRECTIONS):
         for case in workload_cases(network):
             seconds = []
             for gpu in ("h100", "h200"):
-                found = explain(machine, direction, case, Layout.NHWC, "bf16", gpu)
+                found = explain(runner, direction, case, Layout.NHWC, "bf16", gpu)
                 chosen = [found.wgmma[found.chosen_wgmma]] if found.wgmma else []
                 chosen = chosen or [part.candidates[part.chosen] for part in found.parts]
                 seconds.append(sum(c.cost.seconds for c in chosen))
             assert seconds[1] <= seconds[0]
 
 
-def test_loaders_say_why_they_cannot(machine: Machine) -> None:
+def test_loaders_say_why_they_cannot(runner: ConvRunner) -> None:
     stem = case_of(LAYERS[0], 8)
-    (found,) = explain(machine, "forward", stem, Layout.NHWC, "fp32", "h200").parts
+    (found,) = explain(runner, "forward", stem, Layout.NHWC, "fp32", "h200").parts
     reasons = {loader.name: why for loader, why in found.a}
     assert reasons["elements"] is None and "no 16 bytes run along the reduction" in reasons["along_depth"]
     assert found.candidates[found.chosen].plan.a.name == "elements"
 
 
 @pytest.mark.parametrize("gpu", ["a100", "h200"])
-def test_a_tuned_plan_goes_before_the_model_where_it_can_serve(machine: Machine, gpu: str) -> None:
+def test_a_tuned_plan_goes_before_the_model_where_it_can_serve(runner: ConvRunner, gpu: str) -> None:
     case = case_of(LAYERS[2], 32)
 
     def chosen(tuned: Any = None) -> tuple[bool, Any]:
-        found = explain(machine, "forward", case, Layout.NHWC, "bf16", gpu, tuned)
+        found = explain(runner, "forward", case, Layout.NHWC, "bf16", gpu, tuned)
         if found.chosen_wgmma >= 0:
             return found.tuned, found.wgmma[found.chosen_wgmma].plan
         (part,) = found.parts
         return found.tuned, part.candidates[part.chosen].plan
 
-    able, unable = (machine.plan("bf16", 2, loader, "along_depth") for loader in ("along_depth", "along_side"))
-    of_hopper = machine.plan("bf16", 6, "elements", "elements")
-    of_hopper.engine = machine.module.ConvEngine.wgmma
+    able, unable = (runner.plan("bf16", 2, loader, "along_depth") for loader in ("along_depth", "along_side"))
+    of_hopper = runner.plan("bf16", 6, "elements", "elements")
+    of_hopper.engine = runner.module.ConvEngine.wgmma
     tuned, model = chosen()
     assert not tuned and model not in (able, of_hopper)
     assert chosen(able) == (True, able)
@@ -308,20 +282,20 @@ def test_a_tuned_plan_goes_before_the_model_where_it_can_serve(machine: Machine,
     assert chosen(of_hopper) == ((True, of_hopper) if gpu == "h200" else (False, model))
 
 
-def test_a_preference_that_cannot_serve_gives_way_at_the_launch(machine: Machine) -> None:
+def test_a_preference_that_cannot_serve_gives_way_at_the_launch(runner: ConvRunner) -> None:
     case = ConvCase("", 1, 3, 5, 5, 4, 3, 3)
     data = integers(case)
-    plan = machine.plan("fp32", 1, "along_depth", "along_depth")
+    plan = runner.plan("fp32", 1, "along_depth", "along_depth")
     plan.binding = False
-    result = machine.run("forward", case, Layout.NHWC, "fp32", data.operands("forward"), plan)
+    result = runner.run("forward", case, Layout.NHWC, "fp32", data.operands("forward"), plan)
     assert (result == data.expected("forward", case)).all()
     plan.binding = True
     with pytest.raises(ValueError, match="A is not contiguous"):
-        machine.run("forward", case, Layout.NHWC, "fp32", data.operands("forward"), plan)
+        runner.run("forward", case, Layout.NHWC, "fp32", data.operands("forward"), plan)
 
 
-def test_machines(machine: Machine) -> None:
-    m = machine.module
+def test_machines(runner: ConvRunner) -> None:
+    m = runner.module
     assert [gpu.name for gpu in m.gpus()] == ["a100", "rtx3090", "rtx4090", "h100", "h200", "rtx5090"]
     assert m.gpu_like("NVIDIA H200", 90, 132).name == "h200"
     slice_of_one = m.gpu_like("NVIDIA H200 MIG 1g.18gb", 90, 16)
@@ -335,16 +309,16 @@ def test_machines(machine: Machine) -> None:
 
 
 @pytest.fixture
-def hopper(machine: Machine) -> Iterator[Machine]:
+def hopper(runner: ConvRunner) -> Iterator[ConvRunner]:
     """The interpreter standing for an H200."""
-    m = machine.module
+    m = runner.module
     m.stand_for(m.gpu_named("h200"))
-    yield machine
+    yield runner
     m.stand_for(m.gpu_named("a100"))
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_on_hopper_its_kernel_serves_without_being_asked(hopper: Machine, direction: str) -> None:
+def test_on_hopper_its_kernel_serves_without_being_asked(hopper: ConvRunner, direction: str) -> None:
     """And tensors that TMA cannot read are served by the other engine, in the workspace that was made."""
     case = ConvCase("", 6, 16, 21, 20, 24, 3, 3, (2, 1), (1, 1, 1, 1))
     data = integers(case)
@@ -361,12 +335,12 @@ def test_on_hopper_its_kernel_serves_without_being_asked(hopper: Machine, direct
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_every_hopper_cuts_a_reduction_alike(machine: Machine, network: str) -> None:
+def test_every_hopper_cuts_a_reduction_alike(runner: ConvRunner, network: str) -> None:
     """The bits of backward_weight depend on its parts, so they are one GPU's choice, within the workspace limit."""
     for case in workload_cases(network):
         plans = []
         for gpu in ("h100", "h200"):
-            found = explain(machine, "backward_weight", case, Layout.NHWC, "bf16", gpu)
+            found = explain(runner, "backward_weight", case, Layout.NHWC, "bf16", gpu)
             plans += [found.wgmma[found.chosen_wgmma].plan] if found.wgmma else [None]
             splits = [c.plan.splits for c in found.wgmma if c.why_not is None and c.plan.splits > 1]
             sizes = [n * math.prod(case.weight_shape) * 4 for n in splits]
@@ -374,13 +348,13 @@ def test_every_hopper_cuts_a_reduction_alike(machine: Machine, network: str) -> 
         assert plans[0] == plans[1]
 
 
-def test_on_hopper_the_engine_is_a_function_of_the_layer(machine: Machine) -> None:
+def test_on_hopper_the_engine_is_a_function_of_the_layer(runner: ConvRunner) -> None:
     """Whatever the batch: engines add in steps of different length."""
     for network in NETWORKS:
         for case in workload_cases(network):
             for direction in ("forward", "backward_input"):
                 served = {
-                    bool(explain(machine, direction, replace(case, n=n), Layout.NHWC, "bf16", "h200").wgmma)
+                    bool(explain(runner, direction, replace(case, n=n), Layout.NHWC, "bf16", "h200").wgmma)
                     for n in (1, 7, 256)
                 }
                 assert len(served) == 1

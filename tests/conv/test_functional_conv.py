@@ -9,7 +9,6 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from torch import Tensor
 from cnnkernels import functional, use_backend
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.numerics import small_integers
+from helpers.memory_orders.views import SHAPES, views
 
 CHANNELS_LAST = torch.channels_last
 CALLS = {
@@ -73,31 +73,6 @@ def test_positional_arguments_are_pytorchs(kernel_backend, device) -> None:
         assert torch.equal(functional.conv2d(x, w, None, (1, 2), "valid", 1, 2), F.conv2d(x, w, None, (1, 2), 0, 1, 2))
 
 
-def views(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Ways for the same shape to lie in memory."""
-    yield "contiguous", tensor
-    yield "channels_last", tensor.contiguous(memory_format=CHANNELS_LAST)
-    yield "columns of wider rows", torch.cat([tensor, tensor], -1)[..., : tensor.shape[-1]]
-    channels = torch.cat([tensor, tensor], 1).contiguous(memory_format=CHANNELS_LAST)
-    yield "channels of more, channels_last", channels[:, tensor.shape[1] :]
-    yield "all axes reversed", tensor.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
-    yield "rows before channels", tensor.permute(0, 2, 1, 3).contiguous().permute(0, 2, 1, 3)
-    yield "one image expanded", tensor[:1].expand(tensor.shape)
-    yield "one channel expanded", tensor[:, :1].expand(tensor.shape)
-    yield "offset", torch.cat([tensor.flatten()[:1], tensor.flatten()])[1:].view(tensor.shape)
-    yield "negated lazily", torch._neg_view(-tensor)
-
-
-SHAPES = [
-    (2, 4, 5, 6),
-    (2, 1, 5, 6),
-    (1, 4, 5, 6),
-    (2, 4, 1, 1),
-    (1, 1, 1, 1),
-    (2, 4, 1, 6),
-    (1, 4, 6, 1),
-    (0, 4, 5, 6),
-]
 FILTERS = [(6, 3, 3), (6, 1, 1), (1, 1, 1), (1, 3, 3), (6, 1, 3)]
 
 
@@ -227,7 +202,7 @@ def test_tensor_subclasses_see_the_public_function() -> None:
 
 TF32 = """
 import json, torch
-from cnnkernels.ops.conv2d import tf32_allowed
+from cnnkernels.ops.conv_kernel import tf32_allowed
 from torch import backends
 seen = {}
 def note(name):

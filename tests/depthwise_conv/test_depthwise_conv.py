@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from cnnkernels import functional, nn, use_backend
 from cnnkernels.testing.numerics import small_integers
-from conftest import Call
+from helpers.recorded import Call
 
 formats = pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import DIRECTIONS, convolve, floats, multiplied_out
-from helpers.depthwise_conv2d import TYPES, Machine, check
 
 from cnnkernels import native
 from cnnkernels.geometry import Layout
@@ -19,7 +17,9 @@ from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.depthwise_cases import depthwise
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
-from conftest import DEVICE, HAS_GPU
+from helpers.conv import DIRECTIONS, convolve, floats, multiplied_out
+from helpers.depthwise_conv import TYPES, DepthwiseRunner, check
+from helpers.device import DEVICE, HAS_GPU
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
@@ -37,18 +37,18 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def machine() -> Machine:
-    return Machine(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
+def runner() -> DepthwiseRunner:
+    return DepthwiseRunner(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
 
 
 @directions
 @layouts
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_every_shape(machine: Machine, direction: str, layout: Layout, case: ConvCase) -> None:
+def test_every_shape(runner: DepthwiseRunner, direction: str, layout: Layout, case: ConvCase) -> None:
     for element in ("bf16", "fp16")[: 2 if case is SHORT else 1]:
-        plan = machine.plan(direction, case, layout, element)
+        plan = runner.plan(direction, case, layout, element)
         assert plan.band
-        check(machine, direction, case, layout, element, plan)
+        check(runner, direction, case, layout, element, plan)
 
 
 # lanes, images, strips (rows), tiles
@@ -58,18 +58,18 @@ BLOCKS = [(1, 1, 3, 2), (3, 2, 5, 4), (2, 5, 5, 7), (8, 1, 4, 1)]
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 @layouts
 @pytest.mark.parametrize("direction", ["forward", "backward_input"])
-def test_every_block(machine: Machine, direction: str, layout: Layout, block: tuple[int, ...]) -> None:
+def test_every_block(runner: DepthwiseRunner, direction: str, layout: Layout, block: tuple[int, ...]) -> None:
     """Extents that do not divide the result's; the bits are the same in all of them."""
     lanes, images, strips, tiles = block
     case = dataclasses.replace(SHORT, c=9, k=9, groups=9)
     data = floats(case, torch.float16)
-    plan = machine.plan(direction, case, layout, "fp16", lanes=lanes, images=images, strips=strips, tiles=tiles)
-    check(machine, direction, case, layout, "fp16", plan)
+    plan = runner.plan(direction, case, layout, "fp16", lanes=lanes, images=images, strips=strips, tiles=tiles)
+    check(runner, direction, case, layout, "fp16", plan)
     first, second = data.operands(direction)
-    chosen, other = (machine.run(direction, case, layout, "fp16", (first, second), how) for how in (None, plan))
+    chosen, other = (runner.run(direction, case, layout, "fp16", (first, second), how) for how in (None, plan))
     assert torch.equal(chosen, other)
     alone = dataclasses.replace(case, n=1)
-    assert torch.equal(machine.run(direction, alone, layout, "fp16", (first[3:4], second))[0], chosen[3])
+    assert torch.equal(runner.run(direction, alone, layout, "fp16", (first[3:4], second))[0], chosen[3])
 
 
 # lanes, strips (rows), workers, splits
@@ -78,38 +78,40 @@ SHARES = [(1, 5, 1, 1), (3, 2, 2, 4), (8, 3, 1, 20)]
 
 @pytest.mark.parametrize("share", SHARES, ids=str)
 @layouts
-def test_every_share_of_the_weights_sum(machine: Machine, layout: Layout, share: tuple[int, ...]) -> None:
+def test_every_share_of_the_weights_sum(runner: DepthwiseRunner, layout: Layout, share: tuple[int, ...]) -> None:
     """Also more splits than there are rounds: the surplus adds zeros."""
     lanes, strips, workers, splits = share
     changes = {"lanes": lanes, "strips": strips, "workers": workers, "splits": splits}
     case = dataclasses.replace(SHORT, c=9, k=9, groups=9)
     check(
-        machine,
+        runner,
         "backward_weight",
         case,
         layout,
         "bf16",
-        machine.plan("backward_weight", case, layout, "bf16", **changes),
+        runner.plan("backward_weight", case, layout, "bf16", **changes),
     )
 
 
 @directions
 @layouts
-def test_every_schedule(machine: Machine, schedules: list[dict[str, Any]], direction: str, layout: Layout) -> None:
+def test_every_schedule(
+    runner: DepthwiseRunner, schedules: list[dict[str, Any]], direction: str, layout: Layout
+) -> None:
     """A missing barrier shows as poison or as wrong numbers in one of these orders."""
-    plan = machine.plan(direction, SHORT, layout, "bf16")
+    plan = runner.plan(direction, SHORT, layout, "bf16")
     if direction == "backward_weight":
         plan.splits, plan.strips = 2, 3  # several rounds of a block
     for schedule in schedules:
         if schedule:
-            machine.module.set_schedule(**schedule)
-        check(machine, direction, SHORT, layout, "bf16", plan)
+            runner.module.set_schedule(**schedule)
+        check(runner, direction, SHORT, layout, "bf16", plan)
 
 
 @pytest.mark.parametrize("element", ["fp16", "bf16"])
 @layouts
 @directions
-def test_rounding(machine: Machine, direction: str, layout: Layout, element: str) -> None:
+def test_rounding(runner: DepthwiseRunner, direction: str, layout: Layout, element: str) -> None:
     """At most twice the error of PyTorch's own operator in the same type: sums are fp32."""
     torch_dtype, _ = TYPES[element]
     data = floats(SHORT, torch_dtype)
@@ -118,7 +120,7 @@ def test_rounding(machine: Machine, direction: str, layout: Layout, element: str
     magnitude = convolve(direction, SHORT, *(t.abs() for t in operands))
     g, reference = SHORT.geometry, data.expected(direction, SHORT)
     reduction = g.n * g.p * g.q if direction == "backward_weight" else g.r * g.s
-    result = machine.run(direction, SHORT, layout, element, operands)
+    result = runner.run(direction, SHORT, layout, element, operands)
     bound = rounding_bound(reference, theirs, reduction, magnitude, torch_dtype)
     assert_within(result, reference, bound, f"{direction} {element}")
 
@@ -127,13 +129,13 @@ def test_rounding(machine: Machine, direction: str, layout: Layout, element: str
 @directions
 @layouts
 def test_what_is_not_finite_reaches_what_it_should(
-    machine: Machine, direction: str, layout: Layout, value: float
+    runner: DepthwiseRunner, direction: str, layout: Layout, value: float
 ) -> None:
     """A zero of the band is no factor, one of the padding is (test_not_finite.py): such planes are summed tap by tap,
     and no other plane is."""
     case = depthwise("", 2, 8, (14, 22), (13, 13), padding=(2, 3))
     data = floats(case, torch.bfloat16)
-    clean = machine.run(direction, case, layout, "bf16", data.operands(direction))
+    clean = runner.run(direction, case, layout, "bf16", data.operands(direction))
     for operand in (0, 1):
         first, second = data.operands(direction)
         operands = first.clone(), second.clone()
@@ -142,7 +144,7 @@ def test_what_is_not_finite_reaches_what_it_should(
         else:
             operands[operand][0, :2, -1, -1] = value
         reached = ~multiplied_out(direction, case, *operands).isfinite()
-        result = machine.run(direction, case, layout, "bf16", operands)
+        result = runner.run(direction, case, layout, "bf16", operands)
         assert torch.equal(~result.isfinite(), reached)
         assert reached.any()
         if direction == "backward_weight":
@@ -156,12 +158,14 @@ def test_what_is_not_finite_reaches_what_it_should(
 @directions
 @layouts
 @pytest.mark.parametrize("after", [True, False])
-def test_nothing_outside_the_tensors_is_touched(machine: Machine, direction: str, layout: Layout, after: bool) -> None:
-    place = partial(guarded, after=after, module=machine.module)
-    check(machine, direction, depthwise("", 1, 9, (5, 7), (13, 13), padding=(6, 6)), layout, "bf16", None, place=place)
+def test_nothing_outside_the_tensors_is_touched(
+    runner: DepthwiseRunner, direction: str, layout: Layout, after: bool
+) -> None:
+    place = partial(guarded, after=after, module=runner.module)
+    check(runner, direction, depthwise("", 1, 9, (5, 7), (13, 13), padding=(6, 6)), layout, "bf16", None, place=place)
 
 
-def test_selection_says_who_takes_bands(machine: Machine) -> None:
+def test_selection_says_who_takes_bands(runner: DepthwiseRunner) -> None:
     """16-bit types, one filter a channel, strides and dilations of 1, 13 x 13 taps or as many; the others stay."""
     yes = depthwise("", 2, 8, (20, 20), (13, 13))
     no = {
@@ -171,12 +175,12 @@ def test_selection_says_who_takes_bands(machine: Machine) -> None:
     }
     for direction in DIRECTIONS:
         for layout in Layout:
-            assert machine.plan(direction, yes, layout, "bf16").band
-            assert not any(machine.plan(direction, case, layout, element).band for element, case in no.items())
-    plan = machine.plan("forward", yes, NHWC, "bf16")
+            assert runner.plan(direction, yes, layout, "bf16").band
+            assert not any(runner.plan(direction, case, layout, element).band for element, case in no.items())
+    plan = runner.plan("forward", yes, NHWC, "bf16")
     plan.tiles = 3
     with pytest.raises(ValueError, match="2, 4 or 7 tiles"):
-        check(machine, "forward", yes, NHWC, "bf16", plan)
+        check(runner, "forward", yes, NHWC, "bf16", plan)
     plan.tiles = 2
     with pytest.raises(ValueError, match="bands are of 16-bit types"):
-        check(machine, "forward", no["fp16"], NHWC, "fp16", plan)
+        check(runner, "forward", no["fp16"], NHWC, "fp16", plan)

@@ -6,12 +6,12 @@ import functools
 
 import pytest
 import torch
-from helpers.conv2d import integers
 from torch import Tensor
 
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.depthwise_cases import DEPTHWISE_CONV2D
+from helpers.conv import integers
 
 # Each case in one type of 16 bits and a wider one, taking turns with the layouts: the other pairs are in
 # depthwise_conv/test_depthwise_conv_kernels.py, configuration by configuration.

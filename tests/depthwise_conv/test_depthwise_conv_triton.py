@@ -12,11 +12,10 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from cnnkernels.triton_kernels.conv import select as conv_select
+from cnnkernels.triton_kernels.common import geometry
 from cnnkernels.triton_kernels.depthwise_conv import select as depthwise_conv_select
 from cnnkernels.triton_kernels.depthwise_conv.patch import Axis, lanes
 from cnnkernels.triton_kernels.depthwise_conv.select import Configuration, Problem
-from helpers.conv2d import DIRECTIONS, Data, convolve, floats, integers, result_shape
 from torch import Tensor
 
 from cnnkernels import triton_kernels as kernels
@@ -24,7 +23,8 @@ from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.depthwise_cases import DEPTHWISE_CONV2D, depthwise
 from cnnkernels.testing.numerics import assert_within, rounding_bound
-from conftest import DEVICE
+from helpers.conv import DIRECTIONS, Data, convolve, floats, integers, result_shape
+from helpers.device import DEVICE
 
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
 directions = pytest.mark.parametrize("direction", DIRECTIONS)
@@ -112,7 +112,7 @@ def test_any_number_of_ranges_and_bands_gives_the_whole_sum(layout: Layout) -> N
 @directions
 @layouts
 def test_64_bit_arithmetic(monkeypatch: pytest.MonkeyPatch, direction: str, layout: Layout) -> None:
-    monkeypatch.setattr(conv_select, "LARGEST_INDEX", 0)
+    monkeypatch.setattr(geometry, "LARGEST_INDEX", 0)
     data = integers(UNEVEN)
     assert torch.equal(run(direction, UNEVEN, data, layout), expected(direction, UNEVEN, data))
 

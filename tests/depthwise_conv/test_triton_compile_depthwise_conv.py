@@ -17,7 +17,8 @@ WIDE = {"sweep_kernel", "backward_weight_kernel"}
 def kernels() -> list[Compiled]:
     """The commonest layer in its commonest type, each kernel in each layout."""
     ops = ("depthwise_conv_forward", "depthwise_conv_backward_weight")
-    return list(compile_all(Call(op, DEPTHWISE_3X3, "bf16", layout, 90) for op in ops for layout in Layout))
+    calls = [Call(op, DEPTHWISE_3X3, "bf16", layout, 90) for op in ops for layout in Layout]
+    return list(compile_all(calls, processes=1))
 
 
 def test_every_kernel_compiles_without_a_spill(kernels: list[Compiled]) -> None:

@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import ELEMENTS, from_memory, in_memory
-from test_depthwise_separable_conv_exact import ACTIVATIONS, SLOPE, operands, reference
-from test_depthwise_separable_conv_kernels import LARGE, NCHW, NHWC, SAME, Machine, floats, pair_case, schedules
 from torch import Tensor
 
 import cnnkernels
@@ -18,15 +15,33 @@ from cnnkernels import activation as activations
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, DepthwiseSeparableCase
 from cnnkernels.testing.guarded import guarded
-from cnnkernels.testing.numerics import UNIT_ROUNDOFF, small_integers
-from conftest import DEVICE, HAS_GPU
+from cnnkernels.testing.numerics import UNIT_ROUNDOFF
+from helpers.conv import ELEMENTS, from_memory, in_memory
+from helpers.depthwise_separable_conv import (
+    ACTIVATIONS,
+    LARGE,
+    NCHW,
+    NHWC,
+    SAME,
+    SLOPE,
+    PairRunner,
+    derivative,
+    error,
+    expected,
+    floats,
+    operands,
+    pair_case,
+    reference,
+    schedules,
+)
+from helpers.device import DEVICE, HAS_GPU
 
 EXISTING = [(e, r) for e in ("fp16", "bf16") for r in ("rows_of_three", "vectors", "elements")]
 EXISTING += [("fp32", "elements"), ("fp64", "elements")]
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
 
 
-class Backward(Machine):
+class Backward(PairRunner):
     def backward(
         self,
         case: DepthwiseSeparableCase,
@@ -76,46 +91,24 @@ class Backward(Machine):
 
 
 @pytest.fixture(scope="module")
-def machine() -> Backward:
+def runner() -> Backward:
     return Backward()
 
 
 @pytest.fixture
-def scheduled(machine: Backward, request: pytest.FixtureRequest):
+def scheduled(runner: Backward, request: pytest.FixtureRequest):
     if HAS_GPU:
-        yield machine
+        yield runner
         return
-    before = machine.module.schedule()
-    machine.module.set_schedule(**request.param)
-    yield machine
-    machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
-
-
-def error(case: DepthwiseSeparableCase) -> Tensor:
-    """Small integers, few enough that 16 bits hold every number on the way."""
-    keep = torch.rand(case.output_shape, generator=torch.Generator().manual_seed(8)) < 0.5
-    return small_integers(case.output_shape, torch.float64, seed=7, bound=2) * keep
-
-
-def derivative(activation: str, z: Tensor, of: Tensor) -> Tensor:
-    leaf = z.detach().requires_grad_()
-    return torch.autograd.grad(activations.activate(leaf, activation, SLOPE), leaf, of)[0] if of.numel() else of
-
-
-def expected(
-    case: DepthwiseSeparableCase, activation: str, tensors: tuple[Tensor, ...], grad: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """z, its error and the gradient in the tensors' type."""
-    z = reference(case, ("none", "none"), *tensors)[1]
-    product = torch.einsum("nkpq,km->nmpq", grad, tensors[2][:, :, 0, 0])
-    gradient = torch.einsum("nkpq,nmpq->km", grad, activations.activate(z, activation, SLOPE))
-    of_z = product if activation == "none" else derivative(activation, z, product)
-    return z, of_z, gradient[:, :, None, None]
+    before = runner.module.schedule()
+    runner.module.set_schedule(**request.param)
+    yield runner
+    runner.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
 
 
 @pytest.mark.parametrize("case", DEPTHWISE_SEPARABLE_CONV2D, ids=str)
 @layouts
-def test_exact(machine: Backward, case: DepthwiseSeparableCase, layout: Layout) -> None:
+def test_exact(runner: Backward, case: DepthwiseSeparableCase, layout: Layout) -> None:
     """The types and the activations take turns; z is made anew, then read."""
     turn = DEPTHWISE_SEPARABLE_CONV2D.index(case) + layout
     tensors, grad = operands(case), error(case)
@@ -124,18 +117,18 @@ def test_exact(machine: Backward, case: DepthwiseSeparableCase, layout: Layout) 
         z, *results = expected(case, activation, tensors, grad)
         assert z.abs().max() <= 128 and results[0].abs().max() <= 128, "not exact in bfloat16"
         for saved in (None, z):
-            ours = machine.backward(case, layout, element, tensors, grad, activation, saved=saved)
+            ours = runner.backward(case, layout, element, tensors, grad, activation, saved=saved)
             for mine, true in zip(ours, results, strict=True):
                 assert torch.equal(mine, true.to(mine.dtype)), (element, activation)
 
 
 @pytest.mark.parametrize(("element", "reader"), EXISTING)
-def test_every_configuration(machine: Backward, element: str, reader: str) -> None:
+def test_every_configuration(runner: Backward, element: str, reader: str) -> None:
     """More pixels, channels and filters than a block has, none a multiple; in two parts; either result alone."""
     tensors, grad = operands(LARGE), error(LARGE)
     _, *results = expected(LARGE, "relu6", tensors, grad)
     for wants in ((True, True), (True, False), (False, True)):
-        ours = machine.backward(LARGE, NHWC, element, tensors, grad, "relu6", wants=wants, reader=reader, parts=2)
+        ours = runner.backward(LARGE, NHWC, element, tensors, grad, "relu6", wants=wants, reader=reader, parts=2)
         for mine, true, wanted in zip(ours, results, wants, strict=True):
             assert (mine is not None) == wanted
             assert mine is None or torch.equal(mine, true.to(mine.dtype))
@@ -155,43 +148,43 @@ def test_every_schedule(scheduled: Backward, element: str, taps: int) -> None:
 
 
 @pytest.mark.skipif(HAS_GPU, reason="the interpreter counts bank conflicts")
-def test_ldmatrix_meets_no_bank_twice(machine: Backward) -> None:
-    machine.module.reset_statistics()
-    machine.backward(LARGE, NHWC, "fp16", operands(LARGE), error(LARGE))
-    trips = machine.module.statistics()
+def test_ldmatrix_meets_no_bank_twice(runner: Backward) -> None:
+    runner.module.reset_statistics()
+    runner.backward(LARGE, NHWC, "fp16", operands(LARGE), error(LARGE))
+    trips = runner.module.statistics()
     assert trips["ldmatrix trips"] == trips["ldmatrix trips needed"] > 0
 
 
 @pytest.mark.parametrize("element", ["fp64", "fp32", "fp16", "bf16"])
-def test_bits(machine: Backward, element: str) -> None:
+def test_bits(runner: Backward, element: str) -> None:
     """z's error depends on neither reader nor layout nor parts nor batch, and nothing on whether z was saved."""
     case = pair_case(6, 40, 6, 7, 40, **SAME)
     tensors = floats(case, element)
     grad = torch.randn(case.output_shape, generator=torch.Generator().manual_seed(9)).to(ELEMENTS[element][0]).double()
-    machine_z = machine.run(case, NCHW, element, tensors)[1].double()
-    whole, gradient = machine.backward(case, NCHW, element, tensors, grad, "silu", parts=2)
+    machine_z = runner.run(case, NCHW, element, tensors)[1].double()
+    whole, gradient = runner.backward(case, NCHW, element, tensors, grad, "silu", parts=2)
     for saved in (None, machine_z):
-        again = machine.backward(case, NCHW, element, tensors, grad, "silu", parts=2, saved=saved)
+        again = runner.backward(case, NCHW, element, tensors, grad, "silu", parts=2, saved=saved)
         assert torch.equal(again[0], whole) and torch.equal(again[1], gradient)
     for reader in (r for e, r in EXISTING if e == element):
-        other, _ = machine.backward(case, NHWC, element, tensors, grad, "silu", reader=reader, parts=1)
+        other, _ = runner.backward(case, NHWC, element, tensors, grad, "silu", reader=reader, parts=1)
         assert torch.equal(other, whole)
     alone = pair_case(1, 40, 6, 7, 40, **SAME)
-    single, _ = machine.backward(alone, NHWC, element, (tensors[0][4:5], *tensors[1:]), grad[4:5], "silu")
+    single, _ = runner.backward(alone, NHWC, element, (tensors[0][4:5], *tensors[1:]), grad[4:5], "silu")
     assert torch.equal(single[0], whole[4])
 
 
-def test_a_saved_intermediate_is_read(machine: Backward) -> None:
+def test_a_saved_intermediate_is_read(runner: Backward) -> None:
     """Not made anew: with another one in its place the results are another's."""
     tensors, grad = operands(LARGE), error(LARGE)
     z = expected(LARGE, "relu", tensors, grad)[0].roll(1, 0).flip(2, 3)
-    results = machine.backward(LARGE, NHWC, "fp64", tensors, grad, "relu", saved=z)
+    results = runner.backward(LARGE, NHWC, "fp64", tensors, grad, "relu", saved=z)
     gradient = torch.einsum("nkpq,nmpq->km", grad, z.relu())
     assert torch.equal(results[1][:, :, 0, 0], gradient) and not results[0][z <= 0].any()
 
 
 @pytest.mark.parametrize(("element", "activation"), [("fp32", "gelu"), ("fp16", "hardswish"), ("bf16", "none")])
-def test_rounding(machine: Backward, element: str, activation: str) -> None:
+def test_rounding(runner: Backward, element: str, activation: str) -> None:
     """At most twice the error of PyTorch's two layers in the same type, and what the sums' lengths allow."""
     dtype = ELEMENTS[element][0]
     case = pair_case(2, 24, 9, 8, 20, 3, 5, stride=(2, 1), padding=(1, 1, 2, 2))
@@ -205,7 +198,7 @@ def test_rounding(machine: Backward, element: str, activation: str) -> None:
     middle, filters = activations.activate(z, activation, SLOPE), leaves[2].clone().requires_grad_()
     theirs += torch.autograd.grad(torch.nn.functional.conv2d(middle, filters), filters, grad.to(dtype))
     for mine, their, true in zip(
-        machine.backward(case, NHWC, element, tensors, grad, activation), theirs, exact, strict=True
+        runner.backward(case, NHWC, element, tensors, grad, activation), theirs, exact, strict=True
     ):
         bound = 2 * (their - true).abs().max() + 4 * UNIT_ROUNDOFF[dtype] * true.abs().max()
         assert (mine - true).abs().max() <= bound
@@ -213,12 +206,12 @@ def test_rounding(machine: Backward, element: str, activation: str) -> None:
 
 @pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
 @pytest.mark.parametrize("case", DEPTHWISE_SEPARABLE_CONV2D, ids=str)
-def test_nothing_outside_the_tensors_is_touched(machine: Backward, case: DepthwiseSeparableCase) -> None:
+def test_nothing_outside_the_tensors_is_touched(runner: Backward, case: DepthwiseSeparableCase) -> None:
     """Flush against a page behind, and before: where pointers are not aligned, elements are read one by one."""
     tensors, grad, turn = operands(case), error(case), DEPTHWISE_SEPARABLE_CONV2D.index(case)
     z, *results = expected(case, "relu", tensors, grad)
     for after in (True, False):
-        ours = machine.backward(
+        ours = runner.backward(
             case, (NHWC, NCHW)[turn % 2], ("bf16", "fp32")[turn // 2 % 2], tensors, grad, "relu",
             saved=z if turn % 3 == 0 else None, place=lambda t, after=after: guarded(t, after),
         )  # fmt: skip
@@ -226,11 +219,11 @@ def test_nothing_outside_the_tensors_is_touched(machine: Backward, case: Depthwi
             assert torch.equal(mine, true.to(mine.dtype))
 
 
-def test_what_does_not_exist_is_refused(machine: Backward) -> None:
+def test_what_does_not_exist_is_refused(runner: Backward) -> None:
     case = pair_case(1, 8, 4, 4, 8)
     for layout, element, reader in ((NHWC, "fp32", "vectors"), (NCHW, "bf16", "vectors")):
         with pytest.raises(ValueError, match="no backward kernel with that reader serves"):
-            machine.backward(case, layout, element, operands(case), error(case), reader=reader)
+            runner.backward(case, layout, element, operands(case), error(case), reader=reader)
 
 
 def test_when_it_serves() -> None:

@@ -7,14 +7,19 @@ import math
 import pytest
 import torch
 from cnnkernels.triton_kernels.depthwise_separable_conv.select import Configuration
-from test_depthwise_separable_conv_backward import error, expected
-from test_depthwise_separable_conv_exact import ACTIVATIONS, SLOPE, operands
 from torch import Tensor
 
 from cnnkernels import functional, triton_kernels, use_backend
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, ConvCase, DepthwiseSeparableCase
-from conftest import DEVICE
+from helpers.depthwise_separable_conv import (
+    ACTIVATIONS,
+    SLOPE,
+    error,
+    expected,
+    operands,
+)
+from helpers.device import DEVICE
 
 SAME = DepthwiseSeparableCase(ConvCase("", 3, 20, 3, 6, 20, 3, 3, padding=(1, 1, 1, 1), groups=20), 24)
 SMALL = Configuration(16, (2, 2), 16, 16, 4)  # several tiles of everything, and patches of two rows

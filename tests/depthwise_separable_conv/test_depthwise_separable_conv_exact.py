@@ -6,19 +6,20 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkernels import native
-from cnnkernels.activation import activate
 from cnnkernels.dtypes import PRODUCTS
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, DepthwiseSeparableCase
-from cnnkernels.testing.numerics import small_integers
-from conftest import DEVICE, HAS_GPU
+from helpers.depthwise_separable_conv import (
+    ACTIVATIONS,
+    SLOPE,
+    operands,
+    reference,
+)
+from helpers.device import DEVICE, HAS_GPU
 
-ACTIVATIONS = [("none", "none"), ("relu", "none"), ("relu6", "relu"), ("leaky_relu", "relu6")]
-SLOPE = 0.5  # keeps halves of integers exact
 cases = pytest.mark.parametrize("case", DEPTHWISE_SEPARABLE_CONV2D, ids=str)
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
 dtypes = pytest.mark.parametrize("dtype", list(PRODUCTS))
@@ -26,26 +27,6 @@ dtypes = pytest.mark.parametrize("dtype", list(PRODUCTS))
 
 def unwritten(shape: tuple[int, ...], dtype: torch.dtype, layout: Layout) -> Tensor:
     return torch.full(shape, math.nan, dtype=dtype, device=DEVICE).to(memory_format=layout.memory_format)
-
-
-def operands(case: DepthwiseSeparableCase) -> tuple[Tensor, ...]:
-    """fp64: input, both filters, both biases; so few nonzero products that 16 bits hold every number on the way."""
-    x = small_integers(case.input_shape, torch.float64, seed=1)
-    first = small_integers(case.depthwise_shape, torch.float64, seed=2, bound=1)
-    second = small_integers(case.pointwise_shape, torch.float64, seed=3, bound=1)
-    keep = torch.rand(second.shape, generator=torch.Generator().manual_seed(4)) < min(1, 8 / case.depthwise.k)
-    biases = (small_integers((size,), torch.float64, seed=5) for size in (case.depthwise.k, case.filters))
-    return x, first, second * keep, *biases
-
-
-def reference(case: DepthwiseSeparableCase, activations: tuple[str, str], *tensors: Tensor) -> tuple[Tensor, Tensor]:
-    """y and z."""
-    x, first, second, first_bias, second_bias = tensors
-    top, bottom, left, right = case.depthwise.padding
-    d = case.depthwise
-    z = F.conv2d(F.pad(x, (left, right, top, bottom)), first, first_bias, d.stride, 0, d.dilation, d.groups)
-    y = F.conv2d(activate(z, activations[0], SLOPE), second, second_bias)
-    return activate(y, activations[1], SLOPE), z
 
 
 @cases

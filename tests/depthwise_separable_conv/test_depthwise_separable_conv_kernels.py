@@ -5,173 +5,80 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.conv2d import ELEMENTS, from_memory, in_memory
-from test_depthwise_separable_conv_exact import SLOPE, operands, reference
 from torch import Tensor
 
-from cnnkernels import native
-from cnnkernels.activation import ACTIVATIONS
 from cnnkernels.geometry import Layout
-from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, ConvCase, DepthwiseSeparableCase
+from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, DepthwiseSeparableCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
-from conftest import DEVICE, HAS_GPU
+from helpers.conv import ELEMENTS
+from helpers.depthwise_separable_conv import (
+    CONFIGURATIONS,
+    LARGE,
+    NCHW,
+    NHWC,
+    READERS,
+    SAME,
+    TILES,
+    PairRunner,
+    exists,
+    floats,
+    operands,
+    pair_case,
+    reference,
+    schedules,
+)
+from helpers.device import DEVICE, HAS_GPU
 
-NCHW, NHWC = Layout.NCHW, Layout.NHWC
-READERS = ("rows_of_three", "vectors", "elements")
-TILES = range(3)
 elements = pytest.mark.parametrize("element", list(ELEMENTS))
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
-Place = Callable[[Tensor], Tensor]
 
 
-def pair_case(
-    n: int, c: int, h: int, w: int, filters: int, r: int = 3, s: int = 3, **rest: Any
-) -> DepthwiseSeparableCase:
-    return DepthwiseSeparableCase(ConvCase("", n, c, h, w, c, r, s, groups=c, **rest), filters)
-
-
-SAME = {"padding": (1, 1, 1, 1)}
-# More pixels, channels and filters than the largest tile and a stage hold, none a multiple of them.
-LARGE = pair_case(1, 72, 9, 15, 168, **SAME)
 SMALL = pair_case(2, 40, 5, 6, 24, **SAME)
 
 
-def exists(element: str, tile: int, reader: str) -> bool:
-    """Which kernels there are (csrc/depthwise_separable_conv/launchers.h)."""
-    if element == "fp64":
-        return tile == 0 and reader != "rows_of_three"
-    if element == "fp32":
-        return tile < 2
-    if element == "tf32":
-        return tile in (0, 1 if reader == "elements" else 2)
-    return tile != 1 or reader != "elements"
-
-
-CONFIGURATIONS = [
-    (element, tile, reader)
-    for element in ELEMENTS
-    for tile in TILES
-    for reader in READERS
-    if exists(element, tile, reader)
-]
 configurations = pytest.mark.parametrize(("element", "tile", "reader"), CONFIGURATIONS)
 
 
-class Machine:
-    """A native module's launchers, on the interpreter or a GPU."""
-
-    def __init__(self) -> None:
-        self.module = native.load("cuda" if HAS_GPU else "interpreter").module
-
-    def plan(self, tile: int, reader: str, patch_columns: int = 8, keeps: bool = False, wgmma: bool = False) -> Any:
-        plan = self.module.DepthwiseSeparablePlan()
-        plan.tile, plan.patch_columns, plan.keeps, plan.wgmma = tile, patch_columns, keeps, wgmma
-        plan.reader = getattr(self.module.DepthwiseSeparableReader, reader)
-        return plan
-
-    def run(
-        self,
-        case: DepthwiseSeparableCase,
-        layout: Layout,
-        element: str,
-        tensors: tuple[Tensor, ...],
-        plan: Any = None,
-        activations: tuple[str, str] = ("none", "none"),
-        place: Place = torch.clone,
-    ) -> tuple[Tensor, Tensor]:
-        """y and the z it saved, on the CPU. `place` decides where each tensor lies."""
-        torch_dtype, dtype, tf32 = ELEMENTS[element]
-        flat = [
-            place((in_memory(t, layout) if t.dim() == 4 else t).to(torch_dtype).contiguous().to(DEVICE))
-            for t in tensors
-        ]
-        results = [
-            place(torch.full((math.prod(shape),), math.nan, dtype=torch_dtype, device=DEVICE))
-            for shape in (case.output_shape, case.intermediate_shape)
-        ]
-        geometry = self.module.ConvGeometry(*case.geometry)
-        codes = [ACTIVATIONS.index(name) for name in activations]
-        self.module.depthwise_separable_conv_forward(
-            *(t.data_ptr() for t in (*flat, *results)), dtype, int(layout), tf32, geometry, case.filters, *codes,
-            SLOPE, 0, plan,
-        )  # fmt: skip
-        y, z = (r.cpu() for r in results)
-        return from_memory(y, case.output_shape, layout), from_memory(z, case.intermediate_shape, layout)
-
-    def intermediate(
-        self, case: DepthwiseSeparableCase, layout: Layout, element: str, tensors: tuple[Tensor, ...], plan: Any = None
-    ) -> Tensor:
-        torch_dtype, dtype, _ = ELEMENTS[element]
-        x, weight, bias = (
-            (in_memory(t, layout) if t.dim() == 4 else t).to(torch_dtype).contiguous().to(DEVICE)
-            for t in (tensors[0], tensors[1], tensors[3])
-        )
-        z = torch.full((math.prod(case.intermediate_shape),), math.nan, dtype=torch_dtype, device=DEVICE)
-        geometry = self.module.ConvGeometry(*case.geometry)
-        pointers = [t.data_ptr() for t in (x, weight, bias, z)]
-        self.module.depthwise_separable_conv_intermediate(*pointers, dtype, int(layout), geometry, 0, plan)
-        return from_memory(z.cpu(), case.intermediate_shape, layout)
-
-
-def floats(case: DepthwiseSeparableCase, element: str) -> tuple[Tensor, ...]:
-    """Random numbers that the type holds, in fp64."""
-    generator = torch.Generator().manual_seed(6)
-    shapes = (case.input_shape, case.depthwise_shape, case.pointwise_shape, (case.depthwise.k,), (case.filters,))
-    return tuple(torch.randn(s, generator=generator).to(ELEMENTS[element][0]).double() for s in shapes)
-
-
 @pytest.fixture(scope="module")
-def machine() -> Machine:
-    return Machine()
+def runner() -> PairRunner:
+    return PairRunner()
 
 
 @pytest.fixture
-def scheduled(machine: Machine, request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """The machine under an order of threads and a delivery of asynchronous copies."""
+def scheduled(runner: PairRunner, request: pytest.FixtureRequest) -> Iterator[PairRunner]:
+    """The runner under an order of threads and a delivery of asynchronous copies."""
     if HAS_GPU:
-        yield machine
+        yield runner
         return
-    before = machine.module.schedule()
-    machine.module.set_schedule(**request.param)
-    yield machine
-    machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
-
-
-schedules = pytest.mark.parametrize(
-    "scheduled",
-    [
-        {"order": "ordered", "seed": 0, "delivery": "late"},
-        {"order": "reversed", "seed": 0, "delivery": "late"},
-        {"order": "random", "seed": 1, "delivery": "random"},
-    ],
-    ids=lambda value: "-".join(map(str, value.values())),
-    indirect=True,
-)
+    before = runner.module.schedule()
+    runner.module.set_schedule(**request.param)
+    yield runner
+    runner.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
 
 
 @configurations
-def test_every_configuration(machine: Machine, element: str, tile: int, reader: str) -> None:
+def test_every_configuration(runner: PairRunner, element: str, tile: int, reader: str) -> None:
     tensors = operands(LARGE)
     y, z = reference(LARGE, ("relu6", "relu"), *tensors)
     for layout in Layout if reader == "elements" else [NHWC]:
         # a block for each tile of filters, or one that keeps the intermediate for all of them
         keeps = (tile + READERS.index(reader) + layout) % 2 == 0
-        plan = machine.plan(tile, reader, 4 << READERS.index(reader) * 2, keeps)
-        ours = machine.run(LARGE, layout, element, tensors, plan, ("relu6", "relu"))
+        plan = runner.plan(tile, reader, 4 << READERS.index(reader) * 2, keeps)
+        ours = runner.run(LARGE, layout, element, tensors, plan, ("relu6", "relu"))
         assert torch.equal(ours[0], y.to(ours[0].dtype))
         assert torch.equal(ours[1], z.to(ours[1].dtype))
 
 
-def test_what_does_not_exist_is_refused_with_the_reason(machine: Machine) -> None:
+def test_what_does_not_exist_is_refused_with_the_reason(runner: PairRunner) -> None:
     def run(case: DepthwiseSeparableCase, layout: Layout, element: str, *plan: Any) -> None:
-        machine.run(case, layout, element, operands(case), machine.plan(*plan))
+        runner.run(case, layout, element, operands(case), runner.plan(*plan))
 
     for element in ELEMENTS:
         for tile in TILES:
@@ -197,7 +104,7 @@ def test_what_does_not_exist_is_refused_with_the_reason(machine: Machine) -> Non
 @schedules
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("element", ["fp32", "bf16"])
-def test_every_schedule(scheduled: Machine, element: str, reader: str) -> None:
+def test_every_schedule(scheduled: PairRunner, element: str, reader: str) -> None:
     """A missing barrier or wait shows as poison or as wrong numbers in one of these orders."""
     case = pair_case(1, 136 if element == "bf16" else 72, 5, 6, 40, **SAME)
     tensors = operands(case)
@@ -208,7 +115,7 @@ def test_every_schedule(scheduled: Machine, element: str, reader: str) -> None:
 
 @schedules
 @pytest.mark.parametrize("element", ["tf32", "fp16"])
-def test_every_schedule_of_a_kept_intermediate(scheduled: Machine, element: str) -> None:
+def test_every_schedule_of_a_kept_intermediate(scheduled: PairRunner, element: str) -> None:
     """Its stages are read again by every tile of filters, and the output's way out lies beside them."""
     case = pair_case(1, 72, 3, 5, 80, **SAME)
     tensors = operands(case)
@@ -219,7 +126,7 @@ def test_every_schedule_of_a_kept_intermediate(scheduled: Machine, element: str)
 
 
 @schedules
-def test_every_schedule_of_groups_of_taps(scheduled: Machine) -> None:
+def test_every_schedule_of_groups_of_taps(scheduled: PairRunner) -> None:
     """More taps than shared memory holds weights of: groups of them take turns there."""
     case = next(c for c in DEPTHWISE_SEPARABLE_CONV2D if c.depthwise.r * c.depthwise.s > 49)
     tensors = operands(case)
@@ -231,57 +138,57 @@ def test_every_schedule_of_groups_of_taps(scheduled: Machine) -> None:
 @pytest.mark.skipif(HAS_GPU, reason="the interpreter counts bank conflicts")
 @pytest.mark.parametrize("element", ["tf32", "fp16"])
 @pytest.mark.parametrize("tile", [0, 2])
-def test_ldmatrix_meets_no_bank_twice(machine: Machine, element: str, tile: int) -> None:
-    machine.module.reset_statistics()
-    machine.run(LARGE, NHWC, element, operands(LARGE), machine.plan(tile, "vectors"))
-    trips = machine.module.statistics()
+def test_ldmatrix_meets_no_bank_twice(runner: PairRunner, element: str, tile: int) -> None:
+    runner.module.reset_statistics()
+    runner.run(LARGE, NHWC, element, operands(LARGE), runner.plan(tile, "vectors"))
+    trips = runner.module.statistics()
     assert trips["ldmatrix trips"] == trips["ldmatrix trips needed"] > 0
 
 
 @elements
-def test_bits_do_not_depend_on_the_plan(machine: Machine, element: str) -> None:
+def test_bits_do_not_depend_on_the_plan(runner: PairRunner, element: str) -> None:
     """The taps in their order, then the channels in theirs: whatever the tile, the reader, the patch and the layout.
     And the intermediate alone is the one that is saved."""
     case = pair_case(2, 72, 6, 7, 40, **SAME)
     tensors = floats(case, element)
-    expected = machine.run(case, NCHW, element, tensors, activations=("silu", "gelu"))
-    assert torch.equal(machine.intermediate(case, NCHW, element, tensors), expected[1])
+    expected = runner.run(case, NCHW, element, tensors, activations=("silu", "gelu"))
+    assert torch.equal(runner.intermediate(case, NCHW, element, tensors), expected[1])
     for tile, reader in [(tile, reader) for e, tile, reader in CONFIGURATIONS if e == element]:
-        plan = machine.plan(tile, reader, 16, keeps=reader == "vectors")
-        y, z = machine.run(case, NHWC, element, tensors, plan, ("silu", "gelu"))
+        plan = runner.plan(tile, reader, 16, keeps=reader == "vectors")
+        y, z = runner.run(case, NHWC, element, tensors, plan, ("silu", "gelu"))
         assert torch.equal(y, expected[0]) and torch.equal(z, expected[1])
-        assert torch.equal(machine.intermediate(case, NHWC, element, tensors, plan), z)
+        assert torch.equal(runner.intermediate(case, NHWC, element, tensors, plan), z)
 
 
 @elements
 @layouts
-def test_a_sample_does_not_depend_on_its_batch(machine: Machine, layout: Layout, element: str) -> None:
+def test_a_sample_does_not_depend_on_its_batch(runner: PairRunner, layout: Layout, element: str) -> None:
     case = pair_case(21, 16, 7, 5, 40, **SAME)
     tensors = floats(case, element)
-    together, _ = machine.run(case, layout, element, tensors)
+    together, _ = runner.run(case, layout, element, tensors)
     alone = pair_case(1, 16, 7, 5, 40, **SAME)
     for sample in (0, 13, 20):
-        single, _ = machine.run(alone, layout, element, (tensors[0][sample : sample + 1], *tensors[1:]))
+        single, _ = runner.run(alone, layout, element, (tensors[0][sample : sample + 1], *tensors[1:]))
         assert torch.equal(single[0], together[sample])
 
 
 @pytest.mark.skipif(HAS_GPU, reason="a GPU takes orders of its own")
 @pytest.mark.parametrize("element", ["fp32", "bf16"])
-def test_runs_agree_bitwise(machine: Machine, element: str) -> None:
+def test_runs_agree_bitwise(runner: PairRunner, element: str) -> None:
     tensors = floats(SMALL, element)
-    before = machine.module.schedule()
+    before = runner.module.schedule()
     results = []
     for seed in range(3):
-        machine.module.set_schedule(order="random", seed=seed, delivery="random")
-        results.append(machine.run(SMALL, NHWC, element, tensors)[0])
-    machine.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
+        runner.module.set_schedule(order="random", seed=seed, delivery="random")
+        results.append(runner.run(SMALL, NHWC, element, tensors)[0])
+    runner.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
 @elements
 @layouts
 @pytest.mark.parametrize("activations", [("none", "none"), ("silu", "gelu")], ids="-".join)
-def test_rounding(machine: Machine, layout: Layout, element: str, activations: tuple[str, str]) -> None:
+def test_rounding(runner: PairRunner, layout: Layout, element: str, activations: tuple[str, str]) -> None:
     """At most twice the error of PyTorch's two layers in the same type, plus what the reductions' lengths allow."""
     torch_dtype, _, tf32 = ELEMENTS[element]
     case = pair_case(2, 24, 9, 8, 20, 3, 5, stride=(2, 1), padding=(1, 1, 2, 2))
@@ -290,13 +197,13 @@ def test_rounding(machine: Machine, layout: Layout, element: str, activations: t
     theirs, _ = reference(case, activations, *(t.to(torch_dtype) for t in tensors))
     absolute = tuple(t.abs() for t in tensors)
     magnitude, _ = reference(case, ("none", "none"), *absolute)
-    ours, _ = machine.run(case, layout, element, tensors, activations=activations)
+    ours, _ = runner.run(case, layout, element, tensors, activations=activations)
     bound = rounding_bound(exact, theirs, case.depthwise.k + 15, magnitude, torch_dtype, tf32)
     assert_within(ours, exact, bound, f"{element} {activations}")
 
 
 @pytest.mark.parametrize("element", ["fp16", "bf16"])
-def test_rounds_where_two_layers_round(machine: Machine, element: str) -> None:
+def test_rounds_where_two_layers_round(runner: PairRunner, element: str) -> None:
     """z to the type, its activation to the type: each tie below decides between two values of y."""
     ulp = {"fp16": 2.0**-10, "bf16": 2.0**-7}[element]
     case = pair_case(1, 8, 1, 1, 8, 1, 1)
@@ -304,24 +211,26 @@ def test_rounds_where_two_layers_round(machine: Machine, element: str) -> None:
     x[0, 0], first[0], second[0, 0] = 1, 1, 1
     bias = torch.zeros(8)
     bias[0] = ulp * 0.75  # z = 1 + ulp after rounding
-    y, z = machine.run(case, NHWC, element, (x, first, second, bias, torch.full((8,), -1.0)))
+    y, z = runner.run(case, NHWC, element, (x, first, second, bias, torch.full((8,), -1.0)))
     assert z[0, 0].item() == 1 + ulp and y[0, 0].item() == ulp
 
 
 @pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
 @pytest.mark.parametrize("case", DEPTHWISE_SEPARABLE_CONV2D, ids=str)
 @layouts
-def test_nothing_outside_the_tensors_is_touched(machine: Machine, case: DepthwiseSeparableCase, layout: Layout) -> None:
+def test_nothing_outside_the_tensors_is_touched(
+    runner: PairRunner, case: DepthwiseSeparableCase, layout: Layout
+) -> None:
     element = ("fp32", "bf16")[(DEPTHWISE_SEPARABLE_CONV2D.index(case) + layout) % 2]
     tensors = operands(case)
     y, _ = reference(case, ("none", "none"), *tensors)
     for after in (True, False):
-        ours, _ = machine.run(case, layout, element, tensors, place=lambda t, after=after: guarded(t, after))
+        ours, _ = runner.run(case, layout, element, tensors, place=lambda t, after=after: guarded(t, after))
         assert torch.equal(ours, y.to(ours.dtype))
 
 
 @elements
-def test_unaligned_pointers(machine: Machine, element: str) -> None:
+def test_unaligned_pointers(runner: PairRunner, element: str) -> None:
     """A view that begins one element into its memory is read element by element, with the same bits."""
 
     def shifted(flat: Tensor) -> Tensor:
@@ -330,13 +239,13 @@ def test_unaligned_pointers(machine: Machine, element: str) -> None:
         return memory[1:]
 
     tensors = floats(SMALL, element)
-    aligned, unaligned = (machine.run(SMALL, NHWC, element, tensors, place=place) for place in (torch.clone, shifted))
+    aligned, unaligned = (runner.run(SMALL, NHWC, element, tensors, place=place) for place in (torch.clone, shifted))
     assert torch.equal(aligned[0], unaligned[0]) and torch.equal(aligned[1], unaligned[1])
 
 
 @layouts
 @pytest.mark.parametrize("taps", [1, 2])
-def test_offsets_beyond_32_bits(machine: Machine, layout: Layout, taps: int) -> None:
+def test_offsets_beyond_32_bits(runner: PairRunner, layout: Layout, taps: int) -> None:
     """Nine pixels, 23,200 apart in a plane of 2.15e9: almost no memory is touched, most offsets are huge."""
     step = 23200
     case = pair_case(1, 1, 46401, 46401, 1, taps, taps, stride=(step, step), dilation=(step, step))
@@ -352,22 +261,22 @@ def test_offsets_beyond_32_bits(machine: Machine, layout: Layout, taps: int) -> 
     first = torch.ones(1, 1, taps, taps, dtype=torch.float16, device=DEVICE)
     second = torch.full((1,), 3, dtype=torch.float16, device=DEVICE)
     y = torch.full((math.prod(case.output_shape),), math.nan, dtype=torch.float16, device=DEVICE)
-    geometry = machine.module.ConvGeometry(*case.geometry)
-    machine.module.depthwise_separable_conv_forward(
+    geometry = runner.module.ConvGeometry(*case.geometry)
+    runner.module.depthwise_separable_conv_forward(
         x.data_ptr(), first.data_ptr(), second.data_ptr(), 0, 0, y.data_ptr(), 0, 2, int(layout), False, geometry, 1,
         0, 0, 0.0, 0,
     )  # fmt: skip
     assert torch.equal(y.cpu().view(case.output_shape), 3 * F.conv2d(seen, torch.ones(1, 1, taps, taps)).half())
 
 
-def test_selection(machine: Machine) -> None:
+def test_selection(runner: PairRunner) -> None:
     """What is selected on an A100 for well-known pairs, in bf16 at batch 64."""
 
     def plan(c: int, size: int, filters: int, stride: int = 1, layout: Layout = NHWC, n: int = 64) -> Any:
         case = pair_case(n, c, size, size, filters, stride=(stride, stride), **SAME)
-        geometry = machine.module.ConvGeometry(*case.geometry)
-        a100 = machine.module.gpu_named("a100")
-        return machine.module.depthwise_separable_conv_plan(3, int(layout), False, geometry, filters, a100)
+        geometry = runner.module.ConvGeometry(*case.geometry)
+        a100 = runner.module.gpu_named("a100")
+        return runner.module.depthwise_separable_conv_plan(3, int(layout), False, geometry, filters, a100)
 
     assert plan(32, 112, 16).tile_shape == (64, 32)
     assert plan(144, 56, 24).reader.name == "rows_of_three"

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from cnnkernels.triton_kernels.depthwise_separable_conv import launch as depthwise_separable_conv2d
 from cnnkernels.triton_kernels.depthwise_separable_conv import select as depthwise_separable_conv_select
 from cnnkernels.triton_kernels.depthwise_separable_conv.select import Configuration, Problem
-from test_depthwise_separable_conv_exact import ACTIVATIONS, SLOPE, operands, reference
 from torch import Tensor
 
 from cnnkernels import triton_kernels as kernels
@@ -21,7 +20,13 @@ from cnnkernels.dtypes import PRODUCTS
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, ConvCase, DepthwiseSeparableCase
 from cnnkernels.testing.numerics import assert_within, rounding_bound
-from conftest import DEVICE
+from helpers.depthwise_separable_conv import (
+    ACTIVATIONS,
+    SLOPE,
+    operands,
+    reference,
+)
+from helpers.device import DEVICE
 
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
 SAME = DepthwiseSeparableCase(ConvCase("", 2, 20, 5, 6, 20, 3, 3, padding=(1, 1, 1, 1), groups=20), 24)

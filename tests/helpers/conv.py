@@ -6,7 +6,6 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from cnnkernels.dtypes import PRODUCTS, dtype_code
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.numerics import small_integers
+from helpers.native import Runner
 
 # name: (torch's dtype, its number in csrc/common/types.h, tf32)
 ELEMENTS = {name: (dtype, dtype_code(dtype), tf32) for name, (dtype, tf32) in PRODUCTS.items()}
@@ -146,14 +146,10 @@ def from_memory(flat: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
     return flat.view(n, h, w, c).permute(0, 3, 1, 2) if layout is Layout.NHWC else flat.view(shape)
 
 
-class Launcher:
-    """A native module's launchers of one operator, on the interpreter or a GPU."""
+class DirectionsRunner(Runner):
+    """Runs an operator's three directions."""
 
-    operator = "conv2d"
-
-    def __init__(self, module: ModuleType, device: str) -> None:
-        self.module = module
-        self.device = device
+    operator = "conv"
 
     def geometry(self, case: ConvCase) -> Any:
         return self.module.ConvGeometry(*case.geometry)
@@ -206,7 +202,7 @@ class Launcher:
         return from_memory(result.cpu(), shape, layout)
 
 
-class Machine(Launcher):
+class ConvRunner(DirectionsRunner):
     """conv2d's launchers."""
 
     def workspace(self, flat: Tensor, place: Place) -> Tensor:

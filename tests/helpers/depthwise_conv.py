@@ -6,11 +6,11 @@ import functools
 from typing import Any
 
 import torch
-from helpers.conv2d import ELEMENTS, Launcher, Place, integers
 from torch import Tensor
 
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
+from helpers.conv import ELEMENTS, DirectionsRunner, Place, integers
 from helpers.native import aligned_copy
 
 TYPES = {name: ELEMENTS[name][:2] for name in ("fp64", "fp32", "fp16", "bf16")}
@@ -22,10 +22,10 @@ def aligned(flat: Tensor) -> Tensor:
     return aligned_copy(raw).view(flat.dtype)
 
 
-class Machine(Launcher):
+class DepthwiseRunner(DirectionsRunner):
     """depthwise_conv2d's launchers."""
 
-    operator = "depthwise_conv2d"
+    operator = "depthwise_conv"
 
     def kind(self, element: str, layout: Layout) -> tuple[int, ...]:
         return TYPES[element][1], int(layout)
@@ -61,9 +61,11 @@ def right(direction: str, case: ConvCase) -> Tensor:
     return integers(case).expected(direction, case)
 
 
-def check(machine: Machine, direction: str, case: ConvCase, layout: Layout, element: str, plan: Any, **how) -> None:
+def check(
+    runner: DepthwiseRunner, direction: str, case: ConvCase, layout: Layout, element: str, plan: Any, **how
+) -> None:
     data = integers(case)
     bias = data.b if direction == "forward" else None
     expected = right(direction, case) + (0 if bias is None else bias.view(-1, 1, 1))
-    result = machine.run(direction, case, layout, element, data.operands(direction), plan, bias, **how)
+    result = runner.run(direction, case, layout, element, data.operands(direction), plan, bias, **how)
     assert torch.equal(result, expected.to(result.dtype)), plan

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
-from conftest import DEVICE
+from helpers.device import DEVICE
 
 PLAIN = Int8Epilogue()
 
@@ -42,7 +42,7 @@ def strided(values: Tensor, how: str) -> Tensor:
 
 
 def run(
-    machine: NativeKernels,
+    runner: NativeKernels,
     a: Tensor,
     b: Tensor,
     epilogue: Int8Epilogue = PLAIN,
@@ -50,19 +50,61 @@ def run(
     dtype: torch.dtype = torch.int32,
 ) -> Tensor:
     output = torch.full((a.shape[0], b.shape[1]), 77, device=DEVICE).to(dtype)
-    machine.int8_gemm(a, b, output, epilogue, plan)
+    runner.int8_gemm(a, b, output, epilogue, plan)
     return output.cpu()
 
 
-def tiles(machine: NativeKernels, vectors: bool, tile: int, splits: int = 1, pack: str = "") -> Any:
-    plan = machine.module.Int8GemmPlan()
-    plan.tiles = machine.module.Int8Plan(vectors, tile, splits)
+def tiles(runner: NativeKernels, vectors: bool, tile: int, splits: int = 1, pack: str = "") -> Any:
+    plan = runner.module.Int8GemmPlan()
+    plan.tiles = runner.module.Int8Plan(vectors, tile, splits)
     plan.pack_a, plan.pack_b = "a" in pack, "b" in pack
     return plan
 
 
-def streaming(machine: NativeKernels, columns: int, warps: int) -> Any:
-    plan = machine.module.Int8GemmPlan()
-    plan.kernel = machine.module.Int8GemmKernel.stream_weights
+def streaming(runner: NativeKernels, columns: int, warps: int) -> Any:
+    plan = runner.module.Int8GemmPlan()
+    plan.kernel = runner.module.Int8GemmKernel.stream_weights
     plan.stream_columns, plan.warps = columns, warps
     return plan
+
+
+def product(a: Tensor, b: Tensor, epilogue: Int8Epilogue = PLAIN) -> Tensor:
+    """[M, N] int32 by integer arithmetic."""
+    rows = a.cpu().long() - (torch.as_tensor(epilogue.zero_point_a).cpu().long().reshape(-1, 1))
+    columns = b.cpu().long() - torch.as_tensor(epilogue.zero_point_b).cpu().long().reshape(1, -1)
+    return (rows @ columns).int()
+
+
+def full(m: int, n: int, **changes: Any) -> Int8Epilogue:
+    generator = torch.Generator().manual_seed(15)
+    numbers = [
+        torch.rand(m, generator=generator),
+        torch.rand(n, generator=generator),
+        torch.randn(n, generator=generator),
+    ]
+    scale_a, scale_b, bias = (x.to(DEVICE) for x in numbers)
+    epilogue = Int8Epilogue(scale_a=scale_a, scale_b=scale_b * 1e-3, bias=bias, out_scale=0.03, out_zero_point=-5)
+    return epilogue._replace(**changes)
+
+
+def residual(dtype: torch.dtype, m: int, n: int) -> Tensor:
+    if dtype.is_floating_point:
+        return (torch.randn(m, n, generator=torch.Generator().manual_seed(16)) * 3).to(dtype).to(DEVICE)
+    return integers(17, m, n, dtype).to(DEVICE)
+
+
+SM90_TILES = ["128x256", "128x256 cluster", "128x128 ping-pong", "128x64", "64x128"]
+
+
+def sm90(runner: NativeKernels, tile: str, splits: int = 1, blocks: int = 0, pack: str = "") -> Any:
+    plan = runner.module.Int8GemmPlan()
+    plan.tiles = runner.module.Int8Plan(False, SM90_TILES.index(tile), splits, wgmma=True, blocks=blocks)
+    plan.pack_a, plan.pack_b = "a" in pack, "b" in pack
+    return plan
+
+
+def pitched(values: Tensor) -> Tensor:
+    """[rows, columns] whose rows begin at multiples of 16 bytes, with bytes between them that no sum may have."""
+    rows, columns = values.shape
+    place = torch.full((rows, (columns + 31) // 16 * 16), 99, dtype=values.dtype, device=DEVICE)[:, :columns]
+    return place.copy_(values)

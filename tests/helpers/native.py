@@ -1,4 +1,4 @@
-"""The machine test kernels run on: the interpreter, or a GPU through the module nvcc made of the same sources."""
+"""What runs kernels in tests: the interpreter, or a GPU through the module nvcc made of the same sources."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def why_no_wgmma() -> str | None:
     return native.load("cuda").module.this_gpu().why_not_wgmma
 
 
-class Machine:
-    """Runs test kernels over numpy arrays: those passed as arrays are copied to the machine and back."""
+class Runner:
+    """A native module, and where its kernels run. What derives from it launches kernels of one kind."""
 
     def __init__(self, module: ModuleType, device: str) -> None:
         self.module = module
@@ -31,6 +31,10 @@ class Machine:
     @property
     def interprets(self) -> bool:
         return self.device == "cpu"
+
+
+class PrimitiveRunner(Runner):
+    """Runs the kernels of tests/csrc over numpy arrays: those passed as arrays are copied there and back."""
 
     def needs_hopper(self) -> None:
         """Skips on a GPU that has no TMA and wgmma: the kernels are compiled for sm_90a alone."""
@@ -64,11 +68,11 @@ class Host:
     def __init__(self, *fields: int | np.ndarray) -> None:
         self.fields = fields
 
-    def address(self, machine: Machine, copies: dict) -> int:
+    def address(self, runner: Runner, copies: dict) -> int:
         numbers = []
         for field in self.fields:
             if isinstance(field, np.ndarray):
-                there = torch.from_numpy(field.reshape(-1).view(np.uint8)).to(machine.device)
+                there = torch.from_numpy(field.reshape(-1).view(np.uint8)).to(runner.device)
                 there = aligned_copy(there)
                 copies[id(field)] = (field, there)
                 numbers.append(there.data_ptr())
@@ -91,21 +95,26 @@ def interpreter_tests() -> ModuleType:
     return importlib.import_module("cnnkernels._interpreter_tests")
 
 
-MACHINES = [
+RUNNERS = [
     *[pytest.param(schedule, id="-".join(map(str, schedule[:2]))) for schedule in SCHEDULES],
     pytest.param(None, id="gpu", marks=pytest.mark.gpu),
 ]
 
 
-@pytest.fixture(params=MACHINES)
-def machine(request: pytest.FixtureRequest):
+@pytest.fixture(params=RUNNERS)
+def runner(request: pytest.FixtureRequest):
     """The interpreter in several orders of threads and of asynchronous work, and a GPU."""
     if request.param is None:
-        yield Machine(importlib.import_module("cnnkernels._cuda_tests"), "cuda")
+        yield PrimitiveRunner(importlib.import_module("cnnkernels._cuda_tests"), "cuda")
         return
     module = interpreter_tests()
     before = module.schedule()
     order, delivery, seed = request.param
     module.set_schedule(order=order, delivery=delivery, seed=seed)
-    yield Machine(module, "cpu")
+    yield PrimitiveRunner(module, "cpu")
     module.set_schedule(order=before["order"], delivery=before["delivery"], seed=before["seed"])
+
+
+def pointers(*arguments: object) -> list[object]:
+    """Tensors as their addresses."""
+    return [a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments]

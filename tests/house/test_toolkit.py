@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_machine_code import cuobjdump, nvcc
+
+from helpers.cuda_toolkit import cuobjdump, nvcc
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "csrc"))
@@ -104,7 +105,7 @@ def test_the_default_is_what_the_docs_say() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.skipif(nvcc() is None or cuobjdump() is None, reason="needs nvcc, and cuobjdump of triton's wheel")
+@pytest.mark.skipif(not nvcc() or cuobjdump() is None, reason="needs nvcc, and cuobjdump of triton's wheel")
 @pytest.mark.parametrize(
     ("text", "with_body", "without"),
     [("90", {"90a"}, set()), ("8.0;9.0+PTX", {"90a"}, {"80"}), ("80+PTX", set(), {"80"}), ("86;90", {"90a"}, {"86"})],
@@ -115,9 +116,7 @@ def test_the_body_is_there_where_hopper_is_asked_for(
     """What the host looks at to tell (csrc/common/sm90_probe.h): shared memory, in sm_90a's code alone."""
     fatbin = tmp_path / "probe.fatbin"
     flags = toolkit.gencode(HOPPER, toolkit.architectures(text))
-    subprocess.run(
-        [*nvcc().split(), "-std=c++20", "-Icsrc", *flags, "-fatbin", HOPPER, "-o", fatbin], cwd=ROOT, check=True
-    )
+    subprocess.run([*nvcc(), "-std=c++20", "-Icsrc", *flags, "-fatbin", HOPPER, "-o", fatbin], cwd=ROOT, check=True)
     said = subprocess.run([cuobjdump(), "-res-usage", fatbin], capture_output=True, text=True, check=True).stdout
     bytes_ = re.search(r"kProbeBytes = (\d+);", (ROOT / "csrc/common/sm90_probe.h").read_text())
     shared = {

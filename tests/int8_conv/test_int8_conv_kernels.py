@@ -3,54 +3,25 @@ its tile and the order of threads; padding counts as the zero point; no byte bes
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from cnnkernels import native
-from cnnkernels.geometry import ConvGeometry
 from cnnkernels.int8 import reference as int8_reference
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.guarded import guarded
-from conftest import DEVICE, HAS_GPU
-
-PLAIN = Int8Epilogue()
+from helpers.device import DEVICE, HAS_GPU
+from helpers.int8_conv import PLAIN, Shape, convolve, integers, nhwc, operands, run
 
 
 @pytest.fixture(scope="module")
-def machine() -> NativeKernels:
+def runner() -> NativeKernels:
     return native.load("cuda" if HAS_GPU else "interpreter")
-
-
-class Shape(NamedTuple):
-    """A convolution of an image n x c x h x w by k filters r x s; `after`: what padding after the image has more."""
-
-    n: int
-    c: int
-    h: int
-    w: int
-    k: int
-    r: int
-    s: int
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-    after: tuple[int, int] = (0, 0)
-
-    @property
-    def geometry(self) -> ConvGeometry:
-        p, q = (
-            (size + 2 * self.padding[i] + self.after[i] - self.dilation[i] * (taps - 1) - 1) // self.stride[i] + 1
-            for i, (size, taps) in enumerate([(self.h, self.r), (self.w, self.s)])
-        )
-        sizes = self.n, self.c, self.h, self.w, self.k, self.r, self.s, p, q
-        return ConvGeometry(*sizes, *self.stride, *self.padding, *self.dilation, self.groups)
 
 
 # Each with the reason it is here.
@@ -93,93 +64,37 @@ GROUPED = {
 cases = pytest.mark.parametrize("shape", CASES.values(), ids=CASES.keys())
 
 
-def integers(seed: int, shape: tuple[int, ...], dtype: torch.dtype = torch.int8) -> Tensor:
-    """[N, C, H, W] channels_last of the whole range, its ends often."""
-    limits, generator = torch.iinfo(dtype), torch.Generator().manual_seed(seed)
-    values = torch.randint(limits.min, limits.max + 1, shape, generator=generator)
-    ends = torch.randint(0, 8, shape, generator=generator)
-    values[ends == 0], values[ends == 1] = limits.min, limits.max
-    return nhwc(values.to(dtype).to(DEVICE))
-
-
-def nhwc(tensor: Tensor) -> Tensor:
-    """A tensor whose memory is NHWC in every stride, those of axes of one element, too, at an aligned address."""
-    n, c, h, w = tensor.shape
-    storage = torch.empty(tensor.numel() + 16, dtype=tensor.dtype, device=tensor.device)
-    start = -storage.data_ptr() // tensor.element_size() % 16
-    memory = storage[start : start + tensor.numel()].view(n, h, w, c)
-    return memory.copy_(tensor.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-def operands(shape: Shape, dtype: torch.dtype = torch.int8) -> tuple[Tensor, Tensor]:
-    x = integers(1, (shape.n, shape.c, shape.h, shape.w), dtype)
-    return x, integers(2, (shape.k, shape.c // shape.groups, shape.r, shape.s))
-
-
-def convolve(shape: Shape, x: Tensor, w: Tensor, zero_point: int) -> Tensor:
-    """[N, K, P, Q] int32: tap by tap, in integers."""
-    g, per_group = shape.geometry, shape.c // shape.groups
-    height = g.h + g.pad_h + g.r * g.dilation_h + g.p * g.stride_h
-    width = g.w + g.pad_w + g.s * g.dilation_w + g.q * g.stride_w
-    padded = torch.full((g.n, g.c, height, width), zero_point, dtype=torch.int64)
-    padded[:, :, g.pad_h : g.pad_h + g.h, g.pad_w : g.pad_w + g.w] = x.cpu()
-    shifted, weight, total = padded - zero_point, w.cpu().long(), torch.zeros(g.n, g.k, g.p, g.q, dtype=torch.int64)
-    for r in range(g.r):
-        for s in range(g.s):
-            top, left = r * g.dilation_h, s * g.dilation_w
-            taps = shifted[:, :, top : top + g.p * g.stride_h : g.stride_h, left : left + g.q * g.stride_w : g.stride_w]
-            grouped = taps.reshape(g.n, g.groups, per_group, g.p, g.q)
-            filters = weight[:, :, r, s].view(g.groups, g.k // g.groups, per_group)
-            total += torch.einsum("ngcpq,gkc->ngkpq", grouped, filters).reshape(total.shape)
-    return total.int()
-
-
-def run(
-    machine: NativeKernels,
-    shape: Shape,
-    x: Tensor,
-    w: Tensor,
-    epilogue: Int8Epilogue = PLAIN,
-    plan: Any = None,
-    dtype: torch.dtype = torch.int32,
-) -> Tensor:
-    g = shape.geometry
-    output = nhwc(torch.full((g.n, g.k, g.p, g.q), 77, device=DEVICE).to(dtype))
-    machine.int8_conv(x, w, output, g, epilogue, plan)
-    return output.cpu()
-
-
-def tiles(machine: NativeKernels, vectors: bool, tile: int, splits: int = 1) -> Any:
-    plan = machine.module.Int8ConvPlan()
-    plan.tiles = machine.module.Int8Plan(vectors, tile, splits)
+def tiles(runner: NativeKernels, vectors: bool, tile: int, splits: int = 1) -> Any:
+    plan = runner.module.Int8ConvPlan()
+    plan.tiles = runner.module.Int8Plan(vectors, tile, splits)
     return plan
 
 
 @pytest.mark.parametrize("zero_point", [0, 5])
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8])
 @cases
-def test_every_shape(machine: NativeKernels, shape: Shape, dtype: torch.dtype, zero_point: int) -> None:
+def test_every_shape(runner: NativeKernels, shape: Shape, dtype: torch.dtype, zero_point: int) -> None:
     x, w = operands(shape, dtype)
     e = PLAIN._replace(zero_point_a=-zero_point if dtype is torch.int8 else 40 * zero_point)
-    assert torch.equal(run(machine, shape, x, w, e), convolve(shape, x, w, e.zero_point_a))
+    assert torch.equal(run(runner, shape, x, w, e), convolve(shape, x, w, e.zero_point_a))
 
 
 @pytest.mark.parametrize(
     "name", ["vectors of groups", "first layer", "depthwise", "depthwise, more taps than are held"]
 )
-def test_any_order_of_threads(machine: NativeKernels, schedules: list[dict[str, Any]], name: str) -> None:
+def test_any_order_of_threads(runner: NativeKernels, schedules: list[dict[str, Any]], name: str) -> None:
     shape = CASES[name]
     x, w = operands(shape)
     expected = convolve(shape, x, w, -7)
     for schedule in schedules:
         if schedule:
-            machine.module.set_schedule(**schedule)
-        assert torch.equal(run(machine, shape, x, w, PLAIN._replace(zero_point_a=-7)), expected), schedule
+            runner.module.set_schedule(**schedule)
+        assert torch.equal(run(runner, shape, x, w, PLAIN._replace(zero_point_a=-7)), expected), schedule
 
 
-def grouped(machine: NativeKernels) -> Any:
-    plan = machine.module.Int8ConvPlan()
-    plan.kernel = machine.module.Int8ConvKernel.grouped
+def grouped(runner: NativeKernels) -> Any:
+    plan = runner.module.Int8ConvPlan()
+    plan.kernel = runner.module.Int8ConvKernel.grouped
     return plan
 
 
@@ -187,7 +102,7 @@ def grouped(machine: NativeKernels) -> Any:
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8])
 @pytest.mark.parametrize("name", GROUPED)
 def test_groups_of_few_channels(
-    machine: NativeKernels, schedules: list[dict[str, Any]], name: str, dtype: torch.dtype
+    runner: NativeKernels, schedules: list[dict[str, Any]], name: str, dtype: torch.dtype
 ) -> None:
     """Exact, without a byte beside the tensors or an order of threads, as the tiles are; and finished as they are."""
     shape = GROUPED[name]
@@ -197,31 +112,31 @@ def test_groups_of_few_channels(
     scale = torch.rand(g.k, generator=torch.Generator().manual_seed(5)) / 1000
     e = PLAIN._replace(zero_point_a=zero_point, bias=torch.arange(float(g.k)), scale_b=scale, out_scale=0.7)
     for i, schedule in enumerate(schedules[:2]):
-        machine.module.set_schedule(**schedule)
-        place: Callable[[Tensor], Tensor] = lambda t, after=bool(i): guarded(t, after, machine.module)  # noqa: E731
+        runner.module.set_schedule(**schedule)
+        place: Callable[[Tensor], Tensor] = lambda t, after=bool(i): guarded(t, after, runner.module)  # noqa: E731
         sums, output = (place(nhwc(torch.zeros(g.n, g.k, g.p, g.q, dtype=kind))) for kind in (torch.int32, torch.int8))
-        machine.int8_conv(place(x), place(w), sums, g, PLAIN._replace(zero_point_a=zero_point), grouped(machine))
+        runner.int8_conv(place(x), place(w), sums, g, PLAIN._replace(zero_point_a=zero_point), grouped(runner))
         assert torch.equal(sums, convolve(shape, x, w, zero_point)), schedule
-        machine.int8_conv(place(x), place(w), output, g, e, grouped(machine))
-        assert torch.equal(output.cpu(), run(machine, shape, x, w, e, tiles(machine, False, 1), torch.int8))
+        runner.int8_conv(place(x), place(w), output, g, e, grouped(runner))
+        assert torch.equal(output.cpu(), run(runner, shape, x, w, e, tiles(runner, False, 1), torch.int8))
 
 
 @pytest.mark.parametrize("splits", [1, 4])
 @pytest.mark.parametrize(("vectors", "tile"), [(True, 0), (True, 1), (True, 2), (False, 1)])
-def test_every_tile(machine: NativeKernels, vectors: bool, tile: int, splits: int) -> None:
+def test_every_tile(runner: NativeKernels, vectors: bool, tile: int, splits: int) -> None:
     """Several tiles each way, the last not whole, in two groups; the sums of the filters given and computed."""
     shape = Shape(1, 64, 13, 11, 280 if tile == 0 else 140, 3, 3, padding=(1, 1), groups=2)
     x, w = operands(shape, torch.uint8)
     e = PLAIN._replace(zero_point_a=130)
     expected = convolve(shape, x, w, 130)
-    plan = tiles(machine, vectors, tile, splits)
-    assert torch.equal(run(machine, shape, x, w, e, plan), expected)
+    plan = tiles(runner, vectors, tile, splits)
+    assert torch.equal(run(runner, shape, x, w, e, plan), expected)
     given = e._replace(sums_b=w.int().sum((1, 2, 3), dtype=torch.int32))
-    assert torch.equal(run(machine, shape, x, w, given, plan), expected)
+    assert torch.equal(run(runner, shape, x, w, given, plan), expected)
 
 
 @pytest.mark.parametrize("name", ["vectors", "depthwise"])
-def test_operands_at_any_address(machine: NativeKernels, name: str) -> None:
+def test_operands_at_any_address(runner: NativeKernels, name: str) -> None:
     """Copies of 16 bytes, and words of four channels, are for operands that both begin where such may lie."""
     shape = CASES[name]
     x, w = operands(shape)
@@ -234,13 +149,13 @@ def test_operands_at_any_address(machine: NativeKernels, name: str) -> None:
         return flat.view(n, h, v, c).permute(0, 3, 1, 2).copy_(tensor)
 
     for by_x, by_w in ((1, 0), (4, 0), (0, 1), (0, 4)):
-        got = run(machine, shape, moved(x, by_x), moved(w, by_w), PLAIN._replace(zero_point_a=5))
+        got = run(runner, shape, moved(x, by_x), moved(w, by_w), PLAIN._replace(zero_point_a=5))
         assert torch.equal(got, expected), (by_x, by_w)
 
 
 @pytest.mark.parametrize("name", ["vectors", "odd channels", "depthwise", "depthwise, odd channels"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.int8, torch.uint8])
-def test_epilogue(machine: NativeKernels, name: str, dtype: torch.dtype) -> None:
+def test_epilogue(runner: NativeKernels, name: str, dtype: torch.dtype) -> None:
     """Scales of each filter, bias, residual, activation and requantization, bit for bit."""
     shape = CASES[name]
     x, w = operands(shape)
@@ -259,28 +174,28 @@ def test_epilogue(machine: NativeKernels, name: str, dtype: torch.dtype) -> None
     )
     expected = nhwc(torch.zeros(g.n, g.k, g.p, g.q, dtype=dtype, device=DEVICE))
     int8_reference.int8_conv(x, w, expected, g, e)
-    assert torch.equal(run(machine, shape, x, w, e, dtype=dtype), expected.cpu())
+    assert torch.equal(run(runner, shape, x, w, e, dtype=dtype), expected.cpu())
 
 
 @pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
 @pytest.mark.parametrize("after", [True, False], ids=["behind", "before"])
 @cases
-def test_nothing_beside_the_tensors_is_touched(machine: NativeKernels, shape: Shape, after: bool) -> None:
-    place: Callable[[Tensor], Tensor] = lambda t: guarded(t, after, machine.module)  # noqa: E731
+def test_nothing_beside_the_tensors_is_touched(runner: NativeKernels, shape: Shape, after: bool) -> None:
+    place: Callable[[Tensor], Tensor] = lambda t: guarded(t, after, runner.module)  # noqa: E731
     g = shape.geometry
     x, w = operands(shape)
     output = place(nhwc(torch.zeros(g.n, g.k, g.p, g.q, dtype=torch.int8)))
     e = PLAIN._replace(zero_point_a=9, bias=place(torch.zeros(g.k)), scale_b=place(torch.full((g.k,), 1e-3)))
-    machine.int8_conv(place(x), place(w), output, g, e)
+    runner.int8_conv(place(x), place(w), output, g, e)
     expected = torch.zeros(g.n, g.k, g.p, g.q, dtype=torch.int8)
     int8_reference.finish(convolve(shape, x, w, 9).movedim(1, -1), expected.movedim(1, -1), e)
     assert torch.equal(output, expected)
 
 
-def test_selection(machine: NativeKernels) -> None:
+def test_selection(runner: NativeKernels) -> None:
     def chosen(shape: Shape, aligned: bool = True) -> str:
-        geometry = machine.module.ConvGeometry(*shape.geometry)
-        return repr(machine.module.int8_conv_plan(geometry, False, aligned, machine.module.gpu_named("a100")))
+        geometry = runner.module.ConvGeometry(*shape.geometry)
+        return repr(runner.module.int8_conv_plan(geometry, False, aligned, runner.module.gpu_named("a100")))
 
     assert chosen(Shape(64, 256, 56, 56, 256, 3, 3, padding=(1, 1))) == "vectors 128x128, splits 1"
     assert chosen(Shape(64, 64, 112, 112, 32, 3, 3, padding=(1, 1))) == "vectors 128x32, splits 1"
@@ -295,28 +210,28 @@ def test_selection(machine: NativeKernels) -> None:
     assert chosen(resnext._replace(c=1024, k=1024, h=7, w=7)) != "grouped"
 
 
-def test_a_plan_that_cannot_serve_is_refused(machine: NativeKernels) -> None:
+def test_a_plan_that_cannot_serve_is_refused(runner: NativeKernels) -> None:
     shape = CASES["odd channels"]
     with pytest.raises(ValueError, match="not contiguous"):
-        run(machine, shape, *operands(shape), plan=tiles(machine, True, 1))
-    plan = machine.module.Int8ConvPlan()
-    plan.kernel = machine.module.Int8ConvKernel.depthwise
+        run(runner, shape, *operands(shape), plan=tiles(runner, True, 1))
+    plan = runner.module.Int8ConvPlan()
+    plan.kernel = runner.module.Int8ConvKernel.depthwise
     with pytest.raises(ValueError, match="more than one channel"):
-        run(machine, shape, *operands(shape), plan=plan)
+        run(runner, shape, *operands(shape), plan=plan)
     with pytest.raises(ValueError, match="other than 4, 8 or 16 channels"):
-        run(machine, shape, *operands(shape), plan=grouped(machine))
+        run(runner, shape, *operands(shape), plan=grouped(runner))
     with pytest.raises(ValueError, match="filters are no multiple of four"):
-        run(machine, CASES["words of groups"], *operands(CASES["words of groups"]), plan=grouped(machine))
+        run(runner, CASES["words of groups"], *operands(CASES["words of groups"]), plan=grouped(runner))
     x, w = operands(GROUPED["8 channels, strided"])
     memory = torch.zeros(x.numel() + 20, dtype=torch.int8)[4:]
     odd = memory[: x.numel()].view(x.movedim(1, -1).shape).movedim(-1, 1).copy_(x)
     with pytest.raises(ValueError, match="begin at multiples of 16 bytes"):
-        run(machine, GROUPED["8 channels, strided"], odd, w, plan=grouped(machine))
+        run(runner, GROUPED["8 channels, strided"], odd, w, plan=grouped(runner))
 
 
-def test_pixels_far_apart(machine: NativeKernels) -> None:
+def test_pixels_far_apart(runner: NativeKernels) -> None:
     """A window that starts far before the image: places are not clamped but left out."""
     shape = Shape(1, 16, 4, 4, 8, 1, 1, stride=(40, 40), padding=(80, 40))
     x, w = operands(shape)
-    assert math.prod(shape.geometry[7:9]) > 1
-    assert torch.equal(run(machine, shape, x, w, PLAIN._replace(zero_point_a=1)), convolve(shape, x, w, 1))
+    assert shape.geometry.p * shape.geometry.q > 1
+    assert torch.equal(run(runner, shape, x, w, PLAIN._replace(zero_point_a=1)), convolve(shape, x, w, 1))

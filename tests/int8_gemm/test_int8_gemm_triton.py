@@ -19,7 +19,7 @@ from cnnkernels.int8 import reference as int8_reference
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import UNIT_ROUNDOFF
-from conftest import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU
 from helpers.int8 import product
 from helpers.int8_formula import EXACT_ACTIVATIONS, bytes_of, finished, floats
 

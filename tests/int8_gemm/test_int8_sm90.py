@@ -8,10 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_int8_conv_kernels import Shape, convolve, operands
-from test_int8_conv_kernels import run as run_conv2d
-from test_int8_gemm_epilogue import full, residual
-from test_int8_gemm_kernels import product
 from torch import Tensor
 
 from cnnkernels import native
@@ -19,8 +15,11 @@ from cnnkernels.int8 import reference as int8_reference
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.guarded import guarded
-from conftest import DEVICE, HAS_GPU
-from helpers.int8_gemm import integers, run, strided
+from helpers.device import DEVICE, HAS_GPU
+from helpers.int8_conv import Shape, convolve, operands
+from helpers.int8_conv import run as run_conv2d
+from helpers.int8_gemm import PLAIN, full, integers, pitched, product, residual, run, sm90, strided
+from helpers.int8_gemm import SM90_TILES as TILES
 from helpers.native import why_no_wgmma
 
 pytestmark = [
@@ -28,43 +27,27 @@ pytestmark = [
     pytest.mark.usefixtures("on_a_hopper"),
 ]
 
-PLAIN = Int8Epilogue()
-TILES = ["128x256", "128x256 cluster", "128x128 ping-pong", "128x64", "64x128"]
 SHORT_RUNS = TILES[2:4]  # also where several taps share a stage
 SIGNS = [torch.int8, torch.uint8]
 
 
 @pytest.fixture(scope="module")
-def machine() -> NativeKernels:
+def runner() -> NativeKernels:
     return native.load("cuda" if HAS_GPU else "interpreter")
 
 
-def of_gemm(machine: NativeKernels, tile: str, splits: int = 1, blocks: int = 0, pack: str = "") -> Any:
-    plan = machine.module.Int8GemmPlan()
-    plan.tiles = machine.module.Int8Plan(False, TILES.index(tile), splits, wgmma=True, blocks=blocks)
-    plan.pack_a, plan.pack_b = "a" in pack, "b" in pack
+def of_conv2d(runner: NativeKernels, tile: str, splits: int = 1, blocks: int = 0) -> Any:
+    plan = runner.module.Int8ConvPlan()
+    plan.tiles = sm90(runner, tile, splits, blocks).tiles
     return plan
 
 
-def of_conv2d(machine: NativeKernels, tile: str, splits: int = 1, blocks: int = 0) -> Any:
-    plan = machine.module.Int8ConvPlan()
-    plan.tiles = of_gemm(machine, tile, splits, blocks).tiles
-    return plan
-
-
-def pitched(values: Tensor) -> Tensor:
-    """[rows, columns] whose rows begin at multiples of 16 bytes, with bytes between them that no sum may have."""
-    rows, columns = values.shape
-    place = torch.full((rows, (columns + 31) // 16 * 16), 99, dtype=values.dtype, device=DEVICE)[:, :columns]
-    return place.copy_(values)
-
-
-def test_the_tiles_have_the_names_this_file_uses(machine: NativeKernels) -> None:
-    found = machine.module.int8_sm90_tiles
+def test_the_tiles_have_the_names_this_file_uses(runner: NativeKernels) -> None:
+    found = runner.module.int8_sm90_tiles
     assert [f"{t[0]}x{t[1]}{' ping-pong' * t[2]}{' cluster' * (t[3] > 1)}" for t in found] == TILES
     assert [name for name, t in zip(TILES, found, strict=True) if t[4]] == SHORT_RUNS
     for tile in TILES:
-        assert repr(of_gemm(machine, tile, 3)) == f"wgmma {tile}, splits 3"
+        assert repr(sm90(runner, tile, 3)) == f"wgmma {tile}, splits 3"
 
 
 # Matrices
@@ -73,58 +56,58 @@ def test_the_tiles_have_the_names_this_file_uses(machine: NativeKernels) -> None
 @pytest.mark.parametrize("splits", [1, 3])
 @pytest.mark.parametrize("dtype", SIGNS)
 @pytest.mark.parametrize("tile", TILES)
-def test_every_tile(machine: NativeKernels, tile: str, dtype: torch.dtype, splits: int) -> None:
+def test_every_tile(runner: NativeKernels, tile: str, dtype: torch.dtype, splits: int) -> None:
     """Several tiles each way, the last not whole, by two blocks (or clusters); more stages than the ring has, the last
     not whole, in parts of uneven length."""
     m, n, k = 270, 264, 9 * 128 + 5
     a, b = integers(1, m, k, dtype), integers(2, k, n)
-    chosen = of_gemm(machine, tile, splits, 4 if "cluster" in tile else 2)
-    assert torch.equal(run(machine, pitched(a), pitched(b.t()).t(), plan=chosen), product(a, b))
+    chosen = sm90(runner, tile, splits, 4 if "cluster" in tile else 2)
+    assert torch.equal(run(runner, pitched(a), pitched(b.t()).t(), plan=chosen), product(a, b))
 
 
 @pytest.mark.parametrize("tile", TILES)
-def test_every_schedule(machine: NativeKernels, schedules: list[dict[str, Any]], tile: str) -> None:
+def test_every_schedule(runner: NativeKernels, schedules: list[dict[str, Any]], tile: str) -> None:
     m, n, k = 140, 136, 9 * 128 + 16
     a, b = integers(3, m, k, torch.uint8), integers(4, k, n)
     for schedule in schedules:
         if schedule:
-            machine.module.set_schedule(**schedule)
+            runner.module.set_schedule(**schedule)
         blocks = 1 if "ping-pong" in tile else 2
-        found = run(machine, pitched(a), pitched(b.t()).t(), plan=of_gemm(machine, tile, 2, blocks))
+        found = run(runner, pitched(a), pitched(b.t()).t(), plan=sm90(runner, tile, 2, blocks))
         assert torch.equal(found, product(a, b)), schedule
 
 
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (1, 33, 16), (17, 1, 129), (65, 130, 31), (64, 128, 128)])
-def test_sizes_that_fill_no_tile(machine: NativeKernels, m: int, n: int, k: int) -> None:
+def test_sizes_that_fill_no_tile(runner: NativeKernels, m: int, n: int, k: int) -> None:
     a, b = integers(5, m, k), integers(6, k, n)
     for tile in ("64x128", "128x128 ping-pong"):
-        assert torch.equal(run(machine, pitched(a), pitched(b.t()).t(), plan=of_gemm(machine, tile)), product(a, b))
+        assert torch.equal(run(runner, pitched(a), pitched(b.t()).t(), plan=sm90(runner, tile)), product(a, b))
 
 
 @pytest.mark.parametrize("splits", [1, 2, 9])
-def test_parts_of_any_length(machine: NativeKernels, splits: int) -> None:
+def test_parts_of_any_length(runner: NativeKernels, splits: int) -> None:
     """Nine stages in parts of 5 and 4, and of one each; zero points of both operands, given and computed sums."""
     a, b = integers(7, 70, 1150, torch.uint8), integers(8, 1150, 36)
     e = PLAIN._replace(zero_point_a=torch.arange(70, dtype=torch.int32, device=DEVICE), zero_point_b=-3)
     for given in (None, b.int().sum(0, dtype=torch.int32).to(DEVICE)):
         e = e._replace(sums_b=given)
-        found = run(machine, pitched(a), pitched(b.t()).t(), e, of_gemm(machine, "64x128", splits))
+        found = run(runner, pitched(a), pitched(b.t()).t(), e, sm90(runner, "64x128", splits))
         assert torch.equal(found, product(a, b, e))
 
 
 @pytest.mark.parametrize("dtype", SIGNS)
-def test_the_longest_sums(machine: NativeKernels, dtype: torch.dtype) -> None:
+def test_the_longest_sums(runner: NativeKernels, dtype: torch.dtype) -> None:
     k = 131071 if dtype is torch.int8 else 65793
     a = pitched(torch.full((2, k), -128 if dtype is torch.int8 else 255).to(dtype))
     b = pitched(torch.full((3, k), -128, dtype=torch.int8)).t()
-    found = run(machine, a, b, plan=of_gemm(machine, "64x128", 2))
+    found = run(runner, a, b, plan=sm90(runner, "64x128", 2))
     assert torch.equal(found, torch.full((2, 3), int(a[0, 0]) * -128 * k, dtype=torch.int32))
 
 
 @pytest.mark.parametrize("n", [72, 35], ids=["whole runs", "odd"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8, torch.uint8])
 @pytest.mark.parametrize("splits", [1, 2])
-def test_the_epilogue(machine: NativeKernels, dtype: torch.dtype, n: int, splits: int) -> None:
+def test_the_epilogue(runner: NativeKernels, dtype: torch.dtype, n: int, splits: int) -> None:
     m, k = 70, 272
     a, b = pitched(integers(9, m, k)), pitched(integers(10, k, n).t()).t()
     more = full(
@@ -133,24 +116,24 @@ def test_the_epilogue(machine: NativeKernels, dtype: torch.dtype, n: int, splits
     for e in (full(m, n, zero_point_a=5), more):
         expected = torch.empty(m, n, dtype=dtype, device=DEVICE)
         int8_reference.int8_gemm(a, b, expected, e)
-        assert torch.equal(run(machine, a, b, e, of_gemm(machine, "128x64", splits), dtype), expected.cpu())
+        assert torch.equal(run(runner, a, b, e, sm90(runner, "128x64", splits), dtype), expected.cpu())
 
 
-def test_operands_that_were_copied(machine: NativeKernels) -> None:
+def test_operands_that_were_copied(runner: NativeKernels) -> None:
     a, b = strided(integers(11, 67, 131, torch.uint8), "odd"), strided(integers(12, 131, 70), "rows")
     e = PLAIN._replace(zero_point_a=100, zero_point_b=-3)
-    found = run(machine, a, b, e, of_gemm(machine, "64x128", 1, pack="ab"))
+    found = run(runner, a, b, e, sm90(runner, "64x128", 1, pack="ab"))
     assert torch.equal(found, product(a, b, e))
 
 
 @pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
 @pytest.mark.parametrize("after", [True, False], ids=["behind", "before"])
-def test_nothing_beside_the_matrices_is_touched(machine: NativeKernels, after: bool) -> None:
-    place: Callable[[Tensor], Tensor] = lambda t: guarded(t, after, machine.module)  # noqa: E731
+def test_nothing_beside_the_matrices_is_touched(runner: NativeKernels, after: bool) -> None:
+    place: Callable[[Tensor], Tensor] = lambda t: guarded(t, after, runner.module)  # noqa: E731
     a, b = integers(13, 64, 128), integers(14, 128, 80)
     output = place(torch.empty(64, 80))
     e = PLAIN._replace(bias=place(torch.zeros(80)), scale_a=place(torch.ones(64)))
-    machine.int8_gemm(place(a), place(b.t().contiguous()).t(), output, e, of_gemm(machine, "128x64"))
+    runner.int8_gemm(place(a), place(b.t().contiguous()).t(), output, e, sm90(runner, "128x64"))
     assert torch.equal(output, product(a, b).float())
 
 
@@ -170,8 +153,8 @@ def shifted(values: Tensor) -> Tensor:
         ("tile", "no such tile"),
     ],
 )
-def test_what_it_cannot_serve_is_refused_with_the_reason(machine: NativeKernels, how: str, why: str) -> None:
-    a, b, plan = integers(15, 48, 48).to(DEVICE), integers(16, 48, 48).to(DEVICE).t(), of_gemm(machine, "128x64")
+def test_what_it_cannot_serve_is_refused_with_the_reason(runner: NativeKernels, how: str, why: str) -> None:
+    a, b, plan = integers(15, 48, 48).to(DEVICE), integers(16, 48, 48).to(DEVICE).t(), sm90(runner, "128x64")
     if how == "columns of a":
         a = a.t()
     elif how == "odd rows":
@@ -182,11 +165,11 @@ def test_what_it_cannot_serve_is_refused_with_the_reason(machine: NativeKernels,
     elif how == "odd address":
         a = shifted(a)
     elif how == "parts":
-        plan.tiles = machine.module.Int8Plan(False, 3, 2, wgmma=True)
+        plan.tiles = runner.module.Int8Plan(False, 3, 2, wgmma=True)
     else:
-        plan.tiles = machine.module.Int8Plan(False, len(TILES), 1, wgmma=True)
+        plan.tiles = runner.module.Int8Plan(False, len(TILES), 1, wgmma=True)
     with pytest.raises(ValueError, match=why):
-        run(machine, a, b, plan=plan)
+        run(runner, a, b, plan=plan)
 
 
 # Convolutions: tile, then the shape, each with its reason.
@@ -215,7 +198,7 @@ CASES = {
 
 @pytest.mark.parametrize("dtype", SIGNS)
 @pytest.mark.parametrize("name", CASES)
-def test_every_convolution(machine: NativeKernels, name: str, dtype: torch.dtype) -> None:
+def test_every_convolution(runner: NativeKernels, name: str, dtype: torch.dtype) -> None:
     """Without a zero point, with one, and with one beside the filters' sums; whole and in parts."""
     tile, shape = CASES[name]
     x, w = operands(shape, dtype)
@@ -225,25 +208,25 @@ def test_every_convolution(machine: NativeKernels, name: str, dtype: torch.dtype
     for z, given, splits in ((0, None, 1), (zero_point, None, 1), (zero_point, sums, 2)):
         splits = min(splits, shape.r * shape.s * shape.c // shape.groups // 128 or 1)
         e = PLAIN._replace(zero_point_a=z, sums_b=given)
-        found = run_conv2d(machine, shape, x, w, e, of_conv2d(machine, tile, splits, 2))
+        found = run_conv2d(runner, shape, x, w, e, of_conv2d(runner, tile, splits, 2))
         assert torch.equal(found, expected[z]), (z, splits)
 
 
 @pytest.mark.parametrize("name", ["two taps a stage", "groups", "a cluster"])
-def test_convolutions_in_any_order(machine: NativeKernels, schedules: list[dict[str, Any]], name: str) -> None:
+def test_convolutions_in_any_order(runner: NativeKernels, schedules: list[dict[str, Any]], name: str) -> None:
     tile, shape = CASES[name]
     x, w = operands(shape, torch.uint8)
     expected = convolve(shape, x, w, 7)
     for schedule in schedules:
         if schedule:
-            machine.module.set_schedule(**schedule)
-        plan = of_conv2d(machine, tile, 3, 1 if "ping-pong" in tile else 2)
-        assert torch.equal(run_conv2d(machine, shape, x, w, PLAIN._replace(zero_point_a=7), plan), expected), schedule
+            runner.module.set_schedule(**schedule)
+        plan = of_conv2d(runner, tile, 3, 1 if "ping-pong" in tile else 2)
+        assert torch.equal(run_conv2d(runner, shape, x, w, PLAIN._replace(zero_point_a=7), plan), expected), schedule
 
 
 @pytest.mark.parametrize("splits", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.int8])
-def test_the_epilogue_of_a_convolution(machine: NativeKernels, dtype: torch.dtype, splits: int) -> None:
+def test_the_epilogue_of_a_convolution(runner: NativeKernels, dtype: torch.dtype, splits: int) -> None:
     tile, shape = CASES["groups"]
     g, (x, w), generator = shape.geometry, operands(shape), torch.Generator().manual_seed(3)
     last = {"memory_format": torch.channels_last}
@@ -261,20 +244,20 @@ def test_the_epilogue_of_a_convolution(machine: NativeKernels, dtype: torch.dtyp
     )
     expected = torch.zeros(g.n, g.k, g.p, g.q, dtype=dtype, device=DEVICE).contiguous(**last)
     int8_reference.int8_conv(x, w, expected, g, e)
-    assert torch.equal(run_conv2d(machine, shape, x, w, e, of_conv2d(machine, tile, splits), dtype), expected.cpu())
+    assert torch.equal(run_conv2d(runner, shape, x, w, e, of_conv2d(runner, tile, splits), dtype), expected.cpu())
 
 
 @pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
 @pytest.mark.parametrize("after", [True, False], ids=["behind", "before"])
 @pytest.mark.parametrize("name", ["four taps a stage", "groups of odd filters"])
-def test_nothing_beside_the_images_is_touched(machine: NativeKernels, name: str, after: bool) -> None:
+def test_nothing_beside_the_images_is_touched(runner: NativeKernels, name: str, after: bool) -> None:
     tile, shape = CASES[name]
-    place: Callable[[Tensor], Tensor] = lambda t: guarded(t, after, machine.module)  # noqa: E731
+    place: Callable[[Tensor], Tensor] = lambda t: guarded(t, after, runner.module)  # noqa: E731
     g, (x, w) = shape.geometry, operands(shape)
     output = torch.zeros(g.n, g.k, g.p, g.q, dtype=torch.int32).contiguous(memory_format=torch.channels_last)
     output = place(output)
     e = PLAIN._replace(zero_point_a=9)
-    machine.int8_conv(place(x), place(w), output, g, e, of_conv2d(machine, tile))
+    runner.int8_conv(place(x), place(w), output, g, e, of_conv2d(runner, tile))
     assert torch.equal(output, convolve(shape, x, w, 9))
 
 
@@ -290,22 +273,22 @@ def test_nothing_beside_the_images_is_touched(machine: NativeKernels, name: str,
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_convolutions_it_cannot_serve_are_refused(machine: NativeKernels, why: str, shape: Shape) -> None:
+def test_convolutions_it_cannot_serve_are_refused(runner: NativeKernels, why: str, shape: Shape) -> None:
     x, w = operands(shape)
     with pytest.raises(ValueError, match=why):
-        run_conv2d(machine, shape, x, w, plan=of_conv2d(machine, "128x256"))
+        run_conv2d(runner, shape, x, w, plan=of_conv2d(runner, "128x256"))
 
 
-def test_selection(machine: NativeKernels) -> None:
+def test_selection(runner: NativeKernels) -> None:
     """On a Hopper by cost, elsewhere never; what TMA cannot bring stays with the other kernels."""
 
     def gemm(m: int, n: int, k: int, gpu: str = "h200", address: int = 256) -> str:
         place = (m, n, k), (address, k, 1), (256, 1, k), False
-        return repr(machine.module.int8_gemm_plan(*place, machine.module.gpu_named(gpu)))
+        return repr(runner.module.int8_gemm_plan(*place, runner.module.gpu_named(gpu)))
 
     def conv2d(shape: Shape, gpu: str = "h200", aligned: bool = True) -> str:
-        geometry = machine.module.ConvGeometry(*shape.geometry)
-        return repr(machine.module.int8_conv_plan(geometry, False, aligned, machine.module.gpu_named(gpu)))
+        geometry = runner.module.ConvGeometry(*shape.geometry)
+        return repr(runner.module.int8_conv_plan(geometry, False, aligned, runner.module.gpu_named(gpu)))
 
     assert gemm(8192, 8192, 8192) == "wgmma 128x256 cluster, splits 1"
     assert gemm(64, 4096, 4096).startswith("wgmma 64x128")
@@ -320,7 +303,7 @@ def test_selection(machine: NativeKernels) -> None:
 
     place = (256, 256, 256), (256, 256, 1), (256, 1, 256), False
     for gpu, why in (("h200", ""), ("a100", "of compute capability 9.0 alone")):
-        found = machine.module.int8_gemm_candidates(*place, machine.module.gpu_named(gpu))
+        found = runner.module.int8_gemm_candidates(*place, runner.module.gpu_named(gpu))
         reasons = {repr(p): reason for p, reason, _ in found if "wgmma" in repr(p)}
         assert len(reasons) >= len(TILES) and all(
             reason.endswith(why) and bool(reason) == bool(why) for reason in reasons.values()

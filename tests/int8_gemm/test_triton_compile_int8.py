@@ -10,7 +10,7 @@ import triton
 from cnnkernels.testing.int8_aot import LARGE, OTHER_GEMM, WEIGHT_ONLY, Int8Call, WeightOnlyCall
 from cnnkernels.testing.triton_aot import DEPTHWISE_3X3, WHOLE, Compiled, compile_all
 
-pytestmark = pytest.mark.xdist_group("compiled int8")  # one worker compiles for all
+pytestmark = pytest.mark.long
 
 BATCH_1 = OTHER_GEMM[0]
 INTEGER_CORES = {80: "IMMA", 90: "IGMMA", 100: "IMMA"}  # Triton has no tcgen05 of integers

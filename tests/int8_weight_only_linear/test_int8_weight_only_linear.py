@@ -17,7 +17,7 @@ from cnnkernels.int8 import reference as int8_reference
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.guarded import guarded
-from conftest import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU
 from helpers.int8 import floats, integers
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -25,7 +25,7 @@ linear = functional.int8_weight_only_linear
 
 
 @pytest.fixture(scope="module")
-def machine() -> NativeKernels:
+def runner() -> NativeKernels:
     return native.load("cuda" if HAS_GPU else "interpreter")
 
 
@@ -33,9 +33,9 @@ def operands(m: int, n: int, k: int, dtype: torch.dtype = torch.float32) -> tupl
     return floats((m, k), 1).to(dtype).to(DEVICE), integers((n, k), 2).to(DEVICE)
 
 
-def run(machine: NativeKernels, x: Tensor, w: Tensor, e: Int8Epilogue = Int8Epilogue()) -> Tensor:  # noqa: B008
+def run(runner: NativeKernels, x: Tensor, w: Tensor, e: Int8Epilogue = Int8Epilogue()) -> Tensor:  # noqa: B008
     output = torch.full((x.shape[0], w.shape[0]), 77.0, device=DEVICE)
-    machine.int8_weight_only_linear(x, w, output, e)
+    runner.int8_weight_only_linear(x, w, output, e)
     return output.cpu()
 
 
@@ -70,19 +70,19 @@ ORDERED = {
 
 
 @pytest.mark.parametrize("name", ORDERED)
-def test_the_written_order(machine: NativeKernels, name: str) -> None:
+def test_the_written_order(runner: NativeKernels, name: str) -> None:
     x, w = operands(*ORDERED[name])
-    assert torch.equal(run(machine, x, w), in_order(x, w))
+    assert torch.equal(run(runner, x, w), in_order(x, w))
 
 
-def test_any_order_of_threads(machine: NativeKernels, schedules: list[dict[str, Any]]) -> None:
+def test_any_order_of_threads(runner: NativeKernels, schedules: list[dict[str, Any]]) -> None:
     for m, n, k in ((2, 19, 1040), (9, 35, 1100)):
         x, w = operands(m, n, k, torch.bfloat16)
         expected = in_order(x, w)
         for schedule in schedules:
             if schedule:
-                machine.module.set_schedule(**schedule)
-            assert torch.equal(run(machine, x, w), expected), schedule
+                runner.module.set_schedule(**schedule)
+            assert torch.equal(run(runner, x, w), expected), schedule
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -147,13 +147,13 @@ def test_every_stride(kernel_backend: str, how: str) -> None:
 @pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")
 @pytest.mark.parametrize("after", [True, False], ids=["behind", "before"])
 @pytest.mark.parametrize("size", [(1, 24, 96), (3, 13, 37), (16, 33, 68), (5, 1, 3)], ids=str)
-def test_nothing_beside_the_tensors_is_touched(machine: NativeKernels, size: tuple[int, ...], after: bool) -> None:
+def test_nothing_beside_the_tensors_is_touched(runner: NativeKernels, size: tuple[int, ...], after: bool) -> None:
     x, w = operands(*size, torch.float16)
     m, n, _ = size
-    place: Callable[[Tensor], Tensor] = lambda t: guarded(t, after, machine.module)  # noqa: E731
+    place: Callable[[Tensor], Tensor] = lambda t: guarded(t, after, runner.module)  # noqa: E731
     e = Int8Epilogue(scale_b=place(floats((n,), 3, 0.01, 1)), bias=place(floats((n,), 4)), activation="relu")
     output, expected = place(torch.zeros(m, n, dtype=torch.float16)), torch.zeros(m, n, dtype=torch.float16)
-    machine.int8_weight_only_linear(place(x), place(w), output, e)
+    runner.int8_weight_only_linear(place(x), place(w), output, e)
     int8_reference.finish(in_order(x, w), expected, e)
     assert torch.equal(output, expected)
 
@@ -212,22 +212,22 @@ def test_one_row_and_leading_axes(backend: str) -> None:
         assert linear(x[0], w, 0.1).shape == (9,)
 
 
-def test_more_rows_than_are_streamed(machine: NativeKernels, recorded) -> None:
+def test_more_rows_than_are_streamed(runner: NativeKernels, recorded) -> None:
     """PyTorch multiplies by the widened weight, and says so in the docstring; the kernel itself refuses them."""
-    assert machine.module.int8_weight_only_linear_rows == 16 and "more than 16 rows" in str(linear.__doc__)
+    assert runner.module.int8_weight_only_linear_rows == 16 and "more than 16 rows" in str(linear.__doc__)
     x, w = operands(17, 24, 32, torch.bfloat16)
     scale, bias = floats((24,), 3, 0.01, 0.02).to(DEVICE), floats((24,), 4).to(DEVICE)
     widened = (w.float() * scale[:, None]).bfloat16()
     with use_backend("cuda"):
         y = linear(x, w, scale, bias)
     output = torch.empty_like(y)
-    machine.int8_weight_only_linear(x, w, output, Int8Epilogue(scale_b=scale, bias=bias))
+    runner.int8_weight_only_linear(x, w, output, Int8Epilogue(scale_b=scale, bias=bias))
     assert torch.equal(output, torch.nn.functional.linear(x, widened, bias.bfloat16()))
     assert [(call.backend, call.name) for call in recorded] == [("cuda", "int8_weight_only_linear")]
-    finish = native.int8_epilogue.native_epilogue(machine.module, Int8Epilogue(), torch.bfloat16)
+    finish = native.int8_epilogue.native_epilogue(runner.module, Int8Epilogue(), torch.bfloat16)
     addresses = x.data_ptr(), w.data_ptr(), output.data_ptr()
     with pytest.raises(ValueError, match="more than 16 rows"):
-        machine.module.int8_weight_only_linear(*addresses, 3, (17, 24, 32), (32, 1, 32), finish, 0)
+        runner.module.int8_weight_only_linear(*addresses, 3, (17, 24, 32), (32, 1, 32), finish, 0)
 
 
 def test_gradients_reach_input_and_residual(backend: str) -> None:

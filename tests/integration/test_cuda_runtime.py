@@ -22,7 +22,7 @@ from torch import Tensor
 from cnnkernels import functional, native, use_backend
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.numerics import small_integers
-from conftest import HAS_GPU
+from helpers.device import HAS_GPU
 
 gpu = pytest.mark.gpu
 without_gpu = pytest.mark.skipif(HAS_GPU, reason="tests of these tests, in the interpreter")
@@ -176,21 +176,21 @@ def backward_first(name: str, device: str, backend: str, size: Sizes | None = No
 # What needs no GPU
 
 
-def takes_wgmma(work: Work, size: Sizes, machine: Any) -> list[bool]:
-    """Whether each kernel of a work's size would be one of wgmma on a machine."""
+def takes_wgmma(work: Work, size: Sizes, gpu: Any) -> list[bool]:
+    """Whether each kernel of a work's size would be one of wgmma on a GPU."""
     m = native.load("interpreter").module
     if work.name == "int8_gemm":
         depth = size[2]
-        return [m.int8_gemm_plan(size, (0, depth, 1), (0, 1, depth), False, machine).tiles.wgmma]
+        return [m.int8_gemm_plan(size, (0, depth, 1), (0, 1, depth), False, gpu).tiles.wgmma]
     n, h, w = size
     geometry = m.ConvGeometry(*ConvCase("", n, 64, h, w, 64, 3, 3, padding=(1, 1, 1, 1)).geometry)
     if work.name == "int8_conv2d":
-        return [m.int8_conv_plan(geometry, False, True, machine).tiles.wgmma]
+        return [m.int8_conv_plan(geometry, False, True, gpu).tiles.wgmma]
     if work.name == "pair":
         depthwise = ConvCase("", n, 64, h, w, 64, 3, 3, padding=(1, 1, 1, 1), groups=64).geometry
-        return [m.depthwise_separable_conv_plan(3, 1, False, m.ConvGeometry(*depthwise), 64, machine).wgmma]
+        return [m.depthwise_separable_conv_plan(3, 1, False, m.ConvGeometry(*depthwise), 64, gpu).wgmma]
     of = [getattr(m.ConvDirection, d) for d in ("forward", "backward_input", "backward_weight")]
-    return [not m.conv_explain(d, 3, 1, False, geometry, machine).why_not_wgmma for d in of]
+    return [not m.conv_explain(d, 3, 1, False, geometry, gpu).why_not_wgmma for d in of]
 
 
 @without_gpu

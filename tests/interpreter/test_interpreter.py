@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from helpers.interpreter import pointers
+from helpers.native import pointers
 
 # --- kernels without a fault -----------------------------------------------------------------------------------------
 

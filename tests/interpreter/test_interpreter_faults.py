@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cnnkernels.testing.guarded import guarded
-from helpers.interpreter import pointers
+from helpers.native import pointers
 
 FAULTS = "tests/csrc/faults.cu"
 

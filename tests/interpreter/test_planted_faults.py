@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.native import Host, Machine, interpreter_tests
+from helpers.native import Host, PrimitiveRunner, interpreter_tests
 
 SHAPES = [
     # n, c, h, w, k, r, s, stride, padding, dilation: each pair (h, w)
@@ -30,12 +30,12 @@ RANDOM, RANDOM_LATE = ("random", "random"), ("random", "late")
 
 
 @contextmanager
-def scheduled(order: str, delivery: str, seed: int = 0) -> Iterator[Machine]:
+def scheduled(order: str, delivery: str, seed: int = 0) -> Iterator[PrimitiveRunner]:
     module = interpreter_tests()
     before = module.schedule()
     module.set_schedule(order=order, delivery=delivery, seed=seed)
     try:
-        yield Machine(module, "cpu")
+        yield PrimitiveRunner(module, "cpu")
     finally:
         module.set_schedule(order=before["order"], delivery=before["delivery"], seed=before["seed"])
 
@@ -44,7 +44,7 @@ def bfloat16_bits(x: torch.Tensor) -> np.ndarray:
     return x.to(torch.bfloat16).contiguous().view(torch.int16).numpy().copy()
 
 
-def convolve(machine: Machine, shape: tuple, fault: str = "none") -> bool:
+def convolve(runner: PrimitiveRunner, shape: tuple, fault: str = "none") -> bool:
     """Runs the ring convolution on small integers; whether the result is right, bit for bit."""
     n, c, h, w, k, r, s, stride, padding, dilation = shape
     generator = torch.Generator().manual_seed(0)
@@ -54,7 +54,7 @@ def convolve(machine: Machine, shape: tuple, fault: str = "none") -> bool:
     p, q = expected.shape[2:]
     y = np.zeros((n, p, q, k), np.int16)
     geometry = Host(n, c, h, w, k, r, s, p, q, *stride, *padding, *dilation, 1)
-    machine.run(
+    runner.run(
         "ring_convolution", RING_FAULTS.index(fault), geometry, bfloat16_bits(x.permute(0, 2, 3, 1)),
         bfloat16_bits(weight.permute(0, 2, 3, 1)), y,
     )  # fmt: skip
@@ -62,24 +62,24 @@ def convolve(machine: Machine, shape: tuple, fault: str = "none") -> bool:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=range(len(SHAPES)))
-def test_ring_convolution(machine, shape):
+def test_ring_convolution(runner, shape):
     """TMA, swizzle, mbarriers, wgmma, stmatrix and TMA's store together make an exact convolution."""
-    machine.needs_hopper()
-    assert convolve(machine, shape)
+    runner.needs_hopper()
+    assert convolve(runner, shape)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_ring_convolution_in_any_order(seed):
-    with scheduled("random", "random" if seed % 2 else "late", seed) as machine:
-        assert convolve(machine, SHAPES[1])
+    with scheduled("random", "random" if seed % 2 else "late", seed) as runner:
+        assert convolve(runner, SHAPES[1])
 
 
 def outcome(fault: str, order: str, delivery: str, seed: int = 0) -> str:
     """What the interpreter made of a fault: 'right', 'wrong values', or the message of the exception."""
-    with scheduled(order, delivery, seed) as machine:
+    with scheduled(order, delivery, seed) as runner:
         try:
-            return "right" if convolve(machine, SHAPES[0], fault) else "wrong values"
-        except machine.module.KernelFault as e:
+            return "right" if convolve(runner, SHAPES[0], fault) else "wrong values"
+        except runner.module.KernelFault as e:
             return str(e)
 
 
@@ -127,10 +127,10 @@ def pipeline(fault: str, order: str, delivery: str, seed: int = 0) -> str:
     # register 2 * half + upper is row (lane / 4 + 8 * upper), elements 2 * (lane % 4) and the next
     blocks = tiles.reshape(7, 2, 8, 4, 2, 4, 2).transpose(0, 3, 2, 5, 4, 1, 6)
     expected = np.ascontiguousarray(blocks).view(np.uint32).reshape(out.shape)
-    with scheduled(order, delivery, seed) as machine:
+    with scheduled(order, delivery, seed) as runner:
         try:
-            machine.run("faulty_pipeline", PIPELINE_FAULTS.index(fault), len(tiles), tiles, out)
-        except machine.module.KernelFault as e:
+            runner.run("faulty_pipeline", PIPELINE_FAULTS.index(fault), len(tiles), tiles, out)
+        except runner.module.KernelFault as e:
             return str(e)
     return "right" if np.array_equal(out, expected) else "wrong values"
 
@@ -198,6 +198,6 @@ RULES = {
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("order", ["ordered", "random"])
 def test_a_broken_rule_is_named(rule, order):
-    with scheduled(order, "late") as machine, pytest.raises(machine.module.KernelFault, match=RULES[rule]) as caught:
-        machine.run("broken_rule", list(RULES).index(rule), np.zeros(8192, np.uint8))
+    with scheduled(order, "late") as runner, pytest.raises(runner.module.KernelFault, match=RULES[rule]) as caught:
+        runner.run("broken_rule", list(RULES).index(rule), np.zeros(8192, np.uint8))
     assert caught.value.file is None or caught.value.file.endswith("planted_faults.cu")

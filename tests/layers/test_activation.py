@@ -19,9 +19,10 @@ from cnnkernels.triton_kernels.common.activation import activate as triton_activ
 from cnnkernels.triton_kernels.common.activation import activate_derivative as triton_derivative
 from cnnkernels.triton_kernels.common.activation import exp as triton_exp
 
-from cnnkernels.activation import ACTIVATIONS, activate, activation_backward, checked_activation, known_from_output
+from cnnkernels.activation import ACTIVATIONS, activate, activation_backward, known_from_output
+from cnnkernels.functional.arguments import checked_activation
 from cnnkernels.testing.numerics import UNIT_ROUNDOFF
-from helpers.native import Machine
+from helpers.native import PrimitiveRunner
 
 SLOPE = 51 / 1024  # exact in fp32
 CORNERS = [
@@ -67,11 +68,11 @@ def check(name: str, dtype: torch.dtype, value: torch.Tensor, derivative: torch.
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_cuda(name: str, dtype: torch.dtype, machine: Machine) -> None:
+def test_cuda(name: str, dtype: torch.dtype, runner: PrimitiveRunner) -> None:
     x = torch.tensor(VALUES, dtype=dtype).numpy()
     value, derivative = np.zeros_like(x), np.zeros_like(x)
     double = dtype is torch.float64
-    machine.run("activation", ACTIVATIONS.index(name), 51, x, value, derivative, len(x), double)
+    runner.run("activation", ACTIVATIONS.index(name), 51, x, value, derivative, len(x), double)
     check(name, dtype, torch.from_numpy(value), torch.from_numpy(derivative))
 
 
@@ -98,14 +99,14 @@ RANGE = torch.cat([torch.linspace(-87.3, 88.7, 1 << 15), -torch.linspace(0, 87.3
 
 
 @pytest.mark.parametrize("backend", ["cuda", "triton"])
-def test_silu_is_as_exact_far_from_zero(backend: str, machine: Machine, device: str) -> None:
+def test_silu_is_as_exact_far_from_zero(backend: str, runner: PrimitiveRunner, device: str) -> None:
     """Relatively: an exponential whose argument is rounded errs by its size. 16 roundoffs: 12 of the exponential, and
     one or two of each operation."""
     for x in RANGE[::16].contiguous().split(64):
         value, derivative = torch.zeros_like(x), torch.zeros_like(x)
         if backend == "cuda":
             arrays = x.numpy(), value.numpy(), derivative.numpy()
-            machine.run("activation", ACTIVATIONS.index("silu"), 51, *arrays, len(x), False)
+            runner.run("activation", ACTIVATIONS.index("silu"), 51, *arrays, len(x), False)
         else:
             value = value.to(device)
             activation_kernel[(1,)](

@@ -14,19 +14,17 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import DIRECTIONS, Machine, floats, result_shape
-from test_conv_sm90 import plan as hopper_plan
-from test_int8_gemm_kernels import product
-from test_int8_sm90 import TILES, of_gemm, pitched
 from torch import Tensor
 
 from cnnkernels import backends, native
-from cnnkernels.geometry import ConvGeometry, Layout, PoolGeometry
+from cnnkernels.geometry import Axis, ConvGeometry, Layout, PoolGeometry
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.cases import ConvCase
-from conftest import HAS_GPU
-from helpers.int8_gemm import integers, run
+from helpers.conv import DIRECTIONS, ConvRunner, floats, result_shape
+from helpers.conv_sm90 import plan as hopper_plan
+from helpers.device import HAS_GPU
+from helpers.int8_gemm import SM90_TILES, integers, pitched, product, run, sm90
 
 pytestmark = pytest.mark.skipif(HAS_GPU, reason="launches are looked at in the interpreter")
 
@@ -50,17 +48,17 @@ def standing(kernels: NativeKernels) -> Iterator[Callable[[int], Any]]:
 
 
 @pytest.mark.parametrize("processors", [1, 2, 3, 5, 132])
-@pytest.mark.parametrize("tile", TILES[1:4])
+@pytest.mark.parametrize("tile", SM90_TILES[1:4])
 def test_a_block_a_processor(kernels: NativeKernels, standing: Any, tile: str, processors: int) -> None:
     """Whole clusters, as many as there are processors for, but one at least and none without a tile: more tiles than
     blocks, and fewer."""
     standing(processors)
     m, n, k = 270, 136, 144
-    rows, columns, _, cluster, _ = kernels.module.int8_sm90_tiles[TILES.index(tile)]
+    rows, columns, _, cluster, _ = kernels.module.int8_sm90_tiles[SM90_TILES.index(tile)]
     tiles = -(-m // (rows * cluster)) * -(-n // columns)
     a, b = integers(1, m, k), integers(2, k, n)
     kernels.module.reset_statistics()
-    found = run(kernels, pitched(a), pitched(b.t()).t(), plan=of_gemm(kernels, tile))
+    found = run(kernels, pitched(a), pitched(b.t()).t(), plan=sm90(kernels, tile))
     assert kernels.module.statistics()["blocks"] == min(max(processors // cluster, 1), tiles) * cluster
     assert torch.equal(found, product(a, b))
 
@@ -69,15 +67,15 @@ def test_a_block_a_processor(kernels: NativeKernels, standing: Any, tile: str, p
 def test_bits_do_not_depend_on_the_number_of_processors(kernels: NativeKernels, standing: Any, direction: str) -> None:
     """Neither those of a plan that was dictated, nor of the one that is chosen."""
     case = ConvCase("", 3, 64, 10, 9, 64, 3, 3, (2, 1), (1, 1, 1, 1))
-    machine = Machine(kernels.module, "cpu")
+    runner = ConvRunner(kernels.module, "cpu")
     operands = floats(case, torch.bfloat16).operands(direction)
     splits = 2 if direction == "backward_weight" else 1
     tiles = "128x256 cluster", "128x128 ping-pong"
-    for chosen in (*(hopper_plan(machine, tile, splits) for tile in tiles), None):
+    for chosen in (*(hopper_plan(runner, tile, splits) for tile in tiles), None):
         results = []
         for processors in (1, 7, 132):
             standing(processors)
-            results.append(machine.run(direction, case, Layout.NHWC, "bf16", operands, chosen))
+            results.append(runner.run(direction, case, Layout.NHWC, "bf16", operands, chosen))
         assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2]), chosen
 
 
@@ -142,7 +140,7 @@ def int8_convolutions(kernels: NativeKernels, case: ConvCase) -> Calls:
 
 
 def poolings(kernels: NativeKernels, n: int, c: int, h: int, w: int) -> Calls:
-    g = PoolGeometry(n, c, h, w, 2, 2, h - 1, w - 1, 1, 1, 0, 0, 1, 1)
+    g = PoolGeometry.of_axes(n, c, (Axis(h, 2, h - 1), Axis(w, 2, w - 1)))
     large, small = (n, c, h, w), (n, c, h - 1, w - 1)
     place, index, winner = empty(small, torch.uint8), empty(small, torch.int64), empty(large, torch.int32)
     for layout in Layout:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnnkernels import functional as K
 from cnnkernels import use_backend
-from conftest import DEVICE
+from helpers.device import DEVICE
 
 INT8 = torch.int8
 

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import cnnkernels.ops
-import memory_orders
 from cnnkernels import functional, use_backend
 from cnnkernels.geometry import Layout
 from cnnkernels.ops.memory import dense
 from cnnkernels.testing.numerics import small_integers
-from memory_orders import DIRECTIONS, OPERATORS, Case, cases, run, takes
+from helpers.memory_orders.cases import DIRECTIONS, OPERATORS, Case, cases, run, takes
+from helpers.memory_orders.trial import Trial
 
 SEED = 11
 ROUNDS = {"cuda": 6, "triton": 1, "reference": 2}
@@ -40,7 +40,7 @@ def test_random_orders(operator: str, backend: str) -> None:
 def wherever(name: str) -> list[str]:
     """The operators' modules that use a function of ops/memory.py."""
     names = "conv", "conv_epilogue", "depthwise_separable_conv", "depthwise_separable_conv_backward"
-    others = "pool", "unpool", "int8_conv", "quantize"
+    others = "pool", "int8_conv", "quantize"
     return [module for module in (*names, *others) if hasattr(getattr(cnnkernels.ops, module), name)]
 
 
@@ -70,7 +70,7 @@ def test_finds_an_operand_read_or_a_gradient_written_in_another_order(monkeypatc
 def test_every_case_runs_again_by_its_name() -> None:
     names = [str(case) for case in cases(list(OPERATORS), ["cuda", "reference"], 3, 200)]
     assert len(set(names)) == 200
-    trials = [memory_orders.Trial(f"{names[0]} 0", "cuda", "cpu") for _ in range(2)]
+    trials = [Trial(f"{names[0]} 0", "cuda", "cpu") for _ in range(2)]
     first, again = (trial.integers((2, 3, 4), torch.int32, -9, 9) for trial in trials)
     assert torch.equal(first, again) and first.stride() == again.stride()
 

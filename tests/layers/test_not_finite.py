@@ -9,24 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.conv2d import (
-    DIRECTIONS,
-    ELEMENTS,
-    Machine,
-    assert_same,
-    multiplied_out,
-    not_finite,
-    not_finite_result,
-    result_shape,
-)
-from helpers.depthwise_conv2d import TYPES
-from helpers.depthwise_conv2d import Machine as DepthwiseMachine
-from test_conv_grouped import KINDS as GROUPED
-from test_conv_grouped import plan as grouped_plan
-from test_conv_sm90 import plan as hopper_plan
-from test_conv_sm90 import serves
-from test_depthwise_separable_conv_kernels import CONFIGURATIONS, SAME, pair_case
-from test_depthwise_separable_conv_kernels import Machine as PairMachine
 from torch import Tensor
 
 import cnnkernels.functional as ours
@@ -34,7 +16,23 @@ from cnnkernels import native, nn, triton_kernels, use_backend
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.depthwise_cases import depthwise
-from conftest import DEVICE, HAS_GPU
+from helpers.conv import (
+    DIRECTIONS,
+    ELEMENTS,
+    ConvRunner,
+    assert_same,
+    multiplied_out,
+    not_finite,
+    not_finite_result,
+    result_shape,
+)
+from helpers.conv_grouped import KINDS as GROUPED
+from helpers.conv_grouped import plan as grouped_plan
+from helpers.conv_sm90 import plan as hopper_plan
+from helpers.conv_sm90 import serves
+from helpers.depthwise_conv import TYPES, DepthwiseRunner
+from helpers.depthwise_separable_conv import CONFIGURATIONS, SAME, PairRunner, pair_case
+from helpers.device import DEVICE, HAS_GPU
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
@@ -84,10 +82,10 @@ def test_pytorch_has_the_rule_but_where_no_window_reaches(direction: str, which:
 @whichs
 @pytest.mark.parametrize("case", DENSE, ids=str)
 def test_conv2d(module: Any, direction: str, which: int, case: ConvCase) -> None:
-    machine, operands = Machine(module, DEVICE), not_finite(case, direction, which)
+    runner, operands = ConvRunner(module, DEVICE), not_finite(case, direction, which)
     expected = not_finite_result(case, direction, which)
     for element, layout in [(e, layout) for e in ELEMENTS for layout in Layout]:
-        assert_same(machine.run(direction, case, layout, element, operands), expected, (element, layout))
+        assert_same(runner.run(direction, case, layout, element, operands), expected, (element, layout))
 
 
 @pytest.mark.usefixtures("on_a_hopper")
@@ -95,16 +93,16 @@ def test_conv2d(module: Any, direction: str, which: int, case: ConvCase) -> None
 @whichs
 def test_conv_by_plan(module: Any, direction: str, which: int) -> None:
     """The kernels for Hopper and for groups of few channels, and what an A100 would take."""
-    machine = Machine(module, DEVICE)
+    runner = ConvRunner(module, DEVICE)
     few = ConvCase("stride and dilation", 1, 16, 12, 11, 24, 3, 3, (2, 1), (2, 2, 1, 1), (2, 1))
-    plans: list[tuple[ConvCase, Any]] = [(case, grouped_plan(machine, direction=direction)) for case in GROUPED]
-    plans += [(DENSE[0], machine.tiled_plan(direction, DENSE[0], NHWC, "bf16"))]
+    plans: list[tuple[ConvCase, Any]] = [(case, grouped_plan(runner, direction=direction)) for case in GROUPED]
+    plans += [(DENSE[0], runner.tiled_plan(direction, DENSE[0], NHWC, "bf16"))]
     if not HAS_GPU or torch.cuda.get_device_capability() == (9, 0):
-        plans += [(case, hopper_plan(machine)) for case in (DENSE[0], few) if serves(direction, case)]
+        plans += [(case, hopper_plan(runner)) for case in (DENSE[0], few) if serves(direction, case)]
     for case, plan in plans:
         operands = not_finite(case, direction, which)
         expected = not_finite_result(case, direction, which)
-        assert_same(machine.run(direction, case, NHWC, "bf16", operands, plan), expected, plan)
+        assert_same(runner.run(direction, case, NHWC, "bf16", operands, plan), expected, plan)
 
 
 # Every kernel of depthwise_conv2d, by stride, dilation and chunk; 0 takes taps one at a time.
@@ -119,7 +117,7 @@ def test_depthwise_conv2d(
     module: Any, direction: str, which: int, access: str, stride: int, dilation: int, chunk: int
 ) -> None:
     """Filters wider than a chunk and, of slabs, as wide: those have a kernel of their own."""
-    machine, layout = DepthwiseMachine(module, DEVICE), NCHW if access == "slab" else NHWC
+    runner, layout = DepthwiseRunner(module, DEVICE), NCHW if access == "slab" else NHWC
     if (access == "element" and chunk > 0) or (access == "slab" and direction != "forward" and stride == 2):
         chunk = min(chunk, 0 if access == "element" else 3)
     for taps in (chunk,) if access == "slab" and chunk > 3 else (chunk or 2, chunk + 1):
@@ -128,11 +126,11 @@ def test_depthwise_conv2d(
         expected = not_finite_result(case, direction, which)
         elements = ["bf16"] if chunk == 7 else ["fp32", "fp16"] if chunk == 5 else list(TYPES)
         for element in elements:
-            plan = machine.plan(direction, case, layout, element, chunk=chunk)
+            plan = runner.plan(direction, case, layout, element, chunk=chunk)
             if access == "element":
                 plan.vector, plan.lanes, plan.workers = 1, 2, 16
             assert plan.slab == (access == "slab")
-            assert_same(machine.run(direction, case, layout, element, operands, plan), expected, (element, plan))
+            assert_same(runner.run(direction, case, layout, element, operands, plan), expected, (element, plan))
 
 
 OTHERWISE = [
@@ -150,7 +148,7 @@ OTHERWISE = [
 def test_depthwise_conv_otherwise(module: Any, direction: str, which: int, layout: Layout, case: ConvCase) -> None:
     operands = not_finite(case, direction, which)
     expected = not_finite_result(case, direction, which)
-    assert_same(DepthwiseMachine(module, DEVICE).run(direction, case, layout, "bf16", operands), expected)
+    assert_same(DepthwiseRunner(module, DEVICE).run(direction, case, layout, "bf16", operands), expected)
 
 
 TRITON = [
@@ -194,7 +192,7 @@ def pair_operands(case: Any, which: int) -> tuple[Tensor, ...]:
 @whichs
 def test_every_pair(which: int) -> None:
     """The intermediate, which the kernels can save, in every kernel that makes one."""
-    machine = PairMachine()
+    runner = PairRunner()
     hopper = not HAS_GPU or torch.cuda.get_device_capability() == (9, 0)
     for case in PAIRS:
         *tensors, z = pair_operands(case, which)
@@ -202,8 +200,8 @@ def test_every_pair(which: int) -> None:
             if reader == "rows_of_three" and case is not PAIRS[0]:
                 continue
             for wgmma in (False, True) if hopper and element == "bf16" and tile > 0 and reader != "elements" else (0,):
-                plan = machine.plan(tile, reader, wgmma=bool(wgmma))
-                assert_same(machine.run(case, NHWC, element, tuple(tensors), plan)[1], z, (element, plan))
+                plan = runner.plan(tile, reader, wgmma=bool(wgmma))
+                assert_same(runner.run(case, NHWC, element, tuple(tensors), plan)[1], z, (element, plan))
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")

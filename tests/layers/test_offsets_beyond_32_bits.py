@@ -9,7 +9,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from cnnkernels.triton_kernels.conv import select as conv_select
+from cnnkernels.triton_kernels.common import geometry
 from torch import Tensor
 
 from cnnkernels import functional as K
@@ -17,7 +17,7 @@ from cnnkernels import use_backend
 from cnnkernels.geometry import ConvGeometry, Layout
 from cnnkernels.ops.checks import conv_geometry
 from cnnkernels.testing.numerics import small_integers
-from conftest import DEVICE
+from helpers.device import DEVICE
 
 FAR = 2**31 + 16  # elements; a multiple of 16, by which Triton's kernels take it divided
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
@@ -176,9 +176,9 @@ def test_32_bits_are_used_only_where_they_hold_every_offset() -> None:
             g = conv_geometry(*arguments)
         except RuntimeError:
             continue
-        each = conv_select.most_images(g)
+        each = geometry.most_images(g)
         part = g._replace(n=min(n, each))
-        if conv_select.is_wide(part):
+        if geometry.is_wide(part):
             assert each == 1 or g.k * g.c * g.r * g.s > 2**30
             continue
         narrow, sliced = narrow + 1, sliced + (each < n)

@@ -14,11 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from cnnkernels.triton_kernels.conv import select as conv_select
-from helpers.conv2d import ELEMENTS
-from test_depthwise_separable_conv_exact import operands, reference
-from test_depthwise_separable_conv_kernels import Machine as Pairs
-from test_depthwise_separable_conv_kernels import pair_case
+from cnnkernels.triton_kernels.common.target import gpu_of
 
 from benchmarks.cases import problems
 from benchmarks.families import GemmCase, SeparableCase
@@ -28,9 +24,11 @@ from cnnkernels.geometry import ConvGeometry, Layout, PaddingMode, PoolGeometry,
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native.int8_epilogue import native_epilogue
 from cnnkernels.testing.cases import ConvCase, PoolCase
+from helpers.conv import ELEMENTS
+from helpers.depthwise_separable_conv import PairRunner, operands, pair_case, reference
 
 MODULE: Any = native.load("interpreter").module
-MACHINES = {machine.name: machine for machine in MODULE.gpus()}
+GPUS = {gpu.name: gpu for gpu in MODULE.gpus()}
 # What the CUDA programming guide says a block may have of each compute capability.
 KILOBYTES = {80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
 MEMORY, APART = 1 << 44, 1 << 40  # where tensors would lie
@@ -41,12 +39,12 @@ LAYOUTS = [int(layout) for layout in Layout]
 @pytest.fixture
 def standing() -> Iterator[Callable[..., None]]:
     def stand(name: str, only_noted: bool = True) -> None:
-        MODULE.stand_for(MACHINES[name])
+        MODULE.stand_for(GPUS[name])
         MODULE.set_recording(only_noted)
 
     yield stand
     MODULE.set_recording(False)
-    MODULE.stand_for(MACHINES["a100"])
+    MODULE.stand_for(GPUS["a100"])
 
 
 def at(number: int, offset: int = 0) -> int:
@@ -173,18 +171,18 @@ def as_depthwise(case: SeparableCase) -> ConvGeometry:
 def test_what_a_block_may_have(standing: Callable[..., None]) -> None:
     """The interpreter at first stands for an A100."""
     assert MODULE.schedule()["most_shared_bytes"] == 163 * 1024
-    for name, machine in MACHINES.items():
+    for name, gpu in GPUS.items():
         standing(name)
-        most = 1024 * KILOBYTES[machine.architecture]
-        assert machine.block_bytes == MODULE.schedule()["most_shared_bytes"] == most
+        most = 1024 * KILOBYTES[gpu.architecture]
+        assert gpu.block_bytes == MODULE.schedule()["most_shared_bytes"] == most
 
 
 def test_tritons_table_has_the_same() -> None:
     for architecture, kilobytes in KILOBYTES.items():
-        assert conv_select.machine(architecture)["shared_bytes"] == 1024 * kilobytes
+        assert gpu_of(architecture).shared_bytes == 1024 * kilobytes
 
 
-@pytest.mark.parametrize("name", list(MACHINES))
+@pytest.mark.parametrize("name", list(GPUS))
 def test_every_layer_fits(standing: Callable[..., None], name: str) -> None:
     standing(name)
     for number, (family, case) in enumerate(layers()):
@@ -230,7 +228,7 @@ def attempt(launch: Callable[[], None]) -> bool:
 PAIR_PLANS = [(*numbers, f) for numbers in itertools.product(range(3), range(3), (False, True)) for f in FLOATS]
 
 
-@pytest.mark.parametrize("name", list(MACHINES))
+@pytest.mark.parametrize("name", list(GPUS))
 def test_a_dictated_plan_that_does_not_fit_is_refused(standing: Callable[..., None], name: str) -> None:
     """Of those whose size follows from the problem: the fused pair's, and the gradient of depthwise filters."""
     standing(name)
@@ -241,7 +239,7 @@ def test_a_dictated_plan_that_does_not_fit_is_refused(standing: Callable[..., No
         plan = MODULE.DepthwiseSeparablePlan()
         plan.tile, plan.reader, plan.keeps = tile, readers[reader], keeps
         geometry = MODULE.ConvGeometry(*ConvCase("", 8, channels, 9, 9, channels, 3, 3, groups=channels).geometry)
-        for plan.wgmma in (False, MACHINES[name].architecture == 90):
+        for plan.wgmma in (False, GPUS[name].architecture == 90):
             numbers = dtype, 1, tf32, geometry, 256, *none, plan
             launched[attempt(lambda numbers=numbers: MODULE.depthwise_separable_conv_forward(*tensors, *numbers))] += 1
     geometry = MODULE.ConvGeometry(*ConvCase("", 8, 2048, 9, 9, 2048, 9, 9, groups=2048).geometry)
@@ -274,13 +272,13 @@ def test_mobilenets_pairs_run_in_tf32(
 ) -> None:
     """By the plan of the whole layer, on a corner of it."""
     standing(name, only_noted=False)
-    machine, same = Pairs(), {"padding": (1, 1, 1, 1)}
+    runner, same = PairRunner(), {"padding": (1, 1, 1, 1)}
     layer = MODULE.ConvGeometry(*pair_case(32, channels, size, size, filters, **same).geometry)
-    plan = MODULE.depthwise_separable_conv_plan(1, 1, True, layer, filters, MACHINES[name])
+    plan = MODULE.depthwise_separable_conv_plan(1, 1, True, layer, filters, GPUS[name])
     case = pair_case(1, channels, 5, 7, filters, **same)
     tensors = operands(case)
     y, z = reference(case, ("none", "none"), *tensors)
-    ours = machine.run(case, Layout.NHWC, "tf32", tensors, plan)
+    ours = runner.run(case, Layout.NHWC, "tf32", tensors, plan)
     assert torch.equal(ours[0], y.to(ours[0].dtype)) and torch.equal(ours[1], z.to(ours[1].dtype))
 
 

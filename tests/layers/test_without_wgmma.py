@@ -11,12 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.conv2d import DIRECTIONS, ELEMENTS, Machine, integers
-from test_depthwise_separable_conv_exact import operands
-from test_depthwise_separable_conv_kernels import Machine as Pairs
-from test_depthwise_separable_conv_kernels import pair_case
-from test_int8_conv_kernels import Shape
-from test_tuned import CASE, PLAN, ROW, TABLE, forget
 
 from cnnkernels import native
 from cnnkernels.cli import explain
@@ -24,7 +18,11 @@ from cnnkernels.cli import main as cli
 from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
 from cnnkernels.testing.cases import ConvCase
+from helpers.conv import DIRECTIONS, ELEMENTS, ConvRunner, integers
+from helpers.depthwise_separable_conv import PairRunner, operands, pair_case
+from helpers.int8_conv import Shape
 from helpers.int8_gemm import PLAIN
+from helpers.tuned import CASE, PLAN, ROW, TABLE, forget
 
 NHWC, NCHW = Layout.NHWC, Layout.NCHW
 WHY = r"this build has no sm_90a code \(CNNKERNELS_CUDA_ARCHS without 90\), or CUDA_FORCE_PTX_JIT=1 passes it over"
@@ -40,10 +38,10 @@ def a_machine(wgmma: bool, name: str = "h200") -> Any:
 
 
 @pytest.fixture
-def without() -> Iterator[Machine]:
+def without() -> Iterator[ConvRunner]:
     """The interpreter standing for such a Hopper."""
     MODULE.stand_for(a_machine(False))
-    yield Machine(MODULE, "cpu")
+    yield ConvRunner(MODULE, "cpu")
     MODULE.stand_for(MODULE.gpu_named("a100"))
 
 
@@ -65,7 +63,7 @@ def test_a_name_is_not_enough_to_be_known_by() -> None:
 
 @pytest.mark.parametrize("layout", [NHWC, NCHW])
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_conv_is_planned_and_right_without(without: Machine, direction: str, layout: Layout) -> None:
+def test_conv_is_planned_and_right_without(without: ConvRunner, direction: str, layout: Layout) -> None:
     for element in ("bf16", "tf32") if direction == "forward" else ("bf16",):
         MODULE.stand_for(a_machine(True))
         if layout is NHWC:
@@ -117,7 +115,7 @@ def test_the_other_operators_plan_without() -> None:
     assert reasons == {WHY.replace("\\", "")}
 
 
-def test_a_dictated_plan_is_refused_with_the_reason(without: Machine) -> None:
+def test_a_dictated_plan_is_refused_with_the_reason(without: ConvRunner) -> None:
     data = integers(LAYER)
     plan = MODULE.ConvPlan()
     plan.engine, plan.tile = MODULE.ConvEngine.wgmma, 4
@@ -135,7 +133,7 @@ def test_a_dictated_plan_is_refused_with_the_reason(without: Machine) -> None:
     with pytest.raises(ValueError, match=f"int8_conv2d: the plan 'wgmma .*' cannot serve this problem: {WHY}"):
         NATIVE.int8_conv2d(x, w, y, shape.geometry, PLAIN, conv)
 
-    pairs, case = Pairs(), pair_case(1, 64, 4, 4, 64)
+    pairs, case = PairRunner(), pair_case(1, 64, 4, 4, 64)
     pairs.module = MODULE
     with pytest.raises(ValueError, match=f"depthwise_separable_conv2d: the plan '.*wgmma' cannot serve .*: {WHY}"):
         pairs.run(case, NHWC, "bf16", operands(case), pairs.plan(1, "vectors", wgmma=True))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from test_functional_conv import SHAPES, views
 from torch import Tensor
 
 from cnnkernels import functional, use_backend
 from cnnkernels.testing.numerics import small_integers
+from helpers.memory_orders.views import SHAPES, views
 
 CHANNELS_LAST = torch.channels_last
 NAN, INF = float("nan"), float("inf")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cnnkernels import native
 from cnnkernels.dtypes import FLOATING
-from cnnkernels.geometry import Layout, PoolGeometry, argmax_dtype, pool_output_size
+from cnnkernels.geometry import Axis, Layout, PoolGeometry, argmax_dtype, pool_output_size
 from cnnkernels.testing.guarded import guarded
 from helpers.pool import dense, unwritten
 
@@ -29,7 +29,8 @@ def kernels() -> native.NativeKernels:
 def pool(shape: tuple[int, ...], window) -> PoolGeometry:
     p, q = (pool_output_size(shape[2 + i], *(a[i] for a in window), ceil_mode=True) for i in range(2))
     kernel, stride, padding, dilation = window
-    return PoolGeometry(*shape, *kernel, p, q, *stride, *padding, *dilation)
+    axes = zip(shape[2:], kernel, (p, q), stride, padding, dilation, strict=True)
+    return PoolGeometry.of_axes(*shape[:2], [Axis(*fields) for fields in axes])
 
 
 def everything(kernels, shape, window, dtype: torch.dtype, layout: Layout, wrap) -> list[Tensor]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkernels.dtypes import FLOATING
-from cnnkernels.geometry import Layout, PoolGeometry, argmax_dtype, pool_output_size
+from cnnkernels.geometry import Axis, Layout, PoolGeometry, argmax_dtype, pool_output_size
 from helpers.pool import dense, limited, unwritten
 
 NAN, INF = math.nan, math.inf
@@ -35,7 +35,8 @@ class Window(NamedTuple):
             pool_output_size(shape[2 + i], self.kernel[i], self.stride[i], self.padding[i], self.dilation[i], self[4])
             for i in range(2)
         )
-        return PoolGeometry(*shape, *self.kernel, p, q, *self.stride, *self.padding, *self.dilation)
+        axes = zip(shape[2:], self.kernel, (p, q), self.stride, self.padding, self.dilation, strict=True)
+        return PoolGeometry.of_axes(*shape[:2], [Axis(*fields) for fields in axes])
 
 
 def run_forward(kernels, x: Tensor, window: Window, layout: Layout, places: torch.dtype | None = None):

@@ -9,23 +9,23 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from helpers.native import Machine, interpreter_tests
+from helpers.native import PrimitiveRunner, interpreter_tests
 from oracles import swizzle_wgmma, tma_im2col
 
 
 @pytest.fixture(autouse=True)
 def on_hopper(request: pytest.FixtureRequest) -> None:
-    if "machine" in request.fixturenames:
-        request.getfixturevalue("machine").needs_hopper()
+    if "runner" in request.fixturenames:
+        request.getfixturevalue("runner").needs_hopper()
 
 
 @pytest.mark.parametrize(
     ("grid", "cluster"),
     [((6, 1, 1), (2, 1, 1)), ((4, 4, 3), (2, 2, 1)), ((2, 3, 4), (1, 1, 4)), ((8, 1, 1), (8, 1, 1))],
 )
-def test_ranks_count_along_x_first(machine: Machine, grid: tuple, cluster: tuple) -> None:
+def test_ranks_count_along_x_first(runner: PrimitiveRunner, grid: tuple, cluster: tuple) -> None:
     ranks = np.zeros(grid[::-1], np.int32)
-    machine.run("cluster_ranks", *grid, *cluster, ranks)
+    runner.run("cluster_ranks", *grid, *cluster, ranks)
     z, y, x = np.indices(ranks.shape)
     size = int(np.prod(cluster))
     expected = x % cluster[0] + cluster[0] * (y % cluster[1] + cluster[1] * (z % cluster[2]))
@@ -33,9 +33,9 @@ def test_ranks_count_along_x_first(machine: Machine, grid: tuple, cluster: tuple
 
 
 @pytest.mark.parametrize(("blocks", "rounds"), [(2, 5), (8, 3), (1, 2)])
-def test_arrivals_on_the_next_block(machine: Machine, blocks: int, rounds: int) -> None:
+def test_arrivals_on_the_next_block(runner: PrimitiveRunner, blocks: int, rounds: int) -> None:
     trace = np.zeros(blocks * rounds + 1, np.int32)
-    machine.run("cluster_token", blocks, rounds, trace)
+    runner.run("cluster_token", blocks, rounds, trace)
     assert np.array_equal(np.diff(trace), np.tile(np.arange(blocks) + 1, rounds))
 
 
@@ -53,7 +53,7 @@ def received(masks: list[int], block: int) -> list[int]:
 
 
 @pytest.mark.parametrize("masks", MASKS, ids=range(len(MASKS)))
-def test_multicast_of_tiles(machine: Machine, masks: list[int]) -> None:
+def test_multicast_of_tiles(runner: PrimitiveRunner, masks: list[int]) -> None:
     """Each block's copy lies in its own part of the image of every block of its mask, and nothing anywhere else."""
     blocks, part = len(masks), 1024
     x = np.random.default_rng(0).integers(0, 1 << 16, (20, 64)).astype(np.uint16)
@@ -62,7 +62,7 @@ def test_multicast_of_tiles(machine: Machine, masks: list[int]) -> None:
     places[:, :2] = corners
     copies = np.array([len(received(masks, block)) for block in range(blocks)], np.int32)
     images = np.zeros((blocks, blocks * part), np.uint8)
-    machine.run(
+    runner.run(
         "cluster_multicast_tile", blocks, places, np.array(masks, np.int32), copies, part, images, x, len(x)
     )  # fmt: skip
     expected = np.full_like(images, 0xEE)
@@ -74,7 +74,7 @@ def test_multicast_of_tiles(machine: Machine, masks: list[int]) -> None:
 
 
 @pytest.mark.parametrize("masks", MASKS[:2], ids=range(2))
-def test_multicast_of_columns(machine: Machine, masks: list[int]) -> None:
+def test_multicast_of_columns(runner: PrimitiveRunner, masks: list[int]) -> None:
     part = 1024
     x = np.random.default_rng(0).integers(0, 1 << 16, (2, 4, 5, 32)).astype(np.uint16)
     starts, taps = [(0, -1, -1, 0), (0, 2, 1, 0)], [(0, 2), (1, 1)]
@@ -82,7 +82,7 @@ def test_multicast_of_columns(machine: Machine, masks: list[int]) -> None:
     places[:, :4], places[:, 5:7] = starts, taps
     copies = np.array([len(received(masks, block)) for block in range(2)], np.int32)
     images = np.zeros((2, 2 * part), np.uint8)
-    machine.run(
+    runner.run(
         "cluster_multicast_column", 2, places, np.array(masks, np.int32), copies, part, images, x, 5, 4, 2
     )  # fmt: skip
     expected = np.full_like(images, 0xEE)
@@ -101,36 +101,36 @@ RING_FAULTS = [
 ]  # fmt: skip
 
 
-def ring(machine: Machine, fault: str = "none", tiles: int = 7) -> bool:
+def ring(runner: PrimitiveRunner, fault: str = "none", tiles: int = 7) -> bool:
     """Whether both blocks added up every tile of which each brought them a half."""
     x = np.random.default_rng(0).integers(0, 1000, (tiles, 16, 2, 8)).astype(np.uint16)
     out = np.zeros((2, 256), np.int32)
-    machine.run("cluster_ring", RING_FAULTS.index(fault), tiles, x, out)
+    runner.run("cluster_ring", RING_FAULTS.index(fault), tiles, x, out)
     sums = x.astype(np.int32).sum(0).transpose(1, 0, 2).reshape(256)  # left half, then right half
     return np.array_equal(out, np.stack([sums, 2 * sums]))
 
 
 @pytest.mark.parametrize("tiles", [1, 2, 7])
-def test_a_ring_of_two_blocks(machine: Machine, tiles: int) -> None:
-    assert ring(machine, tiles=tiles)
+def test_a_ring_of_two_blocks(runner: PrimitiveRunner, tiles: int) -> None:
+    assert ring(runner, tiles=tiles)
 
 
 @contextmanager
-def scheduled(order: str, delivery: str, seed: int) -> Iterator[Machine]:
+def scheduled(order: str, delivery: str, seed: int) -> Iterator[PrimitiveRunner]:
     module = interpreter_tests()
     before = module.schedule()
     module.set_schedule(order=order, delivery=delivery, seed=seed)
     try:
-        yield Machine(module, "cpu")
+        yield PrimitiveRunner(module, "cpu")
     finally:
         module.set_schedule(order=before["order"], delivery=before["delivery"], seed=before["seed"])
 
 
 def outcome(fault: str, order: str, delivery: str, seed: int = 0) -> str:
-    with scheduled(order, delivery, seed) as machine:
+    with scheduled(order, delivery, seed) as runner:
         try:
-            return "right" if ring(machine, fault) else "wrong values"
-        except machine.module.KernelFault as e:
+            return "right" if ring(runner, fault) else "wrong values"
+        except runner.module.KernelFault as e:
             return str(e)
 
 

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.native import Machine, interpreter_tests
+from helpers.native import PrimitiveRunner, interpreter_tests
 from helpers.operands import FORMATS, accumulator_dtype, integers, to_bits
 from oracles import swizzle_wgmma
 
 # Conversions
 
 
-def convert(machine: Machine, conversion: int, words: np.ndarray) -> np.ndarray:
+def convert(runner: PrimitiveRunner, conversion: int, words: np.ndarray) -> np.ndarray:
     out = np.zeros_like(words)
-    machine.run("convert", conversion, words, out, len(words))
+    runner.run("convert", conversion, words, out, len(words))
     return out
 
 
@@ -37,28 +37,28 @@ def interesting_floats() -> np.ndarray:
     return np.concatenate([bits, near.view(np.uint32), (-near).view(np.uint32), special])
 
 
-def test_float16_to_float(machine):
+def test_float16_to_float(runner):
     halves = np.arange(1 << 16, dtype=np.uint32)
     expected = torch.from_numpy(halves.astype(np.uint16).view(np.float16)).float().numpy().view(np.uint32).copy()
     expected[np.isnan(expected.view(np.float32))] = 0x7FFFFFFF
-    assert np.array_equal(convert(machine, 0, halves), expected)
+    assert np.array_equal(convert(runner, 0, halves), expected)
 
 
 @pytest.mark.parametrize(("conversion", "dtype"), [(1, torch.float16), (3, torch.bfloat16)])
-def test_float_to_16_bits(machine, conversion, dtype):
+def test_float_to_16_bits(runner, conversion, dtype):
     words = interesting_floats()
     values = torch.from_numpy(words.view(np.float32))
     expected = values.to(dtype).view(torch.int16).numpy().view(np.uint16).astype(np.uint32)
     expected[torch.isnan(values).numpy()] = 0x7FFF
-    assert np.array_equal(convert(machine, conversion, words), expected)
+    assert np.array_equal(convert(runner, conversion, words), expected)
 
 
-def test_bfloat16_to_float(machine):
+def test_bfloat16_to_float(runner):
     words = np.arange(1 << 16, dtype=np.uint32)
-    assert np.array_equal(convert(machine, 2, words), words << 16)
+    assert np.array_equal(convert(runner, 2, words), words << 16)
 
 
-def test_float_to_tf32(machine):
+def test_float_to_tf32(runner):
     words = interesting_floats()
     exponent = words >> 23 & 255
     words = words[(exponent > 0) & (exponent < 255)]
@@ -66,15 +66,15 @@ def test_float_to_tf32(machine):
     unit = 2.0 ** (np.floor(np.log2(np.abs(values))) - 10)
     with np.errstate(over="ignore"):
         expected = (np.copysign(np.floor(np.abs(values) / unit + 0.5), values) * unit).astype(np.float32)
-    assert np.array_equal(convert(machine, 4, words), expected.view(np.uint32))
+    assert np.array_equal(convert(runner, 4, words), expected.view(np.uint32))
     special = np.array([0, 1 << 31, 0x7F800000, 0xFF800000, 0x7FC00000], np.uint32)
-    assert np.array_equal(convert(machine, 4, special), special)
+    assert np.array_equal(convert(runner, 4, special), special)
 
 
 # mma.sync
 
 
-def run_mma(machine: Machine, name: str, a: np.ndarray, b: np.ndarray, d: np.ndarray) -> np.ndarray:
+def run_mma(runner: PrimitiveRunner, name: str, a: np.ndarray, b: np.ndarray, d: np.ndarray) -> np.ndarray:
     """d [M, N] + a [M, K] b [N, K]^T, through fragments packed element by element as the PTX manual lists them."""
     size = a.dtype.itemsize
     m, held = (8, 2) if name == "float64" else (16, 4)
@@ -90,7 +90,7 @@ def run_mma(machine: Machine, name: str, a: np.ndarray, b: np.ndarray, d: np.nda
     sums = np.empty((mt, nt, 32, held), d.dtype)
     for i, j, lane, v, row, column in places:
         sums[i, j, lane, v] = d[m * i + row, 8 * j + column]
-    machine.run("mma", FORMATS[name], mt, nt, np.stack(left), np.stack(right), sums)
+    runner.run("mma", FORMATS[name], mt, nt, np.stack(left), np.stack(right), sums)
     result = np.empty_like(d)
     for i, j, lane, v, row, column in places:
         result[m * i + row, 8 * j + column] = sums[i, j, lane, v]
@@ -99,14 +99,14 @@ def run_mma(machine: Machine, name: str, a: np.ndarray, b: np.ndarray, d: np.nda
 
 @pytest.mark.parametrize("tiles", [(1, 1), (2, 3), (4, 4)])
 @pytest.mark.parametrize("name", FORMATS)
-def test_mma(machine, name, tiles):
+def test_mma(runner, name, tiles):
     rng = np.random.default_rng(tiles)
     m, k = (8, 4) if name == "float64" else (16, 32 // to_bits(np.zeros(1), name).itemsize)
     columns = "int8" if name == "uint8" else name  # unsigned rows multiply signed columns
     a, b = integers(rng, name, m * tiles[0], k), integers(rng, columns, 8 * tiles[1], k)
     most = 1 << 31 if columns == "int8" else 1 << 20
     d = rng.integers(-most, most, (len(a), len(b))).astype(accumulator_dtype(name))
-    result = run_mma(machine, name, to_bits(a, name), to_bits(b, columns), d)
+    result = run_mma(runner, name, to_bits(a, name), to_bits(b, columns), d)
     expected = (d.astype(np.int64) + a @ b.T).astype(np.int64)
     if columns == "int8":  # sums wrap
         expected = (expected & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
@@ -114,13 +114,13 @@ def test_mma(machine, name, tiles):
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "tf32"])
-def test_mma_rounds_like_a_float_sum(machine, name):
+def test_mma_rounds_like_a_float_sum(runner, name):
     """Of random floats only the order of the sum is the machine's own: the error is a few roundings of its terms."""
     rng = np.random.default_rng(3)
     k = 8 if name == "tf32" else 16
     values = [rng.standard_normal((n, k)).astype(np.float32) for n in (16, 8)]
     if name == "tf32":
-        bits = [convert(machine, 4, v.reshape(-1).view(np.uint32)).reshape(v.shape) for v in values]
+        bits = [convert(runner, 4, v.reshape(-1).view(np.uint32)).reshape(v.shape) for v in values]
         exact = [x.view(np.float32).astype(np.float64) for x in bits]
     else:
         dtype = getattr(torch, name)
@@ -128,17 +128,17 @@ def test_mma_rounds_like_a_float_sum(machine, name):
         bits = [x.view(torch.int16).numpy().view(np.uint16) for x in rounded]
         exact = [x.double().numpy() for x in rounded]
     d = rng.standard_normal((16, 8)).astype(np.float32)
-    result = run_mma(machine, name, *bits, d)
+    result = run_mma(runner, name, *bits, d)
     magnitude = np.abs(d) + np.abs(exact[0]) @ np.abs(exact[1]).T
     assert (np.abs(result - (d + exact[0] @ exact[1].T)) <= (k + 1) * 2.0**-23 * magnitude).all()
 
 
-def test_tf32_operands_lose_their_low_bits(machine):
+def test_tf32_operands_lose_their_low_bits(runner):
     a = np.zeros((16, 8), np.uint32)
     a[:, 0] = 0x3F801FFF  # 1 and thirteen bits more
     b = np.zeros((8, 8), np.uint32)
     b[:, 0] = 0x3F800000
-    assert (run_mma(machine, "tf32", a, b, np.zeros((16, 8), np.float32)) == 1).all()
+    assert (run_mma(runner, "tf32", a, b, np.zeros((16, 8), np.float32)) == 1).all()
 
 
 # ldmatrix and stmatrix
@@ -158,20 +158,20 @@ def registers_of(held: np.ndarray, transposed: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_ldmatrix(machine, count, transposed):
+def test_ldmatrix(runner, count, transposed):
     rng = np.random.default_rng(count)
     image = rng.integers(0, 256, 4096).astype(np.uint8)
     offsets = (16 * rng.integers(0, 256, 32)).astype(np.int32)
     offsets[8 * count :] = -12345  # not looked at
     registers = np.zeros((32, count), np.uint32)
-    machine.run("ldmatrix", count, transposed, image, offsets, registers)
+    runner.run("ldmatrix", count, transposed, image, offsets, registers)
     assert np.array_equal(registers, registers_of(matrices(image, offsets, count), transposed))
 
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_stmatrix(machine, count, transposed):
-    machine.needs_hopper()
+def test_stmatrix(runner, count, transposed):
+    runner.needs_hopper()
     rng = np.random.default_rng(count)
     before = rng.integers(0, 256, 4096).astype(np.uint8)
     offsets = (16 * rng.permutation(256)[:32]).astype(np.int32)
@@ -179,7 +179,7 @@ def test_stmatrix(machine, count, transposed):
     expected = before.copy()
     for at, row in zip(offsets, held.reshape(-1, 8), strict=False):
         expected[at : at + 16] = row.view(np.uint8)
-    machine.run("stmatrix", count, transposed, before, offsets, registers_of(held, transposed))
+    runner.run("stmatrix", count, transposed, before, offsets, registers_of(held, transposed))
     assert np.array_equal(before, expected)
 
 
@@ -192,7 +192,9 @@ def test_ldmatrix_counts_bank_conflicts(pitch, swizzle, trips):
     chunk = rows % 8 if swizzle else 0
     offsets = (pitch * (rows % 8) + 16 * chunk).astype(np.int32)
     module.reset_statistics()
-    Machine(module, "cpu").run("ldmatrix", 4, False, np.zeros(4096, np.uint8), offsets, np.zeros((32, 4), np.uint32))
+    PrimitiveRunner(module, "cpu").run(
+        "ldmatrix", 4, False, np.zeros(4096, np.uint8), offsets, np.zeros((32, 4), np.uint32)
+    )
     counts = module.statistics()
     assert counts["ldmatrix trips"] == 4 * trips
     assert counts["ldmatrix trips needed"] == 4
@@ -203,7 +205,7 @@ def test_ldmatrix_counts_bank_conflicts(pitch, swizzle, trips):
 
 @pytest.mark.parametrize("by_mbarrier", [False, True])
 @pytest.mark.parametrize("size", [4, 8, 16])
-def test_cp_async(machine, size, by_mbarrier):
+def test_cp_async(runner, size, by_mbarrier):
     rng = np.random.default_rng(size)
     threads, rounds = 64, 6
     count = threads * rounds
@@ -215,37 +217,37 @@ def test_cp_async(machine, size, by_mbarrier):
     expected = np.full(16384, 0xEE, np.uint8)
     for f, t, v in zip(start, to, valid, strict=True):
         expected[t : t + size] = source[f : f + size] if v else 0
-    machine.run("cp_async_copies", size, by_mbarrier, threads, rounds, source, start, to, valid, image)
+    runner.run("cp_async_copies", size, by_mbarrier, threads, rounds, source, start, to, valid, image)
     assert np.array_equal(image, expected)
 
 
 @pytest.mark.parametrize("stages", [1, 2, 5])
-def test_mbarrier_ring(machine, stages):
+def test_mbarrier_ring(runner, stages):
     rng = np.random.default_rng(stages)
     given = rng.integers(-1000, 1000, (17, 32)).astype(np.int32)
     out = np.zeros_like(given)
-    machine.run("mbarrier_ring", stages, len(given), given, out)
+    runner.run("mbarrier_ring", stages, len(given), given, out)
     assert np.array_equal(out, 2 * given[:, ::-1])
 
 
-def test_elect_one(machine):
-    machine.needs_hopper()
+def test_elect_one(runner):
+    runner.needs_hopper()
     elected = np.full(128, -1, np.int32)
-    machine.run("elect", elected)
+    runner.run("elect", elected)
     assert (elected.reshape(4, 32).sum(1) == 1).all()
     assert set(elected) == {0, 1}
 
 
-def test_named_barriers(machine):
+def test_named_barriers(runner):
     given = np.arange(128, dtype=np.int32)
     out = np.zeros_like(given)
-    machine.run("named_barriers", given, out)
+    runner.run("named_barriers", given, out)
     assert np.array_equal(out, given.reshape(2, 64)[:, ::-1].reshape(-1))
 
 
-def test_warpgroups_hand_over_registers(machine):
-    machine.needs_hopper()
+def test_warpgroups_hand_over_registers(runner):
+    runner.needs_hopper()
     given = np.arange(384, dtype=np.int32)
     out = np.zeros_like(given)
-    machine.run("hand_over_registers", given, out)
+    runner.run("hand_over_registers", given, out)
     assert np.array_equal(out, 3 * given)

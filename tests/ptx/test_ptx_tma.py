@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers.native import Host, Machine, interpreter_tests
+from helpers.native import Host, PrimitiveRunner, interpreter_tests
 from oracles import swizzle_wgmma, tma_im2col
 
 
 @pytest.fixture(autouse=True)
 def on_hopper(request: pytest.FixtureRequest) -> None:
-    if "machine" in request.fixturenames:
-        request.getfixturevalue("machine").needs_hopper()
+    if "runner" in request.fixturenames:
+        request.getfixturevalue("runner").needs_hopper()
 
 
 ELEMENTS = {"uint8": (0, np.uint8), "int32": (1, np.int32), "float16": (2, np.uint16), "float32": (4, np.uint32)}
@@ -52,21 +52,21 @@ TILES = [
 
 
 @pytest.mark.parametrize("case", TILES, ids=range(len(TILES)))
-def test_tma_loads_tiles(machine, case):
+def test_tma_loads_tiles(runner, case):
     shape, corner, box, step, element, swizzle = case
     code, dtype = ELEMENTS[element]
     x = random_words(np.random.default_rng(0), shape, dtype)
     image = np.zeros(16384, np.uint8)
     offset = 2048
     fields = Host(*box_fields(x, code, step, swizzle), *padded(box, 5, 1))
-    machine.run("tma_load_tile", fields, Host(*padded(corner, 8)), offset, len(image), image)
+    runner.run("tma_load_tile", fields, Host(*padded(corner, 8)), offset, len(image), image)
     expected = np.full_like(image, 0xEE)
     swizzle_wgmma.place(expected, offset, swizzle_wgmma.tile(x, corner, box, step), swizzle_wgmma.SPANS[swizzle])
     assert np.array_equal(image, expected)
 
 
 @pytest.mark.parametrize("case", TILES, ids=range(len(TILES)))
-def test_tma_stores_tiles(machine, case):
+def test_tma_stores_tiles(runner, case):
     shape, corner, box, step, element, swizzle = case
     code, dtype = ELEMENTS[element]
     rng = np.random.default_rng(0)
@@ -80,7 +80,7 @@ def test_tma_stores_tiles(machine, case):
         if all(0 <= a < n for a, n in zip(at, shape, strict=True)):
             expected[tuple(at)] = values[index]
     fields = Host(*box_fields(x, code, step, swizzle), *padded(box, 5, 1))
-    machine.run("tma_store_tile", fields, Host(*padded(corner, 8)), len(image), image)
+    runner.run("tma_store_tile", fields, Host(*padded(corner, 8)), len(image), image)
     assert np.array_equal(x, expected)
 
 
@@ -109,7 +109,7 @@ COLUMNS = [
 
 
 @pytest.mark.parametrize("case", COLUMNS, ids=range(len(COLUMNS)))
-def test_tma_loads_columns(machine, case):
+def test_tma_loads_columns(runner, case):
     shape, start, tap, lower, upper, step, channels, pixels, element, swizzle = case
     code, dtype = ELEMENTS[element]
     x = random_words(np.random.default_rng(0), shape, dtype)
@@ -117,19 +117,19 @@ def test_tma_loads_columns(machine, case):
     offset = 1024
     fields = Host(*box_fields(x, code, [1, *step, 1], swizzle), *padded(lower, 3), *padded(upper, 3), channels, pixels)
     place = Host(*padded(start, 5), *padded(tap, 3))
-    machine.run("tma_load_im2col", fields, place, offset, len(image), image)
+    runner.run("tma_load_im2col", fields, place, offset, len(image), image)
     expected = np.full_like(image, 0xEE)
     found = tma_im2col.column(x, start, tap, pixels, channels, lower, upper, step)
     swizzle_wgmma.place(expected, offset, found, swizzle_wgmma.SPANS[swizzle])
     assert np.array_equal(image, expected)
 
 
-def test_tma_rounds_to_tf32(machine):
+def test_tma_rounds_to_tf32(runner):
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.standard_normal(44), [1 + 2.0**-11, 1 + 3 * 2.0**-11, np.inf, -0.0]])
     x = values.astype(np.float32).reshape(3, 16)
     image = np.zeros(1024, np.uint8)
-    machine.run(
+    runner.run(
         "tma_load_tile", Host(*box_fields(x, 5, [1, 1], 0), *padded((16, 3), 5, 1)), Host(*[0] * 8), 0, 1024, image
     )
     unit = 2.0 ** (np.frexp(x.astype(np.float64))[1] - 11)
@@ -161,7 +161,7 @@ def test_bad_tensor_maps_are_refused(change, message):
         *padded(good["step"], 5, 1), 3, *padded(good["box"], 5, 1)
     ]  # fmt: skip
     with pytest.raises(ValueError, match=message):
-        Machine(interpreter_tests(), "cpu").run("tma_load_tile", Host(*fields), Host(*[0] * 8), 0, 1024, 0)
+        PrimitiveRunner(interpreter_tests(), "cpu").run("tma_load_tile", Host(*fields), Host(*[0] * 8), 0, 1024, 0)
 
 
 @pytest.mark.parametrize(
@@ -183,4 +183,4 @@ def test_bad_im2col_maps_are_refused(change, message):
         good["channels"], good["pixels"]
     ]  # fmt: skip
     with pytest.raises(ValueError, match=message):
-        Machine(interpreter_tests(), "cpu").run("tma_load_im2col", Host(*fields), Host(*[0] * 8), 0, 1024, 0)
+        PrimitiveRunner(interpreter_tests(), "cpu").run("tma_load_im2col", Host(*fields), Host(*[0] * 8), 0, 1024, 0)

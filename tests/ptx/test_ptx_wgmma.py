@@ -14,8 +14,8 @@ from oracles import swizzle_wgmma
 
 @pytest.fixture(autouse=True)
 def on_hopper(request: pytest.FixtureRequest) -> None:
-    if "machine" in request.fixturenames:
-        request.getfixturevalue("machine").needs_hopper()
+    if "runner" in request.fixturenames:
+        request.getfixturevalue("runner").needs_hopper()
 
 
 class Tile:
@@ -60,7 +60,7 @@ def descriptor(fields: list[int], step: int) -> int:
     return start >> 4 | (leading >> 4) << 16 | (stride >> 4) << 32 | [0, 3, 2, 1][swizzle] << 62
 
 
-def run_wgmma(machine, name, columns, majors, swizzles, steps=2, from_registers=False, accumulate=True):
+def run_wgmma(runner, name, columns, majors, swizzles, steps=2, from_registers=False, accumulate=True):
     rng = np.random.default_rng([columns, *swizzles, *majors])
     size = to_bits(np.zeros(1), name).itemsize
     depth = steps * 32 // size
@@ -88,7 +88,7 @@ def run_wgmma(machine, name, columns, majors, swizzles, steps=2, from_registers=
 
     before = rng.integers(-1000, 1000, (64, columns)).astype(accumulator_dtype(name))
     d = swizzle_wgmma.matrix_to_accumulators(before)
-    machine.run(
+    runner.run(
         "wgmma_product", FORMATS[name], columns, Host(*fields[0]), Host(*fields[1]), steps, accumulate,
         image, len(image), registers if from_registers else 0, d,
     )  # fmt: skip
@@ -98,15 +98,15 @@ def run_wgmma(machine, name, columns, majors, swizzles, steps=2, from_registers=
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "tf32", "int8", "uint8"])
 @pytest.mark.parametrize("swizzles", [(3, 3), (2, 2), (1, 1), (0, 0), (3, 0), (1, 2)])
-def test_wgmma_k_major(machine, name, swizzles):
-    run_wgmma(machine, name, 64, (False, False), swizzles, steps=1 if 1 in swizzles else 2)
+def test_wgmma_k_major(runner, name, swizzles):
+    run_wgmma(runner, name, 64, (False, False), swizzles, steps=1 if 1 in swizzles else 2)
 
 
 @pytest.mark.parametrize("majors", [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("swizzles", [(3, 3), (2, 2), (1, 1), (0, 0)])
-def test_wgmma_mn_major(machine, majors, swizzles):
+def test_wgmma_mn_major(runner, majors, swizzles):
     name = "float16" if swizzles[0] % 2 else "bfloat16"
-    run_wgmma(machine, name, 64, majors, swizzles, steps=1 if 1 in swizzles else 2)
+    run_wgmma(runner, name, 64, majors, swizzles, steps=1 if 1 in swizzles else 2)
 
 
 @pytest.mark.parametrize(
@@ -114,16 +114,16 @@ def test_wgmma_mn_major(machine, majors, swizzles):
     [("float16", False), ("bfloat16", False), ("tf32", False), ("int8", False), ("uint8", False), ("float16", True),
      ("bfloat16", True)],
 )  # fmt: skip
-def test_wgmma_with_a_in_registers(machine, name, b_mn_major):
-    run_wgmma(machine, name, 64, (False, b_mn_major), (3, 3), steps=2, from_registers=True)
+def test_wgmma_with_a_in_registers(runner, name, b_mn_major):
+    run_wgmma(runner, name, 64, (False, b_mn_major), (3, 3), steps=2, from_registers=True)
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "tf32", "int8", "uint8"])
-def test_wgmma_widths(machine, name):
+def test_wgmma_widths(runner, name):
     """All of them in one type: the others share the lists of operands."""
     for columns in range(8, 257, 8) if name == "bfloat16" else (8, 24, 256):
-        run_wgmma(machine, name, columns, (False, False), (3, 3), steps=1)
+        run_wgmma(runner, name, columns, (False, False), (3, 3), steps=1)
 
 
-def test_wgmma_can_start_from_nothing(machine):
-    run_wgmma(machine, "float16", 64, (False, False), (3, 3), accumulate=False)
+def test_wgmma_can_start_from_nothing(runner):
+    run_wgmma(runner, "float16", 64, (False, False), (3, 3), accumulate=False)

@@ -15,9 +15,9 @@ from torch import Tensor
 from cnnkernels.geometry import ConvGeometry, Layout
 from cnnkernels.int8.epilogue import Int8Epilogue
 
-from ..common.types import MOST_REGISTERS, on, target
-from ..conv.launch import within_reach
-from ..conv.select import FEW_CHANNELS, NARROWEST_GROUP, is_wide
+from ..common.geometry import in_slices, is_wide
+from ..common.target import MOST_REGISTERS, on, target
+from ..conv.select import FEW_CHANNELS, NARROWEST_GROUP
 from ..depthwise_conv.select import Problem as DepthwiseProblem
 from ..depthwise_conv.select import choose as choose_depthwise
 from ..int8.epilogue import OPTIONS, arguments, has_zero_point, shift_of
@@ -81,13 +81,13 @@ def int8_conv(
             _implicit(input, weight, output, g, epilogue, configuration)
 
 
-def _in_slices(
+def _slices(
     input: Tensor, output: Tensor, g: ConvGeometry, epilogue: Int8Epilogue, sums: Tensor | None
 ) -> Iterator[tuple[ConvGeometry, Tensor, Tensor, tuple[float | Tensor, ...], dict[str, Any]]]:
     """What 32-bit offsets reach: geometry, input, output, the kernels' `numbers` and compile-time arguments of each.
     `sums`: of the filters, for a kernel that does not take the zero point from each byte."""
     images = (input, output) if epilogue.residual is None else (input, output, epilogue.residual)
-    for part, x, y, *residual in within_reach(g, *images):
+    for part, x, y, *residual in in_slices(g, *images):
         e = epilogue._replace(residual=residual[0]) if residual else epilogue
         numbers, parts = arguments(e, y, shift_of(input), 0, None, sums)
         yield part, x, y, numbers, {"WIDE": is_wide(part), "PARTS": parts} | OPTIONS
@@ -114,7 +114,7 @@ def _implicit(
         sums = pack(_as_matrix(weight, g.c // g.groups * taps), False, True)[1]
     if copied:
         weight, fill = pack(_as_matrix(weight, g.c // g.groups), True, False)[0], zero_point - shift_of(input)
-    for part, x, y, numbers, constants in _in_slices(input, output, g, epilogue, sums if needs_sums else None):
+    for part, x, y, numbers, constants in _slices(input, output, g, epilogue, sums if needs_sums else None):
         if copied:
             x = pack(_as_matrix(x, g.c // g.groups), True, False)[0]
             part = part._replace(c=g.groups * x.shape[1])
@@ -126,7 +126,7 @@ def _implicit(
         tiles = math.ceil(problem.rows / c.block_m) * math.ceil(filters / c.block_n) * g.groups
         forward_kernel[(tiles,)](
             x, weight, numbers, y, float(fill), part.n, part.c // unit_c, g.h, g.w, g.k // unit_k, g.p, g.q,
-            *g[9:15], channels // unit_c, filters // unit_k,
+            *g.steps, channels // unit_c, filters // unit_k,
             R=g.r, S=g.s, UNIT_C=unit_c, UNIT_K=unit_k, FLAT=flat, PADDED=_padded(g), FILLED=fill != 0,
             MASKED=(flat * taps or channels) % c.block_k != 0, PIECES=c.pieces,
             BLOCK_M=c.block_m, BLOCK_N=c.block_n, BLOCK_K=c.block_k, num_warps=c.warps, num_stages=c.stages,
@@ -136,7 +136,7 @@ def _implicit(
 
 def _narrow(input: Tensor, weight: Tensor, output: Tensor, g: ConvGeometry, epilogue: Int8Epilogue) -> None:
     zero_point = _number(epilogue.zero_point_a)
-    for part, x, y, numbers, constants in _in_slices(input, output, g, epilogue, None):
+    for part, x, y, numbers, constants in _slices(input, output, g, epilogue, None):
         operands = (x, weight, float(zero_point) if zero_point else None, numbers, y, part.n)
         # A byte becomes 4 of a thread's registers as soon as it is loaded.
         depthwise = DepthwiseProblem("forward", 4, Layout.NHWC, part, target(x).arch)
@@ -153,7 +153,7 @@ def _narrow(input: Tensor, weight: Tensor, output: Tensor, g: ConvGeometry, epil
         block_m = DIRECT_TILE // block_n
         tiles = math.ceil(part.n * g.p * g.q / block_m) * math.ceil(g.k / block_n)
         direct_kernel[(tiles,)](
-            *operands, g.c, g.h, g.w, g.k, g.p, g.q, *g[9:15], g.c // g.groups, g.k // g.groups,
+            *operands, g.c, g.h, g.w, g.k, g.p, g.q, *g.steps, g.c // g.groups, g.k // g.groups,
             R=g.r, S=g.s, BLOCK_M=block_m, BLOCK_N=block_n, num_warps=4, num_stages=3, **constants,
         )  # fmt: skip
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from cnnkernels.geometry import Layout, PoolGeometry
 
 from ..common.sites import offset, tile, work
-from ..common.types import INTERPRETED, as_wide, load_filled, on
-from ..pool.max_pool import UNROLL, small, span, within_reach
-from ..quantize.quantize import quantized
+from ..common.target import on
+from ..common.types import INTERPRETED, as_wide, load_filled
+from ..common.windows import UNROLL, small, span, within_reach
+from ..int8.rounding import quantized
 
 # Elements of a program: 16 a thread, or as few as leave none of a large GPU's processors without a program. In Triton's
 # interpreter a program costs more than its elements do.
@@ -126,7 +127,7 @@ def _pool(
     with on(input):
         for part in work((input, output), Layout.NHWC, g.p, g.q, small(g), elements):
             int8_pool_kernel[(part.programs,)](
-                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g[8:], least, zero_point,
+                *part.tensors, part.images, part.channels, g.h, g.w, g.p, g.q, *g.steps, least, zero_point,
                 divisor_override or 0, R=g.r, S=g.s, MAXIMUM=maximum, LEAST=least, INCLUDE_PAD=count_include_pad,
                 OVERRIDE=divisor_override is not None, UNROLLED=g.r * g.s <= UNROLL, enable_fp_fusion=False,
                 **part.constants,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cnnkernels import functional, use_backend
 from cnnkernels.activation import activate
-from helpers.orders_trial import FLOATS, Trial, exact, plain, watched
+from helpers.memory_orders.trial import FLOATS, Trial, exact, plain, watched
 
 DIRECTIONS = ("forward", "backward", "double", "tangent", "batched")
 ACTIVATIONS = (None, "relu", "relu6", "leaky_relu")

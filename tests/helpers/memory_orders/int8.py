@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkernels import functional, use_backend
-from helpers.orders_trial import FLOATS, Trial, exact, plain, watched
+from helpers.memory_orders.trial import FLOATS, Trial, exact, plain, watched
 
 ACTIVATIONS = (None, None, "relu", "relu6", "leaky_relu", "hardswish")
 CHANNELS_LAST = torch.empty(1, 2, 2, 2, memory_format=torch.channels_last)

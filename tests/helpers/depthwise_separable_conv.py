@@ -1,0 +1,176 @@
+"""What the tests of depthwise_separable_conv2d share: cases, operands, references, and a runner of its launchers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnkernels import activation, native
+from cnnkernels.activation import activate
+from cnnkernels.geometry import Layout
+from cnnkernels.testing.cases import ConvCase, DepthwiseSeparableCase
+from cnnkernels.testing.numerics import small_integers
+from helpers.conv import ELEMENTS, Place, from_memory, in_memory
+from helpers.device import DEVICE, HAS_GPU
+from helpers.native import Runner
+
+ACTIVATIONS = [("none", "none"), ("relu", "none"), ("relu6", "relu"), ("leaky_relu", "relu6")]
+SLOPE = 0.5  # keeps halves of integers exact
+
+
+def operands(case: DepthwiseSeparableCase) -> tuple[Tensor, ...]:
+    """fp64: input, both filters, both biases; so few nonzero products that 16 bits hold every number on the way."""
+    x = small_integers(case.input_shape, torch.float64, seed=1)
+    first = small_integers(case.depthwise_shape, torch.float64, seed=2, bound=1)
+    second = small_integers(case.pointwise_shape, torch.float64, seed=3, bound=1)
+    keep = torch.rand(second.shape, generator=torch.Generator().manual_seed(4)) < min(1, 8 / case.depthwise.k)
+    biases = (small_integers((size,), torch.float64, seed=5) for size in (case.depthwise.k, case.filters))
+    return x, first, second * keep, *biases
+
+
+def reference(case: DepthwiseSeparableCase, activations: tuple[str, str], *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    """y and z."""
+    x, first, second, first_bias, second_bias = tensors
+    top, bottom, left, right = case.depthwise.padding
+    d = case.depthwise
+    z = F.conv2d(F.pad(x, (left, right, top, bottom)), first, first_bias, d.stride, 0, d.dilation, d.groups)
+    y = F.conv2d(activate(z, activations[0], SLOPE), second, second_bias)
+    return activate(y, activations[1], SLOPE), z
+
+
+NCHW, NHWC = Layout.NCHW, Layout.NHWC
+READERS = ("rows_of_three", "vectors", "elements")
+TILES = range(3)
+
+
+def pair_case(
+    n: int, c: int, h: int, w: int, filters: int, r: int = 3, s: int = 3, **rest: Any
+) -> DepthwiseSeparableCase:
+    return DepthwiseSeparableCase(ConvCase("", n, c, h, w, c, r, s, groups=c, **rest), filters)
+
+
+SAME = {"padding": (1, 1, 1, 1)}
+# More pixels, channels and filters than the largest tile and a stage hold, none a multiple of them.
+LARGE = pair_case(1, 72, 9, 15, 168, **SAME)
+
+
+def exists(element: str, tile: int, reader: str) -> bool:
+    """Which kernels there are (csrc/depthwise_separable_conv/launchers.h)."""
+    if element == "fp64":
+        return tile == 0 and reader != "rows_of_three"
+    if element == "fp32":
+        return tile < 2
+    if element == "tf32":
+        return tile in (0, 1 if reader == "elements" else 2)
+    return tile != 1 or reader != "elements"
+
+
+CONFIGURATIONS = [
+    (element, tile, reader)
+    for element in ELEMENTS
+    for tile in TILES
+    for reader in READERS
+    if exists(element, tile, reader)
+]
+
+
+class PairRunner(Runner):
+    """depthwise_separable_conv2d's launchers."""
+
+    def __init__(self) -> None:
+        super().__init__(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
+
+    def plan(self, tile: int, reader: str, patch_columns: int = 8, keeps: bool = False, wgmma: bool = False) -> Any:
+        plan = self.module.DepthwiseSeparablePlan()
+        plan.tile, plan.patch_columns, plan.keeps, plan.wgmma = tile, patch_columns, keeps, wgmma
+        plan.reader = getattr(self.module.DepthwiseSeparableReader, reader)
+        return plan
+
+    def run(
+        self,
+        case: DepthwiseSeparableCase,
+        layout: Layout,
+        element: str,
+        tensors: tuple[Tensor, ...],
+        plan: Any = None,
+        activations: tuple[str, str] = ("none", "none"),
+        place: Place = torch.clone,
+    ) -> tuple[Tensor, Tensor]:
+        """y and the z it saved, on the CPU. `place` decides where each tensor lies."""
+        torch_dtype, dtype, tf32 = ELEMENTS[element]
+        flat = [
+            place((in_memory(t, layout) if t.dim() == 4 else t).to(torch_dtype).contiguous().to(DEVICE))
+            for t in tensors
+        ]
+        results = [
+            place(torch.full((math.prod(shape),), math.nan, dtype=torch_dtype, device=DEVICE))
+            for shape in (case.output_shape, case.intermediate_shape)
+        ]
+        geometry = self.module.ConvGeometry(*case.geometry)
+        codes = [activation.ACTIVATIONS.index(name) for name in activations]
+        self.module.depthwise_separable_conv_forward(
+            *(t.data_ptr() for t in (*flat, *results)), dtype, int(layout), tf32, geometry, case.filters, *codes,
+            SLOPE, 0, plan,
+        )  # fmt: skip
+        y, z = (r.cpu() for r in results)
+        return from_memory(y, case.output_shape, layout), from_memory(z, case.intermediate_shape, layout)
+
+    def intermediate(
+        self, case: DepthwiseSeparableCase, layout: Layout, element: str, tensors: tuple[Tensor, ...], plan: Any = None
+    ) -> Tensor:
+        torch_dtype, dtype, _ = ELEMENTS[element]
+        x, weight, bias = (
+            (in_memory(t, layout) if t.dim() == 4 else t).to(torch_dtype).contiguous().to(DEVICE)
+            for t in (tensors[0], tensors[1], tensors[3])
+        )
+        z = torch.full((math.prod(case.intermediate_shape),), math.nan, dtype=torch_dtype, device=DEVICE)
+        geometry = self.module.ConvGeometry(*case.geometry)
+        pointers = [t.data_ptr() for t in (x, weight, bias, z)]
+        self.module.depthwise_separable_conv_intermediate(*pointers, dtype, int(layout), geometry, 0, plan)
+        return from_memory(z.cpu(), case.intermediate_shape, layout)
+
+
+def floats(case: DepthwiseSeparableCase, element: str) -> tuple[Tensor, ...]:
+    """Random numbers that the type holds, in fp64."""
+    generator = torch.Generator().manual_seed(6)
+    shapes = (case.input_shape, case.depthwise_shape, case.pointwise_shape, (case.depthwise.k,), (case.filters,))
+    return tuple(torch.randn(s, generator=generator).to(ELEMENTS[element][0]).double() for s in shapes)
+
+
+schedules = pytest.mark.parametrize(
+    "scheduled",
+    [
+        {"order": "ordered", "seed": 0, "delivery": "late"},
+        {"order": "reversed", "seed": 0, "delivery": "late"},
+        {"order": "random", "seed": 1, "delivery": "random"},
+    ],
+    ids=lambda value: "-".join(map(str, value.values())),
+    indirect=True,
+)
+
+
+def error(case: DepthwiseSeparableCase) -> Tensor:
+    """Small integers, few enough that 16 bits hold every number on the way."""
+    keep = torch.rand(case.output_shape, generator=torch.Generator().manual_seed(8)) < 0.5
+    return small_integers(case.output_shape, torch.float64, seed=7, bound=2) * keep
+
+
+def derivative(activation: str, z: Tensor, of: Tensor) -> Tensor:
+    leaf = z.detach().requires_grad_()
+    return torch.autograd.grad(activate(leaf, activation, SLOPE), leaf, of)[0] if of.numel() else of
+
+
+def expected(
+    case: DepthwiseSeparableCase, activation: str, tensors: tuple[Tensor, ...], grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """z, its error and the gradient in the tensors' type."""
+    z = reference(case, ("none", "none"), *tensors)[1]
+    product = torch.einsum("nkpq,km->nmpq", grad, tensors[2][:, :, 0, 0])
+    gradient = torch.einsum("nkpq,nmpq->km", grad, activate(z, activation, SLOPE))
+    of_z = product if activation == "none" else derivative(activation, z, product)
+    return z, of_z, gradient[:, :, None, None]
