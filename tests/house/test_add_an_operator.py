@@ -40,10 +40,7 @@ SOURCES = dict(BLOCKS)
 LISTS = ("cnnkernels/operators.py", "benchmarks/families.py")  # the page has an entry of
 PACKAGES = (functional, native, nn, ops, cnnkernels.triton_kernels)
 
-pytestmark = [
-    pytest.mark.skipif(torch.cuda.is_available(), reason="the CUDA source is compiled for the interpreter"),
-    pytest.mark.xdist_group("add_an_operator"),  # one worker compiles for all
-]
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the CUDA source is compiled for the interpreter")
 
 PYBIND = r"""
 #pragma once

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_names import ROOT
 
 from cnnkernels import triton_kernels
 from cnnkernels.activation import ACTIVATIONS
 from cnnkernels.dtypes import ELEMENTS
 from cnnkernels.geometry import Layout, PaddingMode
 from cnnkernels.native import NativeKernels, load
+from helpers.sources import ROOT
 
 CHOICES = ("plan", "configuration", "splits")  # a backend's own: which of its kernels, and how
 
