@@ -31,8 +31,8 @@ from cnnkernels import backends, functional, native, nn, operators, ops
 from cnnkernels.geometry import Layout
 from cnnkernels.ops import operator
 from cnnkernels.testing.cases import PoolCase
+from helpers.bench import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = (ROOT / "docs/add_an_operator.md").read_text()
 WORD = "global_avg_pool"
 BLOCKS = re.findall(r"^```(?:cpp|python)\n(?://|#) (\S+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from benchmarks.families import FAMILIES
 from cnnkernels.operators import OPERATORS
+from helpers.bench import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 WORDS = sorted({operator.word for operator in OPERATORS.values()})
 SHARED = {"common", "gemm", "int8", "interpreter", "ptx"}  # the rooms of csrc that are no operator's
 ROOMS = (
