@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +15,9 @@ import torch
 
 from helpers.device import DEVICE, HAS_GPU
 from helpers.recorded import Call, Recorder
+
+# For the benchmarks. Last, as the cnnkernels under test stays the one that it is.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 if not HAS_GPU:
     # Before triton is imported anywhere: CPU tensors run kernels in the interpreters.

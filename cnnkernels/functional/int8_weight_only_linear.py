@@ -37,8 +37,8 @@ def int8_weight_only_linear(
         x = sum[m, n] weight_scale[n];   x = x + bias[n];   x = x + residual[m, n];   x = activation(x)
 
     in fp32, rounded once to the output's dtype. Of up to 16 rows the CUDA kernel adds in one order, that of
-    docs/int8_gemm.md, so that a row's bits depend neither on its neighbours nor on the GPU; Triton's kernel has an
-    order of its own, which does not depend on a row's neighbours.
+    docs/int8_weight_only_linear.md, so that a row's bits depend neither on its neighbours nor on the GPU; Triton's
+    kernel has an order of its own, which does not depend on a row's neighbours.
 
     PyTorch multiplies by the widened weight, which is written and read as 2 or 4 bytes a number for that, in three
     cases: on the CUDA backend of more than 16 rows, where the product takes longer than that; where a gradient through

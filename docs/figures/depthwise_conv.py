@@ -15,7 +15,7 @@ from typing import Any
 import output
 
 from cnnkernels import native
-from cnnkernels.geometry import ConvGeometry, Layout, conv_output_size
+from cnnkernels.geometry import Axis, ConvGeometry, Layout, conv_output_size
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "depthwise_conv.md"
@@ -37,10 +37,11 @@ def layers() -> list[tuple[str, ConvGeometry]]:
             if row["op"] != "conv2d" or not row["groups"] == row["C"] > 1:
                 continue
             (r, s), stride, pad, dilation = (row[key] for key in ("kernel", "stride", "padding", "dilation"))
-            p = conv_output_size(row["H"], r, stride[0], pad[0], pad[0], dilation[0])
-            q = conv_output_size(row["W"], s, stride[1], pad[1], pad[1], dilation[1])
-            sizes = (BATCH, row["C"], row["H"], row["W"], row["K"], r, s, p, q)
-            found.setdefault(ConvGeometry(*sizes, *stride, *pad, *dilation, row["C"]), name)
+            axes = [
+                Axis(size, taps, conv_output_size(size, taps, step, side, side, gap), step, side, gap)
+                for size, taps, step, side, gap in zip((row["H"], row["W"]), (r, s), stride, pad, dilation, strict=True)
+            ]
+            found.setdefault(ConvGeometry.of_axes(BATCH, row["C"], row["K"], row["C"], axes), name)
     return [(name, geometry) for geometry, name in found.items()]
 
 

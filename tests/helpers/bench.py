@@ -1,9 +1,8 @@
-"""What the tests of the benchmarks share: the harness on the path, a GPU that is not there, a provider to plant."""
+"""What the tests of the benchmarks share: a GPU that is not there, a provider to plant."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +12,17 @@ import pytest
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # last: the cnnkernels under test stays the one that it is
+from benchmarks import providers
+from benchmarks.cases import Case
+from benchmarks.machine import Ceilings, Machine
+from benchmarks.measure import Bench
+from benchmarks.results import OK, Record
+from benchmarks.timing import ONCE
+from cnnkernels.cli import bench as options
+from cnnkernels.geometry import Layout
+from cnnkernels.testing.cases import ConvCase, PoolCase
 
-from benchmarks import providers  # noqa: E402
-from benchmarks.cases import Case  # noqa: E402
-from benchmarks.machine import Ceilings, Machine  # noqa: E402
-from benchmarks.measure import Bench  # noqa: E402
-from benchmarks.results import OK, Record  # noqa: E402
-from benchmarks.timing import ONCE  # noqa: E402
-from cnnkernels.cli import bench as options  # noqa: E402
-from cnnkernels.geometry import Layout  # noqa: E402
-from cnnkernels.testing.cases import ConvCase, PoolCase  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 CPU = Machine("a CPU", "cpu", 1, 2**34)
 # 100 GB/s and 1 TFLOP/s: times that can be worked out in the head

@@ -31,8 +31,8 @@ from cnnkernels import backends, functional, native, nn, operators, ops
 from cnnkernels.geometry import Layout
 from cnnkernels.ops import operator
 from cnnkernels.testing.cases import PoolCase
+from helpers.bench import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = (ROOT / "docs/add_an_operator.md").read_text()
 WORD = "global_avg_pool"
 BLOCKS = re.findall(r"^```(?:cpp|python)\n(?://|#) (\S+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -40,10 +40,7 @@ SOURCES = dict(BLOCKS)
 LISTS = ("cnnkernels/operators.py", "benchmarks/families.py")  # the page has an entry of
 PACKAGES = (functional, native, nn, ops, cnnkernels.triton_kernels)
 
-pytestmark = [
-    pytest.mark.skipif(torch.cuda.is_available(), reason="the CUDA source is compiled for the interpreter"),
-    pytest.mark.xdist_group("add_an_operator"),  # one worker compiles for all
-]
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the CUDA source is compiled for the interpreter")
 
 PYBIND = r"""
 #pragma once

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ from cnnkernels.activation import ACTIVATIONS
 from cnnkernels.dtypes import ELEMENTS
 from cnnkernels.geometry import Layout, PaddingMode
 from cnnkernels.native import NativeKernels, load
+from helpers.sources import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 CHOICES = ("plan", "configuration", "splits")  # a backend's own: which of its kernels, and how
 
 

@@ -16,9 +16,13 @@ import torch
 
 from cnnkernels import environment
 from cnnkernels.cli import main as cli
+from helpers.sources import tracked
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 # What a page's programs, one after the other, find already there: the reader's own network and data.
 GIVEN = """
@@ -73,16 +77,36 @@ def test_every_command_is_one() -> None:
     assert parsed > 10
 
 
+def test_the_tests_and_files_that_pages_name_exist() -> None:
+    """A claim names the test that proves it; what stands without its folder is looked for in all of them."""
+    sources = tracked("*.py", "*.cu", "*.cuh", "*.h", "*.cpp", "*.json", "*.md", "*.sh", "*.ninja")
+    files = {path.name for path in sources}
+    tests = {path.stem for path in sources if path.name.startswith("test_")}
+    for path in tracked("tests/*.py"):
+        tests |= set(re.findall(r"^ *def (test_\w+)", path.read_text(), re.MULTILINE))
+    named = 0
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```|\w*global_avg_pool\S*", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for name in re.findall(r"\btest_\w+(?![\w*])", text):
+            named += 1
+            assert name in tests, f"{page.name}: {name}"
+        for name in re.findall(r"`([\w-]+\.(?:cuh?|cpp|h|py|json|sh|ninja))(?::\d+)?`", text):
+            named += 1
+            assert name in files, f"{page.name}: {name}"
+    assert named > 200
+
+
 def test_the_variables_are_all_in_the_docs() -> None:
     tables = [environment.table(part) for part in (environment.RUNNING, environment.BUILDING, environment.MEASURING)]
     page = (ROOT / "docs/environment.md").read_text()
     assert re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE) == tables
 
 
-FIGURES = ("conv", "pool", "quantization")
+FIGURES = ("architecture", "conv", "pool", "quantization")
 TABLES = {
     "conv_paper_check": "conv",
     "depthwise_conv": "depthwise_conv",
+    "features": "features",
     "depthwise_separable_conv_paper_check": "depthwise_separable_conv",
 }
 COMMITTED = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from helpers.sources import ROOT, tracked
+
 EXAMPLE = "global_avg_pool"  # the operator that docs/add_an_operator.md makes
 MOST_LINES = 400
 MOST_SUBJECTS = 24  # of a folder
@@ -16,11 +16,6 @@ MOST_SUBJECTS = 24  # of a folder
 # May only shrink.
 NOT_THERE: set[str] = set()
 FULL_ROOMS: set[str] = set()
-
-
-def tracked(*patterns: str) -> list[Path]:
-    found = subprocess.run(["git", "ls-files", "--", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [path for name in found.stdout.splitlines() if (path := ROOT / name).exists()]
 
 
 def private(name: str) -> bool:

@@ -6,7 +6,6 @@ import ast
 import itertools
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,8 +15,8 @@ from cnnkernels.cli import bench, info
 from cnnkernels.cli.check_int8 import int8_checks
 from cnnkernels.dtypes import ELEMENTS, dtype_code, dtype_name
 from cnnkernels.operators import OPERATORS
+from helpers.sources import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDERS = ("cnnkernels", "triton_kernels", "benchmarks", "tests", "docs")
 WORDS = {word for operator in OPERATORS.values() for word in (operator.name, *operator.functions)}
 

@@ -40,8 +40,8 @@ def run(runner: NativeKernels, x: Tensor, w: Tensor, e: Int8Epilogue = Int8Epilo
 
 
 def in_order(x: Tensor, w: Tensor) -> Tensor:
-    """The sums as docs/int8_gemm.md writes them. A product of fp32 by int8 has 32 bits, so that long doubles hold it;
-    adding a sum to it rounds at 64 bits, then at 24, which is a fused multiply-add's one rounding but for a tie."""
+    """The sums as docs/int8_weight_only_linear.md writes them. A product of fp32 by int8 has 32 bits: long doubles hold
+    it; adding a sum to it rounds at 64 bits, then at 24, which is a fused multiply-add's one rounding but for a tie."""
     wide, weight, k = x.float().cpu().numpy().astype(np.longdouble), w.cpu().numpy().astype(np.longdouble), x.shape[1]
     parts = np.zeros((32, x.shape[0], w.shape[0]), np.float32)
     for i in range(k):
