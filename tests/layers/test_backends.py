@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -14,38 +11,7 @@ import torch
 import cnnkernels
 from cnnkernels import functional, native, use_backend
 from cnnkernels.backends import Problem, decide, problem_of, requested
-
-
-def child(code: str, **environment: str) -> str:
-    """What `code` prints in a process of its own, where the environment is as given."""
-    clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path), **environment}
-    result = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
-
-
-FORKED = """
-import json, os, sys, torch
-for environment in json.loads(sys.argv[2]):
-    if os.fork() == 0:
-        os.environ.update(environment)
-        try:
-            exec(sys.argv[1])
-        except Exception as error:
-            print(error)
-        sys.stdout.flush()
-        os._exit(0)
-    os.wait()
-"""
-
-
-def children(code: str, *environments: dict[str, str]) -> list[str]:
-    """The line that `code` prints, or its error, in a process for each environment. PyTorch is imported for all."""
-    command = [sys.executable, "-c", FORKED, code, json.dumps(environments)]
-    clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path)}
-    lines = subprocess.run(command, env=clean, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert len(lines) == len(environments)
-    return lines
+from helpers.processes import child, children
 
 
 def have(monkeypatch: pytest.MonkeyPatch, **missing: str) -> None:
