@@ -1,8 +1,7 @@
-"""The activations that an epilogue may apply: names, checks of arguments, and PyTorch's own functions of them."""
+"""The activations that an epilogue may apply: names, and PyTorch's own functions of them."""
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import torch
@@ -11,31 +10,6 @@ from torch import Tensor
 # The order is csrc/common/activation.h's.
 ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu", "silu", "gelu", "hardswish")
 NEGATIVE_SLOPE = 0.01  # torch.nn.LeakyReLU's
-
-
-def checked_activation(
-    op: str, activation: Any, negative_slope: Any = NEGATIVE_SLOPE, name: str = "activation"
-) -> tuple[str, float]:
-    """An activation's name and leaky_relu's slope as the kernels take them.
-
-    Args:
-        op, name: the function whose argument this is and the argument's name, for the error.
-        activation: one of `ACTIVATIONS`, or None for "none".
-        negative_slope: what leaky_relu multiplies negative values by; the others take no notice of it.
-
-    Raises:
-        TypeError: `activation` is no string, or `negative_slope` no number.
-        ValueError: `activation` is no activation.
-    """
-    if activation is None:
-        activation = "none"
-    if not isinstance(activation, str):
-        raise TypeError(f"{op}(): argument '{name}' must be str or None, not {type(activation).__name__}")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"{op}: {name} must be None or one of {', '.join(ACTIVATIONS)}, but got {activation!r}")
-    if isinstance(negative_slope, bool) or not isinstance(negative_slope, Real):
-        raise TypeError(f"{op}(): argument 'negative_slope' must be float, not {type(negative_slope).__name__}")
-    return activation, float(negative_slope)
 
 
 def activate(x: Tensor, activation: str, negative_slope: float = NEGATIVE_SLOPE) -> Tensor:

@@ -11,7 +11,7 @@ namespace py = pybind11;
 
 namespace cnnkernels {
 
-// One per operator, in csrc/<operator>/bindings.cpp; int8 is what the INT8 operators share (csrc/common).
+// One per operator, in csrc/<operator>/bindings.cpp; int8 is what the INT8 operators share (csrc/int8).
 // clang-format off
 namespace conv { void bind(py::module_& m); }
 namespace depthwise_conv { void bind(py::module_& m); }

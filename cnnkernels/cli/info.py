@@ -16,7 +16,7 @@ import torch
 from .. import __version__, backends, environment
 from ..native import BUILD_HINT
 from ..operators import OPERATORS
-from ..ops.conv import tf32_allowed
+from ..ops.conv_kernel import tf32_allowed
 
 
 def _version(package: str) -> str:

@@ -6,11 +6,15 @@ Errors are of PyTorch's types and name the argument and its value.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from operator import index
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..activation import ACTIVATIONS, NEGATIVE_SLOPE
+from ..epilogue import Epilogue
 
 Ints = int | Sequence[int]
 
@@ -59,15 +63,23 @@ def check_dimensions(op: str, input: Tensor, weight: Tensor) -> None:
         raise RuntimeError(f"{op}: weight should have 4 dimensions, but got weight of size {list(weight.shape)}")
 
 
+def check_device(name: str, tensor: Tensor, first: str, device: torch.device) -> None:
+    if tensor.device != device:
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but got {first} on {device} and {name} on {tensor.device}"
+        )
+
+
+def check_like(name: str, tensor: Tensor, input: Tensor) -> None:
+    """Raises PyTorch's errors for a tensor that is not of input's dtype, and on its device."""
+    if tensor.dtype != input.dtype:
+        raise RuntimeError(f"Input type ({input.dtype}) and {name} type ({tensor.dtype}) should be the same")
+    check_device(name, tensor, "input", input.device)
+
+
 def check_conv_tensors(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     check_dimensions(op, input, weight)
-    if weight.dtype != input.dtype:
-        raise RuntimeError(f"Input type ({input.dtype}) and weight type ({weight.dtype}) should be the same")
-    if weight.device != input.device:
-        raise RuntimeError(
-            "Expected all tensors to be on the same device, "
-            f"but got input on {input.device} and weight on {weight.device}"
-        )
+    check_like("weight", weight, input)
     if bias is None:
         return
     if bias.dim() != 1 or bias.shape[0] != weight.shape[0]:
@@ -75,12 +87,58 @@ def check_conv_tensors(op: str, input: Tensor, weight: Tensor, bias: Tensor | No
             f"Given weight of size {list(weight.shape)}, expected bias to be 1-dimensional with {weight.shape[0]} "
             f"elements, but got bias of size {list(bias.shape)} instead"
         )
-    if bias.dtype != input.dtype:
-        raise RuntimeError(f"Input type ({input.dtype}) and bias type ({bias.dtype}) should be the same")
-    if bias.device != input.device:
-        raise RuntimeError(
-            f"Expected all tensors to be on the same device, but got input on {input.device} and bias on {bias.device}"
-        )
+    check_like("bias", bias, input)
+
+
+def check_epilogue(op: str, input: Tensor, epilogue: Epilogue, size: Sequence[int]) -> None:
+    """Raises PyTorch's errors for a scale, shift or residual that does not fit an output of `size`."""
+    for name, wanted in (("scale", size[-3:-2]), ("shift", size[-3:-2]), ("residual", size)):
+        tensor = getattr(epilogue, name)
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != tuple(wanted):
+            raise RuntimeError(f"{op}: expected {name} to be of size {list(wanted)}, but got {list(tensor.shape)}")
+        check_like(name, tensor, input)
+
+
+def check_groups(op: str, groups: Any) -> None:
+    if isinstance(groups, bool) or not isinstance(groups, int):
+        raise TypeError(f"{op}(): argument 'groups' must be int, but got groups={groups!r}")
+
+
+def checked_activation(
+    op: str, activation: Any, negative_slope: Any = NEGATIVE_SLOPE, name: str = "activation"
+) -> tuple[str, float]:
+    """An activation's name and leaky_relu's slope as the kernels take them.
+
+    Args:
+        op, name: the function whose argument this is and the argument's name, for the error.
+        activation: one of `ACTIVATIONS`, or None for "none".
+        negative_slope: what leaky_relu multiplies negative values by; the others take no notice of it.
+
+    Raises:
+        TypeError: `activation` is no string, or `negative_slope` no number.
+        ValueError: `activation` is no activation.
+    """
+    if activation is None:
+        activation = "none"
+    if not isinstance(activation, str):
+        raise TypeError(f"{op}(): argument '{name}' must be str or None, not {type(activation).__name__}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{op}: {name} must be None or one of {', '.join(ACTIVATIONS)}, but got {activation!r}")
+    if isinstance(negative_slope, bool) or not isinstance(negative_slope, Real):
+        raise TypeError(f"{op}(): argument 'negative_slope' must be float, not {type(negative_slope).__name__}")
+    return activation, float(negative_slope)
+
+
+def sides(
+    op: str, kernel: Sequence[int], stride: tuple[int, int], padding: str | Ints, dilation: tuple[int, int]
+) -> tuple[int, ...]:
+    """What stands (before, after) each axis, first axis first, of a convolution's padding."""
+    if isinstance(padding, str):
+        return named_padding(padding, kernel, stride, dilation)
+    rows, columns = as_pair(op, "padding", padding)
+    return rows, rows, columns, columns
 
 
 def named_padding(

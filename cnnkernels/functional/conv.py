@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from ..activation import NEGATIVE_SLOPE, checked_activation
+from ..activation import NEGATIVE_SLOPE
 from ..epilogue import Epilogue
 from ..geometry import PADDING_MODES
-from .arguments import Ints, check_is_tensor
+from .arguments import Ints, check_is_tensor, checked_activation
 from .convolve import convolve
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from ..activation import NEGATIVE_SLOPE, checked_activation
+from ..activation import NEGATIVE_SLOPE
 from ..backends import serving
-from ..ops import conv as _conv2d
 from ..ops import depthwise_separable_conv as _depthwise_separable
 from ..ops.checks import check_depthwise_separable_tensors
-from .arguments import Ints, as_pair, check_is_tensor, named_padding, under_autocast
+from ..ops.operator import cast_for_autocast
+from .arguments import Ints, as_pair, check_is_tensor, checked_activation, sides, under_autocast
 
 
 def depthwise_separable_conv2d(
@@ -77,19 +77,15 @@ def depthwise_separable_conv2d(
     first, slope = checked_activation(op, depthwise_activation, negative_slope, "depthwise_activation")
     second, _ = checked_activation(op, pointwise_activation, negative_slope, "pointwise_activation")
     if under_autocast(input.device):
-        tensors = _conv2d.cast_for_autocast(input.device.type, *tensors)
+        tensors = cast_for_autocast(input.device.type, *tensors)
     input, depthwise_weight = tensors[:2]
     backend = serving(op, input.device, input.dtype)
     check_depthwise_separable_tensors(*tensors)
     if backend == "reference" or input.numel() == 0:
         return _depthwise_separable.reference(*tensors, stride, padding, dilation, (first, second, slope))
     strides, dilations = as_pair(op, "stride", stride), as_pair(op, "dilation", dilation)
-    if isinstance(padding, str):
-        sides = named_padding(padding, depthwise_weight.shape[-2:], strides, dilations)
-    else:
-        rows, columns = as_pair(op, "padding", padding)
-        sides = rows, rows, columns, columns
-    parameters = save_intermediate, strides, sides, dilations, int(input.shape[-3]), first, second, slope, backend
+    padded = sides(op, depthwise_weight.shape[2:], strides, padding, dilations)
+    parameters = save_intermediate, strides, padded, dilations, int(input.shape[-3]), first, second, slope, backend
     if input.dim() == 4:
         return _depthwise_separable.depthwise_separable_conv_forward(*tensors, *parameters)[0]
     batch = input.unsqueeze(0), *tensors[1:]

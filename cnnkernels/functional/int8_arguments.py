@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..activation import NEGATIVE_SLOPE, checked_activation
+from ..activation import NEGATIVE_SLOPE
 from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
 from ..int8.epilogue import Int8Epilogue
 from ..ops.operator import is_plain
+from .arguments import check_device, check_is_tensor, checked_activation
 
 LARGEST = 2**31 - 1
 SMALLEST_SCALE, LARGEST_SCALE = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # float32's normal numbers
@@ -41,7 +42,7 @@ LAYER = Names("input", "weight", "input_scale", "weight_scale", "input_zero_poin
 
 
 class Given(NamedTuple):
-    """An epilogue as a function's caller gives it; None is what was not given."""
+    """An epilogue as a function's caller gives it, by keywords; None is what was not given."""
 
     scale_a: Any = None
     scale_b: Any = None
@@ -81,20 +82,12 @@ def refuse_gradients(op: str, **tensors: Any) -> None:
 
 
 def check_operand(op: str, name: str, tensor: Any, dtypes: Sequence[torch.dtype], dims: int) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}(): argument '{name}' must be Tensor, not {type(tensor).__name__}")
+    check_is_tensor(op, name, tensor)
     if tensor.dtype not in dtypes:
         words = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         raise RuntimeError(f"{op}: expected {name} to be of dtype {words}, but got {tensor.dtype}")
     if tensor.dim() != dims:
         raise RuntimeError(f"{op}: expected {name} to have {dims} dimensions, but got size {list(tensor.shape)}")
-
-
-def check_device(op: str, name: str, tensor: Tensor, first: str, device: torch.device) -> None:
-    if tensor.device != device:
-        raise RuntimeError(
-            f"Expected all tensors to be on the same device, but got {first} on {device} and {name} on {tensor.device}"
-        )
 
 
 def check_reduction(op: str, names: Names, a: Tensor, length: int, given: Given) -> None:
@@ -292,7 +285,7 @@ def _vector(
 def _typed(op: str, name: str, tensor: Tensor, where: tuple[str, torch.device], dtype: torch.dtype) -> Tensor:
     if tensor.dtype != dtype:
         raise RuntimeError(f"{op}: expected {name} to be of dtype {dtype}, but got {tensor.dtype}")
-    check_device(op, name, tensor, *where)
+    check_device(name, tensor, *where)
     return tensor
 
 
@@ -315,7 +308,7 @@ def _residual(op: str, where: tuple[str, torch.device], given: Given, size: Sequ
         )
     if tuple(residual.shape) != tuple(size):
         raise RuntimeError(f"{op}: expected residual to be of size {list(size)}, but got {list(residual.shape)}")
-    check_device(op, "residual", residual, *where)
+    check_device("residual", residual, *where)
     if residual.dtype in ROUNDED_DTYPES:
         return 1.0, 0
     if isinstance(scale, bool) or not isinstance(scale, Real):

@@ -12,11 +12,10 @@ from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
 from ..ops import int8_conv as _int8_conv2d
 from ..ops.checks import conv_geometry
 from ..ops.int8_epilogue import flat
-from .arguments import Ints, as_int, as_pair, check_dimensions, named_padding
+from .arguments import Ints, as_int, as_pair, check_device, check_dimensions, check_groups, check_is_tensor, sides
 from .int8_arguments import (
     LAYER,
     Given,
-    check_device,
     check_operand,
     check_reduction,
     checked_epilogue,
@@ -91,11 +90,10 @@ def int8_conv2d(
             residual_zero_point=residual_zero_point, out_dtype=out_dtype, out_scale=out_scale,
             out_zero_point=out_zero_point, weight_sum=weight_sum,
         )  # fmt: skip
-    if not isinstance(input, Tensor):
-        raise TypeError(f"{op}(): argument 'input' must be Tensor, not {type(input).__name__}")
+    check_is_tensor(op, "input", input)
     check_operand(op, "weight", weight, (torch.int8,), 4)
     check_dimensions(op, input, weight)
-    check_device(op, "weight", weight, "input", input.device)
+    check_device("weight", weight, "input", input.device)
     refuse_gradients(op, input=input)
     default = None
     if input.is_floating_point():
@@ -104,28 +102,25 @@ def int8_conv2d(
             raise ValueError(f"{op}: an input of {input.dtype} needs input_scale")
         input, _ = quantize_per_tensor(input, *checked_input(op, input, input_scale, input_zero_point))
     check_operand(op, "input", input, INT8_DTYPES, input.dim())
-    if isinstance(groups, bool) or not isinstance(groups, int):
-        raise TypeError(f"{op}(): argument 'groups' must be int, but got groups={groups!r}")
+    check_groups(op, groups)
     strides, dilations = as_pair(op, "stride", stride), as_pair(op, "dilation", dilation)
-    if isinstance(padding, str):
-        sides = named_padding(padding, weight.shape[-2:], strides, dilations)
-    else:
-        rows, columns = as_pair(op, "padding", padding)
-        sides = rows, rows, columns, columns
+    padded = sides(op, weight.shape[2:], strides, padding, dilations)
     if input_zero_point is not None:
         input_zero_point = as_int(op, "input_zero_point", input_zero_point)
     unbatched = input.dim() == 3
     if unbatched:
         input = input.unsqueeze(0)
         residual = residual.unsqueeze(0) if isinstance(residual, Tensor) else residual
-    g = conv_geometry(input.shape, weight.shape, strides, sides, dilations, groups)
+    g = conv_geometry(input.shape, weight.shape, strides, padded, dilations, groups)
     given = Given(
-        input_scale, weight_scale, input_zero_point, None, bias, residual, residual_scale, residual_zero_point,
-        activation, negative_slope, out_dtype, out_scale, out_zero_point, weight_sum,
+        scale_a=input_scale, scale_b=weight_scale, zero_point_a=input_zero_point, bias=bias, residual=residual,
+        residual_scale=residual_scale, residual_zero_point=residual_zero_point, activation=activation,
+        negative_slope=negative_slope, out_dtype=out_dtype, out_scale=out_scale, out_zero_point=out_zero_point,
+        sums_b=weight_sum,
     )  # fmt: skip
     check_reduction(op, LAYER, input, weight.shape[1] * g.r * g.s, given)
     size, filters = (g.n, g.k, g.p, g.q), ((g.k,), (g.k, 1, 1, 1))
     epilogue, dtype = checked_epilogue(op, LAYER, input, given, size, (), filters, default)
     backend = serving(op, input.device, input.dtype)
-    output = _int8_conv2d.int8_conv(input, weight, strides, sides, dilations, groups, *flat(epilogue), dtype, backend)
+    output = _int8_conv2d.int8_conv(input, weight, strides, padded, dilations, groups, *flat(epilogue), dtype, backend)
     return output.squeeze(0) if unbatched else output

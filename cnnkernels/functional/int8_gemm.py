@@ -14,11 +14,11 @@ from ..backends import serving
 from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
 from ..ops import int8_gemm as _int8_gemm
 from ..ops.int8_epilogue import flat
+from .arguments import check_device, check_is_tensor
 from .int8_arguments import (
     LAYER,
     Given,
     Names,
-    check_device,
     check_operand,
     check_reduction,
     checked_epilogue,
@@ -91,8 +91,10 @@ def int8_gemm(
         )  # fmt: skip
     check_operand("int8_gemm", "a", a, INT8_DTYPES, 2)
     given = Given(
-        scale_a, scale_b, zero_point_a, zero_point_b, bias, residual, residual_scale, residual_zero_point, activation,
-        negative_slope, out_dtype, out_scale, out_zero_point,
+        scale_a=scale_a, scale_b=scale_b, zero_point_a=zero_point_a, zero_point_b=zero_point_b, bias=bias,
+        residual=residual, residual_scale=residual_scale, residual_zero_point=residual_zero_point,
+        activation=activation, negative_slope=negative_slope, out_dtype=out_dtype, out_scale=out_scale,
+        out_zero_point=out_zero_point,
     )  # fmt: skip
     m, n = a.shape[0], b.shape[1] if isinstance(b, Tensor) and b.dim() == 2 else 0
     return _multiply("int8_gemm", Names(), a, b, given, ((m,), (m, 1)), ((n,), (1, n)))
@@ -114,7 +116,7 @@ def _multiply(
             f"{op}: {names.a} and {names.b} cannot be multiplied ({a.shape[0]}x{a.shape[1]} and "
             f"{b.shape[0]}x{b.shape[1]})"
         )
-    check_device(op, names.b, b, names.a, a.device)
+    check_device(names.b, b, names.a, a.device)
     check_reduction(op, names, a, a.shape[1], given)
     size = a.shape[0], b.shape[1]
     epilogue, out_dtype = checked_epilogue(op, names, a, given, size, rows, columns, default)
@@ -139,7 +141,7 @@ def int_mm(self: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     check_operand("int_mm", "self", self, (torch.int8,), 2)
     if out is not None:
         check_operand("int_mm", "out", out, (torch.int32,), 2)
-        check_device("int_mm", "out", out, "self", self.device)
+        check_device("out", out, "self", self.device)
     product = _multiply("int_mm", Names("self", "mat2"), self, mat2, Given(out_dtype=torch.int32), ((),), ((),))
     if out is None:
         return product
@@ -201,8 +203,7 @@ def int8_linear(
             residual_zero_point=residual_zero_point, out_dtype=out_dtype, out_scale=out_scale,
             out_zero_point=out_zero_point, weight_sum=weight_sum,
         )  # fmt: skip
-    if not isinstance(input, Tensor):
-        raise TypeError(f"{op}(): argument 'input' must be Tensor, not {type(input).__name__}")
+    check_is_tensor(op, "input", input)
     check_operand(op, "weight", weight, (torch.int8,), 2)
     if input.dim() == 0 or input.shape[-1] != weight.shape[1]:
         raise RuntimeError(
@@ -222,9 +223,10 @@ def int8_linear(
             raise RuntimeError(f"{op}: expected residual to be of size {list(size)}, but got {list(residual.shape)}")
         residual = residual.reshape(m, n)
     given = Given(
-        _by_row(input_scale, leading), weight_scale, _by_row(input_zero_point, leading), None, bias, residual,
-        residual_scale, residual_zero_point, activation, negative_slope, out_dtype, out_scale, out_zero_point,
-        weight_sum,
+        scale_a=_by_row(input_scale, leading), scale_b=weight_scale, zero_point_a=_by_row(input_zero_point, leading),
+        bias=bias, residual=residual, residual_scale=residual_scale, residual_zero_point=residual_zero_point,
+        activation=activation, negative_slope=negative_slope, out_dtype=out_dtype, out_scale=out_scale,
+        out_zero_point=out_zero_point, sums_b=weight_sum,
     )  # fmt: skip
     rows = input.reshape(m, k)
     output = _multiply(op, LAYER, rows, weight.t(), given, ((m,), (*leading, 1)), ((n,), (n, 1)), default)

@@ -14,8 +14,8 @@ from ..dtypes import ROUNDED_DTYPES
 from ..int8.reference import widened_linear
 from ..ops import int8_weight_only_linear as _int8_weight_only_linear
 from ..ops.int8_epilogue import flat
-from .arguments import under_autocast
-from .int8_arguments import LAYER, Given, check_device, check_operand, checked_epilogue
+from .arguments import check_device, check_is_tensor, under_autocast
+from .int8_arguments import LAYER, Given, check_operand, checked_epilogue
 
 
 def int8_weight_only_linear(
@@ -69,8 +69,7 @@ def int8_weight_only_linear(
             negative_slope=negative_slope, residual=residual, residual_scale=residual_scale,
             residual_zero_point=residual_zero_point, out_dtype=out_dtype,
         )  # fmt: skip
-    if not isinstance(input, Tensor):
-        raise TypeError(f"{op}(): argument 'input' must be Tensor, not {type(input).__name__}")
+    check_is_tensor(op, "input", input)
     check_operand(op, "input", input, (*ROUNDED_DTYPES, torch.float64), input.dim())
     check_operand(op, "weight", weight, (torch.int8,), 2)
     if input.dim() == 0 or input.shape[-1] != weight.shape[1]:
@@ -78,7 +77,7 @@ def int8_weight_only_linear(
             f"{op}: expected input to be of size [..., {weight.shape[1]}] for weight of size {list(weight.shape)}, but "
             f"got {list(input.shape)}"
         )
-    check_device(op, "weight", weight, "input", input.device)
+    check_device("weight", weight, "input", input.device)
     if out_dtype is not None and out_dtype not in (*ROUNDED_DTYPES, input.dtype):
         raise ValueError(f"{op}: out_dtype must be float32, float16 or bfloat16, but got out_dtype={out_dtype}")
     if under_autocast(input.device) and input.dtype is not torch.float64:

@@ -19,9 +19,8 @@ from .int8_conv import Int8ConvKernels
 from .int8_gemm import Int8GemmKernels
 from .int8_pool import Int8PoolKernels
 from .int8_weight_only_linear import Int8WeightOnlyLinearKernels
-from .pool import MaxPoolKernels
+from .pool import MaxPoolKernels, MaxUnpoolKernels
 from .quantize import QuantizeKernels
-from .unpool import MaxUnpoolKernels
 
 __all__ = ["BUILD_HINT", "NativeKernels", "load"]
 

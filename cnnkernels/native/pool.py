@@ -1,4 +1,4 @@
-"""max_pool2d's kernels over tensors."""
+"""The kernels of max_pool2d and max_unpool2d over tensors."""
 
 from __future__ import annotations
 
@@ -40,3 +40,17 @@ class MaxPoolKernels(Launching):
     def max_pool_indices(self, argmax: Tensor, indices: Tensor, geometry: PoolGeometry, layout: Layout) -> None:
         numbers = dtype_code(argmax.dtype), int(layout), self._geometry(geometry)
         self._launch("max_pool_indices", (argmax, indices), *numbers)
+
+
+class MaxUnpoolKernels(Launching):
+    def max_unpool_forward(
+        self, input: Tensor, indices: Tensor, winner: Tensor, output: Tensor, layout: Layout
+    ) -> None:
+        sizes = (*input.shape, *output.shape[-2:])
+        tensors = input, indices, winner, output
+        self._launch("max_unpool_forward", tensors, dtype_code(input.dtype), int(layout), sizes)
+
+    def max_unpool_backward(self, grad_output: Tensor, indices: Tensor, grad_input: Tensor, layout: Layout) -> None:
+        sizes = (*grad_input.shape, *grad_output.shape[-2:])
+        tensors = grad_output, indices, grad_input
+        self._launch("max_unpool_backward", tensors, dtype_code(grad_output.dtype), int(layout), sizes)

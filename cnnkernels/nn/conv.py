@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..activation import NEGATIVE_SLOPE, checked_activation
+from ..activation import NEGATIVE_SLOPE
 from ..backends import use_backend
+from ..functional.arguments import checked_activation
 from .layer import KernelLayer
 
 

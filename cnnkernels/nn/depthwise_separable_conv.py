@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..activation import NEGATIVE_SLOPE, checked_activation
+from ..activation import NEGATIVE_SLOPE
+from ..functional.arguments import checked_activation
 from .conv import Conv2d
 from .layer import KernelLayer
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..activation import NEGATIVE_SLOPE, checked_activation
+from ..activation import NEGATIVE_SLOPE
 from ..backends import use_backend
 from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
+from ..functional.arguments import checked_activation
 from ..functional.int8_arguments import checked_scale, checked_zero_point
 from .conv import Conv2dAct
 from .layer import KernelLayer

@@ -39,8 +39,9 @@ def _pad_run(input: Tensor, padding: Sequence[int], mode: str) -> Tensor:
 
 
 def _fold_run(grad: Tensor, padding: Sequence[int], mode: str) -> Tensor:
-    left, right, top, bottom = padding
-    return _fold_axis(_fold_axis(grad, -1, left, right, mode), -2, top, bottom, mode)
+    for axis, sides in enumerate(zip(padding[::2], padding[1::2], strict=True)):
+        grad = _fold_axis(grad, -1 - axis, *sides, mode)
+    return grad
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -52,9 +53,10 @@ def _vmap(operator: Operator, info: Any, in_dims: tuple[Any, ...], batch: Tensor
     return unfold(operator(fold(batch, in_dims[0], size, 0), *border), size, 0)
 
 
-# Linear maps, each the other's transpose: of [N, C, H, W] by padding = (left, right, top, bottom).
+# Linear maps, each the other's transpose: of [N, C, H, W] by padding as torch.nn.functional.pad
+# takes it, (left, right, top, bottom).
 pad_border: Operator = Operator(
-    "pad_border(Tensor input, int[4] padding, str mode) -> Tensor",
+    "pad_border(Tensor input, int[] padding, str mode) -> Tensor",
     _pad_run,
     _pad_run,
     lambda *args: _vmap(pad_border, *args),
@@ -63,7 +65,7 @@ pad_border: Operator = Operator(
     lambda inputs, _, tangents: pad_border(tangents[0], *inputs[1:]),
 )
 fold_border: Operator = Operator(
-    "fold_border(Tensor grad, int[4] padding, str mode) -> Tensor",
+    "fold_border(Tensor grad, int[] padding, str mode) -> Tensor",
     _fold_run,
     _fold_run,
     lambda *args: _vmap(fold_border, *args),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,37 +23,47 @@ from ..geometry import Axis, ConvGeometry, Layout, PaddingMode
 from .batching import fold, unfold
 from .border import fold_border, pad_border
 from .checks import conv_geometry, conv_kernel_geometry
-from .depthwise_conv import depthwise_kernel, is_depthwise
+from .conv_kernel import Kernel, kernel_of
 from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
 from .operator import Operator, register_autocast
 
-_conv_precision = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+
+class ConvParameters(NamedTuple):
+    """What an operator's schema ends with. padding: (before, after) of each spatial axis, first axis first."""
+
+    stride: Sequence[int]
+    padding: Sequence[int]
+    dilation: Sequence[int]
+    groups: int
+    backend: str
+    padding_mode: str = "zeros"
+
+    @property
+    def border(self) -> tuple[list[int], str]:
+        """Padding, last axis first, and mode, as border.py takes them."""
+        axes = range(len(self.padding) - 2, -1, -2)
+        return [side for axis in axes for side in self.padding[axis : axis + 2]], self.padding_mode
+
+    def in_more_groups(self, factor: int) -> ConvParameters:
+        return self._replace(groups=self.groups * factor)
 
 
-def tf32_allowed(dtype: torch.dtype) -> bool:
-    """Whether fp32 products may round their operands to tf32: where PyTorch's own CUDA conv may.
-
-    `torch.backends.cudnn.conv.fp32_precision` is what PyTorch's conv reads, and what both the new settings
-    (`torch.backends.fp32_precision`, `torch.backends.cudnn.fp32_precision`) and the old one
-    (`torch.backends.cudnn.allow_tf32`) write through to. Reading it is right under any mixture of them, where reading
-    `allow_tf32` raises.
-    """
-    return dtype is torch.float32 and _conv_precision.fp32_precision == "tf32"
-
+PARAMETERS = 'int[] stride, int[] padding, int[] dilation, int groups, str backend, str padding_mode="zeros"'
 
 _remembered_geometry = functools.lru_cache(maxsize=4096)(conv_kernel_geometry)
 
 
-def _geometry(input_size: Sequence[int], weight_size: Sequence[int], parameters: Sequence[Any]) -> ConvGeometry:
+def geometry_of(input_size: Sequence[int], weight_size: Sequence[int], parameters: ConvParameters) -> ConvGeometry:
     """The geometry of plain sizes, remembered: checking it again would cost more than a small kernel."""
-    stride, padding, dilation, groups, _, *mode = parameters
+    stride, padding, dilation, groups, _, mode = parameters
     sizes = tuple(input_size), tuple(weight_size), tuple(stride), tuple(padding), tuple(dilation)
-    return _remembered_geometry(*sizes, groups, *mode)
+    return _remembered_geometry(*sizes, groups, mode)
 
 
-def fake_geometry(input_size: Sequence[int], weight_size: Sequence[int], parameters: Sequence[Any]) -> ConvGeometry:
+def fake_geometry(input_size: Sequence[int], weight_size: Sequence[int], parameters: ConvParameters) -> ConvGeometry:
     """The geometry of sizes that may be symbols."""
-    return conv_geometry(input_size, weight_size, *parameters[:4], *parameters[5:])
+    stride, padding, dilation, groups, _, mode = parameters
+    return conv_geometry(input_size, weight_size, stride, padding, dilation, groups, mode)
 
 
 def _layout(size: Sequence[int], stride: Sequence[int], other: Tensor) -> Layout:
@@ -61,16 +71,6 @@ def _layout(size: Sequence[int], stride: Sequence[int], other: Tensor) -> Layout
     if is_channels_last(size, stride) or is_channels_last(other.shape, other.stride()):
         return Layout.NHWC
     return Layout.NCHW
-
-
-def _kernel(direction: str, backend: str, tensor: Tensor, geometry: ConvGeometry) -> Callable[..., None]:
-    """A backend's kernel for a direction: takes its two operands, what they make of, the geometry and the layout."""
-    kernels = backends.kernels(backend, tensor.device.type)
-    depthwise = depthwise_kernel(kernels, direction, geometry)
-    if depthwise is not None:
-        return depthwise
-    kernel, tf32 = getattr(kernels, f"conv_{direction}"), tf32_allowed(tensor.dtype)
-    return lambda *arguments: kernel(*arguments, tf32)
 
 
 def _bilinear_jvp(operator: Callable[..., Tensor], inputs: tuple[Any, ...], tangents: tuple[Any, ...]) -> Tensor:
@@ -84,81 +84,72 @@ def _bilinear_jvp(operator: Callable[..., Tensor], inputs: tuple[Any, ...], tang
     return sum(terms[1:], terms[0])
 
 
-def _with_border(
+def with_border(
+    kernel: Kernel,
     direction: str,
     operands: tuple[Tensor, Tensor],
     geometry: ConvGeometry,
     layout: Layout,
-    parameters: Sequence[Any],
+    parameters: ConvParameters,
 ) -> tuple[Tensor, Tensor, ConvGeometry]:
     """A kernel's operands and geometry; the image has its border where the kernel cannot read it through the index."""
+    first, second = operands
     if geometry.padding_mode is PaddingMode.ZEROS:
-        return *operands, geometry
-    image = operands[direction == "backward_weight"]
-    kernels, tf32 = backends.kernels(parameters[4], image.device.type), tf32_allowed(image.dtype)
-    if not is_depthwise(geometry) and not kernels.conv_why_copy_border(direction, *operands, geometry, layout, tf32):
-        return *operands, geometry
-    image = dense(pad_border.run(image, *_border(parameters)), layout)
+        return first, second, geometry
+    why_copy = kernel.of.conv_why_copy_border
+    if not kernel.depthwise and not why_copy(direction, first, second, geometry, layout, *kernel.tf32):
+        return first, second, geometry
+    image = second if direction == "backward_weight" else first
+    image = dense(pad_border.run(image, *parameters.border), layout)
     geometry = geometry.on_padded_image(*image.shape[2:])
-    return (operands[0], image, geometry) if direction == "backward_weight" else (image, operands[1], geometry)
-
-
-def _border(parameters: Sequence[Any]) -> tuple[tuple[int, int, int, int], str]:
-    """Padding and mode as ops/border.py takes them."""
-    (top, bottom, left, right), mode = parameters[1], parameters[5]
-    return (left, right, top, bottom), mode
+    return (first, image, geometry) if direction == "backward_weight" else (image, second, geometry)
 
 
 # Below, for each operator: its fake kernel, its run on plain tensors, its derivative, its batching rule. `parameters`
-# are the schema's last, (stride, padding as (top, bottom, left, right), dilation, groups, backend) and, where it is not
-# zeros, the padding mode. That maps x to a larger image linearly, so the derivatives are the same operators in the
-# same mode.
+# are the schema's last, `ConvParameters`. A padding mode maps x to a larger image linearly, so the derivatives are the
+# same operators in the same mode.
 # A batching rule folds the new axis into N where the filter has none, else into the groups: a batch of filters is a
 # grouped convolution.
-
-PARAMETERS = 'int[2] stride, int[4] padding, int[2] dilation, int groups, str backend, str padding_mode="zeros"'
-
-
-def _more_groups(parameters: Sequence[Any], factor: int) -> list[Any]:
-    return [*parameters[:3], parameters[3] * factor, *parameters[4:]]
 
 
 # --- forward: F(x, w) + b
 
 
-def _forward_fake(input: Tensor, weight: Tensor, bias: Tensor | None, *parameters: Any) -> Tensor:
-    return _forward_output(input, weight, fake_geometry(input.shape, weight.shape, parameters))[0]
+def forward_fake(input: Tensor, weight: Tensor, bias: Tensor | None, *parameters: Any) -> Tensor:
+    return forward_output(input, weight, fake_geometry(input.shape, weight.shape, ConvParameters(*parameters)))[0]
 
 
-def _forward_output(input: Tensor, weight: Tensor, geometry: ConvGeometry) -> tuple[Tensor, Layout]:
+def forward_output(input: Tensor, weight: Tensor, geometry: ConvGeometry) -> tuple[Tensor, Layout]:
     layout = _layout(input.shape, input.stride(), weight)
     shape = (geometry.n, geometry.k, geometry.p, geometry.q)
     memory_format = layout.memory_format
     return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=memory_format), layout
 
 
-def _forward_run(input: Tensor, weight: Tensor, bias: Tensor | None, *parameters: Any) -> Tensor:
-    geometry = _geometry(input.shape, weight.shape, parameters)
-    output, layout = _forward_output(input, weight, geometry)
+def _forward_run(input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+    parameters = ConvParameters(*rest)
+    geometry = geometry_of(input.shape, weight.shape, parameters)
+    output, layout = forward_output(input, weight, geometry)
     if input.numel() == 0:
         return output.zero_() if bias is None else output.copy_(bias[:, None, None])
-    bias = None if bias is None else bias.contiguous()
+    kernel = kernel_of("forward", input, geometry, parameters.backend)
     operands = dense(input, layout), dense(weight, layout)
-    input, weight, geometry = _with_border("forward", operands, geometry, layout, parameters)
-    kernel = _kernel("forward", parameters[4], input, geometry)
-    kernel(input, weight, bias, output, geometry, layout)
+    input, weight, geometry = with_border(kernel, "forward", operands, geometry, layout, parameters)
+    bias = None if bias is None else bias.contiguous()
+    kernel.launch(input, weight, bias, output, geometry, layout, *kernel.tf32)
     return output
 
 
-def _forward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, weight, _, *ctx.parameters = inputs
+def forward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, weight, _, *parameters = inputs
+    ctx.parameters, ctx.given = ConvParameters(*parameters), len(parameters)
     of_input, of_weight, *_ = ctx.needs_input_grad
     ctx.input_like = (input.shape, gradient_stride(input))
     ctx.weight_like = (weight.shape, gradient_stride(weight))
     ctx.save_for_backward(input if of_weight else None, weight if of_input else None)
 
 
-def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+def forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     input, weight = ctx.saved_tensors
     of_input, of_weight, of_bias, *_ = ctx.needs_input_grad
     grad_input = grad_weight = grad_bias = None
@@ -167,25 +158,25 @@ def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     if of_weight:
         grad_weight = conv_backward_weight(grad, input, *ctx.weight_like, *ctx.parameters)
     if of_bias:
-        grad_bias = conv_backward_bias(grad, ctx.parameters[4])
-    return grad_input, grad_weight, grad_bias, *[None] * len(ctx.parameters)
+        grad_bias = conv_backward_bias(grad, ctx.parameters.backend)
+    return grad_input, grad_weight, grad_bias, *[None] * ctx.given
 
 
-def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
-    input, weight, bias, *parameters = args
+def forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
+    input, weight, bias, *rest = args
     of_input, of_weight, of_bias, *_ = in_dims
-    size = info.batch_size
+    size, parameters = info.batch_size, ConvParameters(*rest)
     if of_weight is None and of_bias is None:
         return unfold(conv_forward(fold(input, of_input, size, 0), weight, bias, *parameters), size, 0)
     weight = fold(weight, of_weight, size, 0)
     bias = None if bias is None else fold(bias, of_bias, size, 0)
-    if of_input is None and parameters[3] == 1:
+    if of_input is None and parameters.groups == 1:
         return unfold(conv_forward(input, weight, bias, *parameters), size, 1)
     input = fold(input, of_input, size, 1)
-    return unfold(conv_forward(input, weight, bias, *_more_groups(parameters, size)), size, 1)
+    return unfold(conv_forward(input, weight, bias, *parameters.in_more_groups(size)), size, 1)
 
 
-def _forward_jvp(inputs: tuple[Any, ...], outputs: tuple[Tensor, ...], tangents: tuple[Any, ...]) -> Tensor:
+def forward_jvp(inputs: tuple[Any, ...], outputs: tuple[Tensor, ...], tangents: tuple[Any, ...]) -> Tensor:
     input, weight, _, *parameters = inputs
     of_input, of_weight, of_bias, *_ = tangents
     terms = []
@@ -208,27 +199,30 @@ def _backward_input_fake(
 
 
 def _backward_input_run(
-    grad_output: Tensor, weight: Tensor, size: Sequence[int], stride: Sequence[int], *parameters: Any
+    grad_output: Tensor, weight: Tensor, size: Sequence[int], stride: Sequence[int], *rest: Any
 ) -> Tensor:
-    grad_input = _backward_input_fake(grad_output, weight, size, stride, *parameters)
-    geometry = _geometry(size, weight.shape, parameters)
+    parameters = ConvParameters(*rest)
+    grad_input = _backward_input_fake(grad_output, weight, size, stride)
+    geometry = geometry_of(size, weight.shape, parameters)
     if grad_input.numel() == 0:
         return grad_input
     layout = _layout(size, stride, weight)
     if geometry.padding_mode is not PaddingMode.ZEROS:
-        (left, right, top, bottom), _ = border = _border(parameters)
-        padded = (*size[:2], size[2] + top + bottom, size[3] + left + right)
-        unpadded = (parameters[0], (0, 0, 0, 0), *parameters[2:5])
+        before, after = parameters.padding[::2], parameters.padding[1::2]
+        padded = (*size[:2], *(sum(extents) for extents in zip(before, size[2:], after, strict=True)))
+        unpadded = parameters._replace(padding=(0,) * len(parameters.padding), padding_mode="zeros")
         of_padded = _backward_input_run(grad_output, weight, padded, dense_stride(padded, layout), *unpadded)
-        folded = fold_border.run(of_padded, *border)
+        folded = fold_border.run(of_padded, *parameters.border)
         return folded if folded.stride() == grad_input.stride() else grad_input.copy_(folded)
+    kernel = kernel_of("backward_input", weight, geometry, parameters.backend)
     grad_output, weight = dense(grad_output, layout), dense(weight, layout)
-    kernel = _kernel("backward_input", parameters[4], weight, geometry)
-    return filled(grad_input, layout, lambda out: kernel(grad_output, weight, out, geometry, layout))
+    numbers = geometry, layout, *kernel.tf32
+    return filled(grad_input, layout, lambda out: kernel.launch(grad_output, weight, out, *numbers))
 
 
 def _backward_input_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad_output, weight, _, _, *ctx.parameters = inputs
+    grad_output, weight, _, _, *parameters = inputs
+    ctx.parameters, ctx.given = ConvParameters(*parameters), len(parameters)
     of_grad, of_weight, *_ = ctx.needs_input_grad
     ctx.weight_like = (weight.shape, gradient_stride(weight))
     ctx.save_for_backward(grad_output if of_weight else None, weight if of_grad else None)
@@ -239,19 +233,19 @@ def _backward_input_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     of_grad, of_weight, *_ = ctx.needs_input_grad
     by_grad = conv_forward(grad, weight, None, *ctx.parameters) if of_grad else None
     by_weight = conv_backward_weight(grad_output, grad, *ctx.weight_like, *ctx.parameters) if of_weight else None
-    return by_grad, by_weight, None, None, *[None] * len(ctx.parameters)
+    return by_grad, by_weight, None, None, *[None] * ctx.given
 
 
 def _backward_input_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
-    grad_output, weight, (n, c, h, w), stride, *parameters = args
+    grad_output, weight, (n, c, *sizes), stride, *rest = args
     of_grad, of_weight, *_ = in_dims
-    size = info.batch_size
-    layout = Layout.NHWC if is_channels_last((n, c, h, w), stride) else Layout.NCHW
+    size, parameters = info.batch_size, ConvParameters(*rest)
+    layout = Layout.NHWC if is_channels_last((n, c, *sizes), stride) else Layout.NCHW
     if of_weight is None:
-        grad_output, whole, axis = fold(grad_output, of_grad, size, 0), (size * n, c, h, w), 0
+        grad_output, whole, axis = fold(grad_output, of_grad, size, 0), (size * n, c, *sizes), 0
     else:
-        grad_output, whole, axis = fold(grad_output, of_grad, size, 1), (n, size * c, h, w), 1
-        weight, parameters = fold(weight, of_weight, size, 0), _more_groups(parameters, size)
+        grad_output, whole, axis = fold(grad_output, of_grad, size, 1), (n, size * c, *sizes), 1
+        weight, parameters = fold(weight, of_weight, size, 0), parameters.in_more_groups(size)
     grad = conv_backward_input(grad_output, weight, whole, dense_stride(whole, layout), *parameters)
     return unfold(grad, size, axis)
 
@@ -266,21 +260,24 @@ def _backward_weight_fake(
 
 
 def _backward_weight_run(
-    grad_output: Tensor, input: Tensor, size: Sequence[int], stride: Sequence[int], *parameters: Any
+    grad_output: Tensor, input: Tensor, size: Sequence[int], stride: Sequence[int], *rest: Any
 ) -> Tensor:
-    grad_weight = _backward_weight_fake(grad_output, input, size, stride, *parameters)
-    geometry = _geometry(input.shape, size, parameters)
+    parameters = ConvParameters(*rest)
+    grad_weight = _backward_weight_fake(grad_output, input, size, stride)
+    geometry = geometry_of(input.shape, size, parameters)
     if input.numel() == 0:
         return grad_weight.zero_()
     layout = _layout(size, stride, input)
+    kernel = kernel_of("backward_weight", input, geometry, parameters.backend)
     operands = dense(grad_output, layout), dense(input, layout)
-    grad_output, input, geometry = _with_border("backward_weight", operands, geometry, layout, parameters)
-    kernel = _kernel("backward_weight", parameters[4], input, geometry)
-    return filled(grad_weight, layout, lambda out: kernel(grad_output, input, out, geometry, layout))
+    grad_output, input, geometry = with_border(kernel, "backward_weight", operands, geometry, layout, parameters)
+    numbers = geometry, layout, *kernel.tf32
+    return filled(grad_weight, layout, lambda out: kernel.launch(grad_output, input, out, *numbers))
 
 
 def _backward_weight_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad_output, input, _, _, *ctx.parameters = inputs
+    grad_output, input, _, _, *parameters = inputs
+    ctx.parameters, ctx.given = ConvParameters(*parameters), len(parameters)
     of_grad, of_input, *_ = ctx.needs_input_grad
     ctx.input_like = (input.shape, gradient_stride(input))
     ctx.save_for_backward(grad_output if of_input else None, input if of_grad else None)
@@ -291,18 +288,18 @@ def _backward_weight_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     of_grad, of_input, *_ = ctx.needs_input_grad
     by_grad = conv_forward(input, grad, None, *ctx.parameters) if of_grad else None
     by_input = conv_backward_input(grad_output, grad, *ctx.input_like, *ctx.parameters) if of_input else None
-    return by_grad, by_input, None, None, *[None] * len(ctx.parameters)
+    return by_grad, by_input, None, None, *[None] * ctx.given
 
 
 def _backward_weight_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
-    grad_output, input, (k, c, r, s), stride, *parameters = args
+    grad_output, input, (k, *filter), stride, *rest = args
     of_grad, of_input, *_ = in_dims
-    size = info.batch_size
-    layout = Layout.NHWC if is_channels_last((k, c, r, s), stride) else Layout.NCHW
-    whole = (size * k, c, r, s)
+    size, parameters = info.batch_size, ConvParameters(*rest)
+    layout = Layout.NHWC if is_channels_last((k, *filter), stride) else Layout.NCHW
+    whole = (size * k, *filter)
     grad_output = fold(grad_output, of_grad, size, 1)
-    if of_input is not None or parameters[3] != 1:
-        input, parameters = fold(input, of_input, size, 1), _more_groups(parameters, size)
+    if of_input is not None or parameters.groups != 1:
+        input, parameters = fold(input, of_input, size, 1), parameters.in_more_groups(size)
     grad = conv_backward_weight(grad_output, input, whole, dense_stride(whole, layout), *parameters)
     return unfold(grad, size, 0)
 
@@ -342,11 +339,11 @@ def _backward_bias_vmap(info: Any, in_dims: tuple[Any, ...], grad_output: Tensor
 conv_forward: Operator = Operator(
     f"conv_forward(Tensor input, Tensor weight, Tensor? bias, {PARAMETERS}) -> Tensor",
     _forward_run,
-    _forward_fake,
-    _forward_vmap,
-    _forward_setup,
-    _forward_backward,
-    _forward_jvp,
+    forward_fake,
+    forward_vmap,
+    forward_setup,
+    forward_backward,
+    forward_jvp,
 )
 conv_backward_input: Operator = Operator(
     "conv_backward_input(Tensor grad_output, Tensor weight, SymInt[] input_size, SymInt[] input_stride, "
@@ -379,20 +376,4 @@ conv_backward_bias: Operator = Operator(
 )
 
 
-def cast_for_autocast(device: str, *tensors: Tensor | None) -> tuple[Any, ...]:
-    """What autocast makes of conv2d's tensors, as of PyTorch's: its dtype for every floating one but float64."""
-    dtype = torch.get_autocast_dtype(device)
-    return tuple(
-        t.to(dtype) if t is not None and t.is_floating_point() and t.dtype is not torch.float64 else t for t in tensors
-    )
-
-
-for _device in ("CPU", "CUDA"):
-    register_autocast(
-        "conv_forward",
-        _device,
-        lambda input, weight, bias, *parameters: (
-            *cast_for_autocast(input.device.type, input, weight, bias),
-            *parameters,
-        ),
-    )
+register_autocast("conv_forward", tensors=3)

@@ -2,7 +2,7 @@
 
     y = a(z),   z[n,k,p,q] = scale[k] (F(x, w)[n,k,p,q] + bias[k]) + shift[k] + residual[n,k,p,q]
 
-F is conv2d's forward (conv2d.py, with I, W and S, the sum over n, p, q), a the activation. Nothing but what a caller
+F is conv2d's forward (conv.py, with I, W and S, the sum over n, p, q), a the activation. Nothing but what a caller
 holds already is saved for the derivative: where a's derivative can be read off y (relu, relu6, leaky_relu) y serves,
 else z is computed anew by this same operator without its activation, with the bits that y was made of but for the
 rounding of the store. That is one more forward in the backward, instead of a tensor as large as y kept until then.
@@ -22,26 +22,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import backends
 from ..activation import activation_backward, known_from_output
 from ..epilogue import Epilogue
 from ..geometry import Layout
 from .batching import fold, unfold
 from .conv import (
     PARAMETERS,
-    _forward_output,
-    _geometry,
-    _more_groups,
-    _with_border,
-    cast_for_autocast,
+    ConvParameters,
     conv_backward_bias,
     conv_backward_input,
     conv_backward_weight,
     conv_forward,
     fake_geometry,
-    tf32_allowed,
+    forward_output,
+    geometry_of,
+    with_border,
 )
-from .depthwise_conv import depthwise_kernel
+from .conv_kernel import kernel_of
 from .memory import dense, gradient_stride
 from .operator import Operator, register_autocast
 
@@ -54,23 +51,20 @@ def _by_filter(numbers: Tensor | None, tensor: Tensor, axis: int) -> Tensor:
 
 
 def _forward_run(input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
-    epilogue, parameters = Epilogue(*rest[:5]), rest[5:]
-    geometry = _geometry(input.shape, weight.shape, parameters)
-    output, layout = _forward_output(input, weight, geometry)
+    epilogue, parameters = Epilogue(*rest[:5]), ConvParameters(*rest[5:])
+    geometry = geometry_of(input.shape, weight.shape, parameters)
+    output, layout = forward_output(input, weight, geometry)
     if input.numel() == 0:
         sums = output.zero_() if bias is None else output.copy_(bias[:, None, None])
         return output.copy_(epilogue.apply(sums))
-    kernels = backends.kernels(parameters[4], input.device.type)
+    kernel = kernel_of("forward", input, geometry, parameters.backend)
     images = dense(input, layout), dense(weight, layout)
-    input, weight, geometry = _with_border("forward", images, geometry, layout, parameters)
+    input, weight, geometry = with_border(kernel, "forward", images, geometry, layout, parameters)
     operands = input, weight, None if bias is None else bias.contiguous(), output
-    depthwise = depthwise_kernel(kernels, "forward", geometry)
-    if depthwise is not None:  # these kernels store the sums; PyTorch does the rest, in a second pass
-        depthwise(*operands, geometry, layout)
+    if kernel.depthwise:  # these kernels store the sums; PyTorch does the rest, in a second pass
+        kernel.launch(*operands, geometry, layout)
         return output.copy_(epilogue.apply(output))
-    kernels.conv_forward(
-        *operands, geometry, layout, tf32_allowed(input.dtype), epilogue=_contiguous(epilogue, layout)
-    )  # fmt: skip
+    kernel.launch(*operands, geometry, layout, *kernel.tf32, epilogue=_contiguous(epilogue, layout))
     return output
 
 
@@ -85,12 +79,13 @@ def _contiguous(epilogue: Epilogue, layout: Layout) -> Epilogue:
 
 
 def _forward_fake(input: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-    parameters = rest[6:]
-    return _forward_output(input, weight, fake_geometry(input.shape, weight.shape, parameters))[0]
+    parameters = ConvParameters(*rest[6:])
+    return forward_output(input, weight, fake_geometry(input.shape, weight.shape, parameters))[0]
 
 
 def _forward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, weight, bias, scale, shift, residual, activation, slope, *ctx.parameters = inputs
+    input, weight, bias, scale, shift, residual, activation, slope, *parameters = inputs
+    ctx.parameters, ctx.given = ConvParameters(*parameters), len(parameters)
     of_input, of_weight, of_bias, of_scale, *_ = ctx.needs_input_grad
     ctx.activation = activation, slope
     ctx.input_like = (input.shape, gradient_stride(input))
@@ -128,7 +123,7 @@ def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     if of_weight or of_scale:
         whole = conv_backward_weight(g, input, *ctx.weight_like, *ctx.parameters)
     if of_bias or of_shift or (of_scale and bias is not None):
-        total = conv_backward_bias(g, ctx.parameters[4])
+        total = conv_backward_bias(g, ctx.parameters.backend)
     if of_weight:
         grad_weight = _by_filter(scale, whole, 0)
     if of_bias:
@@ -137,7 +132,7 @@ def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         grad_scale = _scale_gradient(whole, weight, total, bias)
     return (
         grad_input, grad_weight, grad_bias, grad_scale, total if of_shift else None, g if of_residual else None,
-        *[None] * (2 + len(ctx.parameters)),
+        *[None] * (2 + ctx.given),
     )  # fmt: skip
 
 
@@ -153,11 +148,11 @@ def _scale_gradient(whole: Tensor, weight: Tensor, total: Tensor | None, bias: T
 
 def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
     input, weight, *vectors, residual, activation, slope = args[:8]
-    parameters = args[8:]
+    parameters = ConvParameters(*args[8:])
     of_input, of_weight, *of_vectors, of_residual = in_dims[:6]
     size = info.batch_size
 
-    def call(axis: int, parameters: Any) -> tuple[Tensor, int]:
+    def call(axis: int, parameters: ConvParameters) -> tuple[Tensor, int]:
         folded = None if residual is None else fold(residual, of_residual, size, axis)
         output = conv_epilogue_forward(input, weight, *vectors, folded, activation, slope, *parameters)
         return unfold(output, size, axis)
@@ -167,10 +162,10 @@ def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tens
         return call(0, parameters)
     weight = fold(weight, of_weight, size, 0)
     vectors = [None if v is None else fold(v, axis, size, 0) for v, axis in zip(vectors, of_vectors, strict=True)]
-    if of_input is None and parameters[3] == 1:
+    if of_input is None and parameters.groups == 1:
         return call(1, parameters)
     input = fold(input, of_input, size, 1)
-    return call(1, _more_groups(parameters, size))
+    return call(1, parameters.in_more_groups(size))
 
 
 def _forward_jvp(inputs: tuple[Any, ...], outputs: tuple[Tensor, ...], tangents: tuple[Any, ...]) -> Tensor:
@@ -206,46 +201,4 @@ conv_epilogue_forward: Operator = Operator(
 )
 
 
-def epilogue_conv2d(
-    op: str,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    epilogue: Epilogue,
-    parameters: tuple[Any, ...],
-) -> Tensor:
-    """The operator on an input [N, C, H, W] or [C, H, W], checked but for the epilogue."""
-    batch = input if input.dim() == 4 else input.unsqueeze(0)
-    g = fake_geometry(batch.shape, weight.shape, parameters)
-    size = (g.n, g.k, g.p, g.q)
-    check_epilogue(op, input, epilogue, size if input.dim() == 4 else size[1:])
-    if input.dim() == 4:
-        return conv_epilogue_forward(input, weight, bias, *epilogue, *parameters)
-    if epilogue.residual is not None:
-        epilogue = epilogue._replace(residual=epilogue.residual.unsqueeze(0))
-    return conv_epilogue_forward(batch, weight, bias, *epilogue, *parameters).squeeze(0)
-
-
-def check_epilogue(op: str, input: Tensor, epilogue: Epilogue, size: tuple[int, ...]) -> None:
-    """Raises PyTorch's errors for a scale, shift or residual that does not fit an output of `size`."""
-    for name, wanted in (("scale", size[-3:-2]), ("shift", size[-3:-2]), ("residual", size)):
-        tensor = getattr(epilogue, name)
-        if tensor is None:
-            continue
-        if tuple(tensor.shape) != tuple(wanted):
-            raise RuntimeError(f"{op}: expected {name} to be of size {list(wanted)}, but got {list(tensor.shape)}")
-        if tensor.dtype != input.dtype:
-            raise RuntimeError(f"Input type ({input.dtype}) and {name} type ({tensor.dtype}) should be the same")
-        if tensor.device != input.device:
-            raise RuntimeError(
-                "Expected all tensors to be on the same device, "
-                f"but got input on {input.device} and {name} on {tensor.device}"
-            )
-
-
-for _device in ("CPU", "CUDA"):
-    register_autocast(
-        "conv_epilogue_forward",
-        _device,
-        lambda input, *rest: (*cast_for_autocast(input.device.type, input, *rest[:5]), *rest[5:]),
-    )
+register_autocast("conv_epilogue_forward", tensors=6)

@@ -1,13 +1,11 @@
-"""Which convolutions are depthwise, and their kernels.
+"""Which convolutions are depthwise.
 
 depthwise_conv2d is conv2d with a group for each channel. It is linear in the same two arguments and closed under the
-same derivatives, so it has no operators of its own: conv2d's (conv2d.py) ask here which kernel runs.
+same derivatives, so it has no operators of its own: conv2d's (conv.py) ask here, by way of conv_kernel.py,
+which kernels run.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 from ..geometry import ConvGeometry
 
@@ -16,9 +14,3 @@ def is_depthwise(geometry: ConvGeometry) -> bool:
     """Whether each filter reads one channel of several. A lone channel under many filters is a matrix product, and
     better off as one."""
     return geometry.groups == geometry.c and (geometry.c > 1 or geometry.k == 1)
-
-
-def depthwise_kernel(kernels: Any, direction: str, geometry: ConvGeometry) -> Callable[..., None] | None:
-    """A backend's depthwise kernel for "forward", "backward_input" or "backward_weight"; None where the convolution is
-    not depthwise."""
-    return getattr(kernels, f"depthwise_conv_{direction}") if is_depthwise(geometry) else None

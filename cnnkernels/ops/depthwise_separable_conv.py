@@ -23,23 +23,17 @@ from torch import Tensor
 from .. import backends
 from ..activation import activate, activation_backward, known_from_output
 from ..geometry import ConvGeometry, Layout
-from . import conv as _conv2d
+from . import conv
 from .batching import fold, unfold
 from .checks import conv_geometry
-from .conv import (
-    cast_for_autocast,
-    conv_backward_bias,
-    conv_backward_input,
-    conv_backward_weight,
-    conv_forward,
-    tf32_allowed,
-)
+from .conv import ConvParameters, conv_backward_bias, conv_backward_input, conv_backward_weight, conv_forward
+from .conv_kernel import tf32_allowed
 from .depthwise_separable_conv_backward import depthwise_separable_conv_backward
 from .memory import dense, dense_stride, gradient_stride, is_channels_last
 from .operator import Operator, register_autocast
 
 # `parameters` are the schema's last: first the depthwise convolution's, as conv2d's, of which `groups` is C.
-PARAMETERS = "int[2] stride, int[4] padding, int[2] dilation, int groups"
+PARAMETERS = "int[] stride, int[] padding, int[] dilation, int groups"
 ACTIVATIONS = "str depthwise_activation, str pointwise_activation, float negative_slope"
 _ONE_BY_ONE = (1, 1), (0, 0, 0, 0), (1, 1), 1
 
@@ -87,7 +81,8 @@ def _forward_run(
     *parameters: Any,
 ) -> tuple[Tensor, Tensor]:
     stride, padding, dilation, groups, *activations, backend = parameters
-    geometry = _conv2d._geometry(input.shape, depthwise_weight.shape, (stride, padding, dilation, groups, backend))
+    depthwise = ConvParameters(stride, padding, dilation, groups, backend)
+    geometry = conv.geometry_of(input.shape, depthwise_weight.shape, depthwise)
     layout = _layout(input, depthwise_weight, pointwise_weight)
     output, intermediate = _outputs(input, pointwise_weight, save, geometry, layout)
     if output.numel() > 0:
@@ -248,7 +243,7 @@ def _forward_jvp(inputs: tuple[Any, ...], outputs: tuple[Any, ...], tangents: tu
     terms = []
     inner = (input, depthwise_weight, depthwise_bias, *depthwise), (tangents[0], tangents[1], tangents[3])
     if any(tangent is not None for tangent in inner[1]):
-        of_z = _conv2d._forward_jvp(inner[0], (z,), inner[1])
+        of_z = conv.forward_jvp(inner[0], (z,), inner[1])
         of_middle = activation_backward(of_z, z, first, slope)
         terms.append(conv_forward(of_middle, pointwise_weight, None, *pointwise))
     if of_pointwise is not None:
@@ -266,8 +261,8 @@ def _forward_jvp(inputs: tuple[Any, ...], outputs: tuple[Any, ...], tangents: tu
 
 
 def _intermediate_run(input: Tensor, weight: Tensor, bias: Tensor | None, *parameters: Any) -> Tensor:
-    geometry = _conv2d._geometry(input.shape, weight.shape, parameters)
-    z, layout = _conv2d._forward_output(input, weight, geometry)
+    geometry = conv.geometry_of(input.shape, weight.shape, ConvParameters(*parameters))
+    z, layout = conv.forward_output(input, weight, geometry)
     if z.numel() > 0:
         backends.kernels(parameters[-1], input.device.type).depthwise_separable_conv_intermediate(
             dense(input, layout),
@@ -295,11 +290,11 @@ depthwise_separable_conv_intermediate: Operator = Operator(
     "depthwise_separable_conv_intermediate(Tensor input, Tensor depthwise_weight, Tensor? depthwise_bias, "
     f"{PARAMETERS}, str backend) -> Tensor",
     _intermediate_run,
-    _conv2d._forward_fake,
-    _conv2d._forward_vmap,
-    _conv2d._forward_setup,
-    _conv2d._forward_backward,
-    _conv2d._forward_jvp,
+    conv.forward_fake,
+    conv.forward_vmap,
+    conv.forward_setup,
+    conv.forward_backward,
+    conv.forward_jvp,
 )
 
 
@@ -321,14 +316,5 @@ def reference(
     return activate(F.conv2d(activate(middle, first, slope), pointwise_weight, pointwise_bias), second, slope)
 
 
-for _device in ("CPU", "CUDA"):
-    register_autocast(
-        "depthwise_separable_conv_forward",
-        _device,
-        lambda *arguments: (*cast_for_autocast(arguments[0].device.type, *arguments[:5]), *arguments[5:]),
-    )
-    register_autocast(
-        "depthwise_separable_conv_intermediate",
-        _device,
-        lambda *arguments: (*cast_for_autocast(arguments[0].device.type, *arguments[:3]), *arguments[3:]),
-    )
+register_autocast("depthwise_separable_conv_forward", tensors=5)
+register_autocast("depthwise_separable_conv_intermediate", tensors=3)

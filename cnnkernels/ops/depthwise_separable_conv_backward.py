@@ -4,7 +4,7 @@
     gradient of wp[k,m] = sum over n,p,q of g[n,k,p,q] a(z[n,m,p,q])
 
 z, the depthwise sums, is given or made anew in shared memory. The operator has no derivative: whoever differentiates
-further takes the composed way of depthwise_separable_conv2d.py.
+further takes the composed way of depthwise_separable_conv.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import backends
 from ..geometry import Layout
-from . import conv as _conv2d
+from .conv import ConvParameters, geometry_of
 from .memory import dense, filled, is_channels_last
 from .operator import Operator
 
@@ -62,7 +62,7 @@ def _run(*arguments: Any) -> tuple[Tensor, Tensor]:
         None if depthwise_bias is None else depthwise_bias.contiguous(),
         None if intermediate is None else dense(intermediate, layout),
     )
-    geometry = _conv2d._geometry(input.shape, depthwise_weight.shape, (*convolution, backend))
+    geometry = geometry_of(input.shape, depthwise_weight.shape, ConvParameters(*convolution, backend))
     kernel = backends.kernels(backend, grad.device.type).depthwise_separable_conv_backward
 
     def fill(error: Tensor | None, gradient: Tensor | None) -> None:
@@ -90,7 +90,7 @@ depthwise_separable_conv_backward: Operator = Operator(
     "depthwise_separable_conv_backward(Tensor grad_output, Tensor input, Tensor depthwise_weight, "
     "Tensor? pointwise_weight, Tensor? depthwise_bias, Tensor? intermediate, bool of_intermediate, bool of_pointwise, "
     "SymInt[] intermediate_size, SymInt[] intermediate_stride, SymInt[] pointwise_size, SymInt[] pointwise_stride, "
-    "int[2] stride, int[4] padding, int[2] dilation, int groups, str depthwise_activation, float negative_slope, "
+    "int[] stride, int[] padding, int[] dilation, int groups, str depthwise_activation, float negative_slope, "
     "str backend) -> (Tensor, Tensor)",
     _run,
     _fake,

@@ -16,12 +16,12 @@ from torch import Tensor
 from ..geometry import Layout
 from ..int8 import reference as int8_reference
 from .checks import conv_geometry
-from .conv import _geometry
+from .conv import ConvParameters, geometry_of
 from .int8_epilogue import EPILOGUE, LENGTH, epilogue_of, kernels_of, one_by_one
 from .memory import dense
 from .operator import Operator
 
-PARAMETERS = "int[2] stride, int[4] padding, int[2] dilation, int groups"
+PARAMETERS = "int[] stride, int[] padding, int[] dilation, int groups"
 
 
 def _fake(input: Tensor, weight: Tensor, *rest: Any) -> Tensor:
@@ -31,7 +31,7 @@ def _fake(input: Tensor, weight: Tensor, *rest: Any) -> Tensor:
 
 
 def _run(input: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-    geometry = _geometry(input.shape, weight.shape, (*rest[:-LENGTH], rest[-1]))
+    geometry = geometry_of(input.shape, weight.shape, ConvParameters(*rest[:-LENGTH], rest[-1]))
     size = geometry.n, geometry.k, geometry.p, geometry.q
     output = torch.empty(size, dtype=rest[-2], device=input.device, memory_format=torch.channels_last)
     if output.numel() == 0:

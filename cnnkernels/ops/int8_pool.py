@@ -80,7 +80,7 @@ def _kernels(backend: str, device: torch.device) -> Any:
 
 # `parameters`: kernel_size, stride, padding, dilation, ceil_mode
 
-PARAMETERS = "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool ceil_mode"
+PARAMETERS = "int[] kernel_size, int[] stride, int[] padding, int[] dilation, bool ceil_mode"
 
 
 def _fake(input: Tensor, *rest: Any) -> Tensor:
@@ -117,7 +117,7 @@ int8_max_pool: Operator = Operator(
 )
 int8_avg_pool: Operator = Operator(
     # a window may be as large as the image, and so be a symbol
-    f"int8_avg_pool(Tensor input, {PARAMETERS.replace('int[2] kernel', 'SymInt[2] kernel')}, int zero_point, "
+    f"int8_avg_pool(Tensor input, {PARAMETERS.replace('int[] kernel', 'SymInt[] kernel')}, int zero_point, "
     "bool count_include_pad, int? divisor_override, str backend) -> Tensor",
     _run("int8_avg_pool"),
     _fake,

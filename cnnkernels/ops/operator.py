@@ -181,13 +181,22 @@ def _transformed_function(
     return type(name.title().replace("_", ""), (torch.autograd.Function,), members)
 
 
-def register_autocast(name: str, device: str, cast: Callable[..., tuple[Any, ...]]) -> None:
-    """Under autocast on `device` ("CPU" or "CUDA") an operator runs on what `cast` makes of its arguments."""
+def cast_for_autocast(device: str, *tensors: Tensor | None) -> tuple[Any, ...]:
+    """What autocast makes of a convolution's tensors, as of PyTorch's: its dtype for every floating one but float64."""
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(
+        t.to(dtype) if t is not None and t.is_floating_point() and t.dtype is not torch.float64 else t for t in tensors
+    )
+
+
+def register_autocast(name: str, tensors: int, cast: Callable[..., tuple[Any, ...]] = cast_for_autocast) -> None:
+    """Under autocast an operator runs on what `cast` makes, for a device, of its arguments up to the `tensors`-th."""
     op = getattr(torch.ops.cnnkernels, name).default
-    autocast = DispatchKeySet(getattr(DispatchKey, f"Autocast{device}"))
+    for device in ("CPU", "CUDA"):
+        autocast = DispatchKeySet(getattr(DispatchKey, f"Autocast{device}"))
 
-    def under_autocast(*args: Any) -> Any:
-        with torch._C._ExcludeDispatchKeyGuard(autocast):
-            return op(*cast(*args))
+        def under_autocast(*args: Any, autocast: Any = autocast, device: str = device.lower()) -> Any:
+            with torch._C._ExcludeDispatchKeyGuard(autocast):
+                return op(*cast(device, *args[:tensors]), *args[tensors:])
 
-    LIBRARY.impl(name, under_autocast, f"Autocast{device}")
+        LIBRARY.impl(name, under_autocast, f"Autocast{device}")

@@ -1,7 +1,7 @@
 """From a float model to an INT8 one: after training (`quantize`) or in training (`prepare_qat`, `convert_qat`)."""
 
-from .convert import Code, Value
 from .formulas import affine_code, fake_quantize, fake_quantize_weight, symmetric_scale
+from .lowering import Code, Value
 from .observers import MSE, Entropy, MinMax, Percentile
 from .post_training import quantize
 from .report import Noise, Quantization

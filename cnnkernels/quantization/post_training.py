@@ -13,8 +13,8 @@ from ..backends import use_backend
 from ..convert.replace import Layer
 from ..convert.trace import copy_sharing_tensors, hooked
 from ..nn.layer import KernelLayer
-from .convert import Conversion, convert
 from .graph import Pieces, call, cut
+from .lowering import Conversion, convert
 from .observers import checked_observer
 from .prepare import put_taps
 from .report import Quantization, batches, kept_layers, size

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..convert.replace import Layer
-from .convert import Value
 from .graph import LAYERS, call
+from .lowering import Value
 from .prepare import Tap
 from .units import Unit
 

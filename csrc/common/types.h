@@ -7,7 +7,7 @@
 
 namespace cnnkernels {
 
-// Values are shared with cnnkernels/native.py.
+// Python has the same numbers in its table.
 enum class DType : int {
   float64 = 0,
   float32 = 1,

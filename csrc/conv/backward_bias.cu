@@ -83,7 +83,7 @@ void backward_bias(const Problem& problem, const void* grad_output, void* grad_b
       sum(sum_pixels<T, 1>, 1);
     }
   });
-  add_parts(problem.dtype, workspace, grad_bias, g.k, static_cast<int>(parts), stream);
+  gemm::add_parts(problem.dtype, workspace, grad_bias, g.k, static_cast<int>(parts), stream);
 }
 
 }  // namespace cnnkernels::conv

@@ -68,7 +68,7 @@ void run_backward_weight(const Problem& problem, const void* grad_output, const 
   const Plan plan = decide(Direction::backward_weight, problem, gemm, asked);
   if (plan.splits == 1) return launch_gemm(element_of(problem), gemm, plan, nullptr, stream);
   launch_gemm(element_of(problem), gemm, plan, workspace, stream);
-  add_parts(problem.dtype, workspace, grad_weight, weights(problem), plan.splits, stream);
+  gemm::add_parts(problem.dtype, workspace, grad_weight, weights(problem), plan.splits, stream);
 }
 
 namespace {
@@ -113,7 +113,7 @@ void backward_weight_packed(const Problem& problem, const Packed& packed, const 
       launch_gemm(element, gemm, of_slice, to, stream);
     }
   }
-  if (packed.slices > 1) add_parts(problem.dtype, sums, dw, outputs, parts, stream);
+  if (packed.slices > 1) gemm::add_parts(problem.dtype, sums, dw, outputs, parts, stream);
   if (!unpacked) return;
   Copies back;
   back.add(unpack_filter(problem.layout, g.groups, g.k / g.groups, g.c / g.groups, g.r, g.s,

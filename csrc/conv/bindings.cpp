@@ -1,52 +1,43 @@
 // conv2d's Python face: pointers as integers, the geometry, an optional plan.
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "../common/bind.h"
 #include "selection.h"
-
-namespace py = pybind11;
 
 namespace cnnkernels::conv {
 
 namespace {
 
-using conv::Plan;
-
 conv::Problem problem(int dtype, int layout, bool tf32, const ConvGeometry& geometry) {
-  return {of_planes(geometry), static_cast<Layout>(layout), static_cast<DType>(dtype), tf32};
-}
-
-template <class T = void>
-T* pointer(std::uintptr_t address) {
-  return reinterpret_cast<T*>(address);
+  return {of_planes(geometry), layout_of(layout), dtype_of(dtype), tf32};
 }
 
 // Rows and columns; a 2 where two tiles alternate, 1 and the blocks of a cluster where there is one, so that
 // no two tiles of an engine have one name.
-py::tuple shape_of(const conv::Tile& tile) {
+py::tuple shape_of(const Tile& tile) {
   if (tile.cluster > 1) return py::make_tuple(tile.rows, tile.columns, 1, tile.cluster);
   if (tile.ping_pong) return py::make_tuple(tile.rows, tile.columns, 2);
   return py::make_tuple(tile.rows, tile.columns);
 }
 
 void bind_plan(py::module_& m) {
-  py::enum_<conv::Loader>(m, "ConvLoader", py::module_local())
-      .value("along_depth", conv::Loader::along_depth)
-      .value("along_side", conv::Loader::along_side)
-      .value("elements", conv::Loader::elements);
-  py::enum_<conv::Engine>(m, "ConvEngine", py::module_local())
-      .value("fma", conv::Engine::fma)
-      .value("mma", conv::Engine::mma)
-      .value("wgmma", conv::Engine::wgmma)
-      .value("grouped", conv::Engine::grouped);
-  py::enum_<conv::Direction>(m, "ConvDirection", py::module_local())
-      .value("forward", conv::Direction::forward)
-      .value("backward_input", conv::Direction::backward_input)
-      .value("backward_weight", conv::Direction::backward_weight);
-  py::enum_<conv::Packing>(m, "ConvPacking", py::module_local())
-      .value("none", conv::Packing::none)
-      .value("channels", conv::Packing::channels)
-      .value("rows", conv::Packing::rows);
+  py::enum_<Loader>(m, "ConvLoader", py::module_local())
+      .value("along_depth", Loader::along_depth)
+      .value("along_side", Loader::along_side)
+      .value("elements", Loader::elements);
+  py::enum_<Engine>(m, "ConvEngine", py::module_local())
+      .value("fma", Engine::fma)
+      .value("mma", Engine::mma)
+      .value("wgmma", Engine::wgmma)
+      .value("grouped", Engine::grouped);
+  py::enum_<Direction>(m, "ConvDirection", py::module_local())
+      .value("forward", Direction::forward)
+      .value("backward_input", Direction::backward_input)
+      .value("backward_weight", Direction::backward_weight);
+  py::enum_<Packing>(m, "ConvPacking", py::module_local())
+      .value("none", Packing::none)
+      .value("channels", Packing::channels)
+      .value("rows", Packing::rows);
   py::class_<Plan>(m, "ConvPlan", py::module_local())
       .def(py::init<>())
       .def_readwrite("engine", &Plan::engine)
@@ -59,25 +50,24 @@ void bind_plan(py::module_& m) {
       .def_readwrite("images", &Plan::images)
       .def_readwrite("binding", &Plan::binding)
       .def("__eq__", &Plan::operator==)
-      .def_property_readonly("tile_shape", [](const Plan& plan) { return shape_of(conv::tile_of(plan)); })
-      .def("__repr__", &conv::describe);
-  m.attr("conv_tiles") = conv::kTileCount;
-  m.attr("conv_sm90_tiles") = conv::kSm90TileCount;
+      .def_property_readonly("tile_shape", [](const Plan& plan) { return shape_of(tile_of(plan)); })
+      .def("__repr__", &describe);
+  m.attr("conv_tiles") = kTileCount;
+  m.attr("conv_sm90_tiles") = kSm90TileCount;
   const auto shapes = [](const auto& tiles) {
     py::list found;
-    for (const conv::Tile& tile : tiles) found.append(shape_of(tile));
+    for (const Tile& tile : tiles) found.append(shape_of(tile));
     return found;
   };
   py::dict by_engine;
-  by_engine["fma"] = shapes(conv::kTiles);
-  by_engine["mma"] = shapes(conv::kTiles);
-  by_engine["wgmma"] = shapes(conv::kSm90Tiles);
-  by_engine["grouped"] = shapes(conv::kGroupedTiles);
+  by_engine["fma"] = shapes(kTiles);
+  by_engine["mma"] = shapes(kTiles);
+  by_engine["wgmma"] = shapes(kSm90Tiles);
+  by_engine["grouped"] = shapes(kGroupedTiles);
   m.attr("conv_tile_shapes") = by_engine;
 }
 
 void bind_selection(py::module_& m) {
-  using conv::Candidate, conv::Cost, conv::Explanation;
   py::class_<Gpu>(m, "Gpu", py::module_local())
       .def_readonly("name", &Gpu::name)
       .def_readonly("device", &Gpu::device)
@@ -115,19 +105,19 @@ void bind_selection(py::module_& m) {
       .def_readonly("plan", &Candidate::plan)
       .def_readonly("why_not", &Candidate::why_not)
       .def_readonly("cost", &Candidate::cost);
-  py::class_<conv::Part>(m, "ConvPart", py::module_local())
-      .def_readonly("rows", &conv::Part::rows)
-      .def_readonly("columns", &conv::Part::columns)
-      .def_readonly("depth", &conv::Part::depth)
-      .def_readonly("groups", &conv::Part::groups)
-      .def_readonly("a", &conv::Part::a)
-      .def_readonly("b", &conv::Part::b)
+  py::class_<Part>(m, "ConvPart", py::module_local())
+      .def_readonly("rows", &Part::rows)
+      .def_readonly("columns", &Part::columns)
+      .def_readonly("depth", &Part::depth)
+      .def_readonly("groups", &Part::groups)
+      .def_readonly("a", &Part::a)
+      .def_readonly("b", &Part::b)
       .def_property_readonly("candidates",
-                             [](const conv::Part& part) {
+                             [](const Part& part) {
                                const auto& all = part.selection.candidates;
                                return std::vector<Candidate>(all.begin(), all.begin() + part.selection.count);
                              })
-      .def_property_readonly("chosen", [](const conv::Part& part) { return part.selection.chosen; });
+      .def_property_readonly("chosen", [](const Part& part) { return part.selection.chosen; });
   py::class_<Explanation>(m, "ConvExplanation", py::module_local())
       .def_readonly("packing", &Explanation::packing)
       .def_readonly("why_packed", &Explanation::why_packed)
@@ -147,9 +137,9 @@ void bind_selection(py::module_& m) {
       .def_readonly("tuned", &Explanation::tuned);
   m.def(
       "conv_explain",
-      [](conv::Direction direction, int dtype, int layout, bool tf32, const ConvGeometry& geometry,
-         const Gpu& gpu, const Plan* tuned) {
-        return conv::explain(direction, problem(dtype, layout, tf32, geometry), gpu, tuned);
+      [](Direction direction, int dtype, int layout, bool tf32, const ConvGeometry& geometry, const Gpu& gpu,
+         const Plan* tuned) {
+        return explain(direction, problem(dtype, layout, tf32, geometry), gpu, tuned);
       },
       "What the selection would do on a GPU.", py::arg("direction"), py::arg("dtype"), py::arg("layout"),
       py::arg("tf32"), py::arg("geometry"), py::arg("gpu"),
@@ -165,18 +155,17 @@ void bind(py::module_& m) {
 
   m.def(
       "conv_forward",
-      [](std::uintptr_t input, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t output, int dtype,
-         int layout, bool tf32, const ConvGeometry& geometry, std::uintptr_t stream, const Plan* plan,
-         std::uintptr_t scale, std::uintptr_t shift, std::uintptr_t residual, int activation, double slope,
-         std::uintptr_t workspace) {
-        conv::forward(problem(dtype, layout, tf32, geometry), pointer(input), pointer(weight),
-                      {.bias = pointer(bias),
-                       .scale = pointer(scale),
-                       .shift = pointer(shift),
-                       .residual = pointer(residual),
-                       .activation = static_cast<Activation>(activation),
-                       .slope = slope},
-                      pointer(output), pointer(workspace), stream, plan);
+      [](Pointer input, Pointer weight, Pointer bias, Pointer output, int dtype, int layout, bool tf32,
+         const ConvGeometry& geometry, Pointer stream, const Plan* plan, Pointer scale, Pointer shift,
+         Pointer residual, int activation, double slope, Pointer workspace) {
+        forward(problem(dtype, layout, tf32, geometry), pointer(input), pointer(weight),
+                {.bias = pointer(bias),
+                 .scale = pointer(scale),
+                 .shift = pointer(shift),
+                 .residual = pointer(residual),
+                 .activation = static_cast<Activation>(activation),
+                 .slope = slope},
+                pointer(output), pointer(workspace), stream, plan);
       },
       py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("output"), py::arg("dtype"),
       py::arg("layout"), py::arg("tf32"), py::arg("geometry"), py::arg("stream"), plan, py::arg("scale") = 0,
@@ -185,34 +174,30 @@ void bind(py::module_& m) {
 
   m.def(
       "conv_backward_input",
-      [](std::uintptr_t grad_output, std::uintptr_t weight, std::uintptr_t grad_input, int dtype, int layout,
-         bool tf32, const ConvGeometry& geometry, std::uintptr_t stream, const Plan* plan,
-         std::uintptr_t workspace) {
-        conv::backward_input(problem(dtype, layout, tf32, geometry), pointer(grad_output), pointer(weight),
-                             pointer(grad_input), pointer(workspace), stream, plan);
+      [](Pointer grad_output, Pointer weight, Pointer grad_input, int dtype, int layout, bool tf32,
+         const ConvGeometry& geometry, Pointer stream, const Plan* plan, Pointer workspace) {
+        backward_input(problem(dtype, layout, tf32, geometry), pointer(grad_output), pointer(weight),
+                       pointer(grad_input), pointer(workspace), stream, plan);
       },
       py::arg("grad_output"), py::arg("weight"), py::arg("grad_input"), py::arg("dtype"), py::arg("layout"),
       py::arg("tf32"), py::arg("geometry"), py::arg("stream"), plan, py::arg("workspace") = 0);
 
   m.def(
       "conv_backward_weight",
-      [](std::uintptr_t grad_output, std::uintptr_t input, std::uintptr_t grad_weight,
-         std::uintptr_t workspace, int dtype, int layout, bool tf32, const ConvGeometry& geometry,
-         std::uintptr_t stream, const Plan* plan) {
-        conv::backward_weight(problem(dtype, layout, tf32, geometry), pointer(grad_output), pointer(input),
-                              pointer(grad_weight), pointer(workspace), stream, plan);
+      [](Pointer grad_output, Pointer input, Pointer grad_weight, Pointer workspace, int dtype, int layout,
+         bool tf32, const ConvGeometry& geometry, Pointer stream, const Plan* plan) {
+        backward_weight(problem(dtype, layout, tf32, geometry), pointer(grad_output), pointer(input),
+                        pointer(grad_weight), pointer(workspace), stream, plan);
       },
       py::arg("grad_output"), py::arg("input"), py::arg("grad_weight"), py::arg("workspace"),
       py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"), py::arg("stream"), plan);
 
   m.def(
       "conv_workspace",
-      [](conv::Direction direction, int dtype, int layout, bool tf32, const ConvGeometry& geometry,
-         const Plan* plan, std::uintptr_t first, std::uintptr_t second, std::uintptr_t result,
-         std::uintptr_t residual) {
-        return conv::workspace_bytes(direction, problem(dtype, layout, tf32, geometry),
-                                     {pointer(first), pointer(second), pointer(result), pointer(residual)},
-                                     plan);
+      [](Direction direction, int dtype, int layout, bool tf32, const ConvGeometry& geometry,
+         const Plan* plan, Pointer first, Pointer second, Pointer result, Pointer residual) {
+        return workspace_bytes(direction, problem(dtype, layout, tf32, geometry),
+                               {pointer(first), pointer(second), pointer(result), pointer(residual)}, plan);
       },
       "Bytes that a launcher needs; of addresses it matters whether they are aligned, 0 counts as aligned.",
       py::arg("direction"), py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"), plan,
@@ -220,10 +205,10 @@ void bind(py::module_& m) {
 
   m.def(
       "conv_backward_bias",
-      [](std::uintptr_t grad_output, std::uintptr_t grad_bias, std::uintptr_t workspace, int dtype,
-         int layout, const ConvGeometry& geometry, std::uintptr_t stream) {
-        conv::backward_bias(problem(dtype, layout, false, geometry), pointer(grad_output), pointer(grad_bias),
-                            pointer(workspace), stream);
+      [](Pointer grad_output, Pointer grad_bias, Pointer workspace, int dtype, int layout,
+         const ConvGeometry& geometry, Pointer stream) {
+        backward_bias(problem(dtype, layout, false, geometry), pointer(grad_output), pointer(grad_bias),
+                      pointer(workspace), stream);
       },
       py::arg("grad_output"), py::arg("grad_bias"), py::arg("workspace"), py::arg("dtype"), py::arg("layout"),
       py::arg("geometry"), py::arg("stream"));
@@ -231,16 +216,16 @@ void bind(py::module_& m) {
   m.def(
       "conv_backward_bias_workspace",
       [](int dtype, int layout, const ConvGeometry& geometry) {
-        return conv::backward_bias_workspace(problem(dtype, layout, false, geometry));
+        return backward_bias_workspace(problem(dtype, layout, false, geometry));
       },
       py::arg("dtype"), py::arg("layout"), py::arg("geometry"));
 
   m.def(
       "conv_why_copy_border",
-      [](conv::Direction direction, int dtype, int layout, bool tf32, const ConvGeometry& geometry,
-         std::uintptr_t first, std::uintptr_t second, const Gpu* gpu) {
-        return conv::why_copy_border(direction, problem(dtype, layout, tf32, geometry),
-                                     gpu != nullptr ? *gpu : this_gpu(), pointer(first), pointer(second));
+      [](Direction direction, int dtype, int layout, bool tf32, const ConvGeometry& geometry, Pointer first,
+         Pointer second, const Gpu* gpu) {
+        return why_copy_border(direction, problem(dtype, layout, tf32, geometry),
+                               gpu != nullptr ? *gpu : this_gpu(), pointer(first), pointer(second));
       },
       "Why a border is copied before the launch; empty where it is read through the index.",
       py::arg("direction"), py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"),
@@ -248,8 +233,8 @@ void bind(py::module_& m) {
 
   m.def(
       "conv_plans",
-      [](conv::Direction direction, int dtype, int layout, bool tf32, const ConvGeometry& geometry) {
-        return conv::plans(direction, problem(dtype, layout, tf32, geometry));
+      [](Direction direction, int dtype, int layout, bool tf32, const ConvGeometry& geometry) {
+        return plans(direction, problem(dtype, layout, tf32, geometry));
       },
       "What the launchers would do here: one plan, or one for each phase of backward_input.",
       py::arg("direction"), py::arg("dtype"), py::arg("layout"), py::arg("tf32"), py::arg("geometry"));

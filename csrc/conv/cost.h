@@ -25,7 +25,7 @@ inline constexpr int kSharedBytesPerClock = 128, kLanesPerClock = 128;
 // As Config::kSharedBytes.
 inline constexpr int shared_bytes(int tile, int accumulator_bytes, int border = 0) {
   const Tile& t = kTiles[tile];
-  const int ring = kStages * (t.rows + t.columns) * kTileRowBytes + border;
+  const int ring = kStages * (t.rows + t.columns) * gemm::kTileRowBytes + border;
   const int staging =
       (t.rows + t.columns) * 8 + t.rows * t.columns * accumulator_bytes + std::max(t.rows, t.columns) * 16;
   return std::max(ring, staging);
@@ -68,13 +68,13 @@ inline Cost cost(const Plan& plan, const Gemm& gemm, const Element& element, con
   // Clocks and seconds of one stage of one block.
   const double per_clock = peak(plan.engine, element, gpu) / (2 * sms * gpu.clock);
   const double multiply = tile.rows * tile.columns * element.depth_per_stage() / per_clock;
-  const double read = block.threads / 32 * (block.warp_rows + block.warp_columns) * kTileRowBytes /
+  const double read = block.threads / 32 * (block.warp_rows + block.warp_columns) * gemm::kTileRowBytes /
                       static_cast<double>(kSharedBytesPerClock);
   const int gathered = (gathers ? tile.rows : 0) + (plan.b == Loader::elements ? tile.columns : 0);
   const double gather =
       static_cast<double>(gathered) * element.depth_per_stage() * kGatherClocks / kLanesPerClock;
   const double arithmetic = (std::max(multiply, read) + gather) / gpu.clock;
-  const double copies = (tile.rows + tile.columns) * kTileRowBytes / (gpu.l2 / sms);
+  const double copies = (tile.rows + tile.columns) * gemm::kTileRowBytes / (gpu.l2 / sms);
   const double written = plan.splits == 1 ? element.bytes() : element.accumulator_bytes();
   // The last row's and column's tiles write less: what is written on average.
   const double store = outputs * plan.splits / c.tiles * written / (kReachedOfMemory * gpu.memory / sms);

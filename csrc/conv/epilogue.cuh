@@ -23,7 +23,7 @@ struct Store {
 // Chunks of a line of the staged tile start 16 bytes off the line before: neighbouring lines meet different
 // banks.
 template <class T>
-inline constexpr int kPadding = kChunkBytes / sizeof(T);
+inline constexpr int kPadding = gemm::kChunkBytes / sizeof(T);
 
 // The offset of each row and column, then the tile.
 template <class T, int Rows, int Columns>
@@ -38,7 +38,7 @@ CNN_DEVICE bool by_output(const Epilogue& epilogue) {
 // N elements of shared memory, 16 bytes at a time.
 template <int N, class T>
 CNN_DEVICE Vector<T, N> load_run(const T* from) {
-  constexpr int kVector = kChunkBytes / sizeof(T), kChunk = N < kVector ? N : kVector;
+  constexpr int kVector = gemm::kChunkBytes / sizeof(T), kChunk = N < kVector ? N : kVector;
   Vector<T, N> run;
 #pragma unroll
   for (int i = 0; i < N; i += kChunk) {
@@ -137,7 +137,7 @@ class StagedTile {
   template <class Stored, class Finish>
   CNN_DEVICE void store(Stored* data, bool vectors, const Finish& finish) const {
     if (vectors) {
-      store_runs<kChunkBytes / sizeof(Stored)>(data, finish);
+      store_runs<gemm::kChunkBytes / sizeof(Stored)>(data, finish);
     } else {
       store_runs<1>(data, finish);
     }

@@ -38,7 +38,7 @@ void explain_grouped(Explanation& all, Direction direction, const Problem& probl
   const bool of_sm90 =
       tuned != nullptr && tuned->engine == Engine::wgmma && !sm90::why_not(direction, problem, gpu);
   if (all.tuned || of_sm90) return;
-  const std::size_t best = sm90::cheapest(all.grouped);
+  const std::size_t best = cheapest(all.grouped);
   if (all.grouped[best].why_not == nullptr) all.chosen_grouped = static_cast<int>(best);
 }
 
@@ -115,7 +115,7 @@ Explanation explain(Direction direction, const Problem& problem, const Gpu& gpu,
   }
   for (Candidate& candidate : all.wgmma) candidate.plan = with_packing(candidate.plan, all.packing);
   if (all.chosen_grouped >= 0 || (all.tuned && tuned->engine != Engine::wgmma)) return all;
-  all.chosen_wgmma = static_cast<int>(all.tuned ? all.wgmma.size() - 1 : sm90::cheapest(all.wgmma));
+  all.chosen_wgmma = static_cast<int>(all.tuned ? all.wgmma.size() - 1 : cheapest(all.wgmma));
   return all;
 }
 

@@ -16,6 +16,7 @@
 #include "../common/fast_divide.h"
 #include "../common/geometry.h"
 #include "../common/types.h"
+#include "../gemm/shared_tile.cuh"
 #include "border.h"
 #include "epilogue.h"
 #include "plan.h"
@@ -178,7 +179,7 @@ struct Element {
   bool tf32;
   int bytes() const { return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2; }
   int accumulator_bytes() const { return dtype == DType::float64 ? 8 : 4; }
-  int depth_per_stage() const { return kTileRowBytes / bytes(); }
+  int depth_per_stage() const { return gemm::kTileRowBytes / bytes(); }
 };
 
 inline std::int64_t blocks_of(const Gemm& gemm, const Tile& tile) {

@@ -55,8 +55,7 @@ inline constexpr int kSm90TileCount = 10;
 inline constexpr Tile kGroupedTiles[] = {{256, 64}, {128, 64}, {64, 64}, {128, 32}, {64, 32}, {64, 16}};
 inline constexpr int kGroupedTileCount = 6;
 
-inline constexpr int kStages = 4;         // of the reduction held in shared memory at a time
-inline constexpr int kTileRowBytes = 64;  // of the reduction that one stage holds for each row and column
+inline constexpr int kStages = 4;  // of the reduction held in shared memory at a time
 
 // What a kernel of the implicit GEMM takes of an SM.
 struct Footprint {

@@ -2,6 +2,7 @@
 // the choice. select.h decides; explain() shows every step.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <utility>
 #include <vector>
@@ -26,6 +27,16 @@ struct Candidate {
   const char* why_not = nullptr;  // null: it can serve, and has a cost
   Cost cost;
 };
+
+// The first of the cheapest that can serve; where none can, one that cannot.
+inline std::size_t cheapest(const std::vector<Candidate>& candidates) {
+  const auto less = [](const Candidate& a, const Candidate& b) {
+    if ((a.why_not == nullptr) != (b.why_not == nullptr)) return a.why_not == nullptr;
+    return a.cost.seconds < b.cost.seconds;
+  };
+  return static_cast<std::size_t>(std::min_element(candidates.begin(), candidates.end(), less) -
+                                  candidates.begin());
+}
 
 struct Selection {
   static constexpr int kMost = 2 * kTileCount + 1;

@@ -2,12 +2,9 @@
 #pragma once
 
 #include "../common/device.h"
-#include "../common/fast_divide.h"
+#include "../common/index.h"
 
 namespace cnnkernels::depthwise_conv {
-
-// Coordinates, and numbers of threads; offsets of elements are 64-bit.
-using Index = std::int32_t;
 
 // forward (and what backward_weight reads):  i = o stride - pad + t dilation
 // backward_input (transposed):               i = (o + pad - t dilation) / stride, where that divides
@@ -116,7 +113,7 @@ struct Anyhow {
 };
 
 // Results of a strip: more of them share what is read, as long as sums and elements fit into registers. A
-// `sparse` walk reads more than one element for each.
+// `sparse` pattern reads more than one element for each.
 constexpr CNN_HOST_DEVICE int strip_of(int vector, int chunk, bool sparse) {
   return (chunk > 0 && sparse) || (vector == 8 && chunk <= 3) ? 4 : 8;
 }

@@ -51,7 +51,7 @@ void backward_weight(const Problem& problem, const void* grad_output, const void
     };
     sum();
   });
-  add_parts(problem.dtype, workspace, grad_weight, g.k * g.r * g.s, plan.splits, stream);
+  gemm::add_parts(problem.dtype, workspace, grad_weight, g.k * g.r * g.s, plan.splits, stream);
 }
 
 }  // namespace cnnkernels::depthwise_conv

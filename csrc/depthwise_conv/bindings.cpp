@@ -1,31 +1,21 @@
 // depthwise_conv2d's Python face: pointers as integers, the geometry, an optional plan.
-#include <pybind11/pybind11.h>
-
+#include "../common/bind.h"
 #include "depthwise_conv.h"
 #include "describe.h"
-
-namespace py = pybind11;
 
 namespace cnnkernels::depthwise_conv {
 
 namespace {
 
-using depthwise_conv::Plan;
-
 depthwise_conv::Problem problem(int dtype, int layout, const ConvGeometry& geometry) {
-  return {of_planes(geometry), static_cast<Layout>(layout), static_cast<DType>(dtype)};
-}
-
-template <class T = void>
-T* pointer(std::uintptr_t address) {
-  return reinterpret_cast<T*>(address);
+  return {of_planes(geometry), layout_of(layout), dtype_of(dtype)};
 }
 
 void bind_plan(py::module_& m) {
-  py::enum_<depthwise_conv::Direction>(m, "DepthwiseConvDirection", py::module_local())
-      .value("forward", depthwise_conv::Direction::forward)
-      .value("backward_input", depthwise_conv::Direction::backward_input)
-      .value("backward_weight", depthwise_conv::Direction::backward_weight);
+  py::enum_<Direction>(m, "DepthwiseConvDirection", py::module_local())
+      .value("forward", Direction::forward)
+      .value("backward_input", Direction::backward_input)
+      .value("backward_weight", Direction::backward_weight);
   py::class_<Plan>(m, "DepthwiseConvPlan", py::module_local())
       .def(py::init<>())
       .def_readwrite("vector", &Plan::vector)
@@ -39,7 +29,7 @@ void bind_plan(py::module_& m) {
       .def_readwrite("tiles", &Plan::tiles)
       .def_readwrite("workers", &Plan::workers)
       .def_readwrite("splits", &Plan::splits)
-      .def("__repr__", &depthwise_conv::describe);
+      .def("__repr__", &describe);
 }
 
 }  // namespace
@@ -50,32 +40,30 @@ void bind(py::module_& m) {
 
   m.def(
       "depthwise_conv_forward",
-      [](std::uintptr_t input, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t output, int dtype,
-         int layout, const ConvGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
-        depthwise_conv::forward(problem(dtype, layout, geometry), pointer(input), pointer(weight),
-                                pointer(bias), pointer(output), stream, plan);
+      [](Pointer input, Pointer weight, Pointer bias, Pointer output, int dtype, int layout,
+         const ConvGeometry& geometry, Pointer stream, const Plan* plan) {
+        forward(problem(dtype, layout, geometry), pointer(input), pointer(weight), pointer(bias),
+                pointer(output), stream, plan);
       },
       py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("output"), py::arg("dtype"),
       py::arg("layout"), py::arg("geometry"), py::arg("stream"), plan);
 
   m.def(
       "depthwise_conv_backward_input",
-      [](std::uintptr_t grad_output, std::uintptr_t weight, std::uintptr_t grad_input, int dtype, int layout,
-         const ConvGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
-        depthwise_conv::backward_input(problem(dtype, layout, geometry), pointer(grad_output),
-                                       pointer(weight), pointer(grad_input), stream, plan);
+      [](Pointer grad_output, Pointer weight, Pointer grad_input, int dtype, int layout,
+         const ConvGeometry& geometry, Pointer stream, const Plan* plan) {
+        backward_input(problem(dtype, layout, geometry), pointer(grad_output), pointer(weight),
+                       pointer(grad_input), stream, plan);
       },
       py::arg("grad_output"), py::arg("weight"), py::arg("grad_input"), py::arg("dtype"), py::arg("layout"),
       py::arg("geometry"), py::arg("stream"), plan);
 
   m.def(
       "depthwise_conv_backward_weight",
-      [](std::uintptr_t grad_output, std::uintptr_t input, std::uintptr_t grad_weight,
-         std::uintptr_t workspace, int dtype, int layout, const ConvGeometry& geometry, std::uintptr_t stream,
-         const Plan* plan) {
-        depthwise_conv::backward_weight(problem(dtype, layout, geometry), pointer(grad_output),
-                                        pointer(input), pointer(grad_weight), pointer(workspace), stream,
-                                        plan);
+      [](Pointer grad_output, Pointer input, Pointer grad_weight, Pointer workspace, int dtype, int layout,
+         const ConvGeometry& geometry, Pointer stream, const Plan* plan) {
+        backward_weight(problem(dtype, layout, geometry), pointer(grad_output), pointer(input),
+                        pointer(grad_weight), pointer(workspace), stream, plan);
       },
       py::arg("grad_output"), py::arg("input"), py::arg("grad_weight"), py::arg("workspace"),
       py::arg("dtype"), py::arg("layout"), py::arg("geometry"), py::arg("stream"), plan);
@@ -83,14 +71,14 @@ void bind(py::module_& m) {
   m.def(
       "depthwise_conv_backward_weight_workspace",
       [](int dtype, int layout, const ConvGeometry& geometry, const Plan* plan) {
-        return depthwise_conv::backward_weight_workspace(problem(dtype, layout, geometry), plan);
+        return backward_weight_workspace(problem(dtype, layout, geometry), plan);
       },
       py::arg("dtype"), py::arg("layout"), py::arg("geometry"), plan);
 
   m.def(
       "depthwise_conv_plan",
-      [](depthwise_conv::Direction direction, int dtype, int layout, const ConvGeometry& geometry) {
-        return depthwise_conv::plan_of(direction, problem(dtype, layout, geometry));
+      [](Direction direction, int dtype, int layout, const ConvGeometry& geometry) {
+        return plan_of(direction, problem(dtype, layout, geometry));
       },
       "What the selection would do.", py::arg("direction"), py::arg("dtype"), py::arg("layout"),
       py::arg("geometry"));

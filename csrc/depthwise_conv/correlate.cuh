@@ -102,10 +102,10 @@ struct Strip {
 };
 
 // kChunk taps beside each other: each element of the window is read and widened once and serves all of them.
-template <int kChunk, class Walk, class T, int V, int kStrip, class Step>
+template <int kChunk, class Pattern, class T, int V, int kStrip, class Step>
 CNN_DEVICE void add_chunk(Strip<T, V, kStrip>& strip, const Axis& axis, const T* __restrict__ line, Step step,
                           Index first, const Accumulator<T>* weights, Index slots) {
-  constexpr int kWindow = Walk::window(kStrip, kChunk);
+  constexpr int kWindow = Pattern::window(kStrip, kChunk);
   Vector<T, V> window[kWindow];
 #pragma unroll
   for (int i = 0; i < kWindow; ++i) window[i] = element<V>(axis, line, step, first + i);
@@ -114,13 +114,13 @@ CNN_DEVICE void add_chunk(Strip<T, V, kStrip>& strip, const Axis& axis, const T*
   for (int t = 0; t < kChunk; ++t) weight[t] = load<V>(weights + t * slots);
 #pragma unroll
   for (int turn = 0; turn < kWindow; ++turn) {
-    const int i = Walk::turn(turn, kWindow);
+    const int i = Pattern::turn(turn, kWindow);
     const auto x = widened(window[i]);
 #pragma unroll
     for (int o = 0; o < kStrip; ++o) {
 #pragma unroll
       for (int t = 0; t < kChunk; ++t)
-        if (Walk::meet(o, t, i, kChunk)) strip.add(o, x, weight[t]);
+        if (Pattern::meet(o, t, i, kChunk)) strip.add(o, x, weight[t]);
     }
   }
 }
@@ -162,12 +162,12 @@ CNN_DEVICE void add_exactly(Strip<T, V, kStrip>& strip, const Axis& axis_a, cons
   }
 }
 
-template <class T, int V, int kChunk, class Walk>
-CNN_KERNEL(kThreads, kChunk <= 3 && !Walk::kSparse ? 2 : 1)
+template <class T, int V, int kChunk, class Pattern>
+CNN_KERNEL(kThreads, kChunk <= 3 && !Pattern::kSparse ? 2 : 1)
 correlate_kernel(const Correlation c, const T* __restrict__ source, const T* __restrict__ filter,
                  const T* __restrict__ bias, T* __restrict__ result) {
   using A = Accumulator<T>;
-  constexpr int kStrip = strip_of(V, kChunk, Walk::kSparse);
+  constexpr int kStrip = strip_of(V, kChunk, Pattern::kSparse);
   CNN_DYNAMIC_SHARED(shared);
   A* const weights = reinterpret_cast<A*>(shared);
   const Index slots = extent(c.batch.slots), taps = extent(c.batch.taps);
@@ -206,9 +206,9 @@ correlate_kernel(const Correlation c, const T* __restrict__ source, const T* __r
           Index a = a0;
           if constexpr (kChunk > 0) {
 #pragma unroll 1
-            for (; a + kChunk <= a_end && Walk::can_start(a); a += kChunk) {
-              add_chunk<kChunk, Walk>(strip, c.a, line, c.source.a, Walk::first(c.a, site.a, a, kChunk),
-                                      row + (a - a0) * slots, slots);
+            for (; a + kChunk <= a_end && Pattern::can_start(a); a += kChunk) {
+              add_chunk<kChunk, Pattern>(strip, c.a, line, c.source.a, Pattern::first(c.a, site.a, a, kChunk),
+                                         row + (a - a0) * slots, slots);
             }
           }
 #pragma unroll 1
@@ -231,7 +231,7 @@ correlate_kernel(const Correlation c, const T* __restrict__ source, const T* __r
   }
 }
 
-// Calls of(chunk, walk), which names a kernel: those that select.h's can_chunk promises.
+// Calls of(chunk, pattern), which names a kernel: those that select.h's can_chunk promises.
 template <class T, class Of>
 auto kernel_for(const Axis& a, int chunk, Of&& of) {
   const auto with = [&](auto taps) {
@@ -284,8 +284,8 @@ void launch_correlation(const Correlation& correlation, const Plan& plan, const 
                    dim3(static_cast<unsigned>(plan.lanes * plan.strips * plan.lines * plan.images)),
                    sizeof(Accumulator<T>) * c.batch.lines * taps * slots, stream};
   const auto wide = [&] {
-    return kernel_for<T>(c.a, plan.chunk, [](auto taps, auto walk) {
-      return &correlate_kernel<T, V, decltype(taps)::value, decltype(walk)>;
+    return kernel_for<T>(c.a, plan.chunk, [](auto taps, auto pattern) {
+      return &correlate_kernel<T, V, decltype(taps)::value, decltype(pattern)>;
     });
   };
   launch(plan.vector == 1 ? &correlate_kernel<T, 1, 0, Anyhow> : wide(), how, c,

@@ -9,13 +9,6 @@ namespace cnnkernels::depthwise_conv {
 
 CNN_DEVICE Index extent(const FastDivide& d) { return static_cast<Index>(d.divisor); }
 
-// i := i / d, returns i % d.
-CNN_DEVICE Index split(Index& i, const FastDivide& d) {
-  std::uint32_t rest;
-  i = static_cast<Index>(d.divmod(static_cast<std::uint32_t>(i), rest));
-  return static_cast<Index>(rest);
-}
-
 template <class T, int V>
 CNN_DEVICE Vector<Accumulator<T>, V> widened(const Vector<T, V>& values) {
   Vector<Accumulator<T>, V> wide;

@@ -12,7 +12,7 @@ namespace cnnkernels::depthwise_conv {
 
 // Any filter: each tap of a column finds its elements for itself. Elements of the source are `step` apart
 // down a column and `across` along a row; `weights` lie [column][row] of the filter, `slots` apart.
-template <int kChunk, class Walk, class T, int kStrip>
+template <int kChunk, class Pattern, class T, int kStrip>
 CNN_DEVICE void add_columns(Strip<T, 1, kStrip>& strip, const Axis& a, const Axis& b, const T* source,
                             Index step, Index across, Index first, Index column,
                             const Accumulator<T>* weights, Index slots) {
@@ -25,9 +25,9 @@ CNN_DEVICE void add_columns(Strip<T, 1, kStrip>& strip, const Axis& a, const Axi
     Index t = 0;
     if constexpr (kChunk > 0) {
 #pragma unroll 1
-      for (; t + kChunk <= a.taps && Walk::can_start(t); t += kChunk) {
-        add_chunk<kChunk, Walk>(strip, a, line, step, Walk::first(a, first, t, kChunk), row + t * slots,
-                                slots);
+      for (; t + kChunk <= a.taps && Pattern::can_start(t); t += kChunk) {
+        add_chunk<kChunk, Pattern>(strip, a, line, step, Pattern::first(a, first, t, kChunk), row + t * slots,
+                                   slots);
       }
     }
 #pragma unroll 1
@@ -37,12 +37,12 @@ CNN_DEVICE void add_columns(Strip<T, 1, kStrip>& strip, const Axis& a, const Axi
 
 // A filter of kChunk x kChunk taps. The rows of the window are found once, for all of its columns; those
 // outside are a row of zeros, `zeros` elements from the source.
-template <int kChunk, class Walk, class T, int kStrip>
+template <int kChunk, class Pattern, class T, int kStrip>
 CNN_DEVICE void add_square(Strip<T, 1, kStrip>& strip, const Axis& a, const Axis& b, const T* source,
                            Index step, Index across, Index zeros, Index first, Index column,
                            const Accumulator<T>* weights, Index slots) {
-  constexpr int kWindow = Walk::window(kStrip, kChunk);
-  const Index top = Walk::first(a, first, 0, kChunk), left = column * b.stride - b.pad;
+  constexpr int kWindow = Pattern::window(kStrip, kChunk);
+  const Index top = Pattern::first(a, first, 0, kChunk), left = column * b.stride - b.pad;
   const T* row[kWindow];
 #pragma unroll
   for (int i = 0; i < kWindow; ++i)
@@ -55,13 +55,13 @@ CNN_DEVICE void add_square(Strip<T, 1, kStrip>& strip, const Axis& a, const Axis
     for (int t = 0; t < kChunk; ++t) weight[t] = weights[(s * kChunk + t) * slots];
 #pragma unroll
     for (int turn = 0; turn < kWindow; ++turn) {
-      const int i = Walk::turn(turn, kWindow);
+      const int i = Pattern::turn(turn, kWindow);
       const auto x = widen(row[i][s * across]);
 #pragma unroll
       for (int o = 0; o < kStrip; ++o) {
 #pragma unroll
         for (int t = 0; t < kChunk; ++t)
-          if (Walk::meet(o, t, i, kChunk)) strip.sum[o][0] = multiply_add(x, weight[t], strip.sum[o][0]);
+          if (Pattern::meet(o, t, i, kChunk)) strip.sum[o][0] = multiply_add(x, weight[t], strip.sum[o][0]);
       }
     }
   }
@@ -89,13 +89,13 @@ CNN_DEVICE bool stage_filters(const Correlation& c, const Slab& s, Index first_g
   return finite;
 }
 
-template <class T, int kChunk, class Walk>
+template <class T, int kChunk, class Pattern>
 CNN_KERNEL(kThreads, 2)
 slab_kernel(const Correlation c, const Slab s, const T* __restrict__ source, const T* __restrict__ filter,
             const T* __restrict__ bias, T* __restrict__ result) {
   using A = Accumulator<T>;
-  constexpr int kStrip = strip_of(1, kChunk, Walk::kSparse);
-  constexpr bool kSquare = slab_square(kChunk, Walk::kTransposed), kColumns = slab_columns(kChunk);
+  constexpr int kStrip = strip_of(1, kChunk, Pattern::kSparse);
+  constexpr bool kSquare = slab_square(kChunk, Pattern::kTransposed), kColumns = slab_columns(kChunk);
   CNN_DYNAMIC_SHARED(shared);
   A* const weights = reinterpret_cast<A*>(shared);
   T* const from = reinterpret_cast<T*>(shared + s.source_at);
@@ -183,14 +183,14 @@ slab_kernel(const Correlation c, const Slab s, const T* __restrict__ source, con
       const A* const weight = weights + unit * source_each + term;
       if constexpr (kSquare) {
         if (square) {
-          add_square<kChunk, Walk>(strip, a, b, from + here, step, across, zeros_at - here, first,
-                                   column_begin + column, weight, slots);
+          add_square<kChunk, Pattern>(strip, a, b, from + here, step, across, zeros_at - here, first,
+                                      column_begin + column, weight, slots);
         }
       }
       if constexpr (kColumns) {
         if (!square) {
-          add_columns<kChunk, Walk>(strip, a, b, from + here, step, across, first, column_begin + column,
-                                    weight, slots);
+          add_columns<kChunk, Pattern>(strip, a, b, from + here, step, across, first, column_begin + column,
+                                       weight, slots);
         }
       }
     }

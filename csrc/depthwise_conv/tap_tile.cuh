@@ -9,7 +9,7 @@
 namespace cnnkernels::depthwise_conv {
 
 // sum[line][tap] += error * x over one strip, V channels.
-template <class T, int V, int kChunk, class Walk>
+template <class T, int V, int kChunk, class Pattern>
 struct TapTile {
   static constexpr int kStrip = weight_strip(V), kTaps = tile_taps(kChunk), kLines = tile_lines(V, kChunk);
   using Wide = Vector<Accumulator<T>, V>;
@@ -43,8 +43,8 @@ struct TapTile {
   CNN_DEVICE void add(int r, const Axis& axis, const T* __restrict__ line, Step step, Index a, Index tap,
                       const Wide (&error)[kStrip], Index count) {
     if constexpr (kChunk > 0) {
-      constexpr int kWindow = Walk::window(kStrip, kTaps);
-      const Index first = Walk::first(axis, a, tap, kTaps);
+      constexpr int kWindow = Pattern::window(kStrip, kTaps);
+      const Index first = Pattern::first(axis, a, tap, kTaps);
       Vector<T, V> window[kWindow];
 #pragma unroll
       for (int i = 0; i < kWindow; ++i) window[i] = element<V>(axis, line, step, first + i);
@@ -55,7 +55,7 @@ struct TapTile {
         for (int i = 0; i < kWindow; ++i) {
 #pragma unroll
           for (int t = 0; t < kTaps; ++t)
-            if (Walk::meet(o, t, i, kTaps)) multiply(sum[r][t], window[i], error[o]);
+            if (Pattern::meet(o, t, i, kTaps)) multiply(sum[r][t], window[i], error[o]);
         }
       }
     } else {

@@ -11,11 +11,11 @@
 namespace cnnkernels::depthwise_conv {
 
 // V channels of NHWC a thread, from global memory. V = 1 serves what no slab holds, of either layout.
-template <class T, int V, int kChunk, class Walk>
+template <class T, int V, int kChunk, class Pattern>
 CNN_KERNEL(kThreads, 1)
 weight_gradient_kernel(const WeightGradient g, const T* __restrict__ grad_output, const T* __restrict__ input,
                        Accumulator<T>* __restrict__ parts) {
-  using Tile = TapTile<T, V, kChunk, Walk>;
+  using Tile = TapTile<T, V, kChunk, Pattern>;
   CNN_DYNAMIC_SHARED(shared);
   Index part = static_cast<Index>(blockIdx.x);
   const Index lane_block = split(part, g.lane_blocks), tile_block = split(part, g.tile_blocks);
@@ -56,11 +56,11 @@ weight_gradient_kernel(const WeightGradient g, const T* __restrict__ grad_output
 }
 
 // Boxes of the error and of the input through shared memory (region.h), in either layout.
-template <class T, int kChunk, class Walk>
+template <class T, int kChunk, class Pattern>
 CNN_KERNEL(kThreads, 2)
 slab_weight_gradient_kernel(const WeightGradient g, const Boxes s, const T* __restrict__ grad_output,
                             const T* __restrict__ input, Accumulator<T>* __restrict__ parts) {
-  using Tile = TapTile<T, 1, kChunk, Walk>;
+  using Tile = TapTile<T, 1, kChunk, Pattern>;
   CNN_DYNAMIC_SHARED(shared);
   T* const x = reinterpret_cast<T*>(shared);
   T* const dy = reinterpret_cast<T*>(shared + s.grad_output_at);
@@ -130,7 +130,7 @@ slab_weight_gradient_kernel(const WeightGradient g, const Boxes s, const T* __re
   write_part<1>(g, share, tile_block, part, tile, reinterpret_cast<Accumulator<T>*>(shared), parts);
 }
 
-// Calls of(chunk, walk), which names a kernel: those that select.h's can_chunk promises.
+// Calls of(chunk, pattern), which names a kernel: those that select.h's can_chunk promises.
 template <class T, class Of>
 auto weight_gradient_kernel_for(const Axis& a, int chunk, Of&& of) {
   const auto with = [&](auto taps) {
@@ -175,13 +175,13 @@ void launch_weight_gradient(const WeightGradient& gradient, const Plan& plan,
   const auto* x = static_cast<const T*>(pointers.input);
   auto* parts = static_cast<Accumulator<T>*>(pointers.parts);
   if (plan.slab) {
-    const auto kernel = weight_gradient_kernel_for<T>(g.a, plan.chunk, [](auto chunk, auto walk) {
-      return &slab_weight_gradient_kernel<T, decltype(chunk)::value, decltype(walk)>;
+    const auto kernel = weight_gradient_kernel_for<T>(g.a, plan.chunk, [](auto chunk, auto pattern) {
+      return &slab_weight_gradient_kernel<T, decltype(chunk)::value, decltype(pattern)>;
     });
     launch(kernel, how, g, boxes, dy, x, parts);
   } else if (plan.vector > 1) {
-    const auto kernel = weight_gradient_kernel_for<T>(g.a, plan.chunk, [](auto chunk, auto walk) {
-      return &weight_gradient_kernel<T, V, decltype(chunk)::value, decltype(walk)>;
+    const auto kernel = weight_gradient_kernel_for<T>(g.a, plan.chunk, [](auto chunk, auto pattern) {
+      return &weight_gradient_kernel<T, V, decltype(chunk)::value, decltype(pattern)>;
     });
     launch(kernel, how, g, dy, x, parts);
   } else {

@@ -90,8 +90,8 @@ void backward(const Problem& problem, const BackwardTensors& tensors, std::uintp
     launch_backward<decltype(zero)>(pair, errors, reader, blocks, stream);
   });
   if (of_pointwise) {
-    add_parts(problem.dtype, tensors.workspace, tensors.grad_pointwise, problem.filters * problem.geometry.k,
-              static_cast<int>(shape.parts), stream);
+    gemm::add_parts(problem.dtype, tensors.workspace, tensors.grad_pointwise,
+                    problem.filters * problem.geometry.k, static_cast<int>(shape.parts), stream);
   }
 }
 

@@ -8,6 +8,7 @@
 // along the reduction; fp64 and exact fp32 are chains of fused multiply-adds in order.
 #pragma once
 
+#include "../gemm/warp_tile.cuh"
 #include "../ptx/ldmatrix.cuh"
 #include "../ptx/mma.cuh"
 #include "depthwise.cuh"
@@ -19,19 +20,20 @@ template <class T, int Rows>
 class MmaErrorSums {
  public:
   CNN_DEVICE void multiply(const T* error, const T* filters) {
-    const int l = lane(), within = l % 8 + l / 8 % 2 * 8;
+    const int row = Warp::first_row() + Warp::named() + Warp::lower_rows();
+    const int filter = Warp::named() + Warp::half_of_columns() * 8;
+    const int channel = Warp::first_column() + Warp::next_columns();
 #pragma unroll
     for (int step = 0; step < kDepth / 16; ++step) {
       std::uint32_t a[kRowTiles][4], b[kColumnTiles][2];
 #pragma unroll
       for (int i = 0; i < kRowTiles; ++i)
-        ldmatrix_x4(a[i], error + Tile::chunk(first_row() + i * 16 + within, 2 * step + l / 16));
+        ldmatrix_x4(a[i], error + Tile::chunk(row + i * 16, 2 * step + Warp::half_of_rows()));
 #pragma unroll
       for (int j = 0; j < kColumnTiles; j += 2) {
         std::uint32_t both[4];
-        ldmatrix_x4_trans(both, filters + Tile::chunk(step * 16 + within, first_chunk() + j + l / 16));
-#pragma unroll
-        for (int v = 0; v < 4; ++v) b[j + v / 2][v % 2] = both[v];
+        ldmatrix_x4_trans(both, filters + Tile::chunk(step * 16 + filter, channel / 8 + j));
+        Warp::take_apart(both, b[j], b[j + 1]);
       }
       mma_tile<T>(sum_, a, b);
     }
@@ -40,24 +42,21 @@ class MmaErrorSums {
   // Calls visit(pixel, channel, sum) for every sum of this thread.
   template <class Visit>
   CNN_DEVICE void each(Visit&& visit) const {
-    const int row = first_row() + lane() / 4, column = first_chunk() * 8 + lane() % 4 * 2;
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
 #pragma unroll
       for (int j = 0; j < kColumnTiles; ++j) {
 #pragma unroll
-        for (int v = 0; v < 4; ++v) visit(row + 16 * i + 8 * (v / 2), column + 8 * j + v % 2, sum_[i][j][v]);
+        for (int v = 0; v < 4; ++v) visit(Warp::row(i, v), Warp::column(j, v), sum_[i][j][v]);
       }
     }
   }
 
  private:
   using Tile = SharedTile<T>;
-  static constexpr int kDepth = Tile::kDepth, kRowTiles = Rows / 64, kColumnTiles = 4;
-
-  CNN_DEVICE static int lane() { return static_cast<int>(threadIdx.x) % 32; }
-  CNN_DEVICE static int first_row() { return static_cast<int>(threadIdx.x) / 64 * (16 * kRowTiles); }
-  CNN_DEVICE static int first_chunk() { return static_cast<int>(threadIdx.x) / 32 % 2 * kColumnTiles; }
+  using Warp = gemm::WarpTile<Rows / 4, 32, 2>;
+  static constexpr int kDepth = Tile::kDepth;
+  static constexpr int kRowTiles = Warp::kRowTiles, kColumnTiles = Warp::kColumnTiles;
 
   float sum_[kRowTiles][kColumnTiles][4] = {};
 };
@@ -67,21 +66,18 @@ template <class T, int Rows>
 class MmaWeightSums {
  public:
   CNN_DEVICE void multiply(const T* error, const T* middle) {
-    const int l = lane(), within = l % 8;
+    const int filter = Warp::first_row() + Warp::lower_rows();
+    const int channel = Warp::first_column() + Warp::next_columns();
 #pragma unroll
     for (int step = 0; step < Rows / 16; ++step) {
-      // Of the error the matrices are both halves of 16 filters at the first eight pixels, then at the
-      // second; of the middle both halves of the pixels at the first eight channels.
+      const int pixel = step * 16 + Warp::named();
       std::uint32_t a[1][4], b[kColumnTiles][2];
-      ldmatrix_x4_trans(a[0],
-                        error + Tile::chunk(step * 16 + l / 16 * 8 + within, warp() / 2 * 2 + l / 8 % 2));
+      ldmatrix_x4_trans(a[0], error + Tile::chunk(pixel + Warp::half_of_rows() * 8, filter / 8));
 #pragma unroll
       for (int j = 0; j < kColumnTiles; j += 2) {
         std::uint32_t both[4];
-        const int pixel = step * 16 + l / 8 % 2 * 8 + within;
-        ldmatrix_x4_trans(both, middle + Tile::chunk(pixel, warp() % 2 * kColumnTiles + j + l / 16));
-#pragma unroll
-        for (int v = 0; v < 4; ++v) b[j + v / 2][v % 2] = both[v];
+        ldmatrix_x4_trans(both, middle + Tile::chunk(pixel + Warp::half_of_columns() * 8, channel / 8 + j));
+        Warp::take_apart(both, b[j], b[j + 1]);
       }
       mma_tile<T>(sum_, a, b);
     }
@@ -90,20 +86,17 @@ class MmaWeightSums {
   // Calls visit(filter, channel, sum) for every sum of this thread.
   template <class Visit>
   CNN_DEVICE void each(Visit&& visit) const {
-    const int row = warp() / 2 * 16 + lane() / 4, column = warp() % 2 * kColumnTiles * 8 + lane() % 4 * 2;
 #pragma unroll
     for (int j = 0; j < kColumnTiles; ++j) {
 #pragma unroll
-      for (int v = 0; v < 4; ++v) visit(row + 8 * (v / 2), column + 8 * j + v % 2, sum_[0][j][v]);
+      for (int v = 0; v < 4; ++v) visit(Warp::row(0, v), Warp::column(j, v), sum_[0][j][v]);
     }
   }
 
  private:
   using Tile = SharedTile<T>;
-  static constexpr int kColumnTiles = 4;
-
-  CNN_DEVICE static int lane() { return static_cast<int>(threadIdx.x) % 32; }
-  CNN_DEVICE static int warp() { return static_cast<int>(threadIdx.x) / 32; }
+  using Warp = gemm::WarpTile<16, 32, 2>;
+  static constexpr int kColumnTiles = Warp::kColumnTiles;
 
   float sum_[1][kColumnTiles][4] = {};
 };

@@ -1,22 +1,12 @@
 // depthwise_separable_conv2d's Python face: pointers as integers, the geometry, an optional plan.
-#include <pybind11/pybind11.h>
-
+#include "../common/bind.h"
 #include "../common/gpu.h"
 #include "depthwise_separable_conv.h"
 #include "describe.h"
 
-namespace py = pybind11;
-
 namespace cnnkernels::depthwise_separable_conv {
 
 namespace {
-
-using namespace depthwise_separable_conv;
-
-template <class T = void>
-T* pointer(std::uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
 
 void bind_plan(py::module_& m) {
   py::enum_<Reader>(m, "DepthwiseSeparableReader", py::module_local())
@@ -46,13 +36,11 @@ void bind_backward(py::module_& m) {
 
   m.def(
       "depthwise_separable_conv_backward",
-      [](std::uintptr_t grad_output, std::uintptr_t input, std::uintptr_t depthwise_weight,
-         std::uintptr_t pointwise_weight, std::uintptr_t depthwise_bias, std::uintptr_t intermediate,
-         std::uintptr_t grad_intermediate, std::uintptr_t grad_pointwise, std::uintptr_t workspace, int dtype,
-         int layout, const ConvGeometry& geometry, std::int64_t filters, int activation,
-         double negative_slope, std::uintptr_t stream, const BackwardPlan* plan) {
-        Problem problem{of_planes(geometry), filters, static_cast<Layout>(layout), static_cast<DType>(dtype),
-                        false};
+      [](Pointer grad_output, Pointer input, Pointer depthwise_weight, Pointer pointwise_weight,
+         Pointer depthwise_bias, Pointer intermediate, Pointer grad_intermediate, Pointer grad_pointwise,
+         Pointer workspace, int dtype, int layout, const ConvGeometry& geometry, std::int64_t filters,
+         int activation, double negative_slope, Pointer stream, const BackwardPlan* plan) {
+        Problem problem{of_planes(geometry), filters, layout_of(layout), dtype_of(dtype), false};
         problem.depthwise_activation = static_cast<Activation>(activation);
         problem.slope = negative_slope;
         const BackwardTensors tensors{
@@ -71,8 +59,7 @@ void bind_backward(py::module_& m) {
       "depthwise_separable_conv_backward_workspace",
       [](int dtype, int layout, const ConvGeometry& geometry, std::int64_t filters,
          const BackwardPlan* plan) {
-        const Problem problem{of_planes(geometry), filters, static_cast<Layout>(layout),
-                              static_cast<DType>(dtype), false};
+        const Problem problem{of_planes(geometry), filters, layout_of(layout), dtype_of(dtype), false};
         return backward_workspace(problem, plan);
       },
       py::arg("dtype"), py::arg("layout"), py::arg("geometry"), py::arg("filters"), plan);
@@ -80,7 +67,7 @@ void bind_backward(py::module_& m) {
   m.def(
       "depthwise_separable_conv_fuses_backward",
       [](int dtype, std::int64_t filters, bool tf32) {
-        return fuses_backward({ConvGeometry{}, filters, Layout::nhwc, static_cast<DType>(dtype), tf32});
+        return fuses_backward({ConvGeometry{}, filters, Layout::nhwc, dtype_of(dtype), tf32});
       },
       "Does the fused backward pay?", py::arg("dtype"), py::arg("filters"), py::arg("tf32"));
 }
@@ -94,15 +81,14 @@ void bind(py::module_& m) {
 
   m.def(
       "depthwise_separable_conv_forward",
-      [](std::uintptr_t input, std::uintptr_t depthwise_weight, std::uintptr_t pointwise_weight,
-         std::uintptr_t depthwise_bias, std::uintptr_t pointwise_bias, std::uintptr_t output,
-         std::uintptr_t intermediate, int dtype, int layout, bool tf32, const ConvGeometry& geometry,
-         std::int64_t filters, int depthwise_activation, int pointwise_activation, double negative_slope,
-         std::uintptr_t stream, const Plan* plan) {
+      [](Pointer input, Pointer depthwise_weight, Pointer pointwise_weight, Pointer depthwise_bias,
+         Pointer pointwise_bias, Pointer output, Pointer intermediate, int dtype, int layout, bool tf32,
+         const ConvGeometry& geometry, std::int64_t filters, int depthwise_activation,
+         int pointwise_activation, double negative_slope, Pointer stream, const Plan* plan) {
         const Problem problem{of_planes(geometry),
                               filters,
-                              static_cast<Layout>(layout),
-                              static_cast<DType>(dtype),
+                              layout_of(layout),
+                              dtype_of(dtype),
                               tf32,
                               static_cast<Activation>(depthwise_activation),
                               static_cast<Activation>(pointwise_activation),
@@ -120,10 +106,9 @@ void bind(py::module_& m) {
 
   m.def(
       "depthwise_separable_conv_intermediate",
-      [](std::uintptr_t input, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t intermediate_,
-         int dtype, int layout, const ConvGeometry& geometry, std::uintptr_t stream, const Plan* plan) {
-        const Problem problem{of_planes(geometry), 1, static_cast<Layout>(layout), static_cast<DType>(dtype),
-                              false};
+      [](Pointer input, Pointer weight, Pointer bias, Pointer intermediate_, int dtype, int layout,
+         const ConvGeometry& geometry, Pointer stream, const Plan* plan) {
+        const Problem problem{of_planes(geometry), 1, layout_of(layout), dtype_of(dtype), false};
         Tensors tensors;
         tensors.input = pointer(input);
         tensors.depthwise_weight = pointer(weight);
@@ -138,8 +123,7 @@ void bind(py::module_& m) {
       "depthwise_separable_conv_plan",
       [](int dtype, int layout, bool tf32, const ConvGeometry& geometry, std::int64_t filters,
          const Gpu* gpu) {
-        const Problem problem{of_planes(geometry), filters, static_cast<Layout>(layout),
-                              static_cast<DType>(dtype), tf32};
+        const Problem problem{of_planes(geometry), filters, layout_of(layout), dtype_of(dtype), tf32};
         return plan_for(problem, gpu != nullptr ? *gpu : this_gpu());
       },
       "What the selection would do on a GPU, or on the one at hand.", py::arg("dtype"), py::arg("layout"),

@@ -1,12 +1,12 @@
 // The pointwise half: multiplies a stage's tile of the intermediate, [pixel][channel], by the tile of the
 // filters, [filter][channel]. On tensor cores (fp16, bf16, tf32) sums are fp32; fp64 and exact fp32 are
-// chains of fused multiply-adds over the channels in their order.
+// chains of fused multiply-adds over the channels in their order. What an engine starts here is done when it
+// returns, so there is nothing to show or to wait for.
 #pragma once
 
-#include <cstring>
 #include <type_traits>
 
-#include "../ptx/convert.cuh"
+#include "../gemm/warp_tile.cuh"
 #include "../ptx/ldmatrix.cuh"
 #include "../ptx/mma.cuh"
 #include "depthwise.cuh"
@@ -18,71 +18,51 @@ namespace cnnkernels::depthwise_separable_conv {
 template <class In, class T, int Rows, int Columns>
 class MmaEngine {
  public:
-  CNN_DEVICE void multiply(const T* pixels, const T* filters) {
-    const int l = lane(), within = l % 8;
-    const T* rows = pixels + (first_row() + within + l / 8 % 2 * 8) * kDepth;
-    const T* columns = filters + (first_column() + within + l / 16 * 8) * kDepth;
+  CNN_DEVICE void start(const T* pixels, const T* filters) {
+    const T* rows = pixels + (Warp::first_row() + Warp::named() + Warp::lower_rows()) * kDepth;
+    const T* columns = filters + (Warp::first_column() + Warp::named() + Warp::next_columns()) * kDepth;
 #pragma unroll
     for (int step = 0; step < kRowBytes / 32; ++step) {
-      // ldmatrix lane l names row l % 8 of matrix l / 8. Of the rows these are the upper and the lower eight
-      // at the first 16 bytes of the step, then at the second; of the columns both halves of the first eight.
-      const int row_chunk = ((2 * step + l / 16) ^ within) * kChunk;
-      const int column_chunk = ((2 * step + l / 8 % 2) ^ within) * kChunk;
+      const int row_chunk = ((2 * step + Warp::half_of_rows()) ^ Warp::named()) * kChunk;
+      const int column_chunk = ((2 * step + Warp::half_of_columns()) ^ Warp::named()) * kChunk;
       std::uint32_t a[kRowTiles][4], b[kColumnTiles][2];
 #pragma unroll
       for (int i = 0; i < kRowTiles; ++i) {
         ldmatrix_x4(a[i], rows + i * 16 * kDepth + row_chunk);
-        round(a[i]);
+        if constexpr (kRounds) gemm::round_to_tf32(a[i]);
       }
 #pragma unroll
       for (int j = 0; j < kColumnTiles; j += 2) {
         std::uint32_t both[4];
         ldmatrix_x4(both, columns + j * 8 * kDepth + column_chunk);
-        round(both);
-#pragma unroll
-        for (int v = 0; v < 4; ++v) b[j + v / 2][v % 2] = both[v];
+        if constexpr (kRounds) gemm::round_to_tf32(both);
+        Warp::take_apart(both, b[j], b[j + 1]);
       }
       mma_tile<In>(sum_, a, b);
     }
   }
 
+  CNN_DEVICE void show() {}
+  CNN_DEVICE void wait() {}
+
   // Calls visit(row, column, sum) for every output of this thread.
   template <class Visit>
   CNN_DEVICE void each(Visit&& visit) const {
-    const int row = first_row() + lane() / 4, column = first_column() + lane() % 4 * 2;
 #pragma unroll
     for (int j = 0; j < kColumnTiles; ++j) {
 #pragma unroll
       for (int v = 0; v < 4; ++v) {
 #pragma unroll
-        for (int i = 0; i < kRowTiles; ++i)
-          visit(row + 16 * i + 8 * (v / 2), column + 8 * j + v % 2, sum_[i][j][v]);
+        for (int i = 0; i < kRowTiles; ++i) visit(Warp::row(i, v), Warp::column(j, v), sum_[i][j][v]);
       }
     }
   }
 
  private:
   static constexpr int kDepth = SharedTile<T>::kDepth, kChunk = SharedTile<T>::kChunk;
-  static constexpr int kWarpColumns = Columns / 2;
-  static constexpr int kRowTiles = 2, kColumnTiles = kWarpColumns / 8;
-  static_assert(kColumnTiles % 2 == 0);
-
-  CNN_DEVICE static int lane() { return static_cast<int>(threadIdx.x) % 32; }
-  CNN_DEVICE static int first_row() { return static_cast<int>(threadIdx.x) / 64 * 32; }
-  CNN_DEVICE static int first_column() { return static_cast<int>(threadIdx.x) / 32 % 2 * kWarpColumns; }
-
-  // fp32 in shared memory becomes tf32 on its way to the tensor cores.
-  template <int Count>
-  CNN_DEVICE static void round(std::uint32_t (&registers)[Count]) {
-    if constexpr (std::is_same_v<In, tf32>) {
-#pragma unroll
-      for (std::uint32_t& bits : registers) {
-        float value;
-        std::memcpy(&value, &bits, sizeof(value));
-        bits = float_to_tf32(value);
-      }
-    }
-  }
+  using Warp = gemm::WarpTile<32, Columns / 2, 2>;
+  static constexpr int kRowTiles = Warp::kRowTiles, kColumnTiles = Warp::kColumnTiles;
+  static constexpr bool kRounds = std::is_same_v<In, tf32>;
 
   float sum_[kRowTiles][kColumnTiles][4] = {};
 };
@@ -91,7 +71,7 @@ class MmaEngine {
 template <class T, int Rows, int Columns>
 class FmaEngine {
  public:
-  CNN_DEVICE void multiply(const T* pixels, const T* filters) {
+  CNN_DEVICE void start(const T* pixels, const T* filters) {
 #pragma unroll 2
     for (int chunk = 0; chunk < kChunks; ++chunk) {
       T row[kRows][kChunk];
@@ -109,6 +89,9 @@ class FmaEngine {
       }
     }
   }
+
+  CNN_DEVICE void show() {}
+  CNN_DEVICE void wait() {}
 
   template <class Visit>
   CNN_DEVICE void each(Visit&& visit) const {

@@ -79,20 +79,18 @@ CNN_DEVICE void finish_pixels(const Pair& pair, const Depthwise& depthwise, T* m
   }
 }
 
-template <class C>
-CNN_KERNEL(C::kThreads, C::kBlocks)
-depthwise_separable(const __grid_constant__ Pair pair) {
+// A block's work. pixels_of(stage): where a stage's pixels lie. `working`: shared memory behind all pixels,
+// or all there is where they are made anew, for the filters, the depthwise weights and then the epilogue. An
+// engine multiplies at once, or starts what multiplies by itself until it is waited for: CUDA cores make a
+// stage of the intermediate meanwhile.
+template <class C, class PixelsOf>
+CNN_DEVICE void run(const Pair& pair, unsigned char* working, const PixelsOf& pixels_of) {
   using T = typename C::T;
   using A = Accumulator<T>;
   constexpr int kChannels = C::Tile::kDepth;
-  CNN_DYNAMIC_SHARED(memory);
-  T* filters = reinterpret_cast<T*>(memory);
-  A* weights = reinterpret_cast<A*>(memory + C::kWeights);
-  T* pixels = reinterpret_cast<T*>(memory + C::kPixels);
+  T* filters = reinterpret_cast<T*>(working);
+  A* weights = reinterpret_cast<A*>(working + C::kWeights);
   const auto filters_of = [&](int stage) { return filters + stage % 2 * (C::kColumns * kChannels); };
-  const auto pixels_of = [&](int stage) {
-    return pixels + (pair.keeps ? stage : 0) * (C::kRows * kChannels);
-  };
 
   std::uint32_t column_tile;
   const std::uint32_t patch = pair.column_tiles.divmod(blockIdx.x, column_tile);
@@ -114,7 +112,7 @@ depthwise_separable(const __grid_constant__ Pair pair) {
     }
 #pragma unroll 1
     for (int stage = 0, channel = 0; channel < pair.channels; ++stage, channel += kChannels) {
-      __syncthreads();  // the stage's depthwise weights are there, and the last stage's pixels are done with
+      __syncthreads();  // the stage's depthwise weights are there; so are free pixels for it
       if (makes) {
         A sums[kStrip][C::Tile::kChunk];
         depthwise.sum(sums, weights, channel);
@@ -125,21 +123,34 @@ depthwise_separable(const __grid_constant__ Pair pair) {
         if (save || pair.first != Activation::none) finish_pixels(pair, depthwise, made, channel, save);
       }
       cp_async_wait<0>();
-      __syncthreads();  // so are everyone's pixels and filters; the weights and other filters are done with
+      engine.show();
+      engine.wait();    // the stage before: its pixels and filters may be written again
+      __syncthreads();  // everyone's pixels and filters are there; the depthwise weights are done with
       const int ahead = channel + kChannels;
       if (ahead < pair.channels) {
         start_filters<T, C::kColumns, C::kThreads>(pair, filters_of(stage + 1), first_filter, ahead);
         cp_async_commit();
         if (makes) next.load(pair, ahead, 0);
       }
-      engine.multiply(pixels_of(stage), filters_of(stage));
+      engine.start(pixels_of(stage), filters_of(stage));
       if (makes && ahead < pair.channels)
         next.store(pair, weights, ahead, 0);  // the loads had time to arrive
     }
+    engine.wait();
     __syncthreads();  // all but the pixels becomes the epilogue's
-    store_tile<T, C::kRows, C::kColumns, C::kThreads>(pair, engine, patch, first_filter, memory);
+    store_tile<T, C::kRows, C::kColumns, C::kThreads>(pair, engine, patch, first_filter, working);
     if (pair.keeps) __syncthreads();  // and is the filters' again
   }
+}
+
+template <class C>
+CNN_KERNEL(C::kThreads, C::kBlocks)
+depthwise_separable(const __grid_constant__ Pair pair) {
+  using T = typename C::T;
+  CNN_DYNAMIC_SHARED(memory);
+  T* pixels = reinterpret_cast<T*>(memory + C::kPixels);
+  run<C>(pair, memory,
+         [&](int stage) { return pixels + (pair.keeps ? stage : 0) * (C::kRows * C::Tile::kDepth); });
 }
 
 template <class C>

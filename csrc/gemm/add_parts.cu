@@ -3,7 +3,7 @@
 #include "../common/geometry.h"
 #include "../common/launch.h"
 
-namespace cnnkernels {
+namespace cnnkernels::gemm {
 
 namespace {
 
@@ -31,4 +31,4 @@ void add_parts(DType dtype, const void* parts, void* sum, std::int64_t count, in
   });
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::gemm

@@ -6,7 +6,7 @@
 #include "../common/vector.h"
 #include "shared_tile.cuh"
 
-namespace cnnkernels::conv {
+namespace cnnkernels::gemm {
 
 // A thread's share of one operand's side: Count indices, one in every `Threads`, reading whole chunks. Along
 // depth a chunk is one index at several depths, along the side several indices at one depth.
@@ -107,4 +107,4 @@ class FmaEngine {
   T sum_[kRows][kColumns] = {};
 };
 
-}  // namespace cnnkernels::conv
+}  // namespace cnnkernels::gemm

@@ -3,12 +3,12 @@
 // bank twice.
 #pragma once
 
-#include "../conv/plan.h"
 #include "../common/device.h"
 
-namespace cnnkernels::conv {
+namespace cnnkernels::gemm {
 
 inline constexpr int kChunkBytes = 16;
+inline constexpr int kTileRowBytes = 64;  // of the reduction that one stage holds for each row and column
 
 // DepthMajor: a row is one side index, its 64 bytes run along the reduction.
 // Otherwise a row is one depth index and runs along the side.
@@ -59,4 +59,4 @@ struct SharedTile {
   }
 };
 
-}  // namespace cnnkernels::conv
+}  // namespace cnnkernels::gemm

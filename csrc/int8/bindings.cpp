@@ -1,12 +1,10 @@
 // The Python face of what INT8 operators share: their epilogue and the plan of an implicit GEMM.
 #include <pybind11/operators.h>
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "../common/bind.h"
 #include "epilogue.h"
 #include "plan.h"
-
-namespace py = pybind11;
 
 namespace cnnkernels::int8 {
 
@@ -14,29 +12,23 @@ namespace {
 
 // A number known on the host, or the address of one (step 0) or many (step 1).
 template <class T>
-int8::Number<T> number(const std::tuple<T, std::uintptr_t, std::int64_t>& given) {
+int8::Number<T> number(const std::tuple<T, Pointer, std::int64_t>& given) {
   const auto& [value, address, step] = given;
-  return {.value = value, .data = reinterpret_cast<const T*>(address), .step = step};
-}
-
-template <class T>
-const T* pointer(std::uintptr_t address) {
-  return reinterpret_cast<const T*>(address);
+  return {.value = value, .data = pointer<const T>(address), .step = step};
 }
 
 }  // namespace
 
 void bind(py::module_& m) {
-  using Real = std::tuple<float, std::uintptr_t, std::int64_t>;
-  using Integer = std::tuple<std::int32_t, std::uintptr_t, std::int64_t>;
-  py::class_<int8::Epilogue>(m, "Int8Epilogue", py::module_local())
+  using Real = std::tuple<float, Pointer, std::int64_t>;
+  using Integer = std::tuple<std::int32_t, Pointer, std::int64_t>;
+  py::class_<Epilogue>(m, "Int8Epilogue", py::module_local())
       .def(py::init([](int out_dtype, const Real& scale_a, const Real& scale_b, const Integer& zero_point_a,
-                       const Integer& zero_point_b, std::uintptr_t sums_b, std::uintptr_t bias,
-                       std::uintptr_t residual, int residual_dtype, float residual_scale,
-                       std::int32_t residual_zero_point, int activation, float slope, const Real& out_scale,
-                       std::int32_t out_zero_point) {
-             int8::Epilogue e;
-             e.out_dtype = static_cast<DType>(out_dtype);
+                       const Integer& zero_point_b, Pointer sums_b, Pointer bias, Pointer residual,
+                       int residual_dtype, float residual_scale, std::int32_t residual_zero_point,
+                       int activation, float slope, const Real& out_scale, std::int32_t out_zero_point) {
+             Epilogue e;
+             e.out_dtype = dtype_of(out_dtype);
              e.scale_a = number(scale_a);
              e.scale_b = number(scale_b);
              e.zero_point_a = number(zero_point_a);
@@ -44,7 +36,7 @@ void bind(py::module_& m) {
              e.sums_b = pointer<std::int32_t>(sums_b);
              e.bias = pointer<float>(bias);
              e.residual = pointer<void>(residual);
-             e.residual_dtype = static_cast<DType>(residual_dtype);
+             e.residual_dtype = dtype_of(residual_dtype);
              e.residual_scale = residual_scale;
              e.residual_zero_point = residual_zero_point;
              e.activation = static_cast<Activation>(activation);
@@ -58,21 +50,21 @@ void bind(py::module_& m) {
            py::arg("residual_dtype"), py::arg("residual_scale"), py::arg("residual_zero_point"),
            py::arg("activation"), py::arg("slope"), py::arg("out_scale"), py::arg("out_zero_point"));
 
-  py::class_<int8::Plan>(m, "Int8Plan", py::module_local())
+  py::class_<Plan>(m, "Int8Plan", py::module_local())
       .def(py::init<bool, int, int, bool, int>(), py::arg("vectors"), py::arg("tile"), py::arg("splits") = 1,
            py::arg("wgmma") = false, py::arg("blocks") = 0)
-      .def_readwrite("vectors", &int8::Plan::vectors)
-      .def_readwrite("tile", &int8::Plan::tile)
-      .def_readwrite("splits", &int8::Plan::splits)
-      .def_readwrite("wgmma", &int8::Plan::wgmma)
-      .def_readwrite("blocks", &int8::Plan::blocks)
+      .def_readwrite("vectors", &Plan::vectors)
+      .def_readwrite("tile", &Plan::tile)
+      .def_readwrite("splits", &Plan::splits)
+      .def_readwrite("wgmma", &Plan::wgmma)
+      .def_readwrite("blocks", &Plan::blocks)
       .def(py::self == py::self)
-      .def("__repr__", [](const int8::Plan& plan) { return int8::describe(plan); });
+      .def("__repr__", [](const Plan& plan) { return describe(plan); });
   std::vector<std::pair<int, int>> tiles;
-  for (const int8::Tile& tile : int8::kTiles) tiles.emplace_back(tile.rows, tile.columns);
+  for (const Tile& tile : kTiles) tiles.emplace_back(tile.rows, tile.columns);
   m.attr("int8_tiles") = tiles;
   std::vector<std::tuple<int, int, bool, int, bool>> of_sm90;
-  for (const int8::Sm90Tile& t : int8::kSm90Tiles)
+  for (const Sm90Tile& t : kSm90Tiles)
     of_sm90.emplace_back(t.rows, t.columns, t.ping_pong, t.cluster, t.short_runs);
   m.attr("int8_sm90_tiles") = of_sm90;  // rows, columns, ping-pong, cluster, short runs
 }

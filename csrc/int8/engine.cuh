@@ -2,6 +2,7 @@
 // int32.
 #pragma once
 
+#include "../gemm/warp_tile.cuh"
 #include "../ptx/ldmatrix.cuh"
 #include "../ptx/mma.cuh"
 #include "loader.cuh"
@@ -34,50 +35,36 @@ class Engine {
   // Calls visit(row, column, two neighbouring sums) for every output of this thread.
   template <class Visit>
   CNN_DEVICE void each_pair(Visit&& visit) const {
-    const int row = first_row() + lane() / 4, column = first_column() + lane() % 4 * 2;
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
 #pragma unroll
       for (int j = 0; j < kColumnTiles; ++j) {
 #pragma unroll
         for (int v = 0; v < 4; v += 2)
-          visit(row + 16 * i + 4 * v, column + 8 * j,
+          visit(Warp::row(i, v), Warp::column(j, v),
                 Vector<std::int32_t, 2>{sum_[i][j][v], sum_[i][j][v + 1]});
       }
     }
   }
 
  private:
-  static constexpr int kRowTiles = WarpRows / 16, kColumnTiles = WarpColumns / 8, kSteps = kStageBytes / 32;
-  static constexpr int kWarpsAcross = Columns / WarpColumns;
-  static_assert(kColumnTiles % 2 == 0);
+  using Warp = gemm::WarpTile<WarpRows, WarpColumns, Columns / WarpColumns>;
+  static constexpr int kRowTiles = Warp::kRowTiles, kColumnTiles = Warp::kColumnTiles,
+                       kSteps = kStageBytes / 32;
 
-  CNN_DEVICE static int lane() { return static_cast<int>(threadIdx.x) % 32; }
-  CNN_DEVICE static int first_row() { return static_cast<int>(threadIdx.x) / 32 / kWarpsAcross * WarpRows; }
-  CNN_DEVICE static int first_column() {
-    return static_cast<int>(threadIdx.x) / 32 % kWarpsAcross * WarpColumns;
-  }
-
-  // 16 of the warp's rows by 32 bytes. ldmatrix lane l names row l % 8 of matrix l / 8: the upper and lower
-  // eight rows of the first 16 bytes, then of the second. Whole periods ahead are a constant distance in
-  // memory.
+  // 16 of the warp's rows by 32 bytes. Whole periods ahead are a constant distance in memory.
   CNN_DEVICE static void read_rows(const std::uint8_t* tile, int row, int step, std::uint32_t (&to)[4]) {
-    const int l = lane();
-    ldmatrix_x4(to, tile + place_in_tile(first_row() + l % 16, 2 * step + l / 16) + row * kStageBytes);
+    const int first = Warp::first_row() + Warp::named() + Warp::lower_rows();
+    ldmatrix_x4(to, tile + place_in_tile(first, 2 * step + Warp::half_of_rows()) + row * kStageBytes);
   }
 
-  // 16 of the warp's columns: the first eight at both halves, then the next eight.
+  // 16 of the warp's columns.
   CNN_DEVICE static void read_columns(const std::uint8_t* tile, int column, int step,
                                       std::uint32_t (&left)[2], std::uint32_t (&right)[2]) {
-    const int l = lane();
+    const int first = Warp::first_column() + Warp::named() + Warp::next_columns();
     std::uint32_t both[4];
-    ldmatrix_x4(both, tile + place_in_tile(first_column() + l % 8 + l / 16 * 8, 2 * step + l / 8 % 2) +
-                          column * kStageBytes);
-#pragma unroll
-    for (int v = 0; v < 2; ++v) {
-      left[v] = both[v];
-      right[v] = both[2 + v];
-    }
+    ldmatrix_x4(both, tile + place_in_tile(first, 2 * step + Warp::half_of_columns()) + column * kStageBytes);
+    Warp::take_apart(both, left, right);
   }
 
   std::int32_t sum_[kRowTiles][kColumnTiles][4] = {};

@@ -79,7 +79,7 @@ struct Extents {
   std::int64_t rows, columns, groups, stages;
   const char* not_by_tma = "no tensor map describes its operands";
   std::int64_t tma_stages = 0;
-  int span = sm90::kRowBytes;
+  int span = gemm::sm90::kRowBytes;
 
   std::int64_t stages_of(const Plan& plan) const { return plan.wgmma ? tma_stages : stages; }
 };
@@ -103,7 +103,7 @@ inline const char* why_not(const Plan& plan, const Extents& size, bool vectors) 
     return "there is no such tile";
   if (plan.wgmma) {
     if (size.not_by_tma != nullptr) return size.not_by_tma;
-    if (size.span != sm90::kRowBytes && !kSm90Tiles[plan.tile].short_runs)
+    if (size.span != gemm::sm90::kRowBytes && !kSm90Tiles[plan.tile].short_runs)
       return "its stages hold 128 bytes of one tap, and with so few channels several taps share one";
   } else {
     if (plan.vectors && !vectors)
@@ -169,12 +169,12 @@ inline double seconds_of_wgmma(const Plan& plan, const Extents& size, const Gpu&
   const Sm90Tile& tile = kSm90Tiles[plan.tile];
   const double sms = gpu.processors / tile.cluster * tile.cluster;
   const double rate = 2 * gpu.tensor16 * kReachedOfPeak / gpu.processors;
-  const double multiply = 2.0 * tile.rows * tile.columns * sm90::kRowBytes / rate;
+  const double multiply = 2.0 * tile.rows * tile.columns * gemm::sm90::kRowBytes / rate;
   const int across = tile.rows >= 128 ? 1 : 2;
   const double read = (tile.rows * across + tile.rows / 64 * tile.columns) / gpu.clock;
-  const double copy = (tile.rows + static_cast<double>(tile.columns) / tile.cluster) * sm90::kRowBytes /
+  const double copy = (tile.rows + static_cast<double>(tile.columns) / tile.cluster) * gemm::sm90::kRowBytes /
                       (gpu.l2 / gpu.processors);
-  const int ring = std::min(8, 192 * 1024 / ((tile.rows + tile.columns) * sm90::kRowBytes));
+  const int ring = std::min(8, 192 * 1024 / ((tile.rows + tile.columns) * gemm::sm90::kRowBytes));
   const double stage = std::max({multiply, read, copy, kLatency / (ring - 1)});
   const std::int64_t stages = ceil_div(size.tma_stages, plan.splits);
   const auto turns =

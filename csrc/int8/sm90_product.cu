@@ -6,16 +6,16 @@
 #include "../gemm/sm90/maps.h"
 #include "../common/gpu.h"
 
-namespace cnnkernels {
+namespace cnnkernels::int8 {
 
-namespace int8_sm90 {
+namespace sm90 {
 
 namespace {
 
 template <int kTile, int kSpan>
-struct Config : Shape<std::int8_t, int8::kSm90Tiles[kTile], Major::k, Major::k, kSpan> {
+struct Config : Shape<std::int8_t, kSm90Tiles[kTile], Major::k, Major::k, kSpan> {
   static constexpr bool kInParts = true;
-  using Arguments = int8_sm90::Arguments;
+  using Arguments = sm90::Arguments;
 };
 
 template <class C>
@@ -30,10 +30,9 @@ int8_product(const __grid_constant__ Arguments a) {
 #endif
 }
 
-Arguments arguments(const int8::Product& product, const int8::Boxes& boxes, const int8::Plan& plan,
-                    int span) {
+Arguments arguments(const Product& product, const Boxes& boxes, const Plan& plan, int span) {
   const ConvGeometry& g = boxes.geometry;
-  const int8::Sm90Tile& tile = int8::kSm90Tiles[plan.tile];
+  const Sm90Tile& tile = kSm90Tiles[plan.tile];
   const std::int64_t channels = g.c / g.groups, taps = g.r * g.s;
   Arguments a;
   set_geometry(a, g);
@@ -62,9 +61,9 @@ Arguments arguments(const int8::Product& product, const int8::Boxes& boxes, cons
 }
 
 template <int kSpan>
-void launch_span(const Arguments& a, const int8::Plan& plan, std::uintptr_t stream) {
+void launch_span(const Arguments& a, const Plan& plan, std::uintptr_t stream) {
   const auto one = [&]<int kTile>(std::integral_constant<int, kTile>) {
-    if constexpr (int8::kSm90Tiles[kTile].short_runs || kSpan == kRowBytes) {  // int8::why_not()
+    if constexpr (kSm90Tiles[kTile].short_runs || kSpan == kRowBytes) {  // why_not()
       using C = Config<kTile, kSpan>;
       if (plan.tile == kTile) launch_blocks<C>(int8_product<C>, a, plan.blocks, stream);
     }
@@ -72,18 +71,18 @@ void launch_span(const Arguments& a, const int8::Plan& plan, std::uintptr_t stre
   const auto with = [&]<int... kTile>(std::integer_sequence<int, kTile...>) {
     (one(std::integral_constant<int, kTile>{}), ...);
   };
-  with(std::make_integer_sequence<int, int8::kSm90TileCount>{});
+  with(std::make_integer_sequence<int, kSm90TileCount>{});
 }
 
 }  // namespace
 
-}  // namespace int8_sm90
+}  // namespace sm90
 
-void int8::launch_sm90(const Product& product, const Boxes& boxes, const Plan& plan, void* workspace,
-                       std::uintptr_t stream) {
+void launch_sm90(const Product& product, const Boxes& boxes, const Plan& plan, void* workspace,
+                 std::uintptr_t stream) {
   const ConvGeometry& g = boxes.geometry;
-  const int span = sm90::span_for(g.c / g.groups, g.r * g.s, g.groups > 1);
-  int8_sm90::Arguments a = int8_sm90::arguments(product, boxes, plan, span);
+  const int span = gemm::sm90::span_for(g.c / g.groups, g.r * g.s, g.groups > 1);
+  sm90::Arguments a = sm90::arguments(product, boxes, plan, span);
   Product finished = product;
   if (boxes.window_sums != nullptr) finished.epilogue.sums_b = nullptr;  // that zero point is taken care of
   a.in_parts = plan.splits > 1;
@@ -98,15 +97,15 @@ void int8::launch_sm90(const Product& product, const Boxes& boxes, const Plan& p
   a.vectors = whole_runs(a.epilogue, a.output, a.columns);
   switch (span) {
     case 32:
-      int8_sm90::launch_span<32>(a, plan, stream);
+      sm90::launch_span<32>(a, plan, stream);
       break;
     case 64:
-      int8_sm90::launch_span<64>(a, plan, stream);
+      sm90::launch_span<64>(a, plan, stream);
       break;
     default:
-      int8_sm90::launch_span<128>(a, plan, stream);
+      sm90::launch_span<128>(a, plan, stream);
   }
   if (a.in_parts) launch_finish_parts(finished, workspace, plan.splits, stream);
 }
 
-}  // namespace cnnkernels
+}  // namespace cnnkernels::int8

@@ -8,10 +8,9 @@
 #include "epilogue.cuh"
 #include "product.h"
 
-namespace cnnkernels::int8_sm90 {
+namespace cnnkernels::int8::sm90 {
 
-using namespace cnnkernels::sm90;
-using int8::kRun;
+using namespace gemm::sm90;
 
 // Which taps of a window lie inside the image (Boxes::window_sums).
 struct Inside {
@@ -21,16 +20,16 @@ struct Inside {
   FastDivide dilation_h, dilation_w;
 };
 
-struct Arguments : Walk<1> {
+struct Arguments : TileSchedule<1> {
   std::int64_t part_elements = 0, row_elements = 0;
-  int8::Epilogue epilogue;
+  Epilogue epilogue;
   Inside inside;
   void* output = nullptr;
   std::int32_t zero_point = 0;  // of `inside`
   bool unsigned_a = false;
   bool in_parts = false;  // sums of a part as they are go to output + part * part_elements
   bool vectors = false;   // outputs are stored four at a time
-  std::uint8_t unused_here[to_next_map(sizeof(int8::Epilogue) + sizeof(Inside) + 31)] = {};
+  std::uint8_t unused_here[to_next_map(sizeof(Epilogue) + sizeof(Inside) + 31)] = {};
 };
 
 // Taps from `begin` up to `end` of an axis whose first lies at `first`.
@@ -55,9 +54,9 @@ CNN_DEVICE Vector<std::int32_t, kRun> sum_inside(const Arguments& a, int row, st
   const auto add = [&](int down, int across, std::int32_t sign) {
     if (down == 0 || across == 0) return;  // nothing lies above or left
     const std::int64_t offset = (down * (phase.s.count + 1) + across) * a.inside.filters + place;
-    const auto corner = int8::load_run<std::int32_t>(a.inside.sums, offset, count, a.vectors);
+    const auto corner = load_run<std::int32_t>(a.inside.sums, offset, count, a.vectors);
 #pragma unroll
-    for (int i = 0; i < kRun; ++i) sum[i] = int8::wrapping_subtract(sum[i], sign, corner[i]);
+    for (int i = 0; i < kRun; ++i) sum[i] = wrapping_subtract(sum[i], sign, corner[i]);
   };
   add(r.end, s.end, -1);
   add(r.begin, s.end, 1);
@@ -72,13 +71,13 @@ class Store {
   CNN_DEVICE Store(const Arguments& a, unsigned char* staging, int consumer)
       : a_(a), staging_(staging + consumer * kStagingBytes / kConsumers), consumer_(consumer) {}
 
-  CNN_DEVICE void tile(const Job& job, const typename C::Sums& sums) const {
+  CNN_DEVICE void tile(const WorkTile& work, const typename C::Sums& sums) const {
     constexpr int kAcross = C::kN / kWidth;
     const int thread = static_cast<int>(threadIdx.x) % kWarpgroup, mine = thread % kChunks * kRun;
 #pragma unroll 1
     for (int which = 0; which < C::kM * kAcross; ++which) {
-      const int row = job.first_row + first_row_of<C>(consumer_) + which / kAcross * kBlock;
-      const int first = job.first_column + first_column_of<C>(consumer_) + which % kAcross * kWidth;
+      const int row = work.first_row + first_row_of<C>(consumer_) + which / kAcross * kBlock;
+      const int first = work.first_column + first_column_of<C>(consumer_) + which % kAcross * kWidth;
       const int pixels = a_.phase[0].pixels;
       if (row >= pixels || first >= a_.columns) continue;
       sync();  // everyone is done with what was there
@@ -88,18 +87,18 @@ class Store {
       sync();
       const int count = min(a_.columns - first - mine, kRun);
       if (count <= 0) continue;
-      const std::int64_t place = std::int64_t(job.group) * a_.columns + first + mine;
-      const int8::Columns columns = int8::columns_at(a_.epilogue, place, count);
+      const std::int64_t place = std::int64_t(work.group) * a_.columns + first + mine;
+      const Columns columns = columns_at(a_.epilogue, place, count);
 #pragma unroll 1
       for (int i = thread / kChunks; i < kBlock && row + i < pixels; i += kWarpgroup / kChunks) {
         auto run = load<kRun>(reinterpret_cast<const std::int32_t*>(staging_ + place_of(i, mine)));
-        if (a_.inside.sums != nullptr && job.part == 0) {
+        if (a_.inside.sums != nullptr && work.part == 0) {
           const auto inside = sum_inside(a_, row + i, place, count);
 #pragma unroll
-          for (int v = 0; v < kRun; ++v) run[v] = int8::wrapping_subtract(run[v], a_.zero_point, inside[v]);
+          for (int v = 0; v < kRun; ++v) run[v] = wrapping_subtract(run[v], a_.zero_point, inside[v]);
         }
-        int8::finish(a_.epilogue, int8::row_at(a_.epilogue, row + i), columns, run, a_.output,
-                     job.part * a_.part_elements + (row + i) * a_.row_elements + place, count, a_.vectors);
+        int8::finish(a_.epilogue, row_at(a_.epilogue, row + i), columns, run, a_.output,
+                     work.part * a_.part_elements + (row + i) * a_.row_elements + place, count, a_.vectors);
       }
     }
   }
@@ -140,4 +139,4 @@ class Store {
   const int consumer_;
 };
 
-}  // namespace cnnkernels::int8_sm90
+}  // namespace cnnkernels::int8::sm90

@@ -58,32 +58,19 @@ depthwise(const __grid_constant__ Depthwise d, const __grid_constant__ int8::Epi
   constexpr int kStrip = kStep == 1 ? 8 : 4, kColumns = 12;  // of the image, of a group of four taps
   static_assert((kStrip - 1) * kStep + kTaps <= kColumns);
   using Weights = Vector<std::uint32_t, kRun>;  // four taps of four filters
-  using Sums = Vector<std::int32_t, kRun>;
   CNN_SHARED(Sums, memory, [kStrip * kThreads]);
   auto* const held = reinterpret_cast<std::uint32_t*>(memory);  // [group][lane] of Weights, before the sums
 
-  const int thread = static_cast<int>(threadIdx.x), lane = thread & (d.lanes - 1), slot = thread / d.lanes;
-  std::uint32_t strip_block;
-  const std::uint32_t filter_block = d.strip_blocks.divmod(blockIdx.x, strip_block);
-  const std::int32_t first_of_block = static_cast<std::int32_t>(filter_block) * d.lanes * kRun;
-  const std::int32_t first = first_of_block + lane * kRun;
-  const std::uint32_t strip = strip_block * (kThreads / d.lanes) + slot;
-  const bool live = first < d.k && strip < d.strips;
+  const Strip at = strip_of_thread<kStrip, kThreads>(d);
+  const std::int32_t h = static_cast<std::int32_t>(at.p) * d.stride_h - d.pad_h,
+                     w = at.q * d.stride_w - d.pad_w;
+  const std::uint8_t* const image = d.input + std::int64_t(at.n) * d.h * d.w * d.c;
+  const Channels channels(d, min(at.first, d.k - 1));
 
-  std::uint32_t strip_of_row, p;
-  const std::uint32_t n = d.rows_of_image.divmod(d.strips_of_row.divmod(strip, strip_of_row), p);
-  const auto q = static_cast<std::int32_t>(strip_of_row) * kStrip;
-  const std::int32_t h = static_cast<std::int32_t>(p) * d.stride_h - d.pad_h, w = q * d.stride_w - d.pad_w;
-  const std::uint8_t* const image = d.input + std::int64_t(n) * d.h * d.w * d.c;
-  const Channels channels(d, min(first, d.k - 1));
-
-  // dp4a multiplies signed bytes: unsigned ones are taken for signed, 128 less, and so is their zero point.
-  const std::uint32_t flip = d.unsigned_input ? 0x80808080u : 0;
-  const std::uint32_t fill = 0x01010101u * static_cast<std::uint8_t>(d.zero_point);
-  const std::int32_t zero_point = d.unsigned_input ? d.zero_point - 128 : d.zero_point;
+  const AsSigned as_signed(d);
   const auto column = [&](const std::uint8_t* row, std::int32_t x) {
     const bool inside = static_cast<std::uint32_t>(x) < static_cast<std::uint32_t>(d.w);
-    return (inside ? channels.read(row + std::int64_t(x) * d.c) : fill) ^ flip;
+    return (inside ? channels.read(row + std::int64_t(x) * d.c) : as_signed.fill) ^ as_signed.flip;
   };
 
   std::int32_t sums[kStrip][kRun] = {}, weight_sums[kRun] = {};
@@ -92,15 +79,16 @@ depthwise(const __grid_constant__ Depthwise d, const __grid_constant__ int8::Epi
   for (int held_from = 0; held_from < groups; held_from += kHeldGroups) {
     const int held_groups = min(groups - held_from, kHeldGroups);
     __syncthreads();  // all are done with the groups before
-    for (int i = thread; i < held_groups * d.lanes * kRun; i += kThreads) {
+    for (int i = static_cast<int>(threadIdx.x); i < held_groups * d.lanes * kRun; i += kThreads) {
       const int filter = i & (d.lanes * kRun - 1), group = held_from + i / (d.lanes * kRun);
       const int r = group / groups_of_row, s = (group - r * groups_of_row) * kTaps;
-      const std::uint8_t* from = d.weight + std::int64_t(first_of_block + filter) * d.r * d.s + r * d.s + s;
-      const int count = first_of_block + filter < d.k ? min(d.s - s, kTaps) : 0;
+      const std::uint8_t* from =
+          d.weight + std::int64_t(at.first_of_block + filter) * d.r * d.s + r * d.s + s;
+      const int count = at.first_of_block + filter < d.k ? min(d.s - s, kTaps) : 0;
       held[i] = int8::assemble(int8::fetch_singly(from, 0, count), 0);
     }
     __syncthreads();
-    if (!live) continue;
+    if (!at.live) continue;
 
 #pragma unroll 1
     for (int i = 0; i < held_groups; ++i) {
@@ -109,7 +97,7 @@ depthwise(const __grid_constant__ Depthwise d, const __grid_constant__ int8::Epi
       if (static_cast<std::uint32_t>(row) >= static_cast<std::uint32_t>(d.h))
         continue;  // as its zero point: nothing
       const std::uint8_t* const from = image + std::int64_t(row) * d.w * d.c;
-      const Weights weights = load<kRun>(held + (i * d.lanes + lane) * kRun);
+      const Weights weights = load<kRun>(held + (i * d.lanes + at.lane) * kRun);
 #pragma unroll
       for (int e = 0; e < kRun; ++e)
         weight_sums[e] = __dp4a(static_cast<int>(weights[e]), 0x01010101, weight_sums[e]);
@@ -148,24 +136,8 @@ depthwise(const __grid_constant__ Depthwise d, const __grid_constant__ int8::Epi
     }
   }
 
-  __syncthreads();  // the filters' memory becomes the sums', so that one epilogue serves a strip in a loop
-#pragma unroll
-  for (int j = 0; j < kStrip; ++j) {
-    Sums of_output;
-#pragma unroll
-    for (int e = 0; e < kRun; ++e)
-      of_output[e] = int8::wrapping_subtract(sums[j][e], zero_point, weight_sums[e]);
-    store(memory[j * kThreads + thread].element, of_output);
-  }
-  if (!live) return;
-  const int8::Row row{int8::number_at(epilogue.scale_a, 0), 0, 0};
-  const int8::Columns columns = int8::columns_at(epilogue, first, channels.count);
-  std::int64_t offset = ((std::int64_t(n) * d.p + p) * d.q + q) * d.k + first;
-#pragma unroll 1
-  for (int j = 0; j < min(kStrip, d.q - q); ++j, offset += d.k) {
-    int8::finish(epilogue, row, columns, memory[j * kThreads + thread], output, offset, channels.count,
-                 d.vectors);
-  }
+  finish_strip<kThreads>(d, at, epilogue, sums, weight_sums, as_signed.zero_point, channels.count, memory,
+                         output);
 }
 
 template <int kStep>

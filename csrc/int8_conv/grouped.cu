@@ -24,31 +24,18 @@ template <int kWords>
 CNN_KERNEL(kThreads, 2)
 grouped(const __grid_constant__ Grouped g, const __grid_constant__ int8::Epilogue epilogue, void* output) {
   constexpr int kHeldTaps = kHeldWords / kWords;
-  using Sums = Vector<std::int32_t, kRun>;
   using Pixel = Vector<std::uint32_t, kWords>;
   CNN_SHARED(Sums, memory, [kStrip * kThreads]);
   static_assert(kHeldWords * kMostLanes <= kStrip * kThreads);
   auto* const held = reinterpret_cast<std::uint32_t*>(memory);  // [tap][word][lane][filter], before the sums
 
-  const int thread = static_cast<int>(threadIdx.x), lane = thread & (g.lanes - 1), slot = thread / g.lanes;
-  std::uint32_t strip_block;
-  const std::uint32_t filter_block = g.strip_blocks.divmod(blockIdx.x, strip_block);
-  const std::int32_t first_of_block = static_cast<std::int32_t>(filter_block) * g.lanes * kRun;
-  const std::int32_t first = first_of_block + lane * kRun;
-  const std::uint32_t strip = strip_block * (kThreads / g.lanes) + slot;
-  const bool live = first < g.k && strip < g.strips;
+  const Strip at = strip_of_thread<kStrip, kThreads>(g);
+  const std::int32_t h = static_cast<std::int32_t>(at.p) * g.stride_h - g.pad_h,
+                     w = at.q * g.stride_w - g.pad_w;
+  const auto group = static_cast<std::int32_t>(g.runs_of_group.quotient(at.first / kRun));
+  const std::uint8_t* const image = g.input + std::int64_t(at.n) * g.h * g.w * g.c + group * kWords * 4;
 
-  std::uint32_t strip_of_row, p;
-  const std::uint32_t n = g.rows_of_image.divmod(g.strips_of_row.divmod(strip, strip_of_row), p);
-  const auto q = static_cast<std::int32_t>(strip_of_row) * kStrip;
-  const std::int32_t h = static_cast<std::int32_t>(p) * g.stride_h - g.pad_h, w = q * g.stride_w - g.pad_w;
-  const auto group = static_cast<std::int32_t>(g.runs_of_group.quotient(first / kRun));
-  const std::uint8_t* const image = g.input + std::int64_t(n) * g.h * g.w * g.c + group * kWords * 4;
-
-  // dp4a multiplies signed bytes: unsigned ones are taken for signed, 128 less, and so is their zero point.
-  const std::uint32_t flip = g.unsigned_input ? 0x80808080u : 0;
-  const std::uint32_t fill = 0x01010101u * static_cast<std::uint8_t>(g.zero_point);
-  const std::int32_t zero_point = g.unsigned_input ? g.zero_point - 128 : g.zero_point;
+  const AsSigned as_signed(g);
 
   std::int32_t sums[kStrip][kRun] = {}, weight_sums[kRun] = {};
   const int taps = g.r * g.s;
@@ -56,13 +43,13 @@ grouped(const __grid_constant__ Grouped g, const __grid_constant__ int8::Epilogu
   for (int held_from = 0; held_from < taps; held_from += kHeldTaps) {
     const int held_taps = min(taps - held_from, kHeldTaps);
     __syncthreads();  // all are done with the taps before
-    for (int i = thread; i < held_taps * kWords * g.lanes * kRun; i += kThreads) {
-      const int filter = first_of_block + (i & (g.lanes * kRun - 1)), word = i / (g.lanes * kRun);
+    for (int i = static_cast<int>(threadIdx.x); i < held_taps * kWords * g.lanes * kRun; i += kThreads) {
+      const int filter = at.first_of_block + (i & (g.lanes * kRun - 1)), word = i / (g.lanes * kRun);
       const auto* words = reinterpret_cast<const std::uint32_t*>(g.weight);
       held[i] = filter < g.k ? words[(std::int64_t(filter) * taps + held_from) * kWords + word] : 0;
     }
     __syncthreads();
-    if (!live) continue;
+    if (!at.live) continue;
 
 #pragma unroll 1
     for (int i = 0; i < held_taps; ++i) {
@@ -78,7 +65,7 @@ grouped(const __grid_constant__ Grouped g, const __grid_constant__ int8::Epilogu
 #pragma unroll
       for (int j = 0; j < kStrip; ++j) {
 #pragma unroll
-        for (int word = 0; word < kWords; ++word) pixels[j][word] = fill;
+        for (int word = 0; word < kWords; ++word) pixels[j][word] = as_signed.fill;
         if (static_cast<std::uint32_t>(x) < static_cast<std::uint32_t>(g.w))
           pixels[j] = load<kWords>(reinterpret_cast<const std::uint32_t*>(from + byte));
         x += g.stride_w;
@@ -86,36 +73,20 @@ grouped(const __grid_constant__ Grouped g, const __grid_constant__ int8::Epilogu
       }
 #pragma unroll
       for (int word = 0; word < kWords; ++word) {
-        const auto weights = load<kRun>(held + ((i * kWords + word) * g.lanes + lane) * kRun);
+        const auto weights = load<kRun>(held + ((i * kWords + word) * g.lanes + at.lane) * kRun);
 #pragma unroll
         for (int e = 0; e < kRun; ++e) {
           const int four = static_cast<int>(weights[e]);
           weight_sums[e] = __dp4a(four, 0x01010101, weight_sums[e]);
 #pragma unroll
           for (int j = 0; j < kStrip; ++j)
-            sums[j][e] = __dp4a(static_cast<int>(pixels[j][word] ^ flip), four, sums[j][e]);
+            sums[j][e] = __dp4a(static_cast<int>(pixels[j][word] ^ as_signed.flip), four, sums[j][e]);
         }
       }
     }
   }
 
-  __syncthreads();  // the filters' memory becomes the sums', so that one epilogue serves a strip in a loop
-#pragma unroll
-  for (int j = 0; j < kStrip; ++j) {
-    Sums of_output;
-#pragma unroll
-    for (int e = 0; e < kRun; ++e)
-      of_output[e] = int8::wrapping_subtract(sums[j][e], zero_point, weight_sums[e]);
-    store(memory[j * kThreads + thread].element, of_output);
-  }
-  if (!live) return;
-  const int8::Row row{int8::number_at(epilogue.scale_a, 0), 0, 0};
-  const int8::Columns columns = int8::columns_at(epilogue, first, kRun);
-  std::int64_t offset = ((std::int64_t(n) * g.p + p) * g.q + q) * g.k + first;
-#pragma unroll 1
-  for (int j = 0; j < min(kStrip, g.q - q); ++j, offset += g.k) {
-    int8::finish(epilogue, row, columns, memory[j * kThreads + thread], output, offset, kRun, g.vectors);
-  }
+  finish_strip<kThreads>(g, at, epilogue, sums, weight_sums, as_signed.zero_point, kRun, memory, output);
 }
 
 }  // namespace

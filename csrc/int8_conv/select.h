@@ -63,10 +63,12 @@ inline const char* not_by_tma(const Problem& problem, bool aligned) {
   constexpr std::int64_t kMost = (std::int64_t(1) << 31) - 1024;
   if (!aligned) return "TMA needs tensors that begin at a multiple of 16 bytes";
   if (g.c / g.groups % int8::kVectorBytes != 0) return "TMA needs a group's channels in multiples of 16";
-  if (sm90::span_for(g.c / g.groups, g.r * g.s, g.groups > 1) == 0)
+  if (gemm::sm90::span_for(g.c / g.groups, g.r * g.s, g.groups > 1) == 0)
     return "a stage would reach from a group's channels into the next group's";
-  if (g.stride_h > sm90::kMostStride || g.stride_w > sm90::kMostStride) return "TMA takes strides up to 8";
-  if (!sm90::pointwise(g) && !(sm90::corners_of_rows(g).fit() && sm90::corners_of_columns(g).fit()))
+  if (g.stride_h > gemm::sm90::kMostStride || g.stride_w > gemm::sm90::kMostStride)
+    return "TMA takes strides up to 8";
+  if (!gemm::sm90::pointwise(g) &&
+      !(gemm::sm90::corners_of_rows(g).fit() && gemm::sm90::corners_of_columns(g).fit()))
     return "padding or the filter's extent pass what TMA's im2col takes: 128 before and after the image, 255 "
            "from tap to tap";
   if (g.n * g.h * g.w > kMost || g.n * g.p * g.q > kMost) return "the batch has more than 2^31 pixels";
@@ -81,8 +83,8 @@ inline int8::Extents extents(const Problem& problem, bool vectors, bool aligned)
   int8::Extents size{g.n * g.p * g.q, g.k / g.groups, g.groups, ceil_div(bytes, int8::kStageBytes),
                      not_by_tma(problem, aligned)};
   if (size.not_by_tma == nullptr) {
-    size.span = sm90::span_for(g.c / g.groups, g.r * g.s, g.groups > 1);
-    size.tma_stages = sm90::stages_of(g.r * g.s, g.c / g.groups, size.span);
+    size.span = gemm::sm90::span_for(g.c / g.groups, g.r * g.s, g.groups > 1);
+    size.tma_stages = gemm::sm90::stages_of(g.r * g.s, g.c / g.groups, size.span);
   }
   return size;
 }

@@ -52,4 +52,68 @@ inline dim3 cut(Strips& d, std::int64_t images, int strip, int threads) {
   return dim3(static_cast<unsigned>(along * ceil_div(d.k, d.lanes * int8::kRun)));
 }
 
+// A thread's strip: outputs [n, p, q and on] of four filters from `first` on.
+struct Strip {
+  int lane;  // among the block's runs of filters
+  std::int32_t first_of_block, first;
+  std::uint32_t n, p;
+  std::int32_t q;
+  bool live;  // false: there is none for this thread
+};
+
+template <int kLength, int kThreads>
+CNN_DEVICE Strip strip_of_thread(const Strips& d) {
+  const int thread = static_cast<int>(threadIdx.x), slot = thread / d.lanes;
+  Strip at;
+  at.lane = thread & (d.lanes - 1);
+  std::uint32_t strip_block, strip_of_row;
+  const std::uint32_t filter_block = d.strip_blocks.divmod(blockIdx.x, strip_block);
+  at.first_of_block = static_cast<std::int32_t>(filter_block) * d.lanes * int8::kRun;
+  at.first = at.first_of_block + at.lane * int8::kRun;
+  const std::uint32_t strip = strip_block * (kThreads / d.lanes) + slot;
+  at.live = at.first < d.k && strip < d.strips;
+  at.n = d.rows_of_image.divmod(d.strips_of_row.divmod(strip, strip_of_row), at.p);
+  at.q = static_cast<std::int32_t>(strip_of_row) * kLength;
+  return at;
+}
+
+// dp4a multiplies signed bytes: unsigned ones are taken for signed, 128 less, and so is their zero point.
+struct AsSigned {
+  std::uint32_t flip, fill;  // fill: what is outside the image, before it is flipped
+  std::int32_t zero_point;
+
+  CNN_DEVICE explicit AsSigned(const Strips& d)
+      : flip(d.unsigned_input ? 0x80808080u : 0),
+        fill(0x01010101u * static_cast<std::uint8_t>(d.zero_point)),
+        zero_point(d.unsigned_input ? d.zero_point - 128 : d.zero_point) {}
+};
+
+using Sums = Vector<std::int32_t, int8::kRun>;
+
+// The end of a strip, for all threads of a block: `memory`, which had the filters, takes the sums, so that
+// one epilogue serves a strip in a loop. `count`: filters of the thread.
+template <int kThreads, int kLength>
+CNN_DEVICE void finish_strip(const Strips& d, const Strip& at, const int8::Epilogue& epilogue,
+                             const std::int32_t (&sums)[kLength][int8::kRun],
+                             const std::int32_t (&weight_sums)[int8::kRun], std::int32_t zero_point,
+                             int count, Sums* memory, void* output) {
+  const int thread = static_cast<int>(threadIdx.x);
+  __syncthreads();
+#pragma unroll
+  for (int j = 0; j < kLength; ++j) {
+    Sums of_output;
+#pragma unroll
+    for (int e = 0; e < int8::kRun; ++e)
+      of_output[e] = int8::wrapping_subtract(sums[j][e], zero_point, weight_sums[e]);
+    store(memory[j * kThreads + thread].element, of_output);
+  }
+  if (!at.live) return;
+  const int8::Row row{int8::number_at(epilogue.scale_a, 0), 0, 0};
+  const int8::Columns columns = int8::columns_at(epilogue, at.first, count);
+  std::int64_t offset = ((std::int64_t(at.n) * d.p + at.p) * d.q + at.q) * d.k + at.first;
+#pragma unroll 1
+  for (int j = 0; j < min(kLength, d.q - at.q); ++j, offset += d.k)
+    int8::finish(epilogue, row, columns, memory[j * kThreads + thread], output, offset, count, d.vectors);
+}
+
 }  // namespace cnnkernels::int8_conv

@@ -1,27 +1,22 @@
 // int8_gemm's Python face: pointers as integers, sizes, strides, an optional plan.
 #include <pybind11/operators.h>
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "../common/bind.h"
 #include "int8_gemm.h"
-
-namespace py = pybind11;
 
 namespace cnnkernels::int8_gemm {
 
 namespace {
 
-using int8_gemm::Plan;
-using int8_gemm::Problem;
-
 // m, n, k; then of a and of b: pointer, row stride, column stride.
 using Sizes = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
-using Place = std::tuple<std::uintptr_t, std::int64_t, std::int64_t>;
+using Place = std::tuple<Pointer, std::int64_t, std::int64_t>;
 
 Problem problem(const Sizes& sizes, const Place& a, const Place& b, bool unsigned_a) {
   const auto matrix = [](const Place& place) {
-    const auto& [pointer, row_stride, column_stride] = place;
-    return int8_gemm::Matrix{reinterpret_cast<const void*>(pointer), row_stride, column_stride};
+    const auto& [data, row_stride, column_stride] = place;
+    return Matrix{pointer(data), row_stride, column_stride};
   };
   const auto& [m, n, k] = sizes;
   return {m, n, k, matrix(a), matrix(b), unsigned_a};
@@ -30,9 +25,9 @@ Problem problem(const Sizes& sizes, const Place& a, const Place& b, bool unsigne
 }  // namespace
 
 void bind(py::module_& m) {
-  py::enum_<int8_gemm::Kernel>(m, "Int8GemmKernel", py::module_local())
-      .value("tiles", int8_gemm::Kernel::tiles)
-      .value("stream_weights", int8_gemm::Kernel::stream_weights);
+  py::enum_<Kernel>(m, "Int8GemmKernel", py::module_local())
+      .value("tiles", Kernel::tiles)
+      .value("stream_weights", Kernel::stream_weights);
   py::class_<Plan>(m, "Int8GemmPlan", py::module_local())
       .def(py::init<>())
       .def_readwrite("kernel", &Plan::kernel)
@@ -42,27 +37,27 @@ void bind(py::module_& m) {
       .def_readwrite("stream_columns", &Plan::stream_columns)
       .def_readwrite("warps", &Plan::warps)
       .def(py::self == py::self)
-      .def("__repr__", [](const Plan& plan) { return int8_gemm::describe(plan); });
+      .def("__repr__", [](const Plan& plan) { return describe(plan); });
   const py::arg_v plan = py::arg("plan") = static_cast<const Plan*>(nullptr);
 
   m.def(
       "int8_gemm",
       [](const Sizes& sizes, const Place& a, const Place& b, bool unsigned_a, const int8::Epilogue& epilogue,
-         std::uintptr_t output, std::uintptr_t workspace, std::uintptr_t stream, const Plan* plan) {
-        int8_gemm::forward(problem(sizes, a, b, unsigned_a), epilogue, reinterpret_cast<void*>(output),
-                           reinterpret_cast<void*>(workspace), stream, plan);
+         Pointer output, Pointer workspace, Pointer stream, const Plan* plan) {
+        forward(problem(sizes, a, b, unsigned_a), epilogue, pointer(output), pointer(workspace), stream,
+                plan);
       },
       py::arg("sizes"), py::arg("a"), py::arg("b"), py::arg("unsigned_a"), py::arg("epilogue"),
       py::arg("output"), py::arg("workspace"), py::arg("stream"), plan);
   m.def(
       "int8_gemm_workspace",
       [](const Sizes& sizes, const Place& a, const Place& b, bool unsigned_a, const int8::Epilogue& epilogue,
-         const Plan* plan) { return int8_gemm::workspace(problem(sizes, a, b, unsigned_a), epilogue, plan); },
+         const Plan* plan) { return workspace(problem(sizes, a, b, unsigned_a), epilogue, plan); },
       py::arg("sizes"), py::arg("a"), py::arg("b"), py::arg("unsigned_a"), py::arg("epilogue"), plan);
   m.def(
       "int8_gemm_plan",
       [](const Sizes& sizes, const Place& a, const Place& b, bool unsigned_a, const Gpu& gpu) {
-        return int8_gemm::select(problem(sizes, a, b, unsigned_a), gpu);
+        return select(problem(sizes, a, b, unsigned_a), gpu);
       },
       "What the selection would do on a GPU.", py::arg("sizes"), py::arg("a"), py::arg("b"),
       py::arg("unsigned_a"), py::arg("gpu"));
@@ -70,7 +65,7 @@ void bind(py::module_& m) {
       "int8_gemm_candidates",
       [](const Sizes& sizes, const Place& a, const Place& b, bool unsigned_a, const Gpu& gpu) {
         std::vector<std::tuple<Plan, std::string, double>> all;
-        for (const auto& c : int8_gemm::candidates(problem(sizes, a, b, unsigned_a), gpu))
+        for (const auto& c : candidates(problem(sizes, a, b, unsigned_a), gpu))
           all.emplace_back(c.plan, c.why_not == nullptr ? "" : c.why_not, c.seconds);
         return all;
       },

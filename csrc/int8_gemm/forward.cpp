@@ -49,7 +49,10 @@ int8::Operand operand_b(const Problem& p) {
 int8::Boxes boxes(const Problem& p) {
   const std::int64_t pitch = padded_depth(p.k);
   int8::Boxes found;
-  found.geometry = {1, p.k, 1, p.m, p.n, 1, 1, 1, p.m, 1, 1, 0, 0, 1, 1, 1};
+  ConvGeometry& g = found.geometry;  // a row of pixels
+  g.c = p.k, g.w = g.q = p.m, g.k = p.n;
+  g.n = g.d = g.h = g.t = g.r = g.s = g.z = g.p = g.groups = 1;
+  g.stride_d = g.stride_h = g.stride_w = g.dilation_d = g.dilation_h = g.dilation_w = 1;
   found.a = p.a.data;
   found.b = p.b.data;
   found.pixel_bytes = p.m > 1 ? p.a.row_stride : pitch;

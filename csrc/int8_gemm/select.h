@@ -113,7 +113,7 @@ inline int8::Extents extents(const Problem& p, bool vectors) {
           1,
           ceil_div(ceil_div(p.k, unit) * unit, int8::kStageBytes),
           not_by_tma(p),
-          sm90::stages_of(1, p.k, sm90::kRowBytes)};
+          gemm::sm90::stages_of(1, p.k, gemm::sm90::kRowBytes)};
 }
 
 // Why a plan cannot serve; null where it can.

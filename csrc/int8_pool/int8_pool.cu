@@ -125,11 +125,11 @@ int8_pool_kernel(const Sites sites, const Axis rows, const Axis columns, int sha
 
 template <int V, class Reduce>
 void start(const PoolGeometry& g, const Reduce& reduce, const std::uint8_t* input, std::uint8_t* output,
-           std::uintptr_t stream, std::int64_t most_sites) {
+           std::uintptr_t stream, std::int64_t largest_index) {
   const Axis rows(g.h, g.r, g.stride_h, g.pad_h, g.dilation_h);
   const Axis columns(g.w, g.s, g.stride_w, g.pad_w, g.dilation_w);
   const std::int64_t groups = g.c / V, in_row = g.q * groups, all = g.n * g.p;
-  const std::int64_t fit = std::min(most_sites / in_row, kMostSites - g.p);
+  const std::int64_t fit = std::min(largest_index / in_row, kLargestIndex - g.p);
   if (fit == 0) throw_invalid_argument("int8_pool: a row of the output has more than 2^31 elements");
   const std::int64_t enough = std::int64_t(this_gpu().processors) * 4 * kThreads;
   for (std::int64_t first = 0; first < all; first += fit) {
@@ -151,7 +151,7 @@ void start(const PoolGeometry& g, const Reduce& reduce, const std::uint8_t* inpu
 
 template <class Reduce>
 void pool(const PoolGeometry& geometry, const Reduce& reduce, const void* input, void* output,
-          std::uintptr_t stream, std::int64_t most_sites) {
+          std::uintptr_t stream, std::int64_t largest_index) {
   const PoolGeometry g = within_reach(geometry, "int8_pool");
   if (g.c > INT32_MAX) throw_invalid_argument("int8_pool: more than 2^31 - 1 channels");
   const auto* x = static_cast<const std::uint8_t*>(input);
@@ -160,9 +160,9 @@ void pool(const PoolGeometry& geometry, const Reduce& reduce, const void* input,
     return g.c % bytes == 0 &&
            (reinterpret_cast<std::uintptr_t>(x) | reinterpret_cast<std::uintptr_t>(y)) % bytes == 0;
   };
-  if (aligned(16)) return start<16>(g, reduce, x, y, stream, most_sites);
-  if (aligned(4)) return start<4>(g, reduce, x, y, stream, most_sites);
-  start<1>(g, reduce, x, y, stream, most_sites);
+  if (aligned(16)) return start<16>(g, reduce, x, y, stream, largest_index);
+  if (aligned(4)) return start<4>(g, reduce, x, y, stream, largest_index);
+  start<1>(g, reduce, x, y, stream, largest_index);
 }
 
 bool is_signed(DType dtype) {
@@ -173,17 +173,17 @@ bool is_signed(DType dtype) {
 }  // namespace
 
 void int8_max_pool(DType dtype, const PoolGeometry& geometry, const void* input, void* output,
-                   std::uintptr_t stream, std::int64_t most_sites) {
-  pool(geometry, Maximum{is_signed(dtype) ? kTopBits : 0}, input, output, stream, most_sites);
+                   std::uintptr_t stream, std::int64_t largest_index) {
+  pool(geometry, Maximum{is_signed(dtype) ? kTopBits : 0}, input, output, stream, largest_index);
 }
 
 void int8_avg_pool(DType dtype, const PoolGeometry& geometry, std::int32_t zero_point, bool count_include_pad,
                    std::int32_t divisor_override, const void* input, void* output, std::uintptr_t stream,
-                   std::int64_t most_sites) {
+                   std::int64_t largest_index) {
   const bool with_sign = is_signed(dtype);
   const Average average{with_sign ? 0 : kTopBits, with_sign ? -128 : 0, zero_point, divisor_override,
                         count_include_pad};
-  pool(geometry, average, input, output, stream, most_sites);
+  pool(geometry, average, input, output, stream, largest_index);
 }
 
 }  // namespace cnnkernels::int8_pool

@@ -1,10 +1,8 @@
 // int8_weight_only_linear's Python face: pointers as integers, sizes and strides.
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "../common/bind.h"
 #include "int8_weight_only_linear.h"
-
-namespace py = pybind11;
 
 namespace cnnkernels::int8_weight_only_linear {
 
@@ -13,14 +11,13 @@ void bind(py::module_& m) {
   m.attr("int8_weight_only_linear_rows") = kMostRows;
   m.def(
       "int8_weight_only_linear",
-      [](std::uintptr_t input, std::uintptr_t weight, std::uintptr_t output, int dtype, const Sizes& sizes,
-         const Sizes& strides, const int8::Epilogue& epilogue, std::uintptr_t stream) {
+      [](Pointer input, Pointer weight, Pointer output, int dtype, const Sizes& sizes, const Sizes& strides,
+         const int8::Epilogue& epilogue, Pointer stream) {
         const auto& [rows, columns, depth] = sizes;
         const auto& [row_stride, depth_stride, weight_stride] = strides;
-        forward({reinterpret_cast<const void*>(input), row_stride, depth_stride,
-                 reinterpret_cast<const void*>(weight), weight_stride, rows, columns, depth,
-                 static_cast<DType>(dtype)},
-                epilogue, reinterpret_cast<void*>(output), stream);
+        forward({pointer(input), row_stride, depth_stride, pointer(weight), weight_stride, rows, columns,
+                 depth, dtype_of(dtype)},
+                epilogue, pointer(output), stream);
       },
       "input [m, k] by weight [n, k], m up to int8_weight_only_linear_rows.", py::arg("input"),
       py::arg("weight"), py::arg("output"), py::arg("dtype"), py::arg("sizes"), py::arg("strides"),

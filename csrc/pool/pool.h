@@ -12,15 +12,13 @@
 #include <cstdint>
 
 #include "../common/geometry.h"
+#include "../common/index.h"
 
 namespace cnnkernels {
 enum class DType : int;
 }
 
 namespace cnnkernels::pool {
-
-// Room is left for the idle threads of the last block, which count past the end.
-inline constexpr std::int64_t kLargestIndex = INT32_MAX - 1023;
 
 // output[n, c, p, q] = max over (r, s) of input[n, c, h, w] at h = p stride_h - pad_h + r dilation_h,
 // w = q stride_w - pad_w + s dilation_w, with PyTorch's rules: outside counts as -inf, the first maximum wins

@@ -16,11 +16,11 @@ struct Groups {
   bool wide;  // elements are beyond 32-bit arithmetic
   std::uint8_t unused[7] = {};
 
-  Groups(const Grouped& shape, std::int64_t largest_element)
+  Groups(const Grouped& shape, std::int64_t largest_index)
       : inner(shape.inner),
         count(static_cast<std::int32_t>(shape.groups)),
         step(static_cast<std::int32_t>(shape.inner < kChunk ? shape.inner : kChunk)),
-        wide(shape.outer * shape.groups * shape.inner + period() > largest_element) {
+        wide(shape.outer * shape.groups * shape.inner + period() > largest_index) {
     if (shape.groups > INT32_MAX) throw_invalid_argument("quantize: more than 2^31 - 1 groups");
     if (wide) return;
     by_inner = FastDivide(inner);

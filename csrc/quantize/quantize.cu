@@ -133,8 +133,8 @@ void quantize_by(const Groups& groups, std::int64_t count, std::int32_t low, con
 }  // namespace
 
 void quantize(DType from, DType to, const Grouped& shape, const void* input, void* output,
-              const Quantization& by, std::uintptr_t stream, std::int64_t largest_element) {
-  const Groups groups(merged(shape), largest_element);
+              const Quantization& by, std::uintptr_t stream, std::int64_t largest_index) {
+  const Groups groups(merged(shape), largest_index);
   const std::int32_t low = lowest_of(to);
   dispatch_floating(from, [&](auto t) {
     quantize_by(groups, count_of(shape), low, by, static_cast<const decltype(t)*>(input),
@@ -148,21 +148,21 @@ std::int64_t quantize_dynamic_workspace(const Grouped& shape) {
 }
 
 void quantize_dynamic(DType from, const Grouped& given, const void* input, void* output, float* scales,
-                      void* workspace, std::uintptr_t stream, std::int64_t largest_element) {
+                      void* workspace, std::uintptr_t stream, std::int64_t largest_index) {
   const Grouped shape = merged(given);
   const Written bytes(static_cast<std::uint8_t*>(output));
   dispatch_floating(from, [&](auto t) {
     const auto* x = static_cast<const decltype(t)*>(input);
     if (fits_registers(shape)) return quantize_rows(shape, x, bytes, scales, stream);
-    const Groups groups(shape, largest_element);
+    const Groups groups(shape, largest_index);
     find_scales(shape, groups, bytes.head, x, scales, static_cast<std::uint32_t*>(workspace), stream);
     quantize_by(groups, count_of(shape), kLowestInt8, {1, 0, scales, nullptr}, x, bytes, stream);
   });
 }
 
 void dequantize(DType from, DType to, const Grouped& shape, const void* input, void* output,
-                const Quantization& by, std::uintptr_t stream, std::int64_t largest_element) {
-  const Groups groups(merged(shape), largest_element);
+                const Quantization& by, std::uintptr_t stream, std::int64_t largest_index) {
+  const Groups groups(merged(shape), largest_index);
   const std::int64_t count = count_of(shape);
   const std::int32_t shift = lowest_of(from) == 0 ? 128 : 0;
   dispatch_floating(to, [&](auto t) {

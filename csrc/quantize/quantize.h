@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "../common/as_bits.h"
+#include "../common/index.h"
 
 namespace cnnkernels {
 enum class DType : int;
@@ -29,23 +30,20 @@ struct Quantization {
   const std::int32_t* zero_points = nullptr;
 };
 
-// The largest element offset that is decoded with 32-bit arithmetic. Tests lower it.
-inline constexpr std::int64_t kLargestElement = INT32_MAX;
-
+// `largest_index` is the largest element offset that is decoded with 32-bit arithmetic. Tests lower it.
 // float64, float32, float16 or bfloat16 to int8 or uint8.
 void quantize(DType from, DType to, const Grouped& shape, const void* input, void* output,
-              const Quantization& by, std::uintptr_t stream, std::int64_t largest_element = kLargestElement);
+              const Quantization& by, std::uintptr_t stream, std::int64_t largest_index = kLargestIndex);
 
 // The same with int8, zero point 0 and scales[group] = the group's largest magnitude / 127, which is written:
 // NaN does not count, and a group of zeros has the scale 1. `workspace` is cleared memory of as many bytes as
 // quantize_dynamic_workspace says: none where groups are rows that fit into a block's registers.
 std::int64_t quantize_dynamic_workspace(const Grouped& shape);
 void quantize_dynamic(DType from, const Grouped& shape, const void* input, void* output, float* scales,
-                      void* workspace, std::uintptr_t stream, std::int64_t largest_element = kLargestElement);
+                      void* workspace, std::uintptr_t stream, std::int64_t largest_index = kLargestIndex);
 
 // int8 or uint8 to float64, float32, float16 or bfloat16.
 void dequantize(DType from, DType to, const Grouped& shape, const void* input, void* output,
-                const Quantization& by, std::uintptr_t stream,
-                std::int64_t largest_element = kLargestElement);
+                const Quantization& by, std::uintptr_t stream, std::int64_t largest_index = kLargestIndex);
 
 }  // namespace cnnkernels::quantize

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from cnnkernels.triton_kernels.common import geometry
 from cnnkernels.triton_kernels.common import types as common
+from cnnkernels.triton_kernels.common.target import Gpu
 from cnnkernels.triton_kernels.conv import launch as conv2d
 from cnnkernels.triton_kernels.conv import select as conv_select
 from cnnkernels.triton_kernels.conv.select import Configuration, Problem
@@ -139,7 +141,7 @@ def test_elementwise_kernels_serve_any_groups(op: str, layout: Layout, case: Con
 @layouts
 @pytest.mark.parametrize("case", [UNEVEN, DEPTHWISE], ids=str)
 def test_64_bit_arithmetic(monkeypatch: pytest.MonkeyPatch, op: str, layout: Layout, case: ConvCase) -> None:
-    for module in (conv2d, conv_select):
+    for module in (conv2d, geometry):
         monkeypatch.setattr(module, "LARGEST_INDEX", 0)
     given = operands(case)
     assert torch.equal(run(op, case, given, "fp32", layout), given[op].float())
@@ -156,8 +158,8 @@ def test_a_batch_is_cut_where_32_bits_end(
 ) -> None:
     case = dataclasses.replace(UNEVEN, n=5)
     larger = max(math.prod(case.input_shape), math.prod(case.output_shape)) // case.n
-    monkeypatch.setattr(conv_select, "LARGEST_INDEX", 2 * larger + max(conv_select._overhang(case.geometry)))
-    assert conv_select.most_images(case.geometry) == 2 and not conv_select.is_wide(case.geometry._replace(n=2))
+    monkeypatch.setattr(geometry, "LARGEST_INDEX", 2 * larger + max(geometry.overhang(case.geometry)))
+    assert geometry.most_images(case.geometry) == 2 and not geometry.is_wide(case.geometry._replace(n=2))
     given = operands(case)
     c = Configuration(True, 64, 16, 0, 4, 3) if direct else None
     assert torch.equal(run(op, case, given, "fp32", layout, c), given[op].float())
@@ -233,7 +235,7 @@ def test_a_sample_does_not_depend_on_its_batch(op: str, layout: Layout, dtype: s
 @layouts
 def test_bias_sums_of_several_ranges(monkeypatch: pytest.MonkeyPatch, layout: Layout) -> None:
     monkeypatch.setattr(conv2d, "BIAS_TILE", 128)
-    monkeypatch.setattr(conv2d, "machine", lambda arch: {"processors": 5})
+    monkeypatch.setattr(conv2d, "gpu_of", lambda arch: Gpu(5, 0))
     given = operands(TILED)
     db = torch.full((TILED.k,), float("nan"), device=DEVICE)
     kernels.conv_backward_bias(place(given["dy"].float(), layout), db, TILED.geometry, layout)

@@ -202,7 +202,7 @@ def test_tensor_subclasses_see_the_public_function() -> None:
 
 TF32 = """
 import json, torch
-from cnnkernels.ops.conv2d import tf32_allowed
+from cnnkernels.ops.conv_kernel import tf32_allowed
 from torch import backends
 seen = {}
 def note(name):

@@ -6,7 +6,7 @@ A subset that covers every kernel, dtype, layout and configuration; `make audit`
 from __future__ import annotations
 
 import pytest
-from cnnkernels.triton_kernels.conv.select import machine
+from cnnkernels.triton_kernels.common.target import gpu_of
 
 from cnnkernels.dtypes import PRODUCTS
 from cnnkernels.geometry import Layout
@@ -68,7 +68,7 @@ def test_nothing_spills(compiled: list[Compiled]) -> None:
 
 def test_shared_memory_holds_what_ptxas_laid_there(compiled: list[Compiled]) -> None:
     assert {k.arch for k in compiled} == {*ARCHITECTURES, 86, 120}
-    assert [k for k in compiled if k.shared_bytes > machine(k.arch)["shared_bytes"]] == []
+    assert [k for k in compiled if k.shared_bytes > gpu_of(k.arch).shared_bytes] == []
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

@@ -12,7 +12,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from cnnkernels.triton_kernels.conv import select as conv_select
+from cnnkernels.triton_kernels.common import geometry
 from cnnkernels.triton_kernels.depthwise_conv import select as depthwise_conv_select
 from cnnkernels.triton_kernels.depthwise_conv.patch import Axis, lanes
 from cnnkernels.triton_kernels.depthwise_conv.select import Configuration, Problem
@@ -112,7 +112,7 @@ def test_any_number_of_ranges_and_bands_gives_the_whole_sum(layout: Layout) -> N
 @directions
 @layouts
 def test_64_bit_arithmetic(monkeypatch: pytest.MonkeyPatch, direction: str, layout: Layout) -> None:
-    monkeypatch.setattr(conv_select, "LARGEST_INDEX", 0)
+    monkeypatch.setattr(geometry, "LARGEST_INDEX", 0)
     data = integers(UNEVEN)
     assert torch.equal(run(direction, UNEVEN, data, layout), expected(direction, UNEVEN, data))
 

@@ -42,7 +42,7 @@ def test_any_other_word_is_refused(monkeypatch: pytest.MonkeyPatch, word: str) -
 
 
 def sources() -> dict[str, str]:
-    patterns = ("*.py", "Makefile", "cnnkernels/**/*.py", "triton_kernels/*.py", "benchmarks/*.py", "csrc/**/*.cpp")
+    patterns = ("*.py", "Makefile", "cnnkernels/**/*.py", "triton_kernels/**/*.py", "benchmarks/*.py", "csrc/**/*.cpp")
     paths = [path for pattern in (*patterns, "csrc/**/*.h", "tests/*.sh") for path in ROOT.glob(pattern)]
     return {str(path.relative_to(ROOT)): path.read_text() for path in paths}
 

@@ -9,29 +9,12 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+EXAMPLE = "global_avg_pool"  # the operator that docs/add_an_operator.md makes
 MOST_LINES = 400
 MOST_SUBJECTS = 24  # of a folder
 
 # May only shrink.
-PRIVATE_BREACHES = {
-    ("cnnkernels/ops/conv_epilogue.py", "_forward_output"),
-    ("cnnkernels/ops/conv_epilogue.py", "_geometry"),
-    ("cnnkernels/ops/conv_epilogue.py", "_more_groups"),
-    ("cnnkernels/ops/conv_epilogue.py", "_with_border"),
-    ("cnnkernels/ops/depthwise_separable_conv.py", "_conv2d._forward_backward"),
-    ("cnnkernels/ops/depthwise_separable_conv.py", "_conv2d._forward_fake"),
-    ("cnnkernels/ops/depthwise_separable_conv.py", "_conv2d._forward_jvp"),
-    ("cnnkernels/ops/depthwise_separable_conv.py", "_conv2d._forward_output"),
-    ("cnnkernels/ops/depthwise_separable_conv.py", "_conv2d._forward_setup"),
-    ("cnnkernels/ops/depthwise_separable_conv.py", "_conv2d._forward_vmap"),
-    ("cnnkernels/ops/depthwise_separable_conv.py", "_conv2d._geometry"),
-    ("cnnkernels/ops/depthwise_separable_conv_backward.py", "_conv2d._geometry"),
-    ("cnnkernels/ops/int8_conv.py", "_geometry"),
-}
-NOT_THERE = {
-    "csrc/common/types.h: cnnkernels/native.py",
-    "csrc/pool/bindings.cpp: cnnkernels/native.py",
-}
+NOT_THERE: set[str] = set()
 FULL_ROOMS = {"csrc/common", "csrc/conv", "csrc/interpreter"}
 
 
@@ -71,7 +54,7 @@ def test_private_names_stay_in_their_file() -> None:
     files = tracked("cnnkernels/*.py", "triton_kernels/*.py", "benchmarks/*.py")
     assert len(files) > 100
     breaches = {(str(path.relative_to(ROOT)), name) for path in files for name in private_names_taken(path)}
-    assert breaches == PRIVATE_BREACHES
+    assert breaches == set()
 
 
 def test_files_have_one_subject() -> None:
@@ -107,7 +90,7 @@ def test_paths_that_are_named_exist() -> None:
             r"(?<![\w/.{*<-])(?:[\w-]+/)+[\w-]+\.(?:py|h|cuh|cu|cpp|md|json|sh)(?![\w*])", path.read_text()
         ):
             looked_at += 1
-            if not any(place.endswith(f"/{name}") for place in places):
+            if EXAMPLE not in name and not any(place.endswith(f"/{name}") for place in places):
                 missing[f"{path.relative_to(ROOT)}: {name}"] += 1
     assert looked_at > 200
     assert set(missing) == NOT_THERE

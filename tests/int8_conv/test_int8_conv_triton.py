@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from cnnkernels.triton_kernels.conv import select as conv_select
+from cnnkernels.triton_kernels.common import geometry
 from cnnkernels.triton_kernels.int8 import pack as int8_pack
 from cnnkernels.triton_kernels.int8_gemm import select as int8_gemm_select
 from cnnkernels.triton_kernels.int8_gemm.select import Configuration
@@ -135,10 +135,10 @@ def test_64_bit_arithmetic_and_a_batch_in_slices(monkeypatch: pytest.MonkeyPatch
     case = dataclasses.replace(case, n=3)
     for images in (0, 1, 2):
         larger = max(math.prod(case.input_shape), math.prod(case.output_shape)) // case.n
-        largest = images * larger + max(conv_select._overhang(case.geometry)) if images else 0
-        for source in (conv_select, int8_pack):
+        largest = images * larger + max(geometry.overhang(case.geometry)) if images else 0
+        for source in (geometry, int8_pack):
             monkeypatch.setattr(source, "LARGEST_INDEX", largest)
-        assert conv_select.most_images(case.geometry) == max(1, images)
+        assert geometry.most_images(case.geometry) == max(1, images)
         check(case, everything(case), INT8)
 
 

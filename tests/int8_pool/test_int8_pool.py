@@ -139,7 +139,7 @@ def limited(kernels, most: int, monkeypatch: pytest.MonkeyPatch):
     """The same kernels, but with less that 32-bit arithmetic may meet: slices."""
     if isinstance(kernels, NativeKernels):
         names = ("int8_max_pool2d", "int8_avg_pool2d")
-        functions = {n: functools.partial(getattr(kernels.module, n), most_sites=most) for n in names}
+        functions = {n: functools.partial(getattr(kernels.module, n), largest_index=most) for n in names}
         module = SimpleNamespace(PoolGeometry=kernels.module.PoolGeometry, **functions)
         return NativeKernels(module, kernels.device_type)
     import cnnkernels.triton_kernels.common.sites as spread

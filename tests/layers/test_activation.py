@@ -19,7 +19,8 @@ from cnnkernels.triton_kernels.common.activation import activate as triton_activ
 from cnnkernels.triton_kernels.common.activation import activate_derivative as triton_derivative
 from cnnkernels.triton_kernels.common.activation import exp as triton_exp
 
-from cnnkernels.activation import ACTIVATIONS, activate, activation_backward, checked_activation, known_from_output
+from cnnkernels.activation import ACTIVATIONS, activate, activation_backward, known_from_output
+from cnnkernels.functional.arguments import checked_activation
 from cnnkernels.testing.numerics import UNIT_ROUNDOFF
 from helpers.native import PrimitiveRunner
 

@@ -40,7 +40,7 @@ def test_random_orders(operator: str, backend: str) -> None:
 def wherever(name: str) -> list[str]:
     """The operators' modules that use a function of ops/memory.py."""
     names = "conv", "conv_epilogue", "depthwise_separable_conv", "depthwise_separable_conv_backward"
-    others = "pool", "unpool", "int8_conv", "quantize"
+    others = "pool", "int8_conv", "quantize"
     return [module for module in (*names, *others) if hasattr(getattr(cnnkernels.ops, module), name)]
 
 

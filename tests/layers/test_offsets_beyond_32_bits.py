@@ -9,7 +9,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from cnnkernels.triton_kernels.conv import select as conv_select
+from cnnkernels.triton_kernels.common import geometry
 from torch import Tensor
 
 from cnnkernels import functional as K
@@ -176,9 +176,9 @@ def test_32_bits_are_used_only_where_they_hold_every_offset() -> None:
             g = conv_geometry(*arguments)
         except RuntimeError:
             continue
-        each = conv_select.most_images(g)
+        each = geometry.most_images(g)
         part = g._replace(n=min(n, each))
-        if conv_select.is_wide(part):
+        if geometry.is_wide(part):
             assert each == 1 or g.k * g.c * g.r * g.s > 2**30
             continue
         narrow, sliced = narrow + 1, sliced + (each < n)

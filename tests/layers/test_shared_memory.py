@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from cnnkernels.triton_kernels.conv import select as conv_select
+from cnnkernels.triton_kernels.common.target import gpu_of
 
 from benchmarks.cases import problems
 from benchmarks.families import GemmCase, SeparableCase
@@ -179,7 +179,7 @@ def test_what_a_block_may_have(standing: Callable[..., None]) -> None:
 
 def test_tritons_table_has_the_same() -> None:
     for architecture, kilobytes in KILOBYTES.items():
-        assert conv_select.machine(architecture)["shared_bytes"] == 1024 * kilobytes
+        assert gpu_of(architecture).shared_bytes == 1024 * kilobytes
 
 
 @pytest.mark.parametrize("name", list(GPUS))

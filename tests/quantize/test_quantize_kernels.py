@@ -252,7 +252,7 @@ def limited(kernels, monkeypatch: pytest.MonkeyPatch):
     """The same kernels, decoding elements with 64-bit arithmetic."""
     if isinstance(kernels, NativeKernels):
         names = ("quantize", "dequantize", "quantize_dynamic")
-        module = {name: functools.partial(getattr(kernels.module, name), largest_element=0) for name in names}
+        module = {name: functools.partial(getattr(kernels.module, name), largest_index=0) for name in names}
         module["quantize_dynamic_workspace"] = kernels.module.quantize_dynamic_workspace
         return NativeKernels(SimpleNamespace(**module), kernels.device_type)
     source = importlib.import_module("cnnkernels.triton_kernels.quantize.quantize")  # beside the function of that name

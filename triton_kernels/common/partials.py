@@ -12,6 +12,8 @@ from torch import Tensor
 
 from .types import narrow
 
+# The most that partial sums take.
+WORKSPACE_BYTES = 256 * 2**20
 # Partial sums added side by side, and elements of a program.
 ROWS = 8
 BLOCK = 128

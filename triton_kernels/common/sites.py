@@ -7,11 +7,9 @@ is an NHWC tensor of N * C images with one channel each. The layouts differ in w
     NCHW   A images n * C + c x B pixels (p, q)   index arithmetic once a pixel, shared by all images
 """
 
-import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -105,7 +103,3 @@ def work(
             programs = triton.cdiv(images, a) * triton.cdiv(rows * columns, b)
         constants = {"NHWC": nhwc, "A": a, "B": b, "WIDE": wide, "num_warps": NUM_WARPS}
         yield Work(part, images, channels, programs, constants)
-
-
-def on(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

@@ -1,22 +1,12 @@
-"""What the kernels of several operators share."""
+"""Types, and the integers that count: what the kernels of all operators are written with."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from typing import NamedTuple
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 # What 32-bit arithmetic may meet, with room for a tile's overhang.
 LARGEST_INDEX = 2**31 - 2**16
-
-# The most registers of a thread. A kernel that is not told of them may spill a few bytes: ptxas wants to fit one more
-# program on a processor.
-MOST_REGISTERS = 255
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
@@ -75,40 +65,3 @@ def along(vector, axis: tl.constexpr):
         return vector[:, None]
     else:
         return vector[None, :]
-
-
-class Target(NamedTuple):
-    """What a kernel is compiled for: 90 is compute capability 9.0, 0 Triton's interpreter; `gpu` is PyTorch's name."""
-
-    gpu: str
-    arch: int
-
-
-@functools.cache
-def _device_target(device: torch.device) -> Target:
-    major, minor = torch.cuda.get_device_capability(device)
-    return Target(torch.cuda.get_device_name(device), 10 * major + minor)
-
-
-def target(tensor: Tensor) -> Target:
-    if tensor.is_cuda:
-        return _device_target(tensor.device)
-    if INTERPRETED.value:
-        return Target("interpreter", 0)
-    return Target("", triton.runtime.driver.active.get_current_target().arch)
-
-
-def on(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Makes the tensor's device current for a launch.
-
-    Raises:
-        RuntimeError: for a CPU tensor, unless Triton interprets.
-    """
-    if tensor.is_cuda:
-        return torch.cuda.device(tensor.device)
-    if tensor.device.type == "cpu" and not INTERPRETED.value:
-        raise RuntimeError(
-            "a Triton kernel got a tensor on the CPU: only Triton's interpreter takes those, "
-            "set CNNKERNELS_INTERPRET=1 (or TRITON_INTERPRET=1) before the kernels are imported"
-        )
-    return contextlib.nullcontext()

@@ -9,7 +9,6 @@ fp32 operands to 10 bits of mantissa.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -17,13 +16,15 @@ from torch import Tensor
 from cnnkernels.epilogue import Epilogue
 from cnnkernels.geometry import ConvGeometry, Layout
 
+from ..common.geometry import in_slices, is_wide
 from ..common.partials import partials, sum_partials
-from ..common.types import LARGEST_INDEX, on, target
+from ..common.target import dtype_name, gpu_of, on, target
+from ..common.types import LARGEST_INDEX
 from .backward_input import backward_input_kernel
 from .backward_weight import backward_bias_kernel, backward_weight_kernel
 from .direct import direct_backward_input_kernel, direct_backward_weight_kernel, direct_forward_kernel
 from .forward import forward_kernel
-from .select import Configuration, Op, Problem, choose, dtype_name, is_wide, machine, most_images
+from .select import Configuration, Op, Problem, choose
 
 # backward_bias: elements of a tile, and of the filters' axis of one.
 BIAS_TILE = 4096
@@ -59,19 +60,6 @@ def _constants(g: ConvGeometry, c: Configuration, layout: Layout, tf32: bool) ->
     if not c.direct:
         constants |= {"UNIT": _unit(g), "BLOCK_K": c.block_k, "PRECISION": "tf32" if tf32 else "ieee"}
     return constants
-
-
-def within_reach(g: ConvGeometry, *images: Tensor) -> Iterator[tuple[Any, ...]]:
-    """The geometry and the tensors of a batch in slices that 32-bit offsets reach; a larger image is one alone.
-
-    64-bit offsets take twice the registers, and what tiles a sample is cut into may not depend on the batch.
-    """
-    each = most_images(g)
-    if each >= g.n:
-        yield g, *images
-        return
-    for first in range(0, g.n, each):
-        yield g._replace(n=min(each, g.n - first)), *(t[first : first + each] for t in images)
 
 
 def _unit(g: ConvGeometry) -> int:
@@ -113,7 +101,7 @@ def conv_forward(
     with on(input):
         asked = problem_of("forward", input, plain(geometry), layout, tf32)
         c = configuration or choose(asked, epilogue is not None)
-        for g, x, y, *more in within_reach(plain(geometry), *images):
+        for g, x, y, *more in in_slices(plain(geometry), *images):
             constants = _constants(g, c, layout, tf32)
             constants |= {"ACTIVATION": activation, "SLOPE": slope if activation == "leaky_relu" else 0.0}
             finish = (bias, scale, shift, *(more or [None]))
@@ -144,7 +132,7 @@ def conv_backward_input(
     """Writes grad_input [N, C, H, W], every element once; the configuration is chosen unless given."""
     with on(grad_output):
         c = configuration or choose(problem_of("backward_input", grad_output, plain(geometry), layout, tf32))
-        for g, dy, dx in within_reach(plain(geometry), grad_output, grad_input):
+        for g, dy, dx in in_slices(plain(geometry), grad_output, grad_input):
             constants = _constants(g, c, layout, tf32)
             phases = (min(g.stride_h, g.h), min(g.stride_w, g.w))
             axes = ((g.stride_h, g.dilation_h), (g.stride_w, g.dilation_w))
@@ -210,7 +198,7 @@ def conv_backward_bias(grad_output: Tensor, grad_bias: Tensor, geometry: ConvGeo
         block_n = min(BIAS_FILTERS[layout], 2 ** math.ceil(math.log2(g.k)))
         block_m = BIAS_TILE // block_n
         tiles, steps = math.ceil(g.k / block_n), math.ceil(images * pixels / block_m)
-        wanted = max(1, 4 * machine(target(grad_output).arch)["processors"] // tiles)
+        wanted = max(1, 4 * gpu_of(target(grad_output).arch).processors // tiles)
         each = math.ceil(steps / min(wanted, steps))
         splits = math.ceil(steps / each)
         parts = partials(grad_bias, splits)

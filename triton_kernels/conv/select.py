@@ -14,12 +14,12 @@ import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
-
 from cnnkernels.geometry import ConvGeometry, Layout
 from cnnkernels.records import tuned
 
-from ..common.types import LARGEST_INDEX
+from ..common.geometry import is_wide
+from ..common.partials import WORKSPACE_BYTES
+from ..common.target import MOST_LOADS, family, gpu_of
 
 Op = Literal["forward", "backward_input", "backward_weight"]
 
@@ -33,9 +33,7 @@ NOMINAL_BATCH = 16
 # What the cost model takes loading an element to cost, in multiply-adds, and starting a tile.
 LOAD_COST = 64
 START_COST = 2**21
-# Loads of a thread in one step, as many as ptxas was seen to compile without spilling their addresses.
-MOST_LOADS = 32
-# The same of sums and loads together, where each load brings one element of tf32.
+# Loads and sums of a thread together, where each load brings one element of tf32, that were seen not to spill.
 MOST_TF32 = 80
 # The same where addresses have 64 bits: a thread's registers for sums (fewer without tensor cores, where operands lie
 # in registers too), and for sums and addresses.
@@ -44,8 +42,6 @@ MOST_WIDE = 96
 # Sums of a thread beside which ptxas was seen to compile an epilogue with a residual without spilling: of tf32, and
 # where filters are odd, so that outputs are stored one by one, and in general.
 FEWER_FINISHED_SUMS, MOST_FINISHED_SUMS = 32, 64
-# The partial sums of a weight gradient.
-WORKSPACE_BYTES = 256 * 2**20
 
 
 class Problem(NamedTuple):
@@ -78,24 +74,6 @@ class Configuration(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.block_m}x{self.block_n}x{self.block_k}"
-
-
-def dtype_name(dtype: torch.dtype, tf32: bool) -> str:
-    names = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-    return "tf32" if tf32 and dtype is torch.float32 else names[dtype]
-
-
-def family(arch: int) -> int:
-    """Architectures of one kind of tensor core: 80 is mma.sync, 90 wgmma, 100 tcgen05 (120 has mma.sync again)."""
-    if arch == 0:
-        return 0
-    return 90 if 90 <= arch < 100 else 100 if 100 <= arch < 120 else 80
-
-
-def machine(arch: int) -> dict[str, Any]:
-    """The newest listed machine that is not newer."""
-    known = [int(name) for name in TABLE["machines"]]
-    return TABLE["machines"][str(max(name for name in known if name <= arch))]
 
 
 class _Extents(NamedTuple):
@@ -145,11 +123,11 @@ def sized(problem: Problem, block: tuple[int, int, int], warps: int, stages: int
 
 
 def splits(problem: Problem, tiles: int, steps: int) -> int:
-    """Ranges that `steps` of a reduction over pixels are cut into, to keep a machine busy with `tiles` tiles."""
+    """Ranges that `steps` of a reduction over pixels are cut into, to keep a GPU busy with `tiles` tiles."""
     g = problem.geometry
     elements = g.k * (g.c // g.groups) * g.r * g.s
     size = 8 if problem.dtype == "fp64" else 4
-    wanted = max(1, 2 * machine(problem.arch)["processors"] // tiles)
+    wanted = max(1, 2 * gpu_of(problem.arch).processors // tiles)
     most = min(wanted, max(1, steps // 4), max(1, WORKSPACE_BYTES // (size * elements)))
     each = math.ceil(steps / most)
     return math.ceil(steps / each)
@@ -162,7 +140,7 @@ def _column_tiles(e: _Extents, block: int, flat: int) -> int:
 def cost(problem: Problem, c: Configuration) -> float:
     """Relative time: waves of tiles, each of steps that multiply and load, padding included."""
     e = _extents(problem)
-    processors = machine(problem.arch)["processors"]
+    processors = gpu_of(problem.arch).processors
     step = c.block_k * (c.block_m * c.block_n + LOAD_COST * (c.block_m + c.block_n))
     if problem.op == "backward_weight":
         tiles = e.groups * math.ceil(e.rows / c.block_m) * _column_tiles(e, c.block_n, c.flat) * c.splits
@@ -182,34 +160,6 @@ def _load_width(problem: Problem, size: int) -> int:
     return widest if still and g.w % 16 == g.q % 16 == 0 else 1
 
 
-def _axis_overhang(size: int, places: int, taps: int, stride: int, pad: int, dilation: int) -> tuple[int, int]:
-    """How far beyond the input and beyond the output an axis' coordinates get on their way: kernels add the place of a
-    window to the place of a tap, and only their sum lies inside. And by a step of each, which they may take alone."""
-    reached = taps * dilation
-    input = pad + reached + max(0, (places - 1) * stride - size) + stride
-    return input, max(0, (size + pad) // stride + 1 - places) + 2 * (reached // stride + 1)
-
-
-def _overhang(g: ConvGeometry) -> tuple[int, int]:
-    """The same in elements of both images, channels_last: of the other layout no more."""
-    rows = _axis_overhang(g.h, g.p, g.r, g.stride_h, g.pad_h, g.dilation_h)
-    columns = _axis_overhang(g.w, g.q, g.s, g.stride_w, g.pad_w, g.dilation_w)
-    return (rows[0] * g.w + columns[0]) * g.c, (rows[1] * g.q + columns[1]) * g.k
-
-
-def most_images(g: ConvGeometry) -> int:
-    """How many images of a problem's 32-bit offsets reach, at least 1."""
-    input, output = _overhang(g)
-    return max(1, min((LARGEST_INDEX - input) // (g.c * g.h * g.w), (LARGEST_INDEX - output) // (g.k * g.p * g.q)))
-
-
-def is_wide(g: ConvGeometry) -> bool:
-    """Do offsets in a problem's tensors take 64 bits? (In forward and backward-input: in those of one image.)"""
-    input, output = _overhang(g)
-    weight = g.k * (g.c // g.groups) * g.r * g.s
-    return max(g.n * g.c * g.h * g.w + input, g.n * g.k * g.p * g.q + output, weight) > LARGEST_INDEX
-
-
 def _feasible(problem: Problem, c: Configuration) -> bool:
     """Do the tiles of all stages fit shared memory, and the addresses of one stage's loads the registers?"""
     if problem.arch == 0:
@@ -217,7 +167,7 @@ def _feasible(problem: Problem, c: Configuration) -> bool:
     size = {"fp64": 8, "fp32": 4, "tf32": 4}.get(problem.dtype, 2)
     threads = 32 * c.warps
     elements = c.block_k * (c.block_m + c.block_n)
-    fits = c.stages * elements * size <= machine(problem.arch)["shared_bytes"]
+    fits = c.stages * elements * size <= gpu_of(problem.arch).shared_bytes
     loads = elements // (threads * _load_width(problem, size))
     sums = max(1, size // 4) * c.block_m * c.block_n // threads
     if is_wide(problem.geometry):

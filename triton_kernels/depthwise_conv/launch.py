@@ -13,10 +13,10 @@ from torch import Tensor
 
 from cnnkernels.geometry import ConvGeometry, Layout
 
+from ..common.geometry import is_wide
 from ..common.partials import partials, sum_partials
-from ..common.types import MOST_REGISTERS, on, target
+from ..common.target import MOST_REGISTERS, on, target
 from ..conv.launch import conv_backward_input, conv_backward_weight, conv_forward
-from ..conv.select import is_wide
 from .backward_weight import backward_weight_kernel
 from .patch import Axis
 from .select import Configuration, Op, Plan, Problem, choose, plan

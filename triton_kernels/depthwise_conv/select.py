@@ -1,5 +1,5 @@
 """How a depthwise convolution is cut into patches and lanes: a pure function of the problem, over the rows of
-depthwise_conv2d/select.json.
+select.json.
 
     problem -> candidates -> feasible -> the cheapest by a cost model
 
@@ -18,7 +18,8 @@ from typing import Any, Literal, NamedTuple
 
 from cnnkernels.geometry import ConvGeometry, Layout
 
-from ..conv.select import WORKSPACE_BYTES, machine
+from ..common.partials import WORKSPACE_BYTES
+from ..common.target import gpu_of
 from .patch import Axis
 
 Op = Literal["forward", "backward_input", "backward_weight"]
@@ -51,7 +52,7 @@ class Problem(NamedTuple):
 
 
 class Configuration(NamedTuple):
-    """Lanes [a, b] of a program, the patch of each, and how its loops run (see depthwise_conv2d/select.json).
+    """Lanes [a, b] of a program, the patch of each, and how its loops run (see select.json).
 
     splits: ranges of patches of a weight gradient, 1 elsewhere.
     """
@@ -176,7 +177,7 @@ def cost(problem: Problem, c: Configuration) -> float:
     if problem.op == "backward_weight":
         programs *= math.ceil(problem.geometry.r / c.band) * c.splits
         each *= math.ceil(p.steps / c.splits)
-    return math.ceil(programs / machine(problem.arch)["processors"]) * (each + START_COST)
+    return math.ceil(programs / gpu_of(problem.arch).processors) * (each + START_COST)
 
 
 def _feasible(problem: Problem, c: Configuration) -> bool:
@@ -189,9 +190,9 @@ def _feasible(problem: Problem, c: Configuration) -> bool:
 
 
 def splits(problem: Problem, tiles: int, steps: int) -> int:
-    """Ranges that the patches of a weight gradient are cut into, to keep a machine busy with `tiles` tiles."""
+    """Ranges that the patches of a weight gradient are cut into, to keep a GPU busy with `tiles` tiles."""
     g = problem.geometry
-    wanted = max(1, 4 * machine(problem.arch)["processors"] // tiles)
+    wanted = max(1, 4 * gpu_of(problem.arch).processors // tiles)
     most = min(wanted, steps, max(1, WORKSPACE_BYTES // (max(4, problem.size) * g.k * g.r * g.s)))
     return math.ceil(steps / math.ceil(steps / most))
 

@@ -5,7 +5,7 @@
                      where p u + r d - pad = h, q v + s e - pad = w
 
 with strides u, v and dilations d, e. Both are one sweep over the image that is read, which differs in which of its
-elements meets a place written, and by which tap (depthwise_conv_patch.Axis).
+elements meets a place written, and by which tap (patch.py, Axis).
 
 An output's products are added from the first image row to the last, whatever the patch: neither the batch nor the
 configuration has a part in its bits.

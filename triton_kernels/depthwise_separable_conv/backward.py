@@ -21,9 +21,9 @@ from cnnkernels.geometry import ConvGeometry, Layout
 
 from ..common.activation import activate_derivative
 from ..common.partials import partials, sum_partials
+from ..common.target import MOST_REGISTERS, dtype_name, gpu_of, on, target
 from ..common.tiles import image_offset, multiply, pixel_axis, product
-from ..common.types import MOST_REGISTERS, accumulator, along, as_wide, indices, narrow, on, target
-from ..conv.select import dtype_name, machine
+from ..common.types import accumulator, along, as_wide, indices, narrow
 from ..depthwise_conv.patch import step, zeros
 from ..depthwise_conv.sweep import add_bias, add_taps
 from .forward import activated, side_by_side
@@ -175,7 +175,7 @@ def depthwise_separable_conv_backward(
         blocks = math.ceil(g.n * math.ceil(g.p / c.patch[0]) * math.ceil(g.q / c.patch[1]) / c.lanes)
         tiles = math.ceil(filters / c.filters) if grad_pointwise is not None else 1
         programs = math.ceil(g.k / c.channels) * tiles
-        wanted = splits or max(1, machine(arch)["processors"] // programs)
+        wanted = splits or max(1, gpu_of(arch).processors // programs)
         each = math.ceil(blocks / min(wanted, blocks))
         count = math.ceil(blocks / each)
         nhwc = layout is Layout.NHWC

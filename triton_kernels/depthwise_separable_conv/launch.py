@@ -14,8 +14,7 @@ from torch import Tensor
 
 from cnnkernels.geometry import ConvGeometry, Layout
 
-from ..common.types import MOST_REGISTERS, on, target
-from ..conv.select import dtype_name
+from ..common.target import MOST_REGISTERS, dtype_name, on, target
 from ..depthwise_conv.launch import depthwise_conv_forward
 from .forward import fused_kernel
 from .select import Configuration, Problem, axes, choose, is_wide

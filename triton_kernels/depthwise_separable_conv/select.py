@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from cnnkernels.geometry import ConvGeometry, Layout
 
+from ..common import geometry
+from ..common.target import family, gpu_of
 from ..common.types import LARGEST_INDEX
-from ..conv import select as conv_select
-from ..conv.select import family, machine
 from ..depthwise_conv.patch import Axis
 
 TABLE: dict[str, Any] = json.loads(Path(__file__).with_name("select.json").read_text())
@@ -78,7 +78,7 @@ def is_wide(problem: Problem, c: Configuration, n: int) -> bool:
     g = problem.geometry
     pixels = n * (g.p + c.patch[0]) * (g.q + c.patch[1])
     largest = max(pixels, n * g.p * g.q * problem.filters, g.k * problem.filters)
-    return largest > LARGEST_INDEX or conv_select.is_wide(g._replace(n=n))
+    return largest > LARGEST_INDEX or geometry.is_wide(g._replace(n=n))
 
 
 def _registers(problem: Problem, c: Configuration) -> int:
@@ -101,7 +101,7 @@ def cost(problem: Problem, c: Configuration) -> float:
     _, columns, _ = axes(problem, c)
     each = g.r * (g.s + LOAD_COST * len(columns.read) / c.patch[1]) + PRODUCT_COST[problem.dtype] * c.filters
     turns = math.ceil(g.k / c.channels)
-    waves = math.ceil(programs / machine(problem.arch)["processors"])
+    waves = math.ceil(programs / gpu_of(problem.arch).processors)
     return waves * (turns * c.pixels * c.channels * each + START_COST)
 
 

@@ -19,13 +19,12 @@ from cnnkernels.int8.epilogue import Int8Epilogue
 
 from ..common.activation import activate
 from ..common.types import narrow
+from .rounding import ROUNDING
 
 # Of every launch: no multiplication is fused with an addition.
 OPTIONS = {"enable_fp_fusion": False}
 # What is taken from uint8 operands, so that they are int8 to a matrix product, and from their zero points with them.
 UNSIGNED = 128
-# 1.5 2^23: fp32 numbers of this size are integers, so that adding it rounds a number below 2^22 half to even.
-ROUNDING = tl.constexpr(12582912.0)
 
 
 @dataclass(frozen=True)

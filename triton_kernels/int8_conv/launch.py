@@ -15,9 +15,9 @@ from torch import Tensor
 from cnnkernels.geometry import ConvGeometry, Layout
 from cnnkernels.int8.epilogue import Int8Epilogue
 
-from ..common.types import MOST_REGISTERS, on, target
-from ..conv.launch import within_reach
-from ..conv.select import FEW_CHANNELS, NARROWEST_GROUP, is_wide
+from ..common.geometry import in_slices, is_wide
+from ..common.target import MOST_REGISTERS, on, target
+from ..conv.select import FEW_CHANNELS, NARROWEST_GROUP
 from ..depthwise_conv.select import Problem as DepthwiseProblem
 from ..depthwise_conv.select import choose as choose_depthwise
 from ..int8.epilogue import OPTIONS, arguments, has_zero_point, shift_of
@@ -81,13 +81,13 @@ def int8_conv(
             _implicit(input, weight, output, g, epilogue, configuration)
 
 
-def _in_slices(
+def _slices(
     input: Tensor, output: Tensor, g: ConvGeometry, epilogue: Int8Epilogue, sums: Tensor | None
 ) -> Iterator[tuple[ConvGeometry, Tensor, Tensor, tuple[float | Tensor, ...], dict[str, Any]]]:
     """What 32-bit offsets reach: geometry, input, output, the kernels' `numbers` and compile-time arguments of each.
     `sums`: of the filters, for a kernel that does not take the zero point from each byte."""
     images = (input, output) if epilogue.residual is None else (input, output, epilogue.residual)
-    for part, x, y, *residual in within_reach(g, *images):
+    for part, x, y, *residual in in_slices(g, *images):
         e = epilogue._replace(residual=residual[0]) if residual else epilogue
         numbers, parts = arguments(e, y, shift_of(input), 0, None, sums)
         yield part, x, y, numbers, {"WIDE": is_wide(part), "PARTS": parts} | OPTIONS
@@ -114,7 +114,7 @@ def _implicit(
         sums = pack(_as_matrix(weight, g.c // g.groups * taps), False, True)[1]
     if copied:
         weight, fill = pack(_as_matrix(weight, g.c // g.groups), True, False)[0], zero_point - shift_of(input)
-    for part, x, y, numbers, constants in _in_slices(input, output, g, epilogue, sums if needs_sums else None):
+    for part, x, y, numbers, constants in _slices(input, output, g, epilogue, sums if needs_sums else None):
         if copied:
             x = pack(_as_matrix(x, g.c // g.groups), True, False)[0]
             part = part._replace(c=g.groups * x.shape[1])
@@ -136,7 +136,7 @@ def _implicit(
 
 def _narrow(input: Tensor, weight: Tensor, output: Tensor, g: ConvGeometry, epilogue: Int8Epilogue) -> None:
     zero_point = _number(epilogue.zero_point_a)
-    for part, x, y, numbers, constants in _in_slices(input, output, g, epilogue, None):
+    for part, x, y, numbers, constants in _slices(input, output, g, epilogue, None):
         operands = (x, weight, float(zero_point) if zero_point else None, numbers, y, part.n)
         # A byte becomes 4 of a thread's registers as soon as it is loaded.
         depthwise = DepthwiseProblem("forward", 4, Layout.NHWC, part, target(x).arch)

@@ -2,7 +2,7 @@
 
     sum[m, n] = sum over k of (a[m, k] - zero_a[m]) (b[k, n] - zero_b[n])
 
-in int32 by tensor cores, and what the epilogue makes of it (int8_epilogue.py). For few rows and columns the reduction
+in int32 by tensor cores, and what the epilogue makes of it (int8/epilogue.py). For few rows and columns the reduction
 is cut into ranges, whose sums go to a workspace and are added by a second kernel: integers, the same in any order.
 """
 
@@ -12,24 +12,7 @@ import triton.language as tl
 from ..common.types import as_wide, indices
 from ..int8.epilogue import store, store_tile
 from ..int8.pack import signed
-
-
-@triton.jit
-def tile_of(tiles_m, tiles_n, BAND: tl.constexpr):
-    """A program's tile. Programs that run together take BAND rows of tiles: they share operands in the cache."""
-    pid = tl.program_id(0)
-    first = pid // (BAND * tiles_n) * BAND
-    rows = tl.minimum(tiles_m - first, BAND)
-    place = pid % (BAND * tiles_n)
-    return first + place % rows, place // rows
-
-
-@triton.jit
-def load_block(pointers, exists, MASKED: tl.constexpr):
-    if MASKED:
-        return tl.load(pointers, mask=exists, other=0)
-    else:
-        return tl.load(pointers)
+from ..int8.tile import load_block, tile_of
 
 
 @triton.jit

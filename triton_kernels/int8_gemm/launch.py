@@ -14,14 +14,15 @@ from torch import Tensor
 
 from cnnkernels.int8.epilogue import Int8Epilogue
 
-from ..common.types import LARGEST_INDEX, on, target
+from ..common.target import on, target
+from ..common.types import LARGEST_INDEX
 from ..int8.epilogue import OPTIONS, Parts, arguments, has_zero_point, shift_of
 from ..int8.pack import pack
+from ..int8.tile import BAND
 from .kernel import add_ranges_kernel, gemm_kernel
 from .select import Configuration, Problem, choose, packing_pays, split
 
-# Rows of tiles that run together, and the tile of the kernel that adds ranges.
-BAND = 8
+# The tile of the kernel that adds ranges.
 ADDED = {"BLOCK_M": 8, "BLOCK_N": 128}
 # Neighbouring bytes that loads of a large product should take.
 WIDE_LOAD = 8

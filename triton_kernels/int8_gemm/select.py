@@ -14,7 +14,8 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..conv.select import MOST_LOADS, family, machine
+from ..common.target import MOST_LOADS, family, gpu_of
+from ..int8.tile import pieces
 
 TABLE: dict[str, Any] = json.loads(Path(__file__).with_name("select.json").read_text())
 # Clocks that starting and ending a program take, and a second kernel that adds ranges.
@@ -24,9 +25,9 @@ FINISH_CLOCKS = 0.2
 # The fewest steps that a range is worth, and the most bytes of ranges' sums.
 FEWEST_STEPS = 4
 WORKSPACE_BYTES = 64 * 2**20
-# Sums of a thread that the epilogue takes at once; of more, parts of a tile one after the other. ptxas was seen to
-# compile that without spilling, but where columns are odd, and stored one by one, of so many parts at most.
-MOST_FINISHED_SUMS, MOST_ODD_PIECES = 32, 2
+# Pieces of a tile (int8/tile.py) that ptxas was seen to compile without spilling where columns are odd, and stored one
+# by one.
+MOST_ODD_PIECES = 2
 # How often an element is used before copying it to where 16 bytes are loaded at once pays, and the bytes, as fewer are
 # not worth a launch and more would be memory nobody expects to be taken.
 PACKED_USES, PACKED_BYTES = 64, range(2**16, 2**29)
@@ -66,7 +67,7 @@ class Configuration(NamedTuple):
     @property
     def pieces(self) -> int:
         """Parts of a tile that the epilogue takes one after the other."""
-        return math.ceil(self.block_m * self.block_n / (32 * self.warps * MOST_FINISHED_SUMS))
+        return pieces(self.block_m, self.block_n, self.warps)
 
 
 def packing_pays(rows: int, length: int, uses: int) -> bool:
@@ -92,8 +93,8 @@ def split(problem: Problem, c: Configuration, splits: int) -> Configuration:
 
 
 def _splits(problem: Problem, c: Configuration) -> int:
-    """Ranges that keep a machine busy; one where there are tiles enough, or taps."""
-    wanted = machine(problem.arch)["processors"] // _tiles(problem, c)
+    """Ranges that keep a GPU busy; one where there are tiles enough, or taps."""
+    wanted = gpu_of(problem.arch).processors // _tiles(problem, c)
     if problem.taps > 1 or problem.groups > 1 or problem.arch == 0:
         return 1
     most = WORKSPACE_BYTES // (4 * problem.rows * problem.columns)
@@ -102,8 +103,8 @@ def _splits(problem: Problem, c: Configuration) -> int:
 
 def cost(problem: Problem, c: Configuration) -> float:
     """Clocks: waves of programs, each of steps that multiply, load from the cache and share the memory's bandwidth."""
-    own = TABLE["machines"][str(max(int(name) for name in TABLE["machines"] if int(name) <= problem.arch))]
-    processors = machine(problem.arch)["processors"]
+    own = TABLE["gpus"][str(max(int(name) for name in TABLE["gpus"] if int(name) <= problem.arch))]
+    processors = gpu_of(problem.arch).processors
     programs = _tiles(problem, c) * c.splits
     loaded = (c.block_m + c.block_n) * c.block_k
     # Below a wgmma's 64 rows Hopper has half its rate.
@@ -127,7 +128,7 @@ def _feasible(problem: Problem, c: Configuration) -> bool:
     if problem.arch == 0:
         return True
     loaded = c.block_k * (c.block_m + c.block_n)
-    fits = c.stages * loaded <= machine(problem.arch)["shared_bytes"]
+    fits = c.stages * loaded <= gpu_of(problem.arch).shared_bytes
     fits = fits and (c.pieces <= MOST_ODD_PIECES or problem.columns % 4 == 0)
     return fits and loaded // (32 * c.warps * problem.width) <= MOST_LOADS
 

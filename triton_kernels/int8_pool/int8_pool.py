@@ -12,9 +12,10 @@ from torch import Tensor
 from cnnkernels.geometry import Layout, PoolGeometry
 
 from ..common.sites import offset, tile, work
-from ..common.types import INTERPRETED, as_wide, load_filled, on
-from ..pool.max_pool import UNROLL, small, span, within_reach
-from ..quantize.quantize import quantized
+from ..common.target import on
+from ..common.types import INTERPRETED, as_wide, load_filled
+from ..common.windows import UNROLL, small, span, within_reach
+from ..int8.rounding import quantized
 
 # Elements of a program: 16 a thread, or as few as leave none of a large GPU's processors without a program. In Triton's
 # interpreter a program costs more than its elements do.

@@ -1,5 +1,5 @@
 """int8_weight_only_linear in Triton: floating rows by an int8 weight that is widened in registers, one element after
-the other, on its way to tensor cores (fp32: to exact multiply-adds). int8_epilogue.py makes the output of the sums.
+the other, on its way to tensor cores (fp32: to exact multiply-adds). int8/epilogue.py makes the output of the sums.
 
 Of up to 16 rows the tile, and with it the order of the sums, is the same for any number of them.
 """
@@ -16,13 +16,13 @@ from torch import Tensor
 
 from cnnkernels.int8.epilogue import Int8Epilogue
 
-from ..common.types import INTERPRETED, LARGEST_INDEX, as_wide, indices, on
+from ..common.target import on
+from ..common.types import INTERPRETED, LARGEST_INDEX, as_wide, indices
 from ..int8.epilogue import OPTIONS, arguments, store_tile
-from ..int8_gemm.kernel import load_block, tile_of
-from ..int8_gemm.select import MOST_FINISHED_SUMS
+from ..int8.tile import BAND, load_block, pieces, tile_of
 
-# Rows of tiles that run together, and the narrowest loads for which the largest tile has registers.
-BAND, NARROW = 8, 8
+# The narrowest loads for which the largest tile has registers.
+NARROW = 8
 
 
 class Tile(NamedTuple):
@@ -135,7 +135,7 @@ def int8_weight_only_linear(input: Tensor, weight: Tensor, output: Tensor, epilo
             input, weight, numbers, output, m, n // unit_n, k // unit_k,
             stride_m // unit_m, stride_k, stride_n // unit_w,
             UNIT_M=unit_m, UNIT_N=unit_n, UNIT_K=unit_k, UNIT_W=unit_w, MASKED=k % c.block_k != 0,
-            PIECES=math.ceil(c.block_m * c.block_n / (32 * c.warps * MOST_FINISHED_SUMS)),
+            PIECES=pieces(c.block_m, c.block_n, c.warps),
             WIDE=reach > LARGEST_INDEX, PARTS=parts, BLOCK_M=c.block_m, BLOCK_N=c.block_n, BLOCK_K=c.block_k, BAND=BAND,
             num_warps=c.warps, num_stages=c.stages, **OPTIONS,
         )  # fmt: skip

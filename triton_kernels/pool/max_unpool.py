@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cnnkernels.geometry import Layout
 
-from ..common.sites import offset, on, tile, work
+from ..common.sites import offset, tile, work
+from ..common.target import on
 
 
 @triton.jit

@@ -12,14 +12,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..common.types import INTERPRETED, LARGEST_INDEX, MOST_REGISTERS, narrow, on
+from ..common.target import MOST_REGISTERS, on
+from ..common.types import INTERPRETED, LARGEST_INDEX, narrow
+from ..int8.rounding import quantized
 
 # Elements of a program; in Triton's interpreter a program costs more than its elements do.
 BLOCK = 16384 if INTERPRETED.value else 4096
 LONG_RUN = 1024  # from here on blocks stay within a group
 LONGEST_ROW = 16384  # that a program keeps in registers
 
-HALF = tl.constexpr(12582912.0)  # 1.5 2^23: a smaller number added to it keeps no fraction
 SMALLEST_SCALE, LARGEST_SCALE = tl.constexpr(2.0**-126), tl.constexpr(2.0**126)  # and inverses: normal numbers
 
 
@@ -47,16 +48,6 @@ def dynamic_scale(largest):
 @triton.jit
 def inverse_of(scale):
     return tl.math.div_rn(tl.full(scale.shape, 1.0, tl.float32), scale)
-
-
-@triton.jit
-def quantized(x, inverse, zero_point, LEAST: tl.constexpr):
-    """int32 numbers from LEAST to LEAST + 255; a NaN gives the zero point."""
-    low = (LEAST - zero_point).to(tl.float32)
-    steps = x * inverse
-    steps = tl.where(steps == steps, steps, 0.0)
-    steps = tl.minimum(tl.maximum(steps, low), low + 255)
-    return ((steps + HALF) - HALF).to(tl.int32) + zero_point  # rounded half to even
 
 
 @triton.jit

@@ -1,7 +1,6 @@
 // The three directions on the kernels of grouped.h and grouped/weight.h, and when they serve.
 #include "../../gemm/add_parts.h"
 #include "select.h"
-#include "../sm90/select.h"
 
 namespace cnnkernels::conv::grouped {
 
@@ -117,7 +116,7 @@ std::optional<Plan> plan_for(Direction direction, const Problem& problem, const 
     if (reason == nullptr) return *asked;
   }
   const std::vector<Candidate> found = candidates(direction, problem, this_gpu());
-  const Candidate& best = found[sm90::cheapest(found)];
+  const Candidate& best = found[cheapest(found)];
   return best.why_not == nullptr ? std::optional(best.plan) : std::nullopt;
 }
 
@@ -156,7 +155,8 @@ void backward_weight(const Problem& problem, const Plan& plan, const void* grad_
     launch_gradient<bfloat16>(sweep, patch, gradient, stream);
   if (gradient.in_parts) {
     const ConvGeometry& g = problem.geometry;
-    add_parts(problem.dtype, workspace, grad_weight, g.k * (g.c / g.groups) * g.r * g.s, plan.splits, stream);
+    gemm::add_parts(problem.dtype, workspace, grad_weight, g.k * (g.c / g.groups) * g.r * g.s, plan.splits,
+                    stream);
   }
 }
 

@@ -41,9 +41,9 @@ struct Config {
   using TileB = typename LoaderB::Tile;
   using Multiplier = typename std::conditional_t<
       kTensorCores,
-      std::type_identity<MmaEngine<In, T, TileA, TileB, kFootprint.warp_rows, kFootprint.warp_columns>>,
-      std::type_identity<FmaEngine<std::conditional_t<kTensorCores, float, T>, TileA, TileB, kThreads>>>::
-      type;
+      std::type_identity<gemm::MmaEngine<In, T, TileA, TileB, kFootprint.warp_rows, kFootprint.warp_columns>>,
+      std::type_identity<
+          gemm::FmaEngine<std::conditional_t<kTensorCores, float, T>, TileA, TileB, kThreads>>>::type;
 
   static constexpr int kStageElements = TileA::kElements + TileB::kElements;
   static constexpr int kRingBytes = kStages * kStageElements * static_cast<int>(sizeof(T));
@@ -158,15 +158,15 @@ void launch_config(const Gemm& gemm, const Plan& plan, void* partial, std::uintp
   Store how;
   const std::size_t stored = partial != nullptr ? sizeof(Accumulator<typename C::T>) : sizeof(typename C::T);
   const void* data = partial != nullptr ? partial : gemm.c.data;
-  const int chunk = kChunkBytes / static_cast<int>(stored);
+  const int chunk = gemm::kChunkBytes / static_cast<int>(stored);
   how.along_rows = gemm.c.row.stride[0] == 1 && gemm.c.column.stride[0] != 1;
   const Axis& along = how.along_rows ? gemm.c.row : gemm.c.column;
   const Axis& across = how.along_rows ? gemm.c.column : gemm.c.row;
   how.vectors = along.contiguous(chunk) && across.keeps_alignment(chunk) &&
                 gemm.c.group_stride % chunk == 0 &&
                 (gemm.rows() * gemm.columns() * gemm.groups % chunk == 0 || splits == 1) &&
-                reinterpret_cast<std::uintptr_t>(data) % kChunkBytes == 0 &&
-                reinterpret_cast<std::uintptr_t>(gemm.epilogue.residual) % kChunkBytes == 0;
+                reinterpret_cast<std::uintptr_t>(data) % gemm::kChunkBytes == 0 &&
+                reinterpret_cast<std::uintptr_t>(gemm.epilogue.residual) % gemm::kChunkBytes == 0;
 
   const std::size_t shared = std::max(C::kSharedBytes, C::kRingBytes + gemm.a.border.bytes());
   launch(implicit_gemm<C>, Launch{dim3(static_cast<unsigned>(blocks)), dim3(C::kThreads), shared, stream},

@@ -13,7 +13,7 @@ namespace cnnkernels::conv {
 template <class T, int Extent, Loader kLoader, int Threads>
 class OperandLoader {
  public:
-  using Tile = SharedTile<T, Extent, kLoader != Loader::along_side>;
+  using Tile = gemm::SharedTile<T, Extent, kLoader != Loader::along_side>;
 
   CNN_DEVICE OperandLoader(const Operand& operand, std::int64_t group, std::int64_t first_side)
       : operand_(operand), data_(static_cast<const T*>(operand.data) + group * operand.group_stride) {
@@ -58,7 +58,7 @@ class OperandLoader {
         }
       }
 #pragma unroll
-      for (int i = 0; i < kOwned; ++i) cp_async<kChunkBytes>(tile + slot(i), from[i], valid[i]);
+      for (int i = 0; i < kOwned; ++i) cp_async<gemm::kChunkBytes>(tile + slot(i), from[i], valid[i]);
     }
   }
 

@@ -190,7 +190,7 @@ PackingCost packing_cost(Direction direction, const Problem& problem, const Gpu&
     const double copies = copy_cost(direction, judged, packed, judge).seconds;
     if (packed.result != ResultBy::strided && !sm90::why_not(direction, packed.problem, judge)) {
       const auto all = sm90::candidates(direction, packed.problem, judge);
-      return copies + all[sm90::cheapest(all)].cost.seconds;
+      return copies + all[cheapest(all)].cost.seconds;
     }
     return copies + seconds(direction, packed.problem, packed_gemms(direction, judged, packed), judge);
   };

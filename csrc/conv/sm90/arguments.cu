@@ -70,7 +70,7 @@ ForwardArguments forward_arguments(const Problem& problem, const Tile& tile, con
   a.chunks = static_cast<int>(ceil_div(channels, run));
   a.epilogue = epilogue;
   a.data = output;
-  a.spread.q = g.k;
+  a.result_strides.q = g.k;
   number_tiles(a, tile, g.groups, columns);
   return a;
 }
@@ -106,7 +106,7 @@ std::vector<BackwardInputArguments> backward_input_arguments(const Problem& prob
   a.filter_width = static_cast<int>(g.s);
   a.pointwise = pointwise(g);
   a.data = grad_input;
-  a.spread = {g.stride_w * g.c, g.stride_h * g.w * g.c, g.h * g.w * g.c};
+  a.result_strides = {g.stride_w * g.c, g.stride_h * g.w * g.c, g.h * g.w * g.c};
   a.store_by_tma = phases.size() == 1;
   a.result = pixel_map(problem, stored_element(problem), grad_input, channels, g.n * g.h * g.w);
 

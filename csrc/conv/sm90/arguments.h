@@ -3,30 +3,30 @@
 
 #include <vector>
 
-#include "../../gemm/sm90/tiles.h"
+#include "../../gemm/sm90/tile_schedule.h"
 #include "limits.h"
 
 namespace cnnkernels::conv::sm90 {
 
 // The result where TMA does not store it, phases of a stride and outputs with a residual or an activation:
 // elements from one pixel to the next.
-struct Spread {
+struct ResultStrides {
   std::int64_t q = 0, p = 0, n = 0;
 };
 
-// Of a Walk, in backward_weight: `other` is the error, `columns` are input channels, `chunks` column blocks
-// that a tap takes, and stages are of pixels.
+// Of a TileSchedule, in backward_weight: `other` is the error, `columns` are input channels, `chunks` column
+// blocks that a tap takes, and stages are of pixels.
 template <int Phases>
-struct Arguments : Walk<Phases> {
+struct Arguments : TileSchedule<Phases> {
   TensorMap result;
-  Spread spread;
+  ResultStrides result_strides;
   Epilogue epilogue;      // of the forward
-  void* data = nullptr;   // where `spread` counts from
+  void* data = nullptr;   // where `result_strides` counts from
   std::int32_t rows = 0;  // of backward_weight's result: filters of a group
   std::int32_t span = kRowBytes;
   bool in_parts = false;  // backward_weight: fp32 sums of each part
   bool store_by_tma = true;
-  std::uint8_t unused_here[to_next_map(sizeof(Spread) + sizeof(Epilogue) + 18)] = {};
+  std::uint8_t unused_here[to_next_map(sizeof(ResultStrides) + sizeof(Epilogue) + 18)] = {};
 };
 
 // Of one launch; a stride that has more takes several.

@@ -81,7 +81,8 @@ void backward_weight(const Problem& problem, const Plan& plan, const void* grad_
   else
     launch_backward_weight<bfloat16>(a, plan, stream);
   if (plan.splits > 1) {
-    add_parts(problem.dtype, workspace, grad_weight, g.k * (g.c / g.groups) * g.r * g.s, plan.splits, stream);
+    gemm::add_parts(problem.dtype, workspace, grad_weight, g.k * (g.c / g.groups) * g.r * g.s, plan.splits,
+                    stream);
   }
 }
 

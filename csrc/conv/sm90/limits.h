@@ -13,7 +13,7 @@
 
 namespace cnnkernels::conv::sm90 {
 
-using namespace ::cnnkernels::sm90;  // what every operator's kernel for Hopper has
+using namespace gemm::sm90;  // what every operator's kernel for Hopper has
 
 // The two sides of a direction: how many channels a group's result has, and how many are summed over.
 struct Channels {

@@ -12,16 +12,20 @@ namespace cnnkernels::conv::sm90 {
 template <class C>
 class PixelLoads {
  public:
-  CNN_DEVICE PixelLoads(const typename C::Arguments& a, const Job& job)
-      : a_(a), job_(job), phase_(a.phase[0]), rank_(rank_in_cluster<C>()), pixel_(job.first_step * kBlock) {
-    const int first = job.first_column / kBlock, all = phase_.r.count * phase_.s.count * a.chunks;
-    rows_ = min(C::kRows / kBlock, (a.rows - job.first_row + kBlock - 1) / kBlock);
+  CNN_DEVICE PixelLoads(const typename C::Arguments& a, const WorkTile& work)
+      : a_(a),
+        work_(work),
+        phase_(a.phase[0]),
+        rank_(rank_in_cluster<C>()),
+        pixel_(work.first_step * kBlock) {
+    const int first = work.first_column / kBlock, all = phase_.r.count * phase_.s.count * a.chunks;
+    rows_ = min(C::kRows / kBlock, (a.rows - work.first_row + kBlock - 1) / kBlock);
     if constexpr (C::kCluster > 1) rows_ = max(rows_, 0);  // a cluster's last tiles may lie outside
     columns_ = min(C::kColumns / kBlock, all - first);
 #pragma unroll
     for (int j = 0; j < C::kColumns / kBlock; ++j) {
       const int tap = (first + j) / a.chunks, r = tap / phase_.s.count, s = tap - r * phase_.s.count;
-      channel_[j] = job.group * a.group_channels + (first + j - tap * a.chunks) * kBlock;
+      channel_[j] = work.group * a.group_channels + (first + j - tap * a.chunks) * kBlock;
       w_[j] = s * phase_.s.offset_step;
       h_[j] = r * phase_.r.offset_step;
     }
@@ -33,7 +37,8 @@ class PixelLoads {
 #pragma unroll
     for (int i = 0; i < C::kRows / kBlock; ++i) {
       if (i < rows_)
-        tma_load(stage + i * kBlockBytes, a_.other, full, {job_.first_row + i * kBlock, job_.group, pixel_});
+        tma_load(stage + i * kBlockBytes, a_.other, full,
+                 {work_.first_row + i * kBlock, work_.group, pixel_});
     }
     const Pixel place = pixel_of(a_, phase_, pixel_);
     unsigned char* b = stage + C::kBytesA;
@@ -53,7 +58,7 @@ class PixelLoads {
 
  private:
   const typename C::Arguments& a_;
-  const Job& job_;
+  const WorkTile& work_;
   const Phase& phase_;
   const int rank_;
   int pixel_, rows_, columns_;

@@ -133,13 +133,4 @@ inline std::vector<Candidate> candidates(Direction direction, const Problem& pro
   return found;
 }
 
-inline std::size_t cheapest(const std::vector<Candidate>& candidates) {
-  const auto less = [](const Candidate& a, const Candidate& b) {
-    if ((a.why_not == nullptr) != (b.why_not == nullptr)) return a.why_not == nullptr;
-    return a.cost.seconds < b.cost.seconds;
-  };
-  return static_cast<std::size_t>(std::min_element(candidates.begin(), candidates.end(), less) -
-                                  candidates.begin());
-}
-
 }  // namespace cnnkernels::conv::sm90

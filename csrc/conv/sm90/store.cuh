@@ -60,15 +60,15 @@ class Store {
   CNN_DEVICE Store(const typename C::Arguments& a, unsigned char* staging, int consumer)
       : a_(a), staging_(staging + consumer * kStagingBlocks * kBlockBytes), consumer_(consumer) {}
 
-  CNN_DEVICE void tile(const Job& job, typename C::Sums& sums) {
+  CNN_DEVICE void tile(const WorkTile& work, typename C::Sums& sums) {
     if constexpr (C::kWeight) {
-      if (a_.in_parts) return blocks<float>(job, sums);
+      if (a_.in_parts) return blocks<float>(work, sums);
     }
     if constexpr (C::kDirection == Direction::forward) {
-      if (scales()) scale(job, sums);
-      if (by_output(a_.epilogue)) return finished_blocks(job, sums);
+      if (scales()) scale(work, sums);
+      if (by_output(a_.epilogue)) return finished_blocks(work, sums);
     }
-    blocks<typename C::T>(job, sums);
+    blocks<typename C::T>(work, sums);
   }
 
   // Shared memory may go only when TMA has read it.
@@ -81,58 +81,59 @@ class Store {
   CNN_DEVICE void sync() const { named_barrier_sync(1 + consumer_, kWarpgroup); }
 
   template <class Out>
-  CNN_DEVICE void blocks(const Job& job, const typename C::Sums& sums) {
+  CNN_DEVICE void blocks(const WorkTile& work, const typename C::Sums& sums) {
     constexpr int kWidth = kRowBytes / sizeof(Out);
 #pragma unroll
     for (int m = 0; m < C::kM; ++m) {
 #pragma unroll
       for (int j = 0; j < C::kN / kWidth; ++j) {
-        const int row = job.first_row + first_row_of<C>(consumer_) + m * kBlock;
-        const int column = job.first_column + first_column_of<C>(consumer_) + j * kWidth;
-        if (outside(job, row, column)) continue;
+        const int row = work.first_row + first_row_of<C>(consumer_) + m * kBlock;
+        const int column = work.first_column + first_column_of<C>(consumer_) + j * kWidth;
+        if (outside(work, row, column)) continue;
         unsigned char* block = staging_ + next_ * kBlockBytes;
         next_ ^= 1;
         if (leads()) bulk_wait_read<1>();  // TMA is done with this block, if not with the other
         sync();
         write_block<Out>(block, &sums[m][j * kWidth / 2],
-                         [&](int group) { return bias(job, column + 8 * group); });
+                         [&](int group) { return bias(work, column + 8 * group); });
         fence_proxy_async();
         sync();
         if (C::kDirection == Direction::backward_input && !a_.store_by_tma) {
-          spread<Out>(job, block, row, column);
+          store_by_strides<Out>(work, block, row, column);
         } else if (leads()) {
-          start(job, block, row, column);
+          start(work, block, row, column);
           bulk_commit();
         }
       }
     }
   }
 
-  CNN_DEVICE bool outside(const Job& job, int row, int column) const {
+  CNN_DEVICE bool outside(const WorkTile& work, int row, int column) const {
     if constexpr (C::kWeight) {
       const int box = column / kBlock, tap = box / a_.chunks;
       const Phase& phase = a_.phase[0];
       return row >= a_.rows || tap >= phase.r.count * phase.s.count ||
              (box - tap * a_.chunks) * kBlock + column % kBlock >= a_.columns;
     } else {
-      return row >= a_.phase[job.phase].pixels || column >= a_.columns;
+      return row >= a_.phase[work.phase].pixels || column >= a_.columns;
     }
   }
 
   // The thread's two neighbouring columns of the eight from `column` on.
-  CNN_DEVICE Vector<float, 2> bias(const Job& job, int column) const {
+  CNN_DEVICE Vector<float, 2> bias(const WorkTile& work, int column) const {
     Vector<float, 2> more{};
     if constexpr (C::kDirection == Direction::forward) {
-      if (!scales()) more = numbers(job, a_.epilogue.bias, column, 0);
+      if (!scales()) more = numbers(work, a_.epilogue.bias, column, 0);
     }
     return more;
   }
 
   // One number a filter, of the two columns of bias(); `otherwise` where there is none.
-  CNN_DEVICE Vector<float, 2> numbers(const Job& job, const void* all, int column, float otherwise) const {
+  CNN_DEVICE Vector<float, 2> numbers(const WorkTile& work, const void* all, int column,
+                                      float otherwise) const {
     Vector<float, 2> found{otherwise, otherwise};
     if (all == nullptr) return found;
-    const auto* of_group = static_cast<const typename C::T*>(all) + job.group * a_.columns;
+    const auto* of_group = static_cast<const typename C::T*>(all) + work.group * a_.columns;
     const int mine = column + static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
     for (int i = 0; i < 2; ++i)
@@ -143,13 +144,13 @@ class Store {
   CNN_DEVICE bool scales() const { return a_.epilogue.scale != nullptr || a_.epilogue.shift != nullptr; }
 
   // scale (sum + bias) + shift, in registers; nothing is added to it later.
-  CNN_DEVICE void scale(const Job& job, typename C::Sums& sums) const {
-    const int first = job.first_column + first_column_of<C>(consumer_);
+  CNN_DEVICE void scale(const WorkTile& work, typename C::Sums& sums) const {
+    const int first = work.first_column + first_column_of<C>(consumer_);
 #pragma unroll
     for (int j = 0; j < C::kN / 8; ++j) {
-      const auto bias = numbers(job, a_.epilogue.bias, first + 8 * j, 0);
-      const auto scale = numbers(job, a_.epilogue.scale, first + 8 * j, 1);
-      const auto shift = numbers(job, a_.epilogue.shift, first + 8 * j, 0);
+      const auto bias = numbers(work, a_.epilogue.bias, first + 8 * j, 0);
+      const auto scale = numbers(work, a_.epilogue.scale, first + 8 * j, 1);
+      const auto shift = numbers(work, a_.epilogue.shift, first + 8 * j, 0);
 #pragma unroll
       for (int m = 0; m < C::kM; ++m) {
 #pragma unroll
@@ -162,25 +163,25 @@ class Store {
   // With a residual or an activation: sums go to shared memory in fp32, and each thread makes 16 bytes of
   // outputs of them at a time, in a loop of few instructions (what is done to registers is written out for
   // each).
-  CNN_DEVICE void finished_blocks(const Job& job, const typename C::Sums& sums) const {
+  CNN_DEVICE void finished_blocks(const WorkTile& work, const typename C::Sums& sums) const {
     using T = typename C::T;
     constexpr int kWidth = kRowBytes / sizeof(float), kAcross = C::kN / kWidth;
     constexpr int kValues = 16 / sizeof(T), kChunks = kWidth / kValues;
     const int thread = static_cast<int>(threadIdx.x) % kWarpgroup, chunk = thread % kChunks;
-    const std::int64_t first = job.group * a_.columns + chunk * kValues;
+    const std::int64_t first = work.group * a_.columns + chunk * kValues;
     const Finish<T> finish{static_cast<const T*>(a_.epilogue.residual), a_.epilogue.activation,
                            static_cast<float>(a_.epilogue.slope)};
 #pragma unroll 1
     for (int which = 0; which < C::kM * kAcross; ++which) {
-      const int row = job.first_row + first_row_of<C>(consumer_) + which / kAcross * kBlock;
-      const int column = job.first_column + first_column_of<C>(consumer_) + which % kAcross * kWidth;
-      if (outside(job, row, column)) continue;
+      const int row = work.first_row + first_row_of<C>(consumer_) + which / kAcross * kBlock;
+      const int column = work.first_column + first_column_of<C>(consumer_) + which % kAcross * kWidth;
+      if (outside(work, row, column)) continue;
       sync();  // everyone is done with the block before
 #pragma unroll
       for (int block = 0; block < C::kM * kAcross; ++block) {
         if (block == which)
           write_block<float>(staging_, &sums[block / kAcross][block % kAcross * kWidth / 2],
-                             [&](int group) { return bias(job, column + 8 * group); });
+                             [&](int group) { return bias(work, column + 8 * group); });
       }
       sync();
       if (column + chunk * kValues >= a_.columns) continue;
@@ -195,37 +196,39 @@ class Store {
 #pragma unroll
           for (int k = 0; k < 4; ++k) run[v + k] = four[k];
         }
-        const std::int64_t offset = (row + i) * a_.spread.q + first + column;
+        const std::int64_t offset = (row + i) * a_.result_strides.q + first + column;
         store(static_cast<T*>(a_.data) + offset, finish(run, offset));
       }
     }
   }
 
-  CNN_DEVICE void start(const Job& job, const unsigned char* block, int row, int column) const {
+  CNN_DEVICE void start(const WorkTile& work, const unsigned char* block, int row, int column) const {
     if constexpr (C::kWeight) {
       const int box = column / kBlock, tap = box / a_.chunks;
       const int channel = (box - tap * a_.chunks) * kBlock + column % kBlock;
-      tma_store(a_.result, block, {channel, tap, row, job.group, job.part});
+      tma_store(a_.result, block, {channel, tap, row, work.group, work.part});
     } else {
-      tma_store(a_.result, block, {column, job.group, row});
+      tma_store(a_.result, block, {column, work.group, row});
     }
   }
 
   // Pixels of a phase lie a stride apart, which no tensor map of a linear row of them describes: each thread
   // stores 16 bytes of a row.
   template <class Out>
-  CNN_DEVICE void spread(const Job& job, const unsigned char* block, int row, int column) const {
+  CNN_DEVICE void store_by_strides(const WorkTile& work, const unsigned char* block, int row,
+                                   int column) const {
     constexpr int kChunks = kRowBytes / 16, kValues = 16 / sizeof(Out);
-    const Phase& phase = a_.phase[job.phase];
+    const Phase& phase = a_.phase[work.phase];
     const int thread = static_cast<int>(threadIdx.x) % kWarpgroup, chunk = thread % kChunks;
     if (column + chunk * kValues >= a_.columns) return;
-    Out* data = static_cast<Out*>(a_.data) + phase.first + job.group * a_.columns + column + chunk * kValues;
+    Out* data = static_cast<Out*>(a_.data) + phase.first + work.group * a_.columns + column + chunk * kValues;
 #pragma unroll 1
     for (int i = thread / kChunks; i < kBlock && row + i < phase.pixels; i += kWarpgroup / kChunks) {
       std::uint32_t q, p;
       const std::uint32_t rest = phase.width.divmod(row + i, q), n = phase.height.divmod(rest, p);
       const auto* from = reinterpret_cast<const Out*>(block + swizzled(i * kRowBytes + chunk * 16, kSwizzle));
-      store(data + q * a_.spread.q + p * a_.spread.p + n * a_.spread.n, load<kValues>(from));
+      store(data + q * a_.result_strides.q + p * a_.result_strides.p + n * a_.result_strides.n,
+            load<kValues>(from));
     }
   }
 

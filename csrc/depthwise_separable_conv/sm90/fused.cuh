@@ -17,7 +17,10 @@ namespace cnnkernels::depthwise_separable_conv {
 template <class T, int Columns>
 class WgmmaEngine {
  public:
-  // Issued only; everyone's writes to both tiles are fenced.
+  // What this thread has written to tiles is there for wgmma, too.
+  CNN_DEVICE void show() { fence_proxy_async(); }
+
+  // Issued only; everyone has shown what is in both tiles.
   CNN_DEVICE void start(const T* pixels, const T* filters) {
     const int warpgroup = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kWarpgroup, 0);
     const std::uint64_t a =
@@ -67,66 +70,10 @@ CNN_KERNEL(C::kThreads, 1)
 sm90_depthwise_separable(const __grid_constant__ Pair pair, const int pixel_tiles) {
 #if CNN_SM90A
   using T = typename C::T;
-  using A = Accumulator<T>;
-  constexpr int kChannels = C::Tile::kDepth;
   CNN_DYNAMIC_SHARED(memory);
   T* pixels = reinterpret_cast<T*>(memory);
-  unsigned char* working = memory + pixel_tiles * C::kRows * kRowBytes;
-  T* filters = reinterpret_cast<T*>(working);
-  A* weights = reinterpret_cast<A*>(working + C::kWeights);
-  const auto filters_of = [&](int stage) { return filters + stage % 2 * (C::kColumns * kChannels); };
-  const auto pixels_of = [&](int stage) {
-    return pixels + (pair.keeps ? stage : stage % 2) * (C::kRows * kChannels);
-  };
-
-  std::uint32_t column_tile;
-  const std::uint32_t patch = pair.column_tiles.divmod(blockIdx.x, column_tile);
-  const int begin = static_cast<int>(column_tile) * C::kColumns;
-  const int end = pair.keeps ? pair.filters : begin + 1;
-  const bool save = pair.at.intermediate != nullptr && begin == 0;
-  typename C::Depthwise depthwise(pair, patch);
-
-#pragma unroll 1
-  for (int first_filter = begin; first_filter < end; first_filter += C::kColumns) {
-    const bool makes = first_filter == begin;  // later column tiles find the pixels made
-    typename C::Weights next;
-    typename C::Engine engine;
-    start_filters<T, C::kColumns, C::kThreads>(pair, filters_of(0), first_filter, 0);
-    cp_async_commit();
-    if (makes) {
-      next.load(pair, 0, 0);
-      next.store(pair, weights, 0, 0);
-    }
-#pragma unroll 1
-    for (int stage = 0, channel = 0; channel < pair.channels; ++stage, channel += kChannels) {
-      __syncthreads();  // the stage's depthwise weights are there
-      if (makes) {
-        A sums[kStrip][C::Tile::kChunk];
-        depthwise.sum(sums, weights, channel);
-        T* made = pixels_of(stage);
-        depthwise.finish(sums, channel, [&](int row, int chunk, const auto& z) {
-          store(made + C::Tile::chunk(row, chunk), z);
-        });
-        if (save || pair.first != Activation::none) finish_pixels(pair, depthwise, made, channel, save);
-      }
-      cp_async_wait<0>();
-      fence_proxy_async();
-      engine.wait();    // the stage before: its pixels and filters may be written again
-      __syncthreads();  // everyone's pixels and filters are there; the depthwise weights are done with
-      const int ahead = channel + kChannels;
-      if (ahead < pair.channels) {
-        start_filters<T, C::kColumns, C::kThreads>(pair, filters_of(stage + 1), first_filter, ahead);
-        cp_async_commit();
-        if (makes) next.load(pair, ahead, 0);
-      }
-      engine.start(pixels_of(stage), filters_of(stage));
-      if (makes && ahead < pair.channels) next.store(pair, weights, ahead, 0);
-    }
-    engine.wait();
-    __syncthreads();  // all but the pixels becomes the epilogue's
-    store_tile<T, C::kRows, C::kColumns, C::kThreads>(pair, engine, patch, first_filter, working);
-    if (pair.keeps) __syncthreads();  // and is the filters' again
-  }
+  run<C>(pair, memory + pixel_tiles * C::kRows * kRowBytes,
+         [&](int stage) { return pixels + (pair.keeps ? stage : stage % 2) * (C::kRows * C::Tile::kDepth); });
 #else
   left_out();
 #endif

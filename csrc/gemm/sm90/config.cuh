@@ -1,5 +1,4 @@
-// The shape of a block of the kernels for Hopper, the ring of stages in its shared memory, and how it finds
-// its tiles.
+// The shape of a block of the kernels for Hopper, and the ring of stages in its shared memory.
 //
 //   warps 0-3, 4-7   two consumers, warpgroups that multiply and store: each half of a tile's rows (of its
 //                    columns where it has but 64 rows); or each every second tile, so that one multiplies
@@ -12,15 +11,14 @@
 
 #include <type_traits>
 
-#include "../../ptx/cluster.cuh"
 #include "../../ptx/mbarrier.cuh"
 #include "../../ptx/mma.cuh"
 #include "../../ptx/sync.cuh"
 #include "../../ptx/wgmma.cuh"
-#include "tiles.h"
+#include "tile_schedule.h"
 #include "../../common/shared_limits.h"
 
-namespace cnnkernels::sm90 {
+namespace cnnkernels::gemm::sm90 {
 
 inline constexpr int kConsumers = 2, kWarpgroup = 128, kThreads = (kConsumers + 1) * kWarpgroup;
 // A thread starts with 65536 / 384 registers, 168. The producer needs few of them, sums up to 128.
@@ -33,7 +31,8 @@ inline constexpr int kStagingBytes = kConsumers * kStagingBlocks * kBlockBytes;
 inline constexpr int kSharedLimit = kSm90BlockBytes - 1024;
 
 // What follows of an operator's tile (rows, columns, ping_pong, cluster) and operands. In: what wgmma
-// multiplies. An operator adds Arguments, a Walk and more, and kInParts: is its reduction summed in parts?
+// multiplies. An operator adds Arguments, a TileSchedule and more, and kInParts: is its reduction summed in
+// parts?
 template <class In_, auto kTile, Major kMajorA_, Major kMajorB_, int kSpan_>
 struct Shape {
   using In = In_;
@@ -88,52 +87,6 @@ struct Turn {
   }
 };
 
-// The block's number in its cluster, and its cluster's among all.
-template <class C>
-CNN_DEVICE int rank_in_cluster() {
-  if constexpr (C::kCluster > 1) return static_cast<int>(cluster_rank());
-  return 0;
-}
-template <class C>
-CNN_DEVICE int this_cluster() {
-  return static_cast<int>(blockIdx.x) / C::kCluster;
-}
-template <class C>
-CNN_DEVICE int all_clusters() {
-  return static_cast<int>(gridDim.x) / C::kCluster;
-}
-
-// One tile: where it lies and how many stages its sum takes.
-struct Job {
-  int phase, group, part, first_row, first_column, first_step, steps;
-};
-
-// Tiles, a cluster's as one, are numbered by phases, parts and groups; within one of those, by bands of kBand
-// row tiles, column by column. All of a cluster take the same number of stages.
-template <class C>
-CNN_DEVICE Job job_of(const typename C::Arguments& a, int tile) {
-  Job job{};
-  while (job.phase + 1 < a.phases && tile >= a.phase[job.phase + 1].first_tile) ++job.phase;
-  const Phase& phase = a.phase[job.phase];
-  std::uint32_t within, in_band, group;
-  const std::uint32_t slice = phase.slice_tiles.divmod(tile - phase.first_tile, within);
-  job.part = static_cast<int>(a.groups.divmod(slice, group));
-  job.group = static_cast<int>(group);
-  const int first = static_cast<int>(a.band_tiles.divmod(within, in_band)) * kBand;
-  const auto height = static_cast<std::uint32_t>(min(kBand, phase.row_tiles - first));
-  const std::uint32_t column = in_band / height;
-  const int row = first + static_cast<int>(in_band - column * height);
-  job.first_row = (row * C::kCluster + rank_in_cluster<C>()) * C::kRows;
-  job.first_column = static_cast<int>(column) * C::kColumns;
-  if constexpr (C::kInParts) {
-    job.first_step = job.part * a.steps_per_part;
-    job.steps = max(0, min(a.steps_per_part, a.steps - job.first_step));
-  } else {
-    job.steps = (a.chunks * phase.r.count * phase.s.count + C::kRuns - 1) / C::kRuns;
-  }
-  return job;
-}
-
 // A consumer's first row and column of a tile.
 template <class C>
 CNN_DEVICE int first_row_of(int consumer) {
@@ -144,4 +97,4 @@ CNN_DEVICE int first_column_of(int consumer) {
   return C::kAcross > 1 ? consumer * C::kN : 0;
 }
 
-}  // namespace cnnkernels::sm90
+}  // namespace cnnkernels::gemm::sm90

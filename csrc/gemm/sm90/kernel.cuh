@@ -8,15 +8,15 @@
 #include "loads.cuh"
 #include "multiply.cuh"
 
-namespace cnnkernels::sm90 {
+namespace cnnkernels::gemm::sm90 {
 
 template <class C, class Loads>
 CNN_DEVICE void produce(const typename C::Arguments& a, unsigned char* stages, Ring<C::kStages>& ring) {
   Turn<C::kStages> turn;
   for (int tile = this_cluster<C>(); tile < a.tiles; tile += all_clusters<C>()) {
-    const Job job = job_of<C>(a, tile);
-    Loads loads(a, job);
-    for (int step = 0; step < job.steps; ++step, turn.next()) {
+    const WorkTile work = work_tile<C>(a, tile);
+    Loads loads(a, work);
+    for (int step = 0; step < work.steps; ++step, turn.next()) {
       mbarrier_wait(&ring.empty[turn.stage], turn.parity ^ 1);
       loads.load(stages + turn.stage * C::kStageBytes, &ring.full[turn.stage]);
     }
@@ -59,9 +59,9 @@ CNN_DEVICE void consume(const typename C::Arguments& a, unsigned char* stages, R
     }
   };
   for (int tile = this_cluster<C>(); tile < a.tiles; tile += all_clusters<C>()) {
-    const Job job = job_of<C>(a, tile);
+    const WorkTile work = work_tile<C>(a, tile);
     if (!alternation.mine(tile)) {
-      turn.skip(job.steps);
+      turn.skip(work.steps);
       continue;
     }
     typename C::Sums sums;  // zeros, and so the result of a phase without taps
@@ -74,7 +74,7 @@ CNN_DEVICE void consume(const typename C::Arguments& a, unsigned char* stages, R
     alternation.begin();
     const auto multiply_all = [&]<class In>(In) {
 #pragma unroll 1
-      for (int step = 0; step < job.steps; ++step, turn.next()) {
+      for (int step = 0; step < work.steps; ++step, turn.next()) {
         mbarrier_wait(&ring.full[turn.stage], turn.parity);
         wgmma_fence(sums);
         multiply<C, In>(sums, stages + turn.stage * C::kStageBytes, consumer);
@@ -94,9 +94,9 @@ CNN_DEVICE void consume(const typename C::Arguments& a, unsigned char* stages, R
     } else {
       multiply_all(typename C::In{});
     }
-    if (job.steps > 0) release(before);
+    if (work.steps > 0) release(before);
     alternation.end(tile + all_clusters<C>() >= a.tiles);
-    store.tile(job, sums);
+    store.tile(work, sums);
   }
   store.finish();
 }
@@ -142,4 +142,4 @@ void launch_blocks(void (*kernel)(typename C::Arguments), const typename C::Argu
   launch(kernel, Launch{dim3(grid), dim3(kThreads), C::kSharedBytes, stream, dim3(C::kCluster)}, a);
 }
 
-}  // namespace cnnkernels::sm90
+}  // namespace cnnkernels::gemm::sm90

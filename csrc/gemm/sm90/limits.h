@@ -3,7 +3,7 @@
 
 #include "../../common/geometry.h"
 
-namespace cnnkernels::sm90 {
+namespace cnnkernels::gemm::sm90 {
 
 inline constexpr int kRowBytes = 128;  // of the reduction that a stage holds for each row and column
 inline constexpr int kBlock = 64;      // rows or columns of a block that is copied, or stored, at once
@@ -56,4 +56,4 @@ inline Corners corners_of_columns(const ConvGeometry& g) {
 
 inline constexpr int kMostStride = 8;  // TMA's
 
-}  // namespace cnnkernels::sm90
+}  // namespace cnnkernels::gemm::sm90

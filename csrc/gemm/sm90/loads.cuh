@@ -3,8 +3,9 @@
 
 #include "../../ptx/tma_multicast.cuh"
 #include "config.cuh"
+#include "tile_scheduler.cuh"
 
-namespace cnnkernels::sm90 {
+namespace cnnkernels::gemm::sm90 {
 
 // Where a pixel's window has its first tap.
 struct Pixel {
@@ -35,14 +36,14 @@ CNN_DEVICE void load_for_all(unsigned char* to, const TensorMap& map, Mbarrier* 
 template <class C>
 class WindowLoads {
  public:
-  CNN_DEVICE WindowLoads(const typename C::Arguments& a, const Job& job)
+  CNN_DEVICE WindowLoads(const typename C::Arguments& a, const WorkTile& work)
       : a_(a),
-        job_(job),
-        phase_(a.phase[job.phase]),
-        place_(pixel_of(a, phase_, job.first_row)),
+        work_(work),
+        phase_(a.phase[work.phase]),
+        place_(pixel_of(a, phase_, work.first_row)),
         rank_(rank_in_cluster<C>()) {
     if constexpr (C::kInParts) {
-      const int run = job.first_step * C::kRuns, row = run / phase_.s.count;
+      const int run = work.first_step * C::kRuns, row = run / phase_.s.count;
       s_ = run - row * phase_.s.count;
       chunk_ = row / phase_.r.count;
       r_ = row - chunk_ * phase_.r.count;
@@ -61,11 +62,11 @@ class WindowLoads {
 
  private:
   CNN_DEVICE void load_windows(unsigned char* to, Mbarrier* full) const {
-    const TensorMap& windows = a_.windows[job_.phase];
+    const TensorMap& windows = a_.windows[work_.phase];
     const bool rest = C::kRuns > 1 && chunk_ >= a_.chunks;
-    const int c = job_.group * a_.group_channels + chunk_ * C::kRun;
+    const int c = work_.group * a_.group_channels + chunk_ * C::kRun;
     if (a_.pointwise) {
-      tma_load(to, windows, full, {c, rest ? phase_.pixels : job_.first_row});
+      tma_load(to, windows, full, {c, rest ? phase_.pixels : work_.first_row});
     } else {
       tma_load(to, windows, full, {c, place_.w, place_.h, rest ? a_.images : place_.n},
                {phase_.s.offset + s_ * phase_.s.offset_step, phase_.r.offset + r_ * phase_.r.offset_step});
@@ -78,12 +79,12 @@ class WindowLoads {
                     s_ * phase_.s.filter_step;
     if constexpr (C::kMajorB == Major::k) {
       const int first = rank_ * (C::kColumns / C::kCluster);
-      const int corner[] = {c, tap, job_.first_column + first, job_.group};
+      const int corner[] = {c, tap, work_.first_column + first, work_.group};
       load_for_all<C>(to + first * C::kSpan, a_.other, full, corner);
     } else {
 #pragma unroll
       for (int i = 0; i < C::kColumns; i += kBlock * C::kCluster) {
-        const int j = i + rank_ * kBlock, corner[] = {job_.first_column + j, tap, c, job_.group};
+        const int j = i + rank_ * kBlock, corner[] = {work_.first_column + j, tap, c, work_.group};
         load_for_all<C>(to + j * C::kSpan, a_.other, full, corner);
       }
     }
@@ -98,11 +99,11 @@ class WindowLoads {
   }
 
   const typename C::Arguments& a_;
-  const Job& job_;
+  const WorkTile& work_;
   const Phase& phase_;
   const Pixel place_;
   const int rank_;
   int chunk_ = 0, r_ = 0, s_ = 0;
 };
 
-}  // namespace cnnkernels::sm90
+}  // namespace cnnkernels::gemm::sm90

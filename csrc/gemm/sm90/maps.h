@@ -1,12 +1,12 @@
-// Geometry into the tensor maps and numbers of a Walk, on the host.
+// Geometry into the tensor maps and numbers of a TileSchedule, on the host.
 #pragma once
 
 #include <stdexcept>
 #include <string>
 
-#include "tiles.h"
+#include "tile_schedule.h"
 
-namespace cnnkernels::sm90 {
+namespace cnnkernels::gemm::sm90 {
 
 inline int narrow_size(std::int64_t value, const char* what) {
   if (value >= std::int64_t(1) << 31) throw std::invalid_argument(std::string("too many ") + what);
@@ -119,4 +119,4 @@ void number_tiles(A& a, const auto& tile, std::int64_t slices, std::int64_t colu
   a.tiles = static_cast<int>(tiles);
 }
 
-}  // namespace cnnkernels::sm90
+}  // namespace cnnkernels::gemm::sm90

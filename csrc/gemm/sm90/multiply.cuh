@@ -3,7 +3,7 @@
 
 #include "config.cuh"
 
-namespace cnnkernels::sm90 {
+namespace cnnkernels::gemm::sm90 {
 
 // The operand from its row (or column) `first`, a multiple of 64, on: one run of the reduction of all of the
 // tile's `Extent` rows. Along the reduction a row has kSpan bytes; across it, blocks of 64 rows hold 128
@@ -41,4 +41,4 @@ CNN_DEVICE void multiply(typename C::Sums& sums, const unsigned char* stage, int
   }
 }
 
-}  // namespace cnnkernels::sm90
+}  // namespace cnnkernels::gemm::sm90

@@ -1,12 +1,12 @@
-// How kernels for Hopper walk over windows of an image by rows of filters: what launchers tell their
-// producers and consumers of it.
+// The tiles of products of an image's windows by rows of filters: what launchers tell the tile scheduler of
+// kernels for Hopper, their producers and consumers.
 #pragma once
 
 #include "../../ptx/tensor_map.h"
 #include "../../common/fast_divide.h"
 #include "limits.h"
 
-namespace cnnkernels::sm90 {
+namespace cnnkernels::gemm::sm90 {
 
 // Runs are swizzled within themselves, the 128-byte rows of other blocks within those.
 constexpr Swizzle swizzle_of(int span) {
@@ -42,7 +42,7 @@ constexpr std::size_t to_next_map(std::size_t bytes) {
 // Tensor maps, and numbers that turn a tile into coordinates. Made on the host for every call, a few hundred
 // nanoseconds a map; passed by value, so a CUDA graph holds them.
 template <int Phases>
-struct Walk {
+struct TileSchedule {
   static constexpr int kPhases = Phases;
 
   TensorMap windows[Phases];  // of an image
@@ -64,4 +64,4 @@ struct Walk {
   std::uint8_t unused[to_next_map(Phases * sizeof(Phase) + 73)] = {};
 };
 
-}  // namespace cnnkernels::sm90
+}  // namespace cnnkernels::gemm::sm90

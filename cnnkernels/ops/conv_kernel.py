@@ -1,0 +1,44 @@
+"""Which kernel runs a convolution: a backend's, depthwise or not, and whether its products may be rounded to TF32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import backends
+from ..geometry import ConvGeometry
+from .depthwise_conv import is_depthwise
+
+_conv_precision = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+
+
+def tf32_allowed(dtype: torch.dtype) -> bool:
+    """Whether fp32 products may round their operands to tf32: where PyTorch's own CUDA conv may.
+
+    `torch.backends.cudnn.conv.fp32_precision` is what PyTorch's conv reads, and what both the new settings
+    (`torch.backends.fp32_precision`, `torch.backends.cudnn.fp32_precision`) and the old one
+    (`torch.backends.cudnn.allow_tf32`) write through to. Reading it is right under any mixture of them, where reading
+    `allow_tf32` raises.
+    """
+    return dtype is torch.float32 and _conv_precision.fp32_precision == "tf32"
+
+
+class Kernel(NamedTuple):
+    """What runs a direction: it takes its two operands, what they make, the geometry, the layout and `tf32`, which a
+    depthwise one has not."""
+
+    of: Any  # all of its backend's
+    launch: Callable[..., None]
+    depthwise: bool
+    tf32: tuple[bool, ...]
+
+
+def kernel_of(direction: str, tensor: Tensor, geometry: ConvGeometry, backend: str) -> Kernel:
+    """A backend's kernel for a direction: looked up once a call."""
+    kernels = backends.kernels(backend, tensor.device.type)
+    if is_depthwise(geometry):
+        return Kernel(kernels, getattr(kernels, f"depthwise_conv_{direction}"), True, ())
+    return Kernel(kernels, getattr(kernels, f"conv_{direction}"), False, (tf32_allowed(tensor.dtype),))
