@@ -42,7 +42,6 @@ PACKAGES = (functional, native, nn, ops, cnnkernels.triton_kernels)
 
 pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason="the CUDA source is compiled for the interpreter"),
-    pytest.mark.xdist_group("add_an_operator"),  # one worker compiles for all
 ]
 
 PYBIND = r"""

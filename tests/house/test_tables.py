@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_names import ROOT, tracked
 
 from cnnkernels import backends, functional
 from cnnkernels.cli import bench, info
 from cnnkernels.cli.check_int8 import int8_checks
 from cnnkernels.dtypes import ELEMENTS, dtype_code, dtype_name
 from cnnkernels.operators import OPERATORS
+from helpers.tree import ROOT, tracked
 
 WORDS = {word for operator in OPERATORS.values() for word in (operator.name, *operator.functions)}
 # Moves to cnnkernels.dtypes, where its function stands already.
