@@ -167,7 +167,7 @@ TRITON = [
 def test_triton(direction: str, which: int, case: ConvCase) -> None:
     operands = not_finite(case, direction, which)
     expected = not_finite_result(case, direction, which)
-    name, rest = ("conv2d", {"tf32": False}) if case.groups < case.c else ("depthwise_conv2d", {})
+    name, rest = ("conv", {"tf32": False}) if case.groups < case.c else ("depthwise_conv", {})
     for layout, dtype in ((NCHW, torch.float32), (NHWC, torch.bfloat16)):
         shape = result_shape(direction, case)
         a, b, out = (
