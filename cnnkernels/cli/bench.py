@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -57,11 +58,20 @@ def benchmarks() -> ModuleType | None:
     return None
 
 
+def _can_be_written(path: Path) -> bool:
+    """Folders above it that are not there will be made."""
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    return not path.is_dir() and there.is_dir() and os.access(path if path.exists() else there, os.W_OK)
+
+
 def run(options: argparse.Namespace) -> int:
-    """Runs the benchmarks; 2 where they are not here."""
+    """Runs the benchmarks; 2 where they are not here or cannot do what is asked."""
     module = benchmarks()
     if module is None:
         print(ABSENT, file=sys.stderr)
+        return 2
+    if options.output is not None and not options.report and not _can_be_written(options.output):
+        print(f"cnnkernels bench: --output: {options.output} cannot be written", file=sys.stderr)
         return 2
     if options.against is not None and not options.against.is_file():
         print(f"cnnkernels bench: --against: there is no file {options.against}", file=sys.stderr)

@@ -128,6 +128,8 @@ def save(table: Table, path: Path) -> None:
 def _files() -> Iterable[Path]:
     yield from sorted(FOLDER.glob("*.json"))
     for name in os.environ.get("CNNKERNELS_TUNED", "").split(os.pathsep):
+        if name and not os.path.isfile(name):
+            raise FileNotFoundError(f"CNNKERNELS_TUNED names {name}, and there is no such file")
         if name:
             yield Path(name)
 

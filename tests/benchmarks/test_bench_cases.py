@@ -18,6 +18,8 @@ from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase, PoolCase
 from helpers.bench import CEILINGS, SMALL, bench, conv_case, one_thread, pool_case  # noqa: F401
 
+pytestmark = pytest.mark.long
+
 FULL = cases.full()
 QUICK = cases.quick()
 

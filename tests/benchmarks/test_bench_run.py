@@ -332,6 +332,19 @@ def test_from_another_folder(tmp_path: Path) -> None:
         assert done.returncode == 2 and "source checkout" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["file/results.jsonl", "file/below/it/results.jsonl", "."])
+def test_an_output_that_cannot_be_written_is_usage(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Said before anything runs. A folder that is not there is made."""
+    (tmp_path / "file").touch()
+    ran: list[object] = []
+    monkeypatch.setattr(run, "run", lambda options: ran.append(options) or 0)
+    assert command.run(parsed("--tiny", "--output", str(tmp_path / name))) == 2
+    assert f"--output: {tmp_path / name} cannot be written" in capsys.readouterr().err and not ran
+    assert command.run(parsed("--tiny", "--output", str(tmp_path / "new/folder/results.jsonl"))) == 0 and len(ran) == 1
+
+
 def test_against_a_missing_file_is_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(parsed("--against", "/nothing.jsonl")) == 2
     assert "there is no file /nothing.jsonl" in capsys.readouterr().err

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(not nvcc(), reason="needs nvcc: compiles the primitives for sm_80 and sm_90a"),
     pytest.mark.skipif(cuobjdump() is None, reason="needs cuobjdump, of the CUDA toolkit or of triton's wheel"),
 ]

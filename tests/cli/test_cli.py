@@ -16,6 +16,8 @@ from cnnkernels.cli import check, check_int8, demo, demo_int8
 from cnnkernels.cli import main as cli
 from cnnkernels.native import NativeKernels
 
+pytestmark = pytest.mark.long
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # A machine that only runs kernels may have no more than PyTorch.
 needs_demo = pytest.mark.skipif(

@@ -57,6 +57,17 @@ def test_the_packages_own_tables_are_read() -> None:
         assert tuned.load(path).rows
 
 
+@pytest.mark.parametrize("name", ["nowhere.json", ""])
+def test_a_file_that_is_not_there_is_named_with_the_variable(
+    written: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A folder is none, either."""
+    path = written.parent / name
+    monkeypatch.setenv("CNNKERNELS_TUNED", f"{written}:{path}")
+    with pytest.raises(FileNotFoundError, match=f"^CNNKERNELS_TUNED names {path}, and there is no such file$"):
+        tuned.plans("NVIDIA H200", "cuda")
+
+
 def without(name: str) -> str:
     fields = json.loads(json.dumps({"gpu": "x", "date": "x", "versions": {}, "rows": []}))
     del fields[name]
@@ -81,7 +92,7 @@ def with_row(**changes: Any) -> str:
         (with_row(dtype="int8"), "row 0: dtype is 'int8', none of fp64, fp32, tf32, fp16, bf16"),
         (with_row(direction="sideways"), "row 0: direction is 'sideways'"),
         (with_row(colour="red"), "row 0: .*unexpected keyword argument 'colour'"),
-        (with_row(geometry={"c": 3}), "row 0: its geometry has not the fields c, dilation_h"),
+        (with_row(geometry={"c": 3}), "row 0: its geometry has not the fields c, d, dilation_d, dilation_h"),
         (with_row(geometry=CASE.geometry._asdict()), "row 0: its geometry has not the fields"),
     ],
 )

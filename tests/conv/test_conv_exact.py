@@ -12,6 +12,8 @@ from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import CONV2D, ConvCase
 from cnnkernels.testing.numerics import small_integers
 
+pytestmark = pytest.mark.long
+
 cases = pytest.mark.parametrize("case", CONV2D, ids=str)
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
 dtypes = pytest.mark.parametrize("dtype", list(PRODUCTS))

@@ -21,6 +21,8 @@ from cnnkernels.testing.numerics import assert_within, rounding_bound
 from helpers.conv import DIRECTIONS, ELEMENTS, ConvRunner, Data, convolve, floats, integers
 from helpers.device import DEVICE, HAS_GPU
 
+pytestmark = pytest.mark.long
+
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
 
 # More rows, columns and depth than the largest tile and the ring of stages hold, none a multiple of them.

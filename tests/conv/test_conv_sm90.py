@@ -23,6 +23,7 @@ from helpers.device import DEVICE, HAS_GPU
 from helpers.native import why_no_wgmma
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(bool(why_no_wgmma()), reason=str(why_no_wgmma())),
     pytest.mark.usefixtures("on_a_hopper"),
 ]

@@ -31,6 +31,8 @@ from cnnkernels.testing.cases import CONV2D, ConvCase
 from cnnkernels.testing.numerics import small_integers
 from helpers.device import DEVICE, HAS_GPU
 
+pytestmark = pytest.mark.long
+
 OPS = ("forward", "backward_input", "backward_weight")
 TILED = ConvCase("two tiles of pixels", 2, 12, 9, 8, 20, 3, 3, padding=(1, 1, 1, 1))
 SMALL = ConvCase("less than a tile", 1, 3, 3, 4, 5, 2, 2)

@@ -14,6 +14,8 @@ from torch.nn.utils import parametrizations, parametrize, prune
 import cnnkernels
 from cnnkernels import replace_layers
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def full_precision():

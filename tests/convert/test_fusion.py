@@ -13,7 +13,7 @@ import cnnkernels
 from cnnkernels import use_backend
 from cnnkernels.convert.fusion import FusedConv2dForInference, FusedForInference
 from cnnkernels.testing.numerics import UNIT_ROUNDOFF
-from helpers.fusion_models import (
+from helpers.models.fusion import (
     ConvNeXtBlock,
     MBConv,
     Untraceable,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import cnnkernels
 from cnnkernels import use_backend
 from cnnkernels.convert.fusion import FusedConv2dForInference, FusedForInference
-from helpers.fusion_models import Untraceable, chain, fused, image, trained
+from helpers.models.fusion import Untraceable, chain, fused, image, trained
 
 
 def reason(model: nn.Module) -> str:

@@ -199,11 +199,11 @@ void start(const ConvGeometry& g, const void* x, const void* w, void* y, std::ui
 
 }  // namespace
 
-// fault, geometry (16 numbers), x, w, y
+// fault, geometry (16 numbers, of a plane), x, w, y
 CNN_TEST(ring_convolution) {
   const auto* f = arguments.pointer<const std::int64_t>(1);
-  const ConvGeometry g{f[0], f[1], f[2],  f[3],  f[4],  f[5],  f[6],  f[7],
-                       f[8], f[9], f[10], f[11], f[12], f[13], f[14], f[15]};
+  const ConvGeometry g{f[0], f[1], 1,    f[2],  f[3], f[4],  1,     f[5], f[6],  1,     f[7],
+                       f[8], 1,    f[9], f[10], 0,    f[11], f[12], 1,    f[13], f[14], f[15]};
   constexpr auto starts = []<int... I>(std::integer_sequence<int, I...>) {
     return std::array{&start<static_cast<Fault>(I)>...};
   }(std::make_integer_sequence<int, kVariants>{});

@@ -13,6 +13,8 @@ from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.depthwise_cases import DEPTHWISE_CONV2D
 from helpers.conv import integers
 
+pytestmark = pytest.mark.long
+
 # Each case in one type of 16 bits and a wider one, taking turns with the layouts: the other pairs are in
 # depthwise_conv/test_depthwise_conv_kernels.py, configuration by configuration.
 TYPES = (

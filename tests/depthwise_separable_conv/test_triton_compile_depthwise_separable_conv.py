@@ -12,6 +12,8 @@ pytest.importorskip("triton")
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.triton_aot import ARCHITECTURES, OTHER_SEPARABLE, SEPARABLE, Call, Compiled, compile_all
 
+pytestmark = pytest.mark.long
+
 TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 
 

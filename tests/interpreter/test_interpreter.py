@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ import pytest
 import torch
 
 from helpers.native import pointers
+from helpers.processes import children
 
 # --- kernels without a fault -----------------------------------------------------------------------------------------
 
@@ -221,19 +221,13 @@ native.load("interpreter")
 print(importlib.import_module("cnnkernels._interpreter").schedule())
 """
 
-    def run(**variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {k: v for k, v in os.environ.items() if k != "CNNKERNELS_SEED"} | variables
-        return subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120
-        )
-
     settings = {"SCHEDULE": "random", "SEED": "42", "DELIVERY": "early", "THREADS": "3"}
-    out = run(**{f"CNNKERNELS_{k}": v for k, v in settings.items()}).stdout
+    wrong = {"CNNKERNELS_SCHEDULE": "backwards"}, {"CNNKERNELS_SEED": " -1"}
+    out, schedule, seed = children(code, {f"CNNKERNELS_{k}": v for k, v in settings.items()}, *wrong)
     expected = {"order": "random", "seed": 42, "delivery": "early", "threads": 3, "most_shared_bytes": 163 * 1024}
-    assert out.strip() == str(expected)
-    bad = run(CNNKERNELS_SCHEDULE="backwards")
-    assert "CNNKERNELS_SCHEDULE must be ordered, reversed or random, got 'backwards'" in bad.stderr
-    assert "CNNKERNELS_SEED must be a number, got ' -1'" in run(CNNKERNELS_SEED=" -1").stderr
+    assert out == str(expected)
+    assert "CNNKERNELS_SCHEDULE must be ordered, reversed or random, got 'backwards'" in schedule
+    assert "CNNKERNELS_SEED must be a number, got ' -1'" in seed
 
 
 # --- cost -------------------------------------------------------------------------------------------------------------

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -13,14 +11,7 @@ import torch
 import cnnkernels
 from cnnkernels import functional, native, use_backend
 from cnnkernels.backends import Problem, decide, problem_of, requested
-
-
-def child(code: str, **environment: str) -> str:
-    """What `code` prints in a process of its own, where the environment is as given."""
-    clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path), **environment}
-    result = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
+from helpers.processes import child, children
 
 
 def have(monkeypatch: pytest.MonkeyPatch, **missing: str) -> None:
@@ -154,15 +145,10 @@ def test_backward_stays_on_the_backend_of_its_forward(recorded, device: str) -> 
 
 def test_environment_variable_is_the_process_default() -> None:
     print_request = "import cnnkernels.backends as b; print(b.requested())"
-    assert child(print_request) == "auto"
-    assert child(print_request, CNNKERNELS_BACKEND="triton") == "triton"
-    result = subprocess.run(
-        [sys.executable, "-c", "import cnnkernels"],
-        env={"PYTHONPATH": ":".join(sys.path), "CNNKERNELS_BACKEND": "cudnn"},
-        capture_output=True,
-        text=True,
-    )
-    assert "CNNKERNELS_BACKEND must be one of cuda, triton, reference, auto, but got 'cudnn'" in result.stderr
+    environments = ({}, {"CNNKERNELS_BACKEND": "triton"}, {"CNNKERNELS_BACKEND": "cudnn"})
+    unset, triton, wrong = children(print_request, *environments)
+    assert (unset, triton) == ("auto", "triton")
+    assert wrong == "CNNKERNELS_BACKEND must be one of cuda, triton, reference, auto, but got 'cudnn'"
 
 
 FORCED_ON_CPU = """
@@ -196,13 +182,36 @@ def test_import_needs_no_extension_and_no_triton() -> None:
 
 
 def test_import_is_light() -> None:
-    code = "import torch, sys; before = set(sys.modules); import cnnkernels; print(*(set(sys.modules) - before))"
-    code += "; print(cnnkernels.backends.INTERPRETING)"
-    for interpret, on in (("False", "False"), ("on", "True")):
-        *modules, interpreting = child(code, CNNKERNELS_INTERPRET=interpret).split()
-        assert interpreting == on
+    code = "before = set(sys.modules); import cnnkernels"
+    code += "; print(*(set(sys.modules) - before), cnnkernels.backends.INTERPRETING)"
+    printed = children(code, *({"CNNKERNELS_INTERPRET": word} for word in ("False", "on")))
+    for line, on in zip(printed, ("False", "True"), strict=True):
+        *modules, interpreting = line.split()
+        assert interpreting == on and "cnnkernels" in modules
         heavy = [name for name in modules if name.split(".")[0] in ("triton", "sympy") or "torch._dynamo" in name]
         assert not heavy
+
+
+TRITON_FIRST = """
+import triton
+import torch, cnnkernels
+try:
+    with cnnkernels.use_backend("triton"):
+        cnnkernels.functional.max_pool2d(torch.zeros(1, 1, 2, 2), 2)
+except RuntimeError as error:
+    print(error)
+else:
+    print("served")
+"""
+
+
+def test_triton_that_was_imported_first_does_not_interpret() -> None:
+    """It decides at its import. Asked to interpret by its own variable, it serves."""
+    pytest.importorskip("triton")
+    interpret = {"CNNKERNELS_INTERPRET": "1"}
+    refused, served = children(TRITON_FIRST, interpret, {"TRITON_INTERPRET": "1", **interpret})
+    assert "triton was imported before cnnkernels: set TRITON_INTERPRET=1 beside CNNKERNELS_INTERPRET=1" in refused
+    assert served == "served"
 
 
 def test_meta_tensors_propagate_shapes_on_any_backend(backend: str) -> None:

@@ -13,6 +13,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from cnnkernels import functional, use_backend
 from cnnkernels.testing.numerics import small_integers
 
+pytestmark = pytest.mark.long
+
 NCHW, NHWC = torch.contiguous_format, torch.channels_last
 CONV2D = {
     "plain": ((1, 2, 3, 3), (2, 2, 2, 2), {}, NHWC),

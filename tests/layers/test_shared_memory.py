@@ -99,7 +99,7 @@ def pair(g: ConvGeometry, filters: int, offset: int) -> None:
 def int8_conv2d(g: ConvGeometry, offset: int) -> None:
     geometry = MODULE.ConvGeometry(*g)
     for unsigned, out in ((False, torch.int8), (True, torch.float32)):
-        MODULE.int8_conv2d(at(0, offset), at(1), at(2), at(4), geometry, unsigned, epilogue(out), 0)
+        MODULE.int8_conv(at(0, offset), at(1), at(2), at(4), geometry, unsigned, epilogue(out), 0)
 
 
 def int8_gemm(case: GemmCase, offset: int) -> None:
@@ -131,8 +131,8 @@ def pool2d(g: PoolGeometry, offset: int) -> None:
                 MODULE.dequantize(at(1), at(0, offset), at(2), at(3), 1.0, 0, *of_type[0][::-1], *of_type[1:])
                 MODULE.quantize_dynamic(at(0, offset), at(1), at(2), at(4), dtype, *of_type[1:])
     for code in map(dtype_code, (torch.int8, torch.uint8)):
-        MODULE.int8_max_pool2d(at(0, offset), at(1), code, geometry, 0)
-        MODULE.int8_avg_pool2d(at(0, offset), at(1), code, geometry, 3, True, 0, 0)
+        MODULE.int8_max_pool(at(0, offset), at(1), code, geometry, 0)
+        MODULE.int8_avg_pool(at(0, offset), at(1), code, geometry, 3, True, 0, 0)
 
 
 @functools.cache

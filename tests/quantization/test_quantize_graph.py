@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import cnnkernels
 from cnnkernels import quantize
 from cnnkernels.nn import Dequantize, Int8Conv2d, Int8Linear, Quantize
-from helpers.quantize_models import (
+from helpers.models.quantize import (
     BasicBlock,
     Branches,
     Functional,

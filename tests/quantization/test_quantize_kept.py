@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cnnkernels import quantize
 from cnnkernels.nn import Int8Conv2d
-from helpers.quantize_models import ResNet, Untraceable, close, conv_norm, count, images, trained
+from helpers.models.quantize import ResNet, Untraceable, close, conv_norm, count, images, trained
 
 pytestmark = pytest.mark.usefixtures("on_the_reference")
 

@@ -15,7 +15,7 @@ from cnnkernels import convert_qat, prepare_qat, quantize
 from cnnkernels.nn import Int8Conv2d, Int8Linear
 from cnnkernels.quantization import FakeQuantize, fake_quantize, fake_quantize_weight
 from cnnkernels.quantization.units import Unit
-from helpers.quantize_models import (
+from helpers.models.quantize import (
     Branches,
     Functional,
     MobileNet,
