@@ -96,7 +96,7 @@ def conv_kernel_geometry(*arguments: Any) -> ConvGeometry:
         RuntimeError: PyTorch's errors, naming the argument and its value.
         ValueError: sizes, or windows, beyond what the kernels of every backend count.
     """
-    _check_planes(arguments[0])
+    of_planes(arguments[0])
     g = conv_geometry(*arguments)
     axes = g.axes
     taps = math.prod(axis.taps for axis in axes)
@@ -122,10 +122,15 @@ def conv_kernel_geometry(*arguments: Any) -> ConvGeometry:
     return ConvGeometry.of_axes(g.n, g.c, g.k, g.groups, axes, g.padding_mode)
 
 
-def _check_planes(size: Sequence[int]) -> None:
-    """Raises for a tensor that has not the two spatial axes of the kernels."""
+def of_planes(size: Sequence[int]) -> Sequence[int]:
+    """The size of a tensor that has the two spatial axes of the kernels.
+
+    Raises:
+        RuntimeError: it has others.
+    """
     if len(size) != 4:
         raise RuntimeError(f"expected an input [N, C, H, W], but got input of size {list(size)}")
+    return size
 
 
 def _check_border(size: Sequence[int], padding: Sequence[int], mode: str) -> None:
@@ -200,7 +205,7 @@ def pool_kernel_geometry(*arguments: Any) -> PoolGeometry:
         RuntimeError: PyTorch's errors, naming the argument and its value.
         ValueError: windows that reach further than kernels of any backend count.
     """
-    _check_planes(arguments[0])
+    of_planes(arguments[0])
     g = pool_geometry(*arguments)
     for axis in g.axes:
         reach = axis.size + axis.pad

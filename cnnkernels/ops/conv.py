@@ -22,7 +22,7 @@ from .. import backends
 from ..geometry import Axis, ConvGeometry, Layout, PaddingMode
 from .batching import fold, unfold
 from .border import fold_border, pad_border
-from .checks import conv_geometry, conv_kernel_geometry
+from .checks import conv_geometry, conv_kernel_geometry, of_planes
 from .conv_kernel import Kernel, kernel_of
 from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
 from .operator import Operator, register_autocast
@@ -71,7 +71,7 @@ def geometry_of(input_size: Sequence[int], weight_size: Sequence[int], parameter
 def fake_geometry(input_size: Sequence[int], weight_size: Sequence[int], parameters: ConvParameters) -> ConvGeometry:
     """The geometry of sizes that may be symbols."""
     stride, padding, dilation, groups, _, mode = parameters
-    return conv_geometry(input_size, weight_size, stride, padding, dilation, groups, mode)
+    return conv_geometry(of_planes(input_size), weight_size, stride, padding, dilation, groups, mode)
 
 
 def _layout(size: Sequence[int], stride: Sequence[int], other: Tensor) -> Layout:

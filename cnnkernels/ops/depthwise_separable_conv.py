@@ -25,7 +25,7 @@ from ..activation import activate, activation_backward, known_from_output
 from ..geometry import ConvGeometry, Layout
 from . import conv
 from .batching import fold, unfold
-from .checks import conv_geometry
+from .checks import conv_geometry, of_planes
 from .conv import ConvParameters, conv_backward_bias, conv_backward_input, conv_backward_weight, conv_forward
 from .conv_kernel import tf32_allowed
 from .depthwise_separable_conv_backward import depthwise_separable_conv_backward
@@ -66,7 +66,7 @@ def _forward_fake(
     save: bool,
     *parameters: Any,
 ) -> tuple[Tensor, Tensor]:
-    geometry = conv_geometry(input.shape, depthwise_weight.shape, *parameters[:4])
+    geometry = conv_geometry(of_planes(input.shape), depthwise_weight.shape, *parameters[:4])
     layout = _layout(input, depthwise_weight, pointwise_weight)
     return _outputs(input, pointwise_weight, save, geometry, layout)
 

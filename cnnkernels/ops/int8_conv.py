@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..geometry import Layout
 from ..int8 import reference as int8_reference
-from .checks import conv_geometry
+from .checks import conv_geometry, of_planes
 from .conv import ConvParameters, geometry_of
 from .int8_epilogue import EPILOGUE, LENGTH, epilogue_of, kernels_of, one_by_one
 from .memory import dense
@@ -25,7 +25,7 @@ PARAMETERS = "int[] stride, int[] padding, int[] dilation, int groups"
 
 
 def _fake(input: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-    g = conv_geometry(input.shape, weight.shape, *rest[:-LENGTH])
+    g = conv_geometry(of_planes(input.shape), weight.shape, *rest[:-LENGTH])
     size = g.n, g.k, g.p, g.q
     return torch.empty(size, dtype=rest[-2], device=input.device, memory_format=torch.channels_last)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import backends
 from ..geometry import PoolGeometry
 from .batching import fold, unfold
-from .checks import pool_geometry, pool_kernel_geometry
+from .checks import of_planes, pool_geometry, pool_kernel_geometry
 from .operator import Operator
 
 _geometry = functools.lru_cache(maxsize=4096)(pool_kernel_geometry)
@@ -84,7 +84,7 @@ PARAMETERS = "int[] kernel_size, int[] stride, int[] padding, int[] dilation, bo
 
 
 def _fake(input: Tensor, *rest: Any) -> Tensor:
-    g = pool_geometry(input.shape, *rest[:5])
+    g = pool_geometry(of_planes(input.shape), *rest[:5])
     size = g.n, g.c, g.p, g.q
     return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
 

@@ -22,7 +22,7 @@ from .. import backends
 from ..dtypes import HALF_DTYPES
 from ..geometry import Layout, PoolGeometry, argmax_dtype
 from .batching import fold, unfold
-from .checks import pool_geometry, pool_kernel_geometry
+from .checks import of_planes, pool_geometry, pool_kernel_geometry
 from .memory import dense, dense_stride, filled, gradient_stride, is_channels_last, layout_of
 from .operator import Operator, register_autocast
 
@@ -61,7 +61,7 @@ def _forward_outputs(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Ten
 
 
 def _forward_fake(input: Tensor, *parameters: Any) -> tuple[Tensor, Tensor]:
-    return _forward_outputs(input, pool_geometry(input.shape, *parameters[:-1]))[:2]
+    return _forward_outputs(input, pool_geometry(of_planes(input.shape), *parameters[:-1]))[:2]
 
 
 def _forward_run(input: Tensor, *parameters: Any) -> tuple[Tensor, Tensor]:

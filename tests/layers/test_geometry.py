@@ -124,3 +124,15 @@ def calls(m: Any) -> dict[str, Callable[[], Any]]:
 def test_kernels_of_planes_refuse_depth(name: str) -> None:
     with pytest.raises(ValueError, match="expected a geometry of two spatial axes"):
         calls(native.load("interpreter").module)[name]()
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_operators_refuse_what_is_not_planes(rank: int) -> None:
+    """Also while being traced, where nothing runs."""
+    x, w = torch.zeros(1, 4, *[4] * rank), torch.zeros(4, 4, *[3] * rank)
+    ones, none = [1] * rank, [0] * rank
+    for device in ("meta", "cpu"):
+        with pytest.raises(RuntimeError, match=r"expected an input \[N, C, H, W\], but got input of size"):
+            torch.ops.cnnkernels.conv_forward(x.to(device), w.to(device), None, ones, none * 2, ones, 1, "cuda")
+        with pytest.raises(RuntimeError, match=r"expected an input \[N, C, H, W\], but got input of size"):
+            torch.ops.cnnkernels.max_pool_forward(x.to(device), ones, ones, none, ones, False, "cuda")
