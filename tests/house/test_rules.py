@@ -52,8 +52,13 @@ def test_atomics_are_of_integers() -> None:
 ON_THE_WAY = ("nn", "functional", "ops", "native", "int8", "records", "backends.py", "dtypes.py", "geometry.py")
 
 
+def called(*nodes: ast.AST) -> set[str]:
+    return {ast.unparse(call.func) for node in nodes for call in ast.walk(node) if isinstance(call, ast.Call)}
+
+
 def silent(tree: ast.AST) -> Iterator[int]:
-    """Lines that catch an error and go on without it: neither do they raise, nor does what follows at once."""
+    """Lines that catch an error and go on without it: neither do they raise, nor does what follows at once, nor do
+    they ask the same function again."""
     for node in ast.walk(tree):
         for body in (value for _, value in ast.iter_fields(node) if isinstance(value, list)):
             for place, statement in enumerate(body):
@@ -62,7 +67,8 @@ def silent(tree: ast.AST) -> Iterator[int]:
                     falls_into = bool(after) and isinstance(after[0], ast.Raise)
                     for handler in statement.handlers:
                         raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(handler))
-                        if not raises and not (falls_into and isinstance(handler.body[0], ast.Pass)):
+                        again = bool(called(*statement.body)) and called(*statement.body) <= called(*handler.body)
+                        if not raises and not again and not (falls_into and isinstance(handler.body[0], ast.Pass)):
                             yield handler.lineno
         if isinstance(node, ast.Call) and ast.unparse(node.func) in (
             "contextlib.suppress",
@@ -88,6 +94,7 @@ def test_nothing_falls_back_in_silence() -> None:
         ("try:\n  f()\nexcept ValueError:\n  pass\ng()", [3]),
         ("try:\n  f()\nexcept ValueError:\n  pass\nraise TypeError", []),
         ("try:\n  f()\nexcept ValueError as error:\n  raise TypeError from error", []),
+        ("try:\n  f(x)\nexcept TypeError:\n  f(tuple(x))", []),
         ("with contextlib.suppress(ValueError):\n  f()", [1]),
         ("def f():\n  warnings.warn('slow')", [2]),
     ],
