@@ -138,7 +138,7 @@ def test_every_schedule_gives_the_same(order: str) -> None:
 def limited(kernels, most: int, monkeypatch: pytest.MonkeyPatch):
     """The same kernels, but with less that 32-bit arithmetic may meet: slices."""
     if isinstance(kernels, NativeKernels):
-        names = ("int8_max_pool2d", "int8_avg_pool2d")
+        names = ("int8_max_pool", "int8_avg_pool")
         functions = {n: functools.partial(getattr(kernels.module, n), largest_index=most) for n in names}
         module = SimpleNamespace(PoolGeometry=kernels.module.PoolGeometry, **functions)
         return NativeKernels(module, kernels.device_type)
