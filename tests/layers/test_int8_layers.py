@@ -290,7 +290,7 @@ def test_a_layer_may_pin_its_backend(recorded, device: str) -> None:
     layer.backend = "triton"
     with use_backend("reference"):
         layer(x.to(torch.int8))
-    assert [(call.backend, call.name) for call in recorded] == [("triton", "int8_conv2d")]
+    assert [(call.backend, call.name) for call in recorded] == [("triton", "int8_conv")]
 
 
 def test_a_layer_knows_its_weights_sums(recorded, device: str) -> None:
