@@ -67,7 +67,7 @@ def test_the_interpreter_needs_no_driver() -> None:
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """csrc/common/this_gpu.cu as nvcc compiled it, on a CUDA runtime that does as it is told."""
-    if not nvcc() or not all(path.exists() for path in OBJECTS):
+    if not nvcc() or not any(path.exists() for path in OBJECTS):
         pytest.skip("needs the kernels compiled by nvcc, in build/native")
     found = toolkit.ask(shlex.join(nvcc()))
     assert found is not None

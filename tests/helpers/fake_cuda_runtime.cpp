@@ -1,5 +1,5 @@
 // A CUDA runtime without a device, for csrc/common/this_gpu.cu: the GPU, the driver and what it loads are
-// what the environment says. Prints what the kernels would take the machine for, or the error.
+// what the environment says. Prints what the kernels would take the GPU for, or the error.
 #include <cuda_runtime_api.h>
 
 #include <cstdlib>
@@ -67,9 +67,9 @@ cudaError_t cudaLaunchKernel(const void*, dim3, dim3, void**, size_t, cudaStream
 int main() {
   std::cout << cnnkernels::cuda_versions().runtime << '\n';
   try {
-    const cnnkernels::Machine machine = cnnkernels::this_gpu();
-    const char* why = cnnkernels::why_not_wgmma(machine);
-    std::cout << machine.name << ", wgmma: " << (why == nullptr ? "yes" : why) << '\n';
+    const cnnkernels::Gpu gpu = cnnkernels::this_gpu();
+    const char* why = cnnkernels::why_not_wgmma(gpu);
+    std::cout << gpu.name << ", wgmma: " << (why == nullptr ? "yes" : why) << '\n';
   } catch (const std::exception& error) {
     std::cout << error.what() << '\n';
   }
