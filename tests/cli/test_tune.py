@@ -82,7 +82,7 @@ def test_a_row_of_triton_is_found_by_its_launcher(monkeypatch: pytest.MonkeyPatc
 
     (row,) = rows(Watch(50.0, 40.0), "triton", of=problem(case=POINTWISE))
     monkeypatch.setattr(tuned, "plans", lambda gpu, backend, wgmma=True: {row.key: row.plan})
-    geometry = conv2d._plain(POINTWISE.geometry)._replace(n=1)
+    geometry = conv2d.plain(POINTWISE.geometry)._replace(n=1)
     asked = conv_select.Problem("forward", "bf16", Layout.NHWC, geometry, "NVIDIA A100", 80)
     chosen = conv_select.choose.__wrapped__(asked)
     assert [chosen.block_m, chosen.block_n, chosen.block_k] == row.plan["block"]

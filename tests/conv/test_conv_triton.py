@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cnnkernels.triton_kernels.common import geometry
-from cnnkernels.triton_kernels.common import types as common
+from cnnkernels.triton_kernels.common import geometry, target
 from cnnkernels.triton_kernels.common.target import Gpu
 from cnnkernels.triton_kernels.conv import launch as conv2d
 from cnnkernels.triton_kernels.conv import select as conv_select
@@ -306,7 +305,7 @@ def test_an_infinity_stays_in_its_group(op: str, layout: Layout, case: ConvCase)
 
 
 def test_a_cpu_tensor_is_refused_where_nothing_interprets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(common, "INTERPRETED", common.tl.constexpr(False))
+    monkeypatch.setattr(target, "INTERPRETED", type(target.INTERPRETED)(False))
     x = torch.zeros(1, 1, 3, 3)
     geometry = ConvCase("3x3", 1, 1, 3, 3, 1, 3, 3).geometry
     with pytest.raises(RuntimeError, match=r"tensor on the CPU.*CNNKERNELS_INTERPRET=1"):

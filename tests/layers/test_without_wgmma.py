@@ -131,7 +131,7 @@ def test_a_dictated_plan_is_refused_with_the_reason(without: ConvRunner) -> None
     x = torch.zeros(1, 64, 8, 8, dtype=torch.int8).to(memory_format=torch.channels_last)
     w, y = torch.zeros(64, 64, 1, 1, dtype=torch.int8), torch.zeros(1, 64, 8, 8, dtype=torch.int32)
     with pytest.raises(ValueError, match=f"int8_conv2d: the plan 'wgmma .*' cannot serve this problem: {WHY}"):
-        NATIVE.int8_conv2d(x, w, y, shape.geometry, PLAIN, conv)
+        NATIVE.int8_conv(x, w, y, shape.geometry, PLAIN, conv)
 
     pairs, case = PairRunner(), pair_case(1, 64, 4, 4, 64)
     pairs.module = MODULE
