@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OBJECTS = ROOT / "build" / "native" / "cuda" / "csrc"
 WARPS_PER_SM = 64
 REGISTERS_PER_SM = 65536
-MOVERS = ("pool", "int8_pool", "quantize")  # families whose kernels' work is to move data
+MOVERS = ("pool", "int8_pool", "quantize")  # operators whose kernels' work is to move data
 
 
 @dataclass
@@ -50,8 +50,8 @@ class Kernel:
 
     def read(self, sass: str) -> None:
         """Takes the machine code's figures."""
-        instructions = parse(sass)
-        self.instructions, self.loop = count(instructions), main_loop(instructions, self.family in MOVERS)
+        instructions, operator = parse(sass), self.family.partition(".")[0]
+        self.instructions, self.loop = count(instructions), main_loop(instructions, operator in MOVERS)
 
     @property
     def warps(self) -> int:

@@ -104,6 +104,17 @@ def test_a_kernel_that_only_moves_data_is_measured_by_bytes() -> None:
     assert main_loop(parse(machine_code("IADD R1, R1, R2\nEXIT"))) is None
 
 
+@pytest.mark.parametrize(
+    ("family", "unit"),
+    [("pool", "bytes"), ("pool.max_pool", "bytes"), ("quantize.quantize", "bytes"), ("conv.direct", "multiply-adds")],
+)
+def test_the_operator_says_what_work_is(family: str, unit: str) -> None:
+    """Of Triton's kernels, a family is the operator's with its module's name."""
+    kernel = audit.Kernel(family, "kernel", "sm_90")
+    kernel.read(machine_code("LDG.E.128 R4, [R2]\nFFMA R1, R1, R1, R1\n@P0 BRA 0x0"))
+    assert kernel.loop is not None and kernel.loop.unit == unit
+
+
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(instruction_table, "TABLE", tmp_path / "instructions.json")
