@@ -317,10 +317,6 @@ def depthwise_separable_conv2d(trial: Trial) -> None:
     )  # fmt: skip
 
 
-def _window(trial: Trial, taps: int, padding: int) -> tuple[int, int]:
-    return taps, min(padding, taps // 2)
-
-
 def max_pool2d(trial: Trial) -> None:
     dtype = _dtype(trial)
     (h, r, stride_h, pad_h, dilation_h), (w, s, stride_w, pad_w, dilation_w) = (_axis(trial) for _ in range(2))
