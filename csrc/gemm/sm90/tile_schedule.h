@@ -43,8 +43,6 @@ constexpr std::size_t to_next_map(std::size_t bytes) {
 // nanoseconds a map; passed by value, so a CUDA graph holds them.
 template <int Phases>
 struct TileSchedule {
-  static constexpr int kPhases = Phases;
-
   TensorMap windows[Phases];  // of an image
   TensorMap other;            // the filters, by default
   Phase phase[Phases];
