@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <source_location>
 #include <string>
 
@@ -73,10 +72,10 @@ void check_fenced(const void* pointer, std::size_t bytes, const char* what, Site
 
 // Asynchronous work, per block. `action` runs at a moment the delivery policy chooses: at once (early), at a
 // random later scheduling tick (random), or only when nothing else can run or finish() forces it (late).
+// deliver_later() is in deliveries.h: what <functional> takes to read is spared those who do not call it.
 enum class Delivery { early, late, random };
 Delivery delivery();
-std::uint64_t deliver_later(std::function<void()> action);  // returns a ticket
-void finish(std::uint64_t ticket);                          // runs it now if it has not run
+void finish(std::uint64_t ticket);  // runs it now if it has not run
 
 // In a delivered action: have the thread that issued it, or all threads of a block, ended already?
 bool thread_ended();

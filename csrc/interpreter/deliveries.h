@@ -10,6 +10,8 @@
 
 namespace cnnkernels::interpreter {
 
+std::uint64_t deliver_later(std::function<void()> action);  // returns a ticket
+
 class Deliveries {
  public:
   void begin_block(Delivery policy) {

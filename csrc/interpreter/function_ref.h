@@ -2,7 +2,6 @@
 // to.
 #pragma once
 
-#include <memory>
 #include <type_traits>
 #include <utility>
 
@@ -17,7 +16,7 @@ class FunctionRef<R(A...)> {
   template <class F>
     requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef> && std::is_invocable_r_v<R, F&, A...>)
   FunctionRef(F&& callable)  // NOLINT: implicit on purpose, a lambda is written where one is expected
-      : object_(const_cast<void*>(static_cast<const void*>(std::addressof(callable)))),
+      : object_(const_cast<void*>(static_cast<const void*>(&callable))),
         call_([](void* object, A... arguments) -> R {
           return (*static_cast<std::remove_reference_t<F>*>(object))(std::forward<A>(arguments)...);
         }) {}

@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "../../interpreter/deliveries.h"
+
 namespace cnnkernels::model {
 namespace {
 

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "../../interpreter/deliveries.h"
 #include "../swizzle.h"
 
 namespace cnnkernels::model {
