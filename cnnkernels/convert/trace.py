@@ -72,3 +72,14 @@ def copy_sharing_tensors(model: torch.nn.Module) -> torch.nn.Module:
         for tensors in (module._parameters, module._buffers, vars(module)):
             memo.update((id(t), t) for t in tensors.values() if isinstance(t, torch.Tensor))
     return copy.deepcopy(model, memo)
+
+
+def copy_of_its_own(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy that shares no tensor. What weight_norm or prune computed before the last call has a history, and is
+    copied without it."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(model, memo)
