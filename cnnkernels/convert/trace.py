@@ -30,11 +30,37 @@ HOOKS = (
 
 
 class Tracer(fx.Tracer):
-    """Takes whole every module that a chain may be made of, ours and subclasses too."""
+    """Takes whole every module that a chain may be made of, ours and subclasses too.
+
+    What the code does to a buffer goes into the graph, not to the buffer.
+    """
+
+    proxy_buffer_attributes = True
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
         known = torch.nn.Conv2d, torch.nn.BatchNorm2d, KernelLayer, *ACTIVATIONS
         return isinstance(m, known) or super().is_leaf_module(m, module_qualified_name)
+
+
+def note_reads(model: torch.nn.Module, *kinds: type[torch.nn.Module]) -> dict[str, set[str]]:
+    """Lets the modules of these kinds note which of their parameters and buffers are read: by their name in the model.
+
+    While torch.fx traces, only the code around them does: of what is taken whole nothing runs.
+    """
+    reads: dict[str, set[str]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, kinds):
+            module.__class__ = _noting(type(module), reads.setdefault(name, set()))
+    return reads
+
+
+def _noting(cls: type[torch.nn.Module], noted: set[str]) -> type[torch.nn.Module]:
+    def read(self: torch.nn.Module, name: str) -> Any:
+        if name in self._parameters or name in self._buffers:
+            noted.add(name)
+        return cls.__getattr__(self, name)
+
+    return type(cls.__name__, (cls,), {"__module__": cls.__module__, "__getattr__": read})
 
 
 def only_calls(cls: type, attribute: str) -> bool:

@@ -23,8 +23,6 @@ _FIXED = (type(None), bool, int, float, str)
 class _LayerTracer(Tracer):
     """Takes whole what may become INT8, and what has hooks."""
 
-    proxy_buffer_attributes = True
-
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, _WHOLE) or hooked(m) or super().is_leaf_module(m, module_qualified_name)
 
