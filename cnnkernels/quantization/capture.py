@@ -294,6 +294,7 @@ class _Graph:
                 values[place] = self.graph.call_function(operator.getitem, (values[place], part))
         for reader in node.users:  # each takes one of the list
             self.nodes[reader] = values[int(reader.args[1])]
+            self.nodes[reader].meta["val"] = reader.meta["val"]
 
     def output(self, node: fx.Node) -> None:
         leaves: Any = fx.map_arg(node.args[0], lambda old: self.nodes[old])

@@ -170,7 +170,6 @@ class Conversion:
             if value not in self.int8s:
                 name = self.add(f"quantize_{value.name}", ours.Quantize(*self.codes[node]))
                 self.int8s[value] = self.graph.call_module(name, (self.as_float(value),))
-                self.codes[value], self.dtypes[value] = self.codes[node], tap.dtype
             self.int8s[node] = self.int8s[value]
         if value in self.floats:
             self.floats[node] = self.floats[value]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnkernels import quantize
@@ -19,6 +20,14 @@ pytestmark = pytest.mark.usefixtures("on_the_reference")
 class Own(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         return 2 * super().forward(input)
+
+
+class NormAct(nn.BatchNorm2d):
+    """A batch norm with its activation, as model libraries have it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        normed = F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.1, self.eps)
+        return F.relu(normed, inplace=True)
 
 
 class Kept(nn.Module):
@@ -70,6 +79,14 @@ def test_layers_of_any_spelling(make: Callable[[], nn.Module]) -> None:
     model, x = Kept(make()).eval(), images()
     result = quantize(model, x)
     assert count(result.model, Int8Conv2d) == len(result.quantized) == 3 and not result.notes
+    close(result, model, x)
+
+
+def test_a_norm_of_any_spelling_is_folded() -> None:
+    model, x = trained(nn.Sequential(nn.Conv2d(3, 4, 3), NormAct(4), nn.Conv2d(4, 4, 1))), images()
+    result = quantize(model, x)
+    assert len(result.quantized) == 2 and not result.kept and not result.notes, result
+    assert result.quantized[0].names == ("0 + 1 + 1_1",) and count(result.model, nn.BatchNorm2d) == 0
     close(result, model, x)
 
 
