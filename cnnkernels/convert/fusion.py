@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -23,7 +23,7 @@ from .. import nn
 from ..activation import NEGATIVE_SLOPE
 from ..dtypes import FLOATING_DTYPES
 from .fold import folded
-from .trace import ACTIVATIONS, Tracer, hooked, only_calls, own_arithmetic
+from .trace import ACTIVATIONS, Tracer, hooked, note_reads, only_calls, own_arithmetic
 
 
 def _refuse_training(layer: torch.nn.Module) -> None:
@@ -68,10 +68,11 @@ def fuse(model: torch.nn.Module, replica: torch.nn.Module) -> list[Finding]:
         names.setdefault(module, []).append(name)
     owners = Counter(id(t) for module in names for t in module._parameters.values() if t is not None)
     done = {part for module in names if isinstance(module, nn.DepthwiseSeparableConv2d) for part in module.children()}
+    reads = note_reads(replica, torch.nn.Conv2d, torch.nn.BatchNorm2d)
     findings: list[Finding] = []
     traced: set[str] = set()
     for prefix, graph in _graphs(replica, ""):
-        for finding in _fuse_graph(model.get_submodule(prefix.rstrip(".")), graph, prefix, names, owners):
+        for finding in _fuse_graph(model.get_submodule(prefix.rstrip(".")), graph, prefix, names, owners, reads):
             findings.append(finding)
             traced.update(finding.names)
     for module, where in names.items():
@@ -104,13 +105,14 @@ def _fuse_graph(
     prefix: str,
     names: dict[torch.nn.Module, list[str]],
     owners: Counter[int],
+    reads: dict[str, set[str]],
 ) -> Iterator[Finding]:
     calls = Counter(root.get_submodule(str(n.target)) for n in graph.nodes if n.op == "call_module")
     heads = {str(n.target): n for n in graph.nodes if n.op == "call_module"}  # one line for one run twice
 
     def fused(chain: _Links) -> Finding:
         where = tuple(prefix + str(n.target) for n in chain.nodes)
-        reason = chain.reason or _why_not(chain.modules, calls, names, owners) or _watched(root, chain)
+        reason = chain.reason or _why_not(chain.modules, calls, names, owners, reads) or _watched(root, chain)
         if reason:
             return Finding(where[:1], reason)
         layer = chain.fused()
@@ -120,15 +122,18 @@ def _fuse_graph(
             root.set_submodule(str(link.target), torch.nn.Identity() if i else layer)
         return Finding(where)
 
+    def once(module: torch.nn.Module) -> bool:
+        return calls[module] == 1 and len(names[module]) == 1
+
     told = set()
     for target, node in heads.items():
         if _is_depthwise(root.get_submodule(target)):
             told.add(target)
-            yield fused(_Chain(root, node))
+            yield fused(_Chain(root, node, once))
     for target, node in heads.items():  # what the pairs have left
         if not _is_convolution(root.get_submodule(target)):
             continue
-        chain = _ConvChain(root, node)
+        chain = _ConvChain(root, node, once)
         if len(chain.nodes) > 1:
             finding = fused(chain)
             if not finding.reason or target not in told:
@@ -136,10 +141,15 @@ def _fuse_graph(
 
 
 class _Links:
-    """A chain from a convolution on, each link the only one that reads the link before."""
+    """A chain from a convolution on, each link the only one that reads the link before.
 
-    def __init__(self, root: torch.nn.Module, first: fx.Node) -> None:
-        self.root = root
+    Args:
+        once: says of a module that it has one name and one call. An activation that has more may stay what it is behind
+            the chain.
+    """
+
+    def __init__(self, root: torch.nn.Module, first: fx.Node, once: Callable[[torch.nn.Module], bool]) -> None:
+        self.root, self.once = root, once
         self.nodes = [first]
         self.reason = ""
         self.norms: list[torch.nn.BatchNorm2d | None] = []
@@ -179,9 +189,9 @@ class _Links:
         target = readers[0].target
         return "the output" if readers[0].op == "output" else getattr(target, "__name__", str(target))
 
-    def _take_norm_and_activation(self) -> None:
+    def _take_norm_and_activation(self, last: bool = True) -> None:
         self.norms.append(self._norm())
-        self.activations.append(self._activation())
+        self.activations.append(self._activation(last))
 
     def _norm(self) -> torch.nn.BatchNorm2d | None:
         module = self._next()
@@ -190,8 +200,10 @@ class _Links:
         self._take()
         return module
 
-    def _activation(self) -> str:
+    def _activation(self, last: bool) -> str:
         module = self._next()
+        if module is not None and last and not self.once(module):
+            return "none"
         name = next((name for cls, name in ACTIVATIONS.items() if isinstance(module, cls)), None)
         if name is None or (name == "gelu" and module.approximate != "none"):  # type: ignore[union-attr]
             return "none"
@@ -207,10 +219,10 @@ class _Links:
 class _Chain(_Links):
     """The longest chain from a depthwise convolution on that the fused pair can be."""
 
-    def __init__(self, root: torch.nn.Module, first: fx.Node) -> None:
-        super().__init__(root, first)
+    def __init__(self, root: torch.nn.Module, first: fx.Node, once: Callable[[torch.nn.Module], bool]) -> None:
+        super().__init__(root, first, once)
         self.depthwise: Any = root.get_submodule(str(first.target))
-        self._take_norm_and_activation()
+        self._take_norm_and_activation(last=False)
         pointwise = self._next()
         if not isinstance(pointwise, torch.nn.Conv2d) or _is_depthwise(pointwise):
             self.reason = f"{self._follower()} follows, not a 1x1 convolution"
@@ -249,8 +261,8 @@ class _Chain(_Links):
 class _ConvChain(_Links):
     """Any convolution, and the batch norm and activation that its own store can do."""
 
-    def __init__(self, root: torch.nn.Module, first: fx.Node) -> None:
-        super().__init__(root, first)
+    def __init__(self, root: torch.nn.Module, first: fx.Node, once: Callable[[torch.nn.Module], bool]) -> None:
+        super().__init__(root, first, once)
         self.conv: Any = root.get_submodule(str(first.target))
         self._take_norm_and_activation()
 
@@ -271,6 +283,7 @@ def _why_not(
     calls: Counter[torch.nn.Module],
     names: dict[torch.nn.Module, list[str]],
     owners: Counter[int],
+    reads: dict[str, set[str]],
 ) -> str:
     """The reason to leave a chain alone, "" where there is none."""
     first = modules[0].weight
@@ -282,6 +295,8 @@ def _why_not(
             return f"{what} has hooks, which would see another tensor"
         if calls[module] != 1 or len(names[module]) != 1:
             return f"{what} is used more than once"
+        if read := sorted(reads.get(names[module][0], ())):
+            return f"the model's code reads the {read[0]} of {'it' if module is modules[0] else what}"
         if own_arithmetic(module, nn.Conv2d, torch.nn.Conv2d, torch.nn.BatchNorm2d, *ACTIVATIONS):
             return f"{type(module).__qualname__} has arithmetic of its own"
         if torch.nn.utils.parametrize.is_parametrized(module):

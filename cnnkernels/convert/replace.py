@@ -88,10 +88,11 @@ def replace_layers(
             buffers: training or loading one is training or loading both. True turns the layers of `model` itself.
         fuse: for inference, makes one layer of each chain depthwise -> [batch norm] -> [activation] -> 1x1 [-> batch
             norm] [-> activation] that the model's code is seen to run (by torch.fx, on a copy, whole or block by
-            block), then one of each other convolution with the batch norm and the activation after it. Batch norms
+            block), then one of each other convolution with the batch norm and the activation after it (which stays
+            behind it where it is used elsewhere too). Batch norms
             are folded into copies of the filters; the chain's other modules become Identity, so `state_dict` changes
             there. A chain in training mode, with hooks, shared modules or parameters, or with another reader of what
-            lies between, is left alone, and the report says why.
+            lies between or of its parameters, is left alone, and the report says why.
 
     Returns:
         A `Replacement`: the model, the layers swapped, and those of the field kept, each with its reason: no

@@ -30,11 +30,37 @@ HOOKS = (
 
 
 class Tracer(fx.Tracer):
-    """Takes whole every module that a chain may be made of, ours and subclasses too."""
+    """Takes whole every module that a chain may be made of, ours and subclasses too.
+
+    What the code does to a buffer goes into the graph, not to the buffer.
+    """
+
+    proxy_buffer_attributes = True
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
         known = torch.nn.Conv2d, torch.nn.BatchNorm2d, KernelLayer, *ACTIVATIONS
         return isinstance(m, known) or super().is_leaf_module(m, module_qualified_name)
+
+
+def note_reads(model: torch.nn.Module, *kinds: type[torch.nn.Module]) -> dict[str, set[str]]:
+    """Lets the modules of these kinds note which of their parameters and buffers are read: by their name in the model.
+
+    While torch.fx traces, only the code around them does: of what is taken whole nothing runs.
+    """
+    reads: dict[str, set[str]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, kinds):
+            module.__class__ = _noting(type(module), reads.setdefault(name, set()))
+    return reads
+
+
+def _noting(cls: type[torch.nn.Module], noted: set[str]) -> type[torch.nn.Module]:
+    def read(self: torch.nn.Module, name: str) -> Any:
+        if name in self._parameters or name in self._buffers:
+            noted.add(name)
+        return cls.__getattr__(self, name)
+
+    return type(cls.__name__, (cls,), {"__module__": cls.__module__, "__getattr__": read})
 
 
 def only_calls(cls: type, attribute: str) -> bool:
@@ -71,4 +97,15 @@ def copy_sharing_tensors(model: torch.nn.Module) -> torch.nn.Module:
         # Tensors that are plain attributes too: what weight_norm or prune computed before the last call.
         for tensors in (module._parameters, module._buffers, vars(module)):
             memo.update((id(t), t) for t in tensors.values() if isinstance(t, torch.Tensor))
+    return copy.deepcopy(model, memo)
+
+
+def copy_of_its_own(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy that shares no tensor. What weight_norm or prune computed before the last call has a history, and is
+    copied without it."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
     return copy.deepcopy(model, memo)

@@ -133,6 +133,13 @@ class Int8Layer(KernelLayer):
 
         return super()._apply(keeping_dtype, recurse)
 
+    @property
+    def _integers(self) -> Tensor:
+        """The int8 weight, whatever a subclass shows as its weight."""
+        integers = self._buffers["weight"]
+        assert integers is not None
+        return integers
+
     @torch.no_grad()
     def _take(self, weight: Tensor, bias: Tensor | None, scale: Tensor | None) -> None:
         """Takes floating weights and a bias; without scales each output's largest magnitude becomes 127."""
@@ -150,7 +157,7 @@ class Int8Layer(KernelLayer):
                 scale = F.quantize_per_channel(rows)[1]
             integers, _ = F.quantize_per_channel(rows, 0, scale)
         self.weight_scale.copy_(scale)
-        self.weight.copy_(integers.view(weight.shape))
+        self._integers.copy_(integers.view(weight.shape))
         self.weight_sum.copy_(integers.sum(1, dtype=torch.int32))
         if bias is not None and self.bias is not None:
             self.bias.copy_(bias)
@@ -243,15 +250,14 @@ class Int8Linear(Int8Layer):
         with self._backend():
             if self.mode == "weight_only":
                 return self._weight_only(input, residual)
-            return F.int8_linear(
-                input, self.weight, self.input_scale, self.weight_scale, self.bias, **self._epilogue(residual)
-            )
+            weight, bias = self._integers, self._buffers["bias"]
+            return F.int8_linear(input, weight, self.input_scale, self.weight_scale, bias, **self._epilogue(residual))
 
     def _weight_only(self, input: Tensor, residual: Tensor | None) -> Tensor:
         given = self._epilogue(residual)
         for name in ("input_zero_point", "out_scale", "out_zero_point", "weight_sum"):
             del given[name]
-        return F.int8_weight_only_linear(input, self.weight, self.weight_scale, self.bias, **given)
+        return F.int8_weight_only_linear(input, self._integers, self.weight_scale, self._buffers["bias"], **given)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {**super().get_extra_state(), "mode": self.mode}

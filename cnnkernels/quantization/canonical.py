@@ -20,7 +20,7 @@ def follow_in_place(graph: fx.Graph) -> None:
     """Lets who reads a value after an operation changed it in place read the operation's result."""
     order = {node: i for i, node in enumerate(graph.nodes)}
     for node in graph.nodes:
-        if not node.args or not isinstance(node.args[0], fx.Node) or not _works_in_place(node):
+        if not node.args or not isinstance(node.args[0], fx.Node) or not works_in_place(node):
             continue
         changed = node.args[0]
         for reader in list(changed.users):
@@ -28,7 +28,8 @@ def follow_in_place(graph: fx.Graph) -> None:
                 reader.replace_input_with(changed, node)
 
 
-def _works_in_place(node: fx.Node) -> bool:
+def works_in_place(node: fx.Node) -> bool:
+    """Whether a node is seen to change its first argument."""
     if node.op == "call_function":
         return node.target in _IN_PLACE or bool(_argument(node, "inplace"))
     if node.op == "call_method":

@@ -1,26 +1,32 @@
-"""The graphs of a model's code: torch.fx's, of the whole model or of its parts, in the form the other files expect.
+"""The graphs of a model's code, of the whole model or of its parts, in the form the other files expect.
 
-The model is cut into pieces. One piece is the whole model where its code can be traced. Where it cannot (control flow
-on values, state that it keeps), its parts are traced one by one. A module with hooks is a piece of its own, so that
-they see what they saw: its float input and output.
+The model is cut into pieces. One piece is the whole model where its code has one graph. Where it has none (control flow
+on values), its parts are captured one by one, with what the model called them with. A module with hooks is a piece of
+its own, so that they see what they saw: its float input and output. No graph is believed: a piece computes what its
+module computed in the model, or it is none.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
-from ..convert.trace import Tracer, copy_sharing_tensors, hooked, only_calls
-from .canonical import as_modules, follow_in_place
+from ..convert.trace import copy_of_its_own, copy_sharing_tensors, hooked
+from ..nn.layer import KernelLayer
+from .canonical import works_in_place
+from .capture import capture
+from .layers import as_layers
+from .traced import traced
 
 LAYERS = (nn.Conv2d, nn.Linear)
-_WHOLE = (*LAYERS, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.MaxPool2d, nn.AvgPool2d)
-_FIXED = (type(None), bool, int, float, str)
+_WHOLE = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)
 
 
 @dataclass
@@ -44,28 +50,42 @@ class Piece:
 
 @dataclass
 class Pieces:
-    """A model cut into pieces, which stand where their modules stood, and why it was cut."""
+    """A model cut into pieces, which stand where their modules stood.
+
+    Attributes:
+        obstacles: the names of those whose code has no graph, and why.
+        training: the names of those that were in training mode, which the others were not.
+    """
 
     model: nn.Module
-    pieces: list[Piece]
-    obstacles: list[tuple[str, str]]
+    trains: bool
+    pieces: list[Piece] = field(default_factory=list)
+    obstacles: list[tuple[str, str]] = field(default_factory=list)
+    training: tuple[str, ...] = ()
 
 
-class _LayerTracer(Tracer):
-    """Takes whole what may become INT8, and what has hooks."""
+@dataclass
+class Call:
+    """What a module was called with, by the names of its forward's parameters, and what it returned."""
 
-    proxy_buffer_attributes = True
+    arguments: dict[str, Any]
+    positional: int  # so many of them are given by position
+    output: Any = None
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, _WHOLE) or hooked(m) or super().is_leaf_module(m, module_qualified_name)
+    def of(self, module: Callable[..., Any], arguments: dict[str, Any] | None = None) -> Any:
+        """Calls a module so."""
+        items = list((self.arguments if arguments is None else arguments).items())
+        by_name = dict(items[self.positional :])
+        return module(*(value for _, value in items[: self.positional]), **by_name)
 
 
-def cut(model: nn.Module, batch: Any) -> Pieces:
-    """Cuts a copy of `model` into pieces; its parameters and buffers are the model's own.
+def cut(model: nn.Module, batch: Any, trains: bool) -> Pieces:
+    """Cuts a copy of `model` into pieces; the copy has parameters and buffers of its own.
 
     Args:
         batch: an example of the model's input. What is no tensor in it, or in what the model's code calls its parts
             with, is fixed: a graph has one way through the code.
+        trains: for quantization-aware training; else the copy is in evaluation mode.
 
     Raises:
         ValueError: a parameter has no size yet.
@@ -73,94 +93,175 @@ def cut(model: nn.Module, batch: Any) -> Pieces:
     for name, parameter in model.named_parameters():
         if nn.parameter.is_lazy(parameter):
             raise ValueError(f"the model's parameter {name} has no size yet: run the model once before it is quantized")
-    whole = Pieces(copy_sharing_tensors(model), [], [])
-    # Tracing runs code on stand-ins for tensors, which it may keep: another copy is for that.
-    replica = copy_sharing_tensors(model)
-    parts = {name: part for name, part in replica.named_modules() if not isinstance(part, LAYERS)}
-    _cut(whole, replica, "", _first_calls(replica, parts, batch))
-    pieces = {piece.prefix: piece for piece in whole.pieces}
-    for prefix, arguments in _first_calls(whole.model, {p: piece.module for p, piece in pieces.items()}, batch).items():
-        with torch.no_grad():
-            _Shapes(pieces[prefix]).run(*arguments.values())
+    whole = Pieces(copy_of_its_own(model), trains)
+    if not trains:
+        whole.training = tuple(name for name, module in whole.model.named_modules() if module.training)
+        whole.model.eval()
+    calls = _calls(whole.model, [""], batch)
+    _cut(whole, "", calls, batch)
+    if whole.obstacles:
+        try:
+            [again] = _calls(whole.model, [""], batch)[""]
+            _refuse_other(again.output, calls[""][0].output)
+        except Exception as error:  # whatever the code around the pieces asks of what they stand for
+            whole.obstacles.append(("", _told(error)))
+            whole.model, whole.pieces = copy_of_its_own(model), []
+            whole.model.train(trains and model.training)
     return whole
 
 
-def _first_calls(model: nn.Module, parts: dict[str, nn.Module], batch: Any) -> dict[str, dict[str, Any]]:
-    """Runs the model once, in evaluation and without gradient; what each of its parts was first called with."""
-    seen: dict[str, dict[str, Any]] = {}
+@contextmanager
+def state_kept(model: nn.Module) -> Iterator[None]:
+    """What runs within changes no buffer in the end."""
+    state = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in state:
+                buffer.copy_(value)
 
-    def noting(name: str) -> Callable[..., None]:
+
+def _calls(model: nn.Module, names: list[str], batch: Any) -> dict[str, list[Call]]:
+    """Runs a copy of the model once, in evaluation and without gradient; how some of its parts were called."""
+    model = copy_sharing_tensors(model).eval()
+    seen: dict[str, list[Call]] = {name: [] for name in names}
+    running: list[Call] = []
+
+    def began(name: str) -> Callable[..., None]:
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            bound = inspect.signature(module.forward).bind(*args, **kwargs)
-            bound.apply_defaults()
-            seen.setdefault(name, bound.arguments)
+            running.append(_call(module, args, kwargs))
+            seen[name].append(running[-1])
 
         return note
 
-    modes = {module: module.training for module in model.modules()}
-    handles = [part.register_forward_pre_hook(noting(name), with_kwargs=True) for name, part in parts.items()]
-    try:
-        model.eval()
-        with torch.no_grad():
-            call(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
+    def ended(module: nn.Module, args: Any, output: Any) -> None:
+        running.pop().output = _kept(output)
+
+    for name in names:
+        part = model.get_submodule(name)
+        part.register_forward_pre_hook(began(name), with_kwargs=True)
+        part.register_forward_hook(ended, prepend=True)
+    with torch.no_grad(), _random_numbers(), state_kept(model):
+        call(model, _kept(batch))
     return seen
 
 
-def _cut(whole: Pieces, replica: nn.Module, name: str, calls: dict[str, dict[str, Any]]) -> None:
-    if not any(isinstance(module, LAYERS) for module in replica.modules()):
-        return
+def _call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    signature = inspect.signature(module.forward)
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    arguments: dict[str, Any] = {}
+    positional = 0
+    for name, value in bound.arguments.items():
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            arguments.update((f"{name}_{place}", part) for place, part in enumerate(value))
+            positional += len(value)
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            arguments.update(value)
+        else:
+            arguments[name] = value
+            positional += kind is not inspect.Parameter.KEYWORD_ONLY
+    return Call(_kept(arguments), positional)
+
+
+def _kept(value: Any) -> Any:
+    """As it is now: code that comes after may work in place."""
+    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, value)
+
+
+@contextmanager
+def _random_numbers() -> Iterator[None]:
+    """The same ones every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def _cut(whole: Pieces, name: str, calls: dict[str, list[Call]], batch: Any) -> None:
     original = whole.model.get_submodule(name)
-    prefix = f"{name}." if name else ""
-    alone = isinstance(replica, LAYERS)
-    try:
-        graph = _traced(nn.Sequential(replica) if alone else replica, calls.get(name, {}))
-        _refuse_kept(replica)
-    except Exception as error:  # whatever the model's code does with what is not a tensor
-        if any(True for _ in replica.children()):
-            if type(replica) not in (nn.ModuleList, nn.ModuleDict):
-                whole.obstacles.append((name, f"{type(error).__name__}: {error}".splitlines()[0]))
-            for child, module in replica.named_children():
-                if type(module) is not nn.Sequential or only_calls(type(replica), child):
-                    _cut(whole, module, prefix + child, calls)
+    if not any(isinstance(module, LAYERS) or _has_weights(module) for module in original.modules()):
         return
-    module = fx.GraphModule(nn.Sequential(original) if alone else original, graph, type(original).__name__)
-    if alone:
-        module.training = original.training
+    prefix = f"{name}." if name else ""
+    if calls[name]:
+        try:
+            piece = _piece(whole, prefix, original, calls[name])
+        except Exception as error:  # whatever the model's code does with what is not a tensor
+            if any(True for _ in original.children()):
+                whole.obstacles.append((name, _told(error)))
+        else:
+            if not piece.alone:
+                adopt(piece.module, original)
+            _put(whole, name, piece.module)
+            whole.pieces.append(piece)
+            inner = {str(n.target) for n in piece.module.graph.nodes if n.op == "call_module"}
+            for target in sorted(inner):
+                part = piece.module.get_submodule(target)
+                if not piece.alone and hooked(part) and any(True for _ in part.children()):
+                    _cut(whole, prefix + target, _calls(whole.model, [prefix + target], batch), batch)
+            return
+    children = [prefix + child for child, _ in original.named_children()]
+    calls = _calls(whole.model, children, batch)
+    for child in children:
+        _cut(whole, child, calls, batch)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
+
+
+def _piece(whole: Pieces, prefix: str, original: nn.Module, calls: list[Call]) -> Piece:
+    """The piece that does what a module did when it was called."""
+    replica, first = copy_sharing_tensors(original), calls[0]
+    if whole.trains:
+        module = traced(replica, original, first.arguments)
     else:
-        adopt(module, original)
-    _put(whole, name, module)
-    follow_in_place(graph)
-    as_modules(module)
-    whole.pieces.append(Piece(prefix, module, alone))
-    inner = {str(n.target) for n in graph.nodes if n.op == "call_module"}
-    for target in sorted(inner):
-        part = module.get_submodule(target)
-        if not alone and hooked(part) and any(True for _ in part.children()):
-            _cut(whole, replica.get_submodule(target), prefix + target, calls)
+        module = capture(replica, original, first.arguments, _is_leaf, lambda m, arguments: first.of(m, arguments))
+        as_layers(module, original)
+    piece = Piece(prefix, module, isinstance(original, LAYERS))
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    for one in reversed(calls):
+        with torch.no_grad(), _random_numbers(), state_kept(module):
+            output = _Shapes(piece, follows=whole.trains).run(*_kept(list(one.arguments.values())))
+        _refuse_other(output, one.output)
+    for part, mode in modes.items():
+        part.training = mode
+    return piece
 
 
-def _traced(module: nn.Module, arguments: dict[str, Any]) -> fx.Graph:
-    """The graph of a module's code for the fixed ones of its arguments."""
-    fixed = {name: value for name, value in arguments.items() if isinstance(value, _FIXED)}
-    graph = _LayerTracer().trace(module, concrete_args=fixed or None)
-    names = list(inspect.signature(module.forward).parameters)
-    for node in graph.nodes:
-        # torch.fx counts the parts of what is fixed; each has one, and is still called by its name.
-        if node.op == "placeholder" and (name := str(node.target).removesuffix("_1")) in fixed and name in names:
-            node.target = name
-    return graph
+def _is_leaf(module: nn.Module) -> bool:
+    """What stays a module in a graph: our layers, torch.nn's that have weights, and what has hooks."""
+    plain = type(module).__module__.startswith("torch.nn.modules") and "forward" not in vars(module)
+    return hooked(module) or isinstance(module, KernelLayer) or (plain and isinstance(module, _WHOLE))
 
 
-def _refuse_kept(replica: nn.Module) -> None:
-    for name, module in replica.named_modules():
-        for attribute, value in {**vars(module), **module._buffers}.items():
-            if isinstance(value, fx.Proxy):
-                raise TypeError(f"its code keeps a tensor in {f'{name}.{attribute}'.lstrip('.')}")
+def _refuse_other(got: Any, expected: Any) -> None:
+    """Raises where a graph does not compute what the code does, up to rounding."""
+    (ours, form), (theirs, as_it_was) = pytree.tree_flatten(got), pytree.tree_flatten(expected)
+    if form != as_it_was:
+        raise ValueError(f"its graph returns {form}, its code {as_it_was}")
+    for a, b in zip(ours, theirs, strict=True):
+        if not (_near(a, b) if isinstance(b, Tensor) else a == b):
+            raise ValueError("its graph computes something else than its code")
+
+
+def _near(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype is not b.dtype:
+        return False
+    if not b.is_floating_point() or torch.equal(a, b):
+        return torch.equal(a, b)
+    eps, a, b = torch.finfo(b.dtype).eps, a.double(), b.double()
+    known = b.isfinite()
+    if not torch.equal(a.nan_to_num()[~known], b.nan_to_num()[~known]):
+        return False
+    error = (a - b)[known].norm()
+    return bool(error <= eps**0.5 * b[known].norm())
 
 
 def adopt(module: fx.GraphModule, original: nn.Module) -> None:
@@ -170,7 +271,7 @@ def adopt(module: fx.GraphModule, original: nn.Module) -> None:
         plain = original.meta["attributes"]
     module.meta["attributes"] = plain
     for name, value in plain.items():
-        if name not in vars(module):
+        if name not in vars(module) and not hasattr(type(module), name):  # `graph`, `code`: a GraphModule has its own
             setattr(module, name, value)
     for name, value in vars(original).items():
         if name.startswith("_") and "hooks" in name and value:
@@ -185,16 +286,22 @@ def _put(whole: Pieces, name: str, module: nn.Module) -> None:
 
 
 class _Shapes(fx.Interpreter):
-    """Runs a graph and notes the shapes of its values."""
+    """Runs a graph, notes the shapes of its values, and refuses what changes one that somebody reads afterwards."""
 
-    def __init__(self, piece: Piece) -> None:
+    def __init__(self, piece: Piece, follows: bool) -> None:
         super().__init__(piece.module)
-        self.piece = piece
+        self.piece, self.follows = piece, follows
 
     def run_node(self, n: fx.Node) -> Any:
+        before = [(node, value, value._version) for node, value in self.env.items() if isinstance(value, Tensor)]
         value = super().run_node(n)
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, Tensor):
             self.piece.shapes[n], self.piece.dtypes[n] = value.shape, value.dtype
+        stored = n.target is torch.ops.aten.copy_.default  # what the code keeps, at the graph's end
+        for node, old, version in before:
+            seen = self.follows and node in n.args[:1] and works_in_place(n)  # its readers read the result
+            if old._version != version and not stored and not seen:
+                raise ValueError(f"{n.name} changes {node.name} in place")
         return value
 
 

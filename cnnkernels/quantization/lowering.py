@@ -14,10 +14,11 @@ from torch import Tensor, fx, nn
 
 from .. import nn as ours
 from ..convert.replace import Layer
-from ..convert.trace import copy_sharing_tensors
-from .canonical import hooked
+from ..convert.trace import copy_sharing_tensors, hooked
+from .capture import attribute
 from .graph import LAYERS, adopt
-from .prepare import Tap, carries, part, wanted
+from .inputs import Fixed, Rebuilt, Sizes
+from .prepare import Tap, carries, part, sums, wanted
 from .units import Unit
 
 _ASKING = ("size", "dim", "numel", "ndimension")  # a tensor for its shape, whatever its type
@@ -116,9 +117,13 @@ class Conversion:
         """The INT8 layer that is all there is to a piece inside a model: it quantizes its input itself."""
         if not self.prefix or hooked(self.source):
             return None
-        if [node.op for node in self.graph.nodes] != ["placeholder", "call_module", "call_module", "output"]:
+        called = [node for node in self.graph.nodes if node.op == "call_module"]
+        parts = [part for node in called if not isinstance(part := self.modules[str(node.target)], Sizes)]
+        if [node.op for node in self.graph.nodes if node.op != "call_module"] != ["placeholder", "output"]:
             return None
-        into, layer = (self.modules[str(node.target)] for node in self.graph.nodes if node.op == "call_module")
+        if len(parts) != 2:
+            return None
+        into, layer = parts
         whole = isinstance(into, ours.Quantize) and isinstance(layer, (ours.Int8Conv2d, ours.Int8Linear))
         return layer if whole else None
 
@@ -208,21 +213,28 @@ class Conversion:
         asks = (node.op == "call_method" and node.target in _ASKING) or (
             node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim")
         )
+        asks = asks or node.target is torch.ops.aten.sym_size.int
         if not asks:
             self.tell(node)
         self.floats[node] = self.graph.node_copy(node, self.as_read if asks else self.as_float)
         if node.op == "call_module":
             self.floats[node].target = self.add(str(node.target), self.source.get_submodule(str(node.target)))
         elif node.op == "get_attr":
-            self.modules[str(node.target)] = _attribute(self.source, str(node.target))
+            self.modules[str(node.target)] = attribute(self.source, str(node.target))
 
     def tell(self, node: fx.Node) -> None:
         """The report's line of an operation that stays in float."""
         reads_int8 = any(value in self.int8s for value in node.all_input_nodes)
         if node.op in ("call_function", "call_method"):
-            if reads_int8:
+            home = str(node.meta.get("home", ""))
+            if "layer" in node.meta:
+                line = Layer((self.prefix + home,), node.meta["layer"], "no INT8 kernel")
+                if line not in self.kept:
+                    self.kept.append(line)
+            elif reads_int8:
                 what = str(getattr(node.target, "__name__", node.target))
-                self.kept.append(Layer((self.prefix + node.name,), what, "no INT8 kernel: it reads floats"))
+                name = f"{home}.{node.name}".lstrip(".")
+                self.kept.append(Layer((self.prefix + name,), what, "no INT8 kernel: it reads floats"))
             return
         if node.op != "call_module":
             return
@@ -231,6 +243,9 @@ class Conversion:
             *LAYERS,
             nn.modules.conv._ConvNd,
             fx.GraphModule,
+            Sizes,
+            Fixed,
+            Rebuilt,
             nn.Flatten,
             nn.Identity,
             nn.modules.dropout._DropoutNd,
@@ -239,6 +254,8 @@ class Conversion:
             return  # the first are told of by name, the others compute nothing
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             reason = "it does not stand behind a layer that could take it in"
+        elif isinstance(layer, nn.AvgPool2d) and sums(layer):
+            reason = f"its divisor {layer.divisor_override} makes sums, which leave the range of what is summed"
         elif not carries(self.source, node):
             reason = "no INT8 kernel"
         else:
@@ -298,11 +315,6 @@ def convert(prepared: nn.Module) -> tuple[nn.Module, list[Conversion]]:
 def _stored(dtype: torch.dtype) -> torch.dtype:
     """What INT8's kernels leave for a model in `dtype`: float32 at most."""
     return torch.float32 if dtype is torch.float64 else dtype
-
-
-def _attribute(module: nn.Module, target: str) -> Any:
-    owner, _, name = target.rpartition(".")
-    return getattr(module.get_submodule(owner), name)
 
 
 def _carried(layer: nn.Module, code: Code) -> nn.Module | None:

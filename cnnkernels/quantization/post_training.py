@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .. import nn as ours
 from ..backends import use_backend
-from ..convert.replace import Layer
-from ..convert.trace import copy_sharing_tensors, hooked
 from ..nn.layer import KernelLayer
-from .graph import Pieces, call, cut
+from .graph import Pieces, call, cut, state_kept
+from .linear import swap_linear_layers
 from .lowering import Conversion, convert
 from .observers import checked_observer
 from .prepare import put_taps
 from .report import Quantization, batches, kept_layers, size
-from .units import Matcher, own_arithmetic
+from .units import Matcher
 
 MODES = ("static", "dynamic", "weight_only")
+Keep = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 
 
 def quantize(
@@ -32,15 +33,16 @@ def quantize(
     percentile: float = 99.99,
     filter_fn: Callable[[nn.Module, str], bool] | None = None,
     backend: str | None = None,
+    keep: Iterable[Keep] = (),
 ) -> Quantization:
     """The INT8 form of a trained model, for inference. The model itself stays as it is.
 
     Args:
-        model: in evaluation mode, of any floating dtype, on any device.
+        model: in evaluation mode, of any floating dtype, on any device. Its code is captured in that mode.
         calibration_data: for mode "static", a few hundred inputs like those to come: one batch, as a tensor or a dict
             of named arguments, or an iterable of batches. There a batch may also be a tuple or list of the model's
-            arguments; of a loader of (images, labels) give `(images for images, _ in loader)`. What is no tensor in
-            the first batch is fixed from then on.
+            arguments; of (images, labels) a model of one argument gets the images. What is no tensor in the first
+            batch is fixed from then on.
         mode: "static": convolutions and linear layers in INT8 with ranges fixed beforehand by `calibration_data`. A
             layer takes in the batch norm, the addition and the activation behind it, and values stay INT8 from layer
             to layer through pooling, ReLU, flatten and dropout.
@@ -51,11 +53,13 @@ def quantize(
         filter_fn: called with each convolution and linear layer and its name, says whether it may become INT8.
         backend: pins the INT8 layers to "cuda", "triton", "reference" or "auto"; None leaves them to the backend in
             force when they run.
+        keep: what stays in float: names of layers or of modules that hold them, types of layers, functions of a
+            layer's name and the layer.
 
     Returns:
         A `Quantization`: the model, its INT8 layers, what stayed in float and why, ranges and sizes. In mode "static"
-        the model is a torch.fx.GraphModule where its code could be traced; where it could not, the parts that could
-        are, with floats between them, and `notes` says so.
+        the model is a torch.fx.GraphModule where its code has one graph; where it has none, the parts that have are,
+        with floats between them, and `notes` says so.
 
     Raises:
         TypeError: `model` is no module, or an argument is of the wrong type.
@@ -64,6 +68,9 @@ def quantize(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"quantize(): argument 'model' must be a torch.nn.Module, not {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("quantize(): argument 'model' is compiled by TorchScript: give the model that it was made of")
+    model = vars(model)["_modules"].get("_orig_mod", model)  # what torch.compile has made is around it
     if mode not in MODES:
         raise ValueError(f"quantize: mode must be one of {', '.join(MODES)}, but got {mode!r}")
     make_observer = checked_observer("quantize", observer, percentile)
@@ -71,18 +78,20 @@ def quantize(
         use_backend(backend)  # raises for what is no backend
     if model.training:
         raise ValueError("quantize: the model is in training mode: call eval(), or prepare_qat to train for INT8")
+    left_out = left_out_by(model, filter_fn, keep)
     if mode != "static":
         if calibration_data is not None:
             raise ValueError(f"quantize: mode {mode!r} takes no calibration_data")
-        return _linear_layers(model, mode, filter_fn, backend)
+        return swap_linear_layers(model, mode, left_out, backend)
     if calibration_data is None:
         raise ValueError("quantize: mode 'static' needs calibration_data")
     whole: Pieces | None = None
-    with torch.no_grad():
-        for batch in batches(calibration_data):
+    with torch.no_grad(), contextlib.ExitStack() as state:
+        for batch in batches(calibration_data, model):
             if whole is None:
-                whole = cut(model, batch)
-                prepare(whole, filter_fn, lambda coded: make_observer(), trains=False)
+                whole = cut(model, batch, trains=False)
+                prepare(whole, left_out, lambda coded: make_observer())
+                state.enter_context(state_kept(whole.model))
             call(whole.model, batch)
     if whole is None:
         raise ValueError("quantize: expected at least one batch of calibration_data")
@@ -91,27 +100,29 @@ def quantize(
 
 def prepare(
     whole: Pieces,
-    filter_fn: Callable[[nn.Module, str], bool] | None,
+    left_out: Callable[[nn.Module, str], str],
     watch: Callable[[bool], nn.Module],
-    trains: bool,
 ) -> None:
     """Makes units of every piece's layers and puts taps on what is to become INT8.
 
     Args:
+        left_out: as `Matcher`'s.
         watch: makes what watches a value; told whether it is to be coded.
-        trains: for quantization-aware training.
     """
     for piece in whole.pieces:
-        Matcher(piece, filter_fn, trains).run()
-        put_taps(piece, watch, inside=trains)
+        Matcher(piece, left_out, whole.trains).run()
+        put_taps(piece, watch, inside=whole.trains)
 
 
 def notes(whole: Pieces) -> tuple[str, ...]:
-    return tuple(
-        f"the code of {name or 'the model'} could not be traced ({why}): its parts are quantized one by one, with "
-        "floats between them"
+    """For the report."""
+    modes = [f"{name} was in training mode, and is quantized as in evaluation" for name in whole.training]
+    graphs = [
+        f"the code of {name or 'the model'} has no one graph ({why}): its parts are quantized one by one, with floats "
+        "between them"
         for name, why in whole.obstacles
-    )
+    ]
+    return (*modes, *graphs)
 
 
 def finish(original: nn.Module, prepared: nn.Module, remarks: tuple[str, ...], backend: str | None) -> Quantization:
@@ -125,50 +136,42 @@ def finish(original: nn.Module, prepared: nn.Module, remarks: tuple[str, ...], b
     def gathered(lines: Callable[[Conversion], list[Any]]) -> tuple[Any, ...]:
         return tuple(line for conversion in conversions for line in lines(conversion))
 
+    values = gathered(lambda c: c.values)
+    if zero := [value.names[0] for value in values if value.low == value.high == 0]:
+        warnings.warn(f"all values of {', '.join(zero)} were 0: their codes mean nothing", stacklevel=3)
     kept = (*kept_layers(made), *gathered(lambda c: c.kept))
     sizes = size(original), size(made)
-    return Quantization(
-        made, gathered(lambda c: c.quantized), kept, remarks, gathered(lambda c: c.values), *sizes, observed=prepared
-    )
+    return Quantization(made, gathered(lambda c: c.quantized), kept, remarks, values, *sizes, observed=prepared)
 
 
-def _linear_layers(
-    model: nn.Module, mode: str, filter_fn: Callable[[nn.Module, str], bool] | None, backend: str | None
-) -> Quantization:
-    """Swaps linear layers alone, which needs no graph: their inputs and outputs stay floats."""
-    made = copy_sharing_tensors(model)
-    names: dict[nn.Module, list[str]] = {}
-    for name, module in made.named_modules(remove_duplicate=False):
-        names.setdefault(module, []).append(name)
-    quantized = []
-    for module, where in names.items():
-        if isinstance(module, nn.Conv2d):
-            module.int8_reason = f"mode {mode!r} is for linear layers"  # type: ignore[assignment]
-        if not isinstance(module, nn.Linear):
-            continue
-        if reason := _why_not(module, where[0], filter_fn):
-            module.int8_reason = reason  # type: ignore[assignment]
-            continue
-        layer = ours.Int8Linear.from_float(module, mode=mode)
-        layer.backend = backend
-        quantized.append(Layer(tuple(n or "(the model)" for n in where), f"Int8Linear({layer.extra_repr()})"))
-        for name in where:
-            if name:
-                made.set_submodule(name, layer)
-            else:
-                made = layer
-    return Quantization(made, tuple(quantized), tuple(kept_layers(made)), (), (), size(model), size(made))
+def left_out_by(
+    model: nn.Module, filter_fn: Callable[[nn.Module, str], bool] | None, keep: Iterable[Keep] = ()
+) -> Callable[[nn.Module, str], str]:
+    """Why the caller wants a layer in float.
 
+    Raises:
+        TypeError: a part of `keep` is nothing that names layers.
+        ValueError: it names none of the model's modules.
+    """
+    if isinstance(keep, str) or not isinstance(keep, Iterable):
+        raise TypeError(f"quantize(): argument 'keep' must be a list, not {type(keep).__name__}")
+    kept, names = list(keep), {name for name, _ in model.named_modules(remove_duplicate=False)}
+    for part in kept:
+        if isinstance(part, str) and part not in names:
+            raise ValueError(f"quantize: the model has no module that keep={part!r} could name")
+        if not isinstance(part, str) and not callable(part):
+            raise TypeError(
+                f"quantize(): a part of 'keep' must be a name, a type or a function, not {type(part).__name__}"
+            )
 
-def _why_not(layer: nn.Linear, name: str, filter_fn: Callable[[nn.Module, str], bool] | None) -> str:
-    if filter_fn is not None and not filter_fn(layer, name):
-        return "filter_fn leaves it out"
-    if hooked(layer):
-        return "it has hooks"
-    if nn.utils.parametrize.is_parametrized(layer):
-        return "it is parametrized"
-    if own_arithmetic(layer):
-        return f"{type(layer).__qualname__} has arithmetic of its own"
-    if nn.parameter.is_lazy(layer.weight):
-        return "its weight has no size yet"
-    return "" if layer.weight.is_floating_point() else f"its weight is {layer.weight.dtype}"
+    def says(part: Any, layer: nn.Module, name: str) -> bool:
+        if isinstance(part, str):
+            return f"{name}.".startswith(f"{part}.") or not part
+        return isinstance(layer, part) if isinstance(part, type) else bool(part(name, layer))
+
+    def left_out(layer: nn.Module, name: str) -> str:
+        if filter_fn is not None and not filter_fn(layer, name):
+            return "filter_fn leaves it out"
+        return "keep names it" if any(says(part, layer, name) for part in kept) else ""
+
+    return left_out

@@ -63,8 +63,17 @@ def carries(module: fx.GraphModule, node: fx.Node) -> bool:
         return not layer.return_indices
     if isinstance(layer, nn.AdaptiveAvgPool2d):
         return layer.output_size in (1, (1, 1), [1, 1])
-    passing = nn.AvgPool2d, nn.ReLU, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d
+    if isinstance(layer, nn.AvgPool2d):
+        return not sums(layer)
+    passing = nn.ReLU, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d
     return isinstance(layer, passing)
+
+
+def sums(pool: nn.AvgPool2d) -> bool:
+    """Whether a pool's divisor makes more of its values than their average, which may leave the range of their code."""
+    size = pool.kernel_size
+    window = size * size if isinstance(size, int) else size[0] * size[-1]
+    return pool.divisor_override is not None and not pool.divisor_override >= window
 
 
 def averages(module: fx.GraphModule, node: fx.Node) -> bool:
@@ -112,22 +121,23 @@ def put_taps(piece: Piece, watch: Callable[[bool], nn.Module], inside: bool) -> 
 
     for node in list(module.graph.nodes):
         unit = part(module, node, Unit)
-        if unit is None:
-            if carries(module, node) and node in want and node.args[0] in tap_of:
-                tap_of[node] = tap_of[node.args[0]]
-                if inside and averages(module, node):
-                    _average_codes(module, node, tap_of)
-            continue
-        for value in node.all_input_nodes:
-            if value in tap_of:
-                continue
-            name = piece.prefix + (str(value.target) if value.op in ("call_module", "placeholder") else value.name)
-            tapped = next((reader for reader in value.users if reader in tap_of.values()), None)
-            node.replace_input_with(value, tapped or tap(value, [name], True))
         readers = list(node.users)
-        behind = tap(node, unit.names, node in want)
-        if node not in want:
-            del tap_of[behind]
+        if unit is not None:
+            behind = tap(node, unit.names, node in want)
+            if node not in want:
+                del tap_of[behind]
+        elif carries(module, node) and node in want and node.args[0] in tap_of:
+            tap_of[node] = tap_of[node.args[0]]
+            if inside and averages(module, node):
+                _average_codes(module, node, tap_of)
+            continue
+        elif any(part(module, reader, Unit) is not None for reader in readers):
+            # Who works on codes reads this code too, not the float beside it: a value has one.
+            readers = [r for r in readers if part(module, r, Unit) is not None or (r in want and carries(module, r))]
+            name = piece.prefix + (str(node.target) if node.op in ("call_module", "placeholder") else node.name)
+            behind = tap(node, [name], True)
+        else:
+            continue
         for reader in readers:
             reader.replace_input_with(node, behind)
     module.graph.lint()

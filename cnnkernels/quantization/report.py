@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -71,7 +72,7 @@ class Quantization:
             raise ValueError("signal_to_noise: there is no calibrated float model beside this one")
         signal, noise = [0.0] * len(self.values), [0.0] * len(self.values)
         seen = False
-        for batch in batches(data):
+        for batch in batches(data, self.observed):
             seen = True
             with torch.no_grad(), _plain(self.observed):
                 exact = _outputs(self.observed, [value.tap for value in self.values], batch)
@@ -94,9 +95,29 @@ def _decibels(signal: float, noise: float) -> float:
     return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
-def batches(data: Any) -> Iterator[Any]:
-    """A tensor or dict is one batch; else each element is one."""
-    return iter([data] if isinstance(data, (Tensor, dict)) else data)
+def batches(data: Any, model: nn.Module) -> Iterator[Any]:
+    """A tensor or dict is one batch; else each element is one, or begins with it where the model takes one argument.
+
+    Raises:
+        TypeError: it is nothing of this kind.
+    """
+    if isinstance(data, (Tensor, dict)):
+        data = [data]
+    if isinstance(data, str) or not isinstance(data, Iterable) or hasattr(data, "__array__"):
+        kind = type(data).__name__
+        raise TypeError(f"the data must be a tensor, a dict of arguments or an iterable of batches, not {kind}")
+    signature = inspect.signature(model.forward)
+    for batch in data:
+        if isinstance(batch, (tuple, list)):
+            try:
+                signature.bind(*batch)
+            except TypeError:
+                batch = batch[0]  # (images, labels)
+        if not isinstance(batch, (Tensor, tuple, list, dict)):
+            raise TypeError(
+                f"a batch must be a tensor, or a tuple, list or dict of arguments, not {type(batch).__name__}"
+            )
+        yield batch
 
 
 @contextmanager
@@ -158,7 +179,7 @@ def kept_layers(model: nn.Module) -> list[Layer]:
 def _reason(module: nn.Module) -> str:
     if not isinstance(module, LAYERS):
         return "no INT8 kernel"
-    return vars(module).get("int8_reason", "the code that runs it could not be traced")
+    return vars(module).get("int8_reason", "the code that runs it has no graph")
 
 
 def size(model: nn.Module) -> int:

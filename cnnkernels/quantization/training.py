@@ -6,7 +6,6 @@ not been (B. Jacob et al., CVPR 2018, section 3). Ranges follow the batches by a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from ..backends import use_backend
 from .formulas import affine_code, fake_quantize
 from .graph import call, cut
-from .post_training import finish, notes, prepare
+from .post_training import finish, left_out_by, notes, prepare
 from .prepare import Tap
 from .report import Quantization
 
@@ -104,7 +103,7 @@ def prepare_qat(
 
     Args:
         model: trained in float as a rule; in the mode in which it goes on. Code that asks for the mode itself
-            (`if self.training`) is seen in that mode alone.
+            (`if self.training`) stays as it is, and its layers are prepared one by one.
         example: a batch of its input: a tensor, a tuple or list of arguments, or a dict of named ones. The ranges begin
             with it.
         momentum: of the ranges' moving average, above 0 to 1.
@@ -118,8 +117,8 @@ def prepare_qat(
         raise TypeError(f"prepare_qat(): argument 'model' must be a torch.nn.Module, not {type(model).__name__}")
     if not 0 < momentum <= 1:
         raise ValueError(f"prepare_qat: momentum must be above 0 and at most 1, but got {momentum}")
-    whole = cut(copy.deepcopy(model), example)
-    prepare(whole, filter_fn, lambda coded: FakeQuantize(momentum, rounds=coded), trains=True)
+    whole = cut(model, example, trains=True)
+    prepare(whole, left_out_by(model, filter_fn), lambda coded: FakeQuantize(momentum, rounds=coded))
     prepared = whole.model
     like = next(iter(model.parameters()), torch.empty(0))
     taps = [module for module in prepared.modules() if isinstance(module, Tap)]

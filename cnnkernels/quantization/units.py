@@ -28,7 +28,7 @@ from .canonical import add_module
 from .formulas import fake_quantize_weight
 from .graph import LAYERS, Piece
 
-_ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
+_ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_", torch.ops.aten.add.Tensor)
 # int32 sums of products of an int8 weight and an affine activation, whose distance from its zero point is up to 255.
 LONGEST_SUM = (2**31 - 1) // (128 * 255)
 
@@ -108,10 +108,15 @@ class _Found:
 
 
 class Matcher:
-    """Finds a piece's units and puts them into its graph."""
+    """Finds a piece's units and puts them into its graph.
 
-    def __init__(self, piece: Piece, filter_fn: Callable[[nn.Module, str], bool] | None, trains: bool) -> None:
-        self.piece, self.filter_fn, self.trains = piece, filter_fn, trains
+    Args:
+        left_out: says of a layer and its name why the caller wants it in float, "" where he does not.
+        trains: for quantization-aware training.
+    """
+
+    def __init__(self, piece: Piece, left_out: Callable[[nn.Module, str], str], trains: bool) -> None:
+        self.piece, self.left_out, self.trains = piece, left_out, trains
         self.graph = piece.module.graph
         self.order = {node: i for i, node in enumerate(self.graph.nodes)}
 
@@ -155,8 +160,8 @@ class Matcher:
 
     def why_not(self, node: fx.Node, layer: Any) -> str:
         """The reason to leave a layer in float, "" where there is none."""
-        if self.filter_fn is not None and not self.filter_fn(layer, self.name(node)):
-            return "filter_fn leaves it out"
+        if reason := self.left_out(layer, self.name(node)):
+            return reason
         if hooked(layer):
             return "it has hooks, which would see another tensor"
         if nn.utils.parametrize.is_parametrized(layer):

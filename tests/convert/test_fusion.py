@@ -146,6 +146,30 @@ def test_a_convolution_keeps_what_others_read(device, of: str, names: list[str])
         torch.testing.assert_close(report.model(x), model(x))
 
 
+def test_norms_before_a_shared_activation_are_folded(device) -> None:
+    """As in torchvision's ResNets, whose blocks call one ReLU several times."""
+
+    class Block(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+            self.conv2, self.bn2 = nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4)
+            self.relu = nn.ReLU(inplace=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+            out += x
+            return self.relu(out)
+
+    model = trained(Block(), device)
+    report = fused(model)
+    assert [line.names[0] for line in report.fused] == ["conv1 + bn1", "conv2 + bn2"] and not report.unfused
+    assert isinstance(report.model.relu, nn.ReLU)
+    x = image(device, channels=4)
+    with use_backend("cuda"):
+        torch.testing.assert_close(report.model(x.clone()), model(x.clone()))
+
+
 def test_fuses_a_converted_model_on_its_backend(device) -> None:
     model = trained(mobilenet_v1(), device)
     converted = cnnkernels.replace_layers(model, backend="reference").model

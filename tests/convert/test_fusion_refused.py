@@ -177,3 +177,51 @@ CONVOLUTIONS_REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 def test_refuses_a_convolution_with_the_reason(make: Callable[[], nn.Module], why: str) -> None:
     assert why in reason(make())
     assert not any(isinstance(m, FusedConv2dForInference) for m in fused(make()).model.modules())
+
+
+class Reads(nn.Module):
+    """Its code reads a layer's numbers itself."""
+
+    def __init__(self, code: Callable[[nn.Module, Tensor], Tensor], bias: bool = True) -> None:
+        super().__init__()
+        self.c, self.b, self.code = nn.Conv2d(4, 6, 1, bias=bias), nn.BatchNorm2d(6), code
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.code(self, x)
+
+
+# What the code does, whether the convolution has a bias, and what is read.
+READS: dict[str, tuple[Callable[..., Tensor], bool, str]] = {
+    "tied": (lambda m, x: m.b(m.c(x)) + F.conv2d(x, m.c.weight, m.c.bias), True, "the bias of it"),
+    "statistic": (lambda m, x: m.b(m.c(x)) * m.c.weight.abs().mean(), True, "the weight of it"),
+    "type": (lambda m, x: m.b(m.c(x.to(m.c.weight.dtype))), True, "the weight of it"),
+    "no bias": (lambda m, x: m.b(m.c(x)) * (2 if m.c.bias is None else 1), False, "the bias of it"),
+    "norm": (lambda m, x: m.b(m.c(x)) + m.b.running_mean.sum(), True, "the running_mean of its BatchNorm2d"),
+}
+
+
+@pytest.mark.parametrize(("code", "bias", "why"), READS.values(), ids=READS)
+def test_a_chain_whose_numbers_are_read_elsewhere_is_left_alone(device, code, bias: bool, why: str) -> None:
+    model = trained(Reads(code, bias), device)
+    x = image(device, channels=4)
+    assert why in reason(model)
+    with use_backend("cuda"):
+        torch.testing.assert_close(fused(model).model(x), model(x))
+
+
+def test_tracing_changes_no_buffer(device) -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 6, 1)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls.add_(1)
+            return self.conv(x)
+
+    model = trained(nn.Sequential(Counts(), nn.BatchNorm2d(6)), device)
+    report = fused(model)
+    assert model[0].calls == report.model[0].calls == 0
+    report.model(image(device, channels=4))
+    assert report.model[0].calls == 1

@@ -1,6 +1,7 @@
 """What 0.1.0 called things is called so still: functions, layers, their arguments, in order and with their defaults.
 
-public_names.txt was written from 0.1.0. A name may be added to the library; none of these may change.
+public_names.txt was written from 0.1.0. A name may be added to the library, and an argument with a default behind the
+others; none of these may change.
 """
 
 from __future__ import annotations
@@ -49,8 +50,15 @@ def commands() -> list[str]:
     return [f"$ cnnkernels {name}" for name in choices or ()]
 
 
+def extends(new: str, line: str) -> bool:
+    """Whether arguments with defaults were added at a signature's end."""
+    if not line.endswith(")") or not new.startswith(f"{line[:-1]}, "):
+        return False
+    return all("=" in argument for argument in new[len(line) + 1 : -1].split(", "))
+
+
 def test_the_names_of_0_1_0() -> None:
     modules = cnnkernels, cnnkernels.functional, cnnkernels.nn
     now = {line for module in modules for line in described(module)} | set(commands())
-    assert [line for line in NAMES if line not in now] == []
+    assert [line for line in NAMES if line not in now and not any(extends(new, line) for new in now)] == []
     assert len(NAMES) > 60

@@ -300,7 +300,7 @@ def test_arguments_that_are_no_tensors_are_fixed() -> None:
     assert not result.notes and len(result.quantized) == 2
     close(result, model, x)
     assert torch.equal(result.model(x, mask=None, twice=False), result.model(x))
-    with pytest.raises(AssertionError, match="twice has been specialized to have value False"):
+    with pytest.raises(ValueError, match="the captured model is for twice=False, but got twice=True"):
         result.model(x, twice=True)
     mask = (images(1) > 0).float()
     result = quantize(model, {"x": x, "mask": mask, "twice": True})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -183,3 +186,25 @@ def close(result: Quantization, model: nn.Module, x: Tensor, decibels: float = 3
     for got, expected in zip(outputs(result.model, x), outputs(model, x), strict=True):
         assert got.dtype is expected.dtype and got.shape == expected.shape
         assert (got - expected).norm() <= 10 ** (-decibels / 20) * expected.norm()
+
+
+class Net(nn.Module):
+    """Two convolutions, a batch norm, a linear layer, and the code between them."""
+
+    def __init__(self, code: Callable[[Any, Tensor], Tensor], channels: int = 2) -> None:
+        super().__init__()
+        self.c, self.d = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
+        self.b, self.l, self.code = nn.BatchNorm2d(channels), nn.Linear(channels, channels), code
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.code(self, x)
+
+
+def distance(got: Tensor, expected: Tensor) -> float:
+    """Relative to what is expected."""
+    return float((got - expected).norm() / expected.norm())
+
+
+def output(model: nn.Module, *args: Any) -> Tensor:
+    with torch.no_grad():
+        return model(*(a.clone() if isinstance(a, Tensor) else a for a in args))
