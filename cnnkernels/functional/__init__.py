@@ -8,6 +8,7 @@ error, with a message that names the argument and the value.
 import functools
 
 from ..scripting import refuse_scripting
+from .avg_pool import adaptive_avg_pool2d, avg_pool2d
 from .conv import conv2d
 from .depthwise_conv import depthwise_conv2d
 from .depthwise_separable_conv import depthwise_separable_conv2d
@@ -19,6 +20,8 @@ from .pool import max_pool2d, max_pool2d_with_indices, max_unpool2d
 from .quantize import dequantize, quantize_per_channel, quantize_per_tensor, quantize_per_token
 
 __all__ = [
+    "adaptive_avg_pool2d",
+    "avg_pool2d",
     "conv2d",
     "depthwise_conv2d",
     "depthwise_separable_conv2d",

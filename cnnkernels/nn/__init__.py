@@ -16,10 +16,12 @@ from .depthwise_conv import DepthwiseConv2d
 from .depthwise_separable_conv import DepthwiseSeparableConv2d
 from .int8 import Int8Conv2d, Int8Linear
 from .int8_pool import Int8AdaptiveAvgPool2d, Int8AvgPool2d, Int8MaxPool2d
-from .pool import MaxPool2d, MaxUnpool2d
+from .pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, MaxUnpool2d
 from .quantize import Dequantize, Quantize
 
 __all__ = [
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
     "Conv2d",
     "Conv2dAct",
     "DepthwiseConv2d",
