@@ -11,7 +11,16 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ..backends import serving
 from ..ops import avg_pool as _ops
-from .arguments import Ints, as_int, check_is_tensor, pool_windows
+from .arguments import (
+    Ints,
+    as_int,
+    as_rows,
+    as_single,
+    check_is_tensor,
+    from_rows,
+    pool_windows,
+    pool_windows_of_a_row,
+)
 
 # PyTorch's own; their annotations know fewer kinds of sequence than they take.
 _reference: Any = functional
@@ -116,6 +125,86 @@ def adaptive_avg_pool2d(input: Tensor, output_size: OutputSize) -> Tensor:
         planes = input.reshape(1, -1, *input.shape[-2:])
         return _ops.adaptive_avg_pool_forward(planes, size, backend).reshape(*input.shape[:-2], 1, 1)
     return _of_a_batch(lambda batch: _ops.adaptive_avg_pool_forward(batch, size, backend), input)
+
+
+def avg_pool1d(
+    input: Tensor,
+    kernel_size: Ints,
+    stride: Ints | None = None,
+    padding: Ints = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean of each window, as `torch.nn.functional.avg_pool1d`: `avg_pool2d` of planes of one row.
+
+    Args:
+        input: [N, C, L] or [C, L]; float64, float32, float16 or bfloat16 ("reference" takes more).
+        kernel_size, stride, padding: an int, or one in a tuple; else as `avg_pool2d`.
+        ceil_mode, count_include_pad: as `avg_pool2d`.
+
+    Returns:
+        [N, C, Q] or [C, Q], with the channels of a place side by side where input's are.
+
+    Raises:
+        TypeError, RuntimeError: where `torch.nn.functional.avg_pool1d` raises them.
+        ValueError, NotImplementedError, ImportError: as `avg_pool2d`.
+    """
+    if has_torch_function_variadic(input):
+        return handle_torch_function(
+            avg_pool1d,
+            (input,),
+            input,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            ceil_mode=ceil_mode,
+            count_include_pad=count_include_pad,
+        )
+    op = "avg_pool1d"
+    check_is_tensor(op, "input", input)
+    backend = serving(op, input.device, input.dtype)
+    if backend == "reference" or 0 in input.shape[-2:]:
+        strides = () if stride is None else stride
+        return _reference.avg_pool1d(input, kernel_size, strides, padding, ceil_mode, count_include_pad)
+    _check_rows(op, input)
+    window, strides, pads, _, _ = pool_windows_of_a_row(op, kernel_size, stride, padding, 1, ceil_mode)
+    _check_bool(op, "count_include_pad", count_include_pad)
+    rows = as_rows(input)
+    means = _ops.avg_pool_forward(rows, window, strides, pads, ceil_mode, count_include_pad, None, backend)
+    return from_rows(means, input)
+
+
+def adaptive_avg_pool1d(input: Tensor, output_size: Ints) -> Tensor:
+    """The means of Q bins, as `torch.nn.functional.adaptive_avg_pool1d`: `adaptive_avg_pool2d` of planes of one row.
+
+    Args:
+        input: [N, C, L] or [C, L]; float64, float32, float16 or bfloat16 ("reference" takes more).
+        output_size: Q, or one in a tuple.
+
+    Returns:
+        [N, C, Q] or [C, Q], with the channels of a place side by side where input's are.
+
+    Raises:
+        TypeError, RuntimeError: where `torch.nn.functional.adaptive_avg_pool1d` raises them.
+        NotImplementedError, ImportError: as `adaptive_avg_pool2d`.
+    """
+    if has_torch_function_variadic(input):
+        return handle_torch_function(adaptive_avg_pool1d, (input,), input, output_size)
+    op = "adaptive_avg_pool1d"
+    check_is_tensor(op, "input", input)
+    backend = serving(op, input.device, input.dtype)
+    if backend == "reference" or 0 in input.shape[-1:]:
+        return _reference.adaptive_avg_pool1d(input, output_size)
+    _check_rows(op, input)
+    size = 1, as_single(op, "output_size", output_size)
+    return from_rows(_ops.adaptive_avg_pool_forward(as_rows(input), size, backend), input)
+
+
+def _check_rows(op: str, input: Tensor) -> None:
+    if input.dim() not in (2, 3):
+        raise RuntimeError(
+            f"{op}: Expected 2 to 3 dimensions, but got {input.dim()}-dimensional tensor of size {[*input.shape]}"
+        )
 
 
 def _of_a_batch(call: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
