@@ -180,18 +180,19 @@ def test_slices_and_64_bit_arithmetic_agree(
 
 
 def test_bins_whose_products_pass_32_bits(kernels, device) -> None:
-    """50000 bins of 60001 rows: the row of a bin's start times the bins is beyond 2^31."""
-    pooling = Pooling((1, 1, 60001, 1), bins=(50000, 1))
+    """70001 rows times 65000 bins is beyond 2^32."""
+    size, bins = 70001, 65000
+    pooling = Pooling((1, 1, size, 1), bins=(bins, 1))
     x = small_integers(pooling.shape, torch.float32, 1).to(device)
     y = run(kernels, pooling, x, Layout.NCHW)
     assert torch.equal(y.cpu(), pooling.pytorch(x.cpu()))
     dy = small_integers(pooling.output_shape, torch.float32, 2)
-    count = torch.arange(1, 50001) * 60001
-    length = (count + 49999) // 50000 - (count - 60001) // 50000  # 2 or 3
-    expected = torch.zeros(60001)
-    for k in range(3):
+    begin = torch.arange(bins) * size // bins
+    length = -(-torch.arange(1, bins + 1) * size // bins) - begin
+    expected = torch.zeros(size)
+    for k in range(int(length.max())):
         of_bin = torch.where(k < length, dy.flatten() / length, 0.0)
-        expected.index_add_(0, ((count - 60001) // 50000 + k).clamp(max=60000), of_bin)
+        expected.index_add_(0, (begin + k).clamp(max=size - 1), of_bin)
     assert torch.equal(run_backward(kernels, pooling, dy.to(device), Layout.NCHW).cpu().flatten(), expected)
 
 
