@@ -46,7 +46,8 @@ def module_of(name: str) -> Any:
 
 def wherever(name: str) -> list[str]:
     """The operators whose modules use a function of ops/memory.py."""
-    names = *operators.OPERATORS, "conv_epilogue", "depthwise_separable_conv2d_backward"
+    of_planes = (name for name in operators.OPERATORS if not name.endswith("1d"))  # which serve rows
+    names = *of_planes, "conv_epilogue", "depthwise_separable_conv2d_backward"
     return [module for module in names if hasattr(module_of(module), name)]
 
 
