@@ -105,7 +105,9 @@ def problem(row: dict[str, Any], n: int) -> tuple[str, Problem]:
     sizes = (n, row["C"], row["H"], row["W"])
     window = tuple(row["kernel"])
     stride, padding, dilation = (tuple(row[name]) for name in ("stride", "padding", "dilation"))
-    if op == "max_pool2d":
+    if op == "adaptive_avg_pool2d":
+        return op, PoolCase(reason, *sizes, window, stride, bins=tuple(row["bins"]))
+    if op in ("max_pool2d", "avg_pool2d"):
         return op, PoolCase(reason, *sizes, window, stride, padding, dilation, row["ceil_mode"])
     if op == "depthwise_separable_conv2d":
         return op, SeparableCase(reason, *sizes, row["K"], *window, stride, padding, dilation)
@@ -212,6 +214,14 @@ QUICK: dict[str, tuple[Problem, ...]] = {
         PoolCase("vgg16's first", 32, 64, 224, 224, (2, 2), (2, 2)),
         PoolCase("overlapping", 32, 256, 40, 40, (5, 5), (1, 1), (2, 2)),
     ),
+    "avg_pool2d": (
+        PoolCase("densenet121's first", 32, 128, 56, 56, (2, 2), (2, 2)),
+        PoolCase("an inception branch", 32, 256, 28, 28, (3, 3), (1, 1), (1, 1)),
+    ),
+    "adaptive_avg_pool2d": (
+        PoolCase("resnet50's head", 32, 2048, 7, 7, (1, 1), (1, 1), bins=(1, 1)),
+        PoolCase("a pyramid's finest", 16, 2048, 60, 60, (1, 1), (1, 1), bins=(6, 6)),
+    ),
     "depthwise_conv2d": (
         ConvCase("mobilenet_v2, first", 32, 32, 112, 112, 32, 3, 3, padding=SAME, groups=32),
         ConvCase("convnext_tiny, first stage", 32, 96, 56, 56, 96, 7, 7, padding=(3, 3, 3, 3), groups=96),
@@ -270,6 +280,9 @@ def tiny(case: Case) -> Case:
     p = case.problem
     if isinstance(p, GemmCase):
         return replace(case, problem=GemmCase(p.reason, min(p.m, 17 + p.m % 8), 8 + p.n % 8, 8 + p.k % 8))
+    if isinstance(p, PoolCase) and p.bins is not None:  # which overlap still, or do not
+        h, w = (min(size, size % bins + 2 * bins) for size, bins in zip((p.h, p.w), p.bins, strict=True))
+        return replace(case, problem=replace(p, n=1, c=4 + p.c % 2, h=h, w=w))
     if isinstance(p, PoolCase):
         h, w = (_extent(p.kernel[i], p.stride[i], p.padding[i], p.dilation[i]) for i in (0, 1))
         return replace(case, problem=replace(p, n=1, c=4 + p.c % 2, h=h, w=w))

@@ -193,6 +193,42 @@ def _pool_places(p: PoolCase) -> float:
     return float(n * c * out_h * out_w * argmax_dtype(*p.kernel).itemsize)
 
 
+def _average_text(p: PoolCase) -> str:
+    return _pool_text(p) if p.bins is None else f"{p.n}x{p.c}x{p.h}x{p.w} to {p.bins[0]}x{p.bins[1]}"
+
+
+def _average_of(functions: Any) -> Callable[..., Tensor]:
+    def average(p: PoolCase, x: Tensor) -> Tensor:
+        if p.bins is not None:
+            return functions.adaptive_avg_pool2d(x, p.bins)
+        return functions.avg_pool2d(x, p.kernel, p.stride, p.padding, p.ceil_mode)
+
+    return average
+
+
+def _average_reductions(p: PoolCase) -> tuple[int, ...]:
+    """The most elements of a mean, and the most means of an element."""
+    if p.bins is not None:
+        both = [(size // bins + 2, bins // size + 2) for size, bins in zip((p.h, p.w), p.bins, strict=True)]
+        return both[0][0] * both[1][0], both[0][1] * both[1][1]
+    return (p.kernel[0] * p.kernel[1],) * 2
+
+
+def _average(name: str) -> Family:
+    return Family(
+        name=name,
+        types=("bf16", "fp16", "fp32"),
+        directions=POOLING,
+        shapes=lambda p: (p.input_shape,),
+        output=lambda p: p.output_shape,
+        torch=_average_of(F),
+        ours=_average_of(functional),
+        flops=lambda p: 0.0,
+        reductions=_average_reductions,
+        describe=_average_text,
+    )
+
+
 # --- depthwise_separable_conv2d
 
 
@@ -306,6 +342,8 @@ FAMILIES = {
             linear=False,
             exact=True,
         ),
+        _average("avg_pool2d"),
+        _average("adaptive_avg_pool2d"),
         _convolution("depthwise_conv2d", _depthwise_ours),
         Family(
             name="depthwise_separable_conv2d",

@@ -135,8 +135,8 @@ class Eager(Provider):
     def refuses(self, case: Case, device: str) -> str | None:
         if case.dtype == "int8":
             return "PyTorch has no such INT8 operator on a GPU"
-        if not self.cudnn and case.family == "max_pool2d":
-            return "PyTorch's max_pool2d has nothing to do with cuDNN"
+        if not self.cudnn and "pool" in case.family:
+            return f"PyTorch's {case.family} has nothing to do with cuDNN"
         return None
 
     def forward(self, case: Case) -> Callable[..., Tensor]:

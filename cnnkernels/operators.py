@@ -43,7 +43,12 @@ OPERATORS = {
             measured=("depthwise_separable_conv2d",),
         ),
         Operator("max_pool2d", "pool", ("max_pool2d", "max_pool2d_with_indices"), measured=("max_pool2d",)),
+        Operator("max_pool1d", "pool", ("max_pool1d", "max_pool1d_with_indices"), ranks=(1,)),
         Operator("max_unpool2d", "pool", ("max_unpool2d",)),
+        Operator("avg_pool1d", "pool", ("avg_pool1d",), ranks=(1,)),
+        Operator("adaptive_avg_pool1d", "pool", ("adaptive_avg_pool1d",), ranks=(1,)),
+        Operator("avg_pool2d", "pool", ("avg_pool2d",), measured=("avg_pool2d",)),
+        Operator("adaptive_avg_pool2d", "pool", ("adaptive_avg_pool2d",), measured=("adaptive_avg_pool2d",)),
         Operator(
             "int8_gemm",
             "int8_gemm",

@@ -29,11 +29,21 @@ from .int8_conv.launch import int8_conv
 from .int8_gemm.launch import int8_gemm
 from .int8_pool.int8_pool import int8_avg_pool, int8_max_pool
 from .int8_weight_only_linear.int8_weight_only_linear import int8_weight_only_linear
+from .pool.avg_pool import (
+    adaptive_avg_pool_backward,
+    adaptive_avg_pool_forward,
+    avg_pool_backward,
+    avg_pool_forward,
+)
 from .pool.max_pool import max_pool_backward, max_pool_forward, max_pool_gather, max_pool_indices
 from .pool.max_unpool import max_unpool_backward, max_unpool_forward
 from .quantize.quantize import dequantize, quantize
 
 __all__ = [
+    "adaptive_avg_pool_backward",
+    "adaptive_avg_pool_forward",
+    "avg_pool_backward",
+    "avg_pool_forward",
     "conv_backward_bias",
     "conv_backward_input",
     "conv_backward_weight",

@@ -21,6 +21,7 @@ from .. import backends
 from ..dtypes import FLOATING, PRODUCTS
 from ..geometry import Layout, argmax_dtype
 from ..testing.cases import (
+    AVG_POOL2D,
     CONV2D,
     DEPTHWISE_SEPARABLE_CONV2D,
     MAX_POOL2D,
@@ -256,6 +257,36 @@ def max_pool_measurements(
                 yield backend, measure(name, kind, result, right, bound if name == "max_pool_backward" else None)
 
 
+def _average(case: PoolCase, x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+    """PyTorch's means and the gradient that they pass on; padding is not counted, so that divisors differ."""
+    x = x.detach().requires_grad_()
+    if case.bins is not None:
+        y = F.adaptive_avg_pool2d(x, case.bins)
+    else:
+        y = F.avg_pool2d(x, case.kernel, case.stride, case.padding, case.ceil_mode, count_include_pad=False)
+    return y.detach(), torch.autograd.grad(y, x, dy)[0]
+
+
+def average_measurements(
+    targets: dict[str, Target], case: PoolCase, kind: str, dtype: torch.dtype
+) -> Iterator[tuple[str, Measurement]]:
+    """avg_pool2d's or adaptive_avg_pool2d's kernels of every target on one case in one type, in both layouts."""
+    g = case.geometry
+    operands = [_random(shape, seed, dtype) for seed, shape in enumerate((case.input_shape, case.output_shape))]
+    truth, theirs = _average(case, *(t.double() for t in operands)), _average(case, *operands)
+    magnitude = _average(case, *(t.double().abs() for t in operands))
+    most = g.h * g.w, g.p * g.q  # that a sum can have
+    name, rest = ("avg_pool", (False, None)) if case.bins is None else ("adaptive_avg_pool", ())
+    for backend, target in targets.items():
+        for layout in Layout:
+            for i, direction in enumerate(("forward", "backward")):
+                result = target.empty(truth[i].shape, dtype, layout)
+                kernel = getattr(target.kernels, f"{name}_{direction}")
+                kernel(target.place(operands[i], layout), result, g, layout, *rest)
+                bound = Expected(truth[i], theirs[i], magnitude[i], most[i]).bound(dtype, tf32=False)
+                yield backend, measure(f"{name}_{direction}", kind, result, truth[i], bound)
+
+
 def int8_measurements(targets: dict[str, Target]) -> Iterator[tuple[str, Measurement]]:
     """Every INT8 kernel of every target: integers and bits, which must be equal."""
     for each in int8_checks():
@@ -278,6 +309,9 @@ def measurements(targets: dict[str, Target]) -> Iterator[tuple[str, Measurement]
     for pool_case in MAX_POOL2D:
         for kind, dtype in FLOATING.items():
             yield from max_pool_measurements(targets, pool_case, kind, dtype)
+    for average_case in AVG_POOL2D:
+        for kind, dtype in FLOATING.items():
+            yield from average_measurements(targets, average_case, kind, dtype)
     yield from int8_measurements(targets)
 
 

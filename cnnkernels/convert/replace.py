@@ -21,6 +21,11 @@ _COUNTERPARTS: dict[type[torch.nn.Module], type[KernelLayer]] = {
     torch.nn.Conv2d: nn.Conv2d,
     torch.nn.MaxPool2d: nn.MaxPool2d,
     torch.nn.MaxUnpool2d: nn.MaxUnpool2d,
+    torch.nn.MaxPool1d: nn.MaxPool1d,
+    torch.nn.AvgPool1d: nn.AvgPool1d,
+    torch.nn.AvgPool2d: nn.AvgPool2d,
+    torch.nn.AdaptiveAvgPool1d: nn.AdaptiveAvgPool1d,
+    torch.nn.AdaptiveAvgPool2d: nn.AdaptiveAvgPool2d,
 }
 # What a layer computes is decided by these; a class that inherits them all computes what its base does.
 _ARITHMETIC = ("__call__", "_call_impl", "_wrapped_call_impl", "forward", "_conv_forward")

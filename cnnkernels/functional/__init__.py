@@ -8,6 +8,7 @@ error, with a message that names the argument and the value.
 import functools
 
 from ..scripting import refuse_scripting
+from .avg_pool import adaptive_avg_pool1d, adaptive_avg_pool2d, avg_pool1d, avg_pool2d
 from .conv import conv2d
 from .depthwise_conv import depthwise_conv2d
 from .depthwise_separable_conv import depthwise_separable_conv2d
@@ -15,10 +16,14 @@ from .int8_conv import int8_conv2d
 from .int8_gemm import int8_gemm, int8_linear, int_mm
 from .int8_pool import int8_adaptive_avg_pool2d, int8_avg_pool2d, int8_max_pool2d
 from .int8_weight_only_linear import int8_weight_only_linear
-from .pool import max_pool2d, max_pool2d_with_indices, max_unpool2d
+from .pool import max_pool1d, max_pool1d_with_indices, max_pool2d, max_pool2d_with_indices, max_unpool2d
 from .quantize import dequantize, quantize_per_channel, quantize_per_tensor, quantize_per_token
 
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "avg_pool1d",
+    "avg_pool2d",
     "conv2d",
     "depthwise_conv2d",
     "depthwise_separable_conv2d",
@@ -31,6 +36,8 @@ __all__ = [
     "int8_max_pool2d",
     "int8_weight_only_linear",
     "int_mm",
+    "max_pool1d",
+    "max_pool1d_with_indices",
     "max_pool2d",
     "max_pool2d_with_indices",
     "max_unpool2d",

@@ -47,6 +47,15 @@ def as_pair(op: str, name: str, value: Any) -> tuple[int, int]:
     return as_int(op, name, value[0]), as_int(op, name, value[-1])
 
 
+def as_single(op: str, name: str, value: Any) -> int:
+    """An int, or one in a sequence."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        value = (value,)
+    if len(value) != 1:
+        raise RuntimeError(f"{op}() argument '{name}' should contain one int, but got {name}={tuple(value)}")
+    return as_int(op, name, value[0])
+
+
 def under_autocast(device: torch.device) -> bool:
     return device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type)
 
@@ -174,6 +183,28 @@ def pool_windows(
         as_pair(op, "dilation", dilation),
         ceil_mode,
     )
+
+
+def pool_windows_of_a_row(
+    op: str, kernel_size: Ints, stride: Ints | None, padding: Ints, dilation: Ints, ceil_mode: bool
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int], bool]:
+    """The same of pooling in one axis, whose input is a plane of one row."""
+    window = as_single(op, "kernel_size", kernel_size)
+    defaulted = stride is None or (isinstance(stride, Sequence) and len(stride) == 0)
+    step = window if defaulted else as_single(op, "stride", stride)
+    pad, apart = as_single(op, "padding", padding), as_single(op, "dilation", dilation)
+    return pool_windows(op, (1, window), (1, step), (0, pad), (1, apart), ceil_mode)
+
+
+def as_rows(input: Tensor) -> Tensor:
+    """[N, C, 1, L] of [N, C, L] or [C, L]: a view."""
+    rows = input.unsqueeze(-2)
+    return rows if rows.dim() == 4 else rows.unsqueeze(0)
+
+
+def from_rows(result: Tensor, input: Tensor) -> Tensor:
+    """What came of as_rows(input), of as many axes as input."""
+    return result.squeeze(-2) if input.dim() == 3 else result.squeeze(-2).squeeze(0)
 
 
 def unpooled_size(

@@ -11,7 +11,18 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ..backends import serving
 from ..ops import pool as _ops
-from .arguments import Ints, as_pair, check_device, check_is_tensor, pool_windows, under_autocast, unpooled_size
+from .arguments import (
+    Ints,
+    as_pair,
+    as_rows,
+    check_device,
+    check_is_tensor,
+    from_rows,
+    pool_windows,
+    pool_windows_of_a_row,
+    under_autocast,
+    unpooled_size,
+)
 
 # PyTorch's own; their annotations know fewer kinds of sequence than they take.
 _reference: Any = torch.nn.functional
@@ -91,6 +102,75 @@ def max_pool2d_with_indices(
 ) -> tuple[Tensor, Tensor]:
     """`max_pool2d` with `return_indices=True`: the maxima and their int64 indices h W + w."""
     output, indices = max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
+    return output, indices
+
+
+def max_pool1d(
+    input: Tensor,
+    kernel_size: Ints,
+    stride: Ints | None = None,
+    padding: Ints = 0,
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The maximum of each window, as `torch.nn.functional.max_pool1d`: `max_pool2d` of planes of one row.
+
+    Args:
+        input: [N, C, L] or [C, L]; float64, float32, float16 or bfloat16 ("reference" takes more).
+        kernel_size, stride, padding, dilation: an int, or one in a tuple; else as `max_pool2d`.
+        ceil_mode: as `max_pool2d`.
+        return_indices: also return each winner's place in its row, int64.
+
+    Returns:
+        [N, C, Q] or [C, Q], with the channels of a place side by side where input's are; with `return_indices` also
+        the indices. The gradient has input's strides.
+
+    Raises:
+        TypeError, RuntimeError: where `torch.nn.functional.max_pool1d` raises them.
+        ValueError, NotImplementedError, ImportError: as `max_pool2d`.
+    """
+    if has_torch_function_variadic(input):
+        return handle_torch_function(
+            max_pool1d,
+            (input,),
+            input,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            ceil_mode=ceil_mode,
+            return_indices=return_indices,
+        )
+    op = "max_pool1d"
+    check_is_tensor(op, "input", input)
+    backend = serving(op, input.device, input.dtype)
+    if backend == "reference" or input.numel() == 0:
+        return _reference.max_pool1d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    if input.dim() not in (2, 3):
+        raise RuntimeError(
+            f"{op}: Expected 2D or 3D (batch mode) tensor with optional 0 dim batch size for input, but got: "
+            f"{list(input.shape)}"
+        )
+    windows = pool_windows_of_a_row(op, kernel_size, stride, padding, dilation, ceil_mode)
+    rows = as_rows(input)
+    output, argmax = _ops.max_pool_forward(rows, *windows, backend)
+    output = from_rows(output, input)
+    if not return_indices:
+        return output
+    return output, from_rows(_ops.max_pool_indices(argmax, rows.shape, *windows, backend), input)
+
+
+def max_pool1d_with_indices(
+    input: Tensor,
+    kernel_size: Ints,
+    stride: Ints | None = None,
+    padding: Ints = 0,
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """`max_pool1d` with `return_indices=True`: the maxima and their int64 places."""
+    output, indices = max_pool1d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
     return output, indices
 
 

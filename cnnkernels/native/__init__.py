@@ -19,7 +19,7 @@ from .int8_conv import Int8ConvKernels
 from .int8_gemm import Int8GemmKernels
 from .int8_pool import Int8PoolKernels
 from .int8_weight_only_linear import Int8WeightOnlyLinearKernels
-from .pool import MaxPoolKernels, MaxUnpoolKernels
+from .pool import AvgPoolKernels, MaxPoolKernels, MaxUnpoolKernels
 from .quantize import QuantizeKernels
 
 __all__ = ["BUILD_HINT", "NativeKernels", "load"]
@@ -28,6 +28,7 @@ BUILD_HINT = "build the extensions with `make build` in a checkout or `pip insta
 
 
 class NativeKernels(
+    AvgPoolKernels,
     ConvKernels,
     DepthwiseConvKernels,
     DepthwiseSeparableConvKernels,

@@ -1,6 +1,8 @@
-"""The kernels of max_pool2d and max_unpool2d over tensors."""
+"""The kernels of max_pool2d, max_unpool2d, avg_pool2d and adaptive_avg_pool2d over tensors."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import Tensor
 
@@ -54,3 +56,46 @@ class MaxUnpoolKernels(Launching):
         sizes = (*grad_input.shape, *grad_output.shape[-2:])
         tensors = grad_output, indices, grad_input
         self._launch("max_unpool_backward", tensors, dtype_code(grad_output.dtype), int(layout), sizes)
+
+
+class AvgPoolKernels(Launching):
+    def avg_pool_forward(
+        self,
+        input: Tensor,
+        output: Tensor,
+        geometry: PoolGeometry,
+        layout: Layout,
+        count_include_pad: bool,
+        divisor_override: int | None,
+    ) -> None:
+        numbers = self._of(input, geometry, layout)
+        self._launch("avg_pool_forward", (input, output), *numbers, count_include_pad, divisor_override or 0)
+
+    def avg_pool_backward(
+        self,
+        grad_output: Tensor,
+        grad_input: Tensor,
+        geometry: PoolGeometry,
+        layout: Layout,
+        count_include_pad: bool,
+        divisor_override: int | None,
+    ) -> None:
+        numbers = self._of(grad_output, geometry, layout)
+        tensors = grad_output, grad_input
+        self._launch("avg_pool_backward", tensors, *numbers, count_include_pad, divisor_override or 0)
+
+    def adaptive_avg_pool_forward(self, input: Tensor, output: Tensor, geometry: PoolGeometry, layout: Layout) -> None:
+        numbers = self._of(input, geometry, layout)
+        workspace = None
+        if geometry.p == geometry.q == 1:
+            workspace = self._workspace("adaptive_avg_pool", input, *numbers)
+        self._launch("adaptive_avg_pool_forward", (input, output, workspace), *numbers)
+
+    def adaptive_avg_pool_backward(
+        self, grad_output: Tensor, grad_input: Tensor, geometry: PoolGeometry, layout: Layout
+    ) -> None:
+        numbers = self._of(grad_output, geometry, layout)
+        self._launch("adaptive_avg_pool_backward", (grad_output, grad_input), *numbers)
+
+    def _of(self, tensor: Tensor, geometry: PoolGeometry, layout: Layout) -> tuple[Any, ...]:
+        return dtype_code(tensor.dtype), int(layout), self._geometry(geometry)

@@ -16,10 +16,22 @@ from .depthwise_conv import DepthwiseConv2d
 from .depthwise_separable_conv import DepthwiseSeparableConv2d
 from .int8 import Int8Conv2d, Int8Linear
 from .int8_pool import Int8AdaptiveAvgPool2d, Int8AvgPool2d, Int8MaxPool2d
-from .pool import MaxPool2d, MaxUnpool2d
+from .pool import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AvgPool1d,
+    AvgPool2d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxUnpool2d,
+)
 from .quantize import Dequantize, Quantize
 
 __all__ = [
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AvgPool1d",
+    "AvgPool2d",
     "Conv2d",
     "Conv2dAct",
     "DepthwiseConv2d",
@@ -31,6 +43,7 @@ __all__ = [
     "Int8Linear",
     "Int8MaxPool2d",
     "LazyConv2d",
+    "MaxPool1d",
     "MaxPool2d",
     "MaxUnpool2d",
     "Quantize",

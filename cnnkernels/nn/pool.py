@@ -1,4 +1,4 @@
-"""Max-pooling layers and their inverse."""
+"""Pooling layers, and the inverse of max-pooling."""
 
 from __future__ import annotations
 
@@ -31,3 +31,51 @@ class MaxUnpool2d(KernelLayer, torch.nn.MaxUnpool2d):
     def forward(self, input: Tensor, indices: Tensor, output_size: list[int] | None = None) -> Tensor:
         with self._backend():
             return F.max_unpool2d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
+
+
+class AvgPool2d(KernelLayer, torch.nn.AvgPool2d):
+    """torch.nn.AvgPool2d: the mean of each window, of [N, C, H, W] or [C, H, W]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with self._backend():
+            return F.avg_pool2d(
+                input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
+                self.divisor_override,
+            )  # fmt: skip
+
+
+class AdaptiveAvgPool2d(KernelLayer, torch.nn.AdaptiveAvgPool2d):
+    """torch.nn.AdaptiveAvgPool2d: the means of as many bins as `output_size` says, of [N, C, H, W] or [C, H, W]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with self._backend():
+            return F.adaptive_avg_pool2d(input, self.output_size)
+
+
+class MaxPool1d(KernelLayer, torch.nn.MaxPool1d):
+    """torch.nn.MaxPool1d: the largest element of each window, of [N, C, L] or [C, L]; `return_indices=True` also gives
+    the winners' places (int64)."""
+
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
+        with self._backend():
+            return F.max_pool1d(
+                input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
+            )  # fmt: skip
+
+
+class AvgPool1d(KernelLayer, torch.nn.AvgPool1d):
+    """torch.nn.AvgPool1d: the mean of each window, of [N, C, L] or [C, L]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with self._backend():
+            return F.avg_pool1d(
+                input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
+            )  # fmt: skip
+
+
+class AdaptiveAvgPool1d(KernelLayer, torch.nn.AdaptiveAvgPool1d):
+    """torch.nn.AdaptiveAvgPool1d: the means of `output_size` bins, of [N, C, L] or [C, L]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with self._backend():
+            return F.adaptive_avg_pool1d(input, self.output_size)

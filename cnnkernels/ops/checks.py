@@ -216,3 +216,17 @@ def pool_kernel_geometry(*arguments: Any) -> PoolGeometry:
                 f"padding={tuple(arguments[3])}"
             )
     return g
+
+
+def adaptive_pool_geometry(input_size: Sequence[int], output_size: Sequence[int]) -> PoolGeometry:
+    """The geometry of adaptive pooling, of whose windows kernels know the number alone; with one to three spatial axes.
+
+    Raises:
+        RuntimeError: PyTorch's error for a size below 0.
+    """
+    if any(size < 0 for size in output_size):
+        raise RuntimeError(
+            f"elements of output_size must be greater than or equal to 0, but got output_size={tuple(output_size)}"
+        )
+    n, c, *sizes = input_size
+    return PoolGeometry.of_axes(n, c, [Axis(size, 1, bins) for size, bins in zip(sizes, output_size, strict=True)])

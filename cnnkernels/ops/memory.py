@@ -48,7 +48,7 @@ def gradient_stride(tensor: Tensor) -> tuple[int, ...]:
     """The strides of a tensor's gradient: its own where it is dense without overlap, else those of a dense tensor
     of the same layout. DistributedDataParallel lays its buckets out by the same rule."""
     stride = tensor.stride()
-    if tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last):
+    if tensor.is_contiguous():
         return stride
     extent = 1
     for step, size in sorted(zip(stride, tensor.shape, strict=True)):

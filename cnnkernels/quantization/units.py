@@ -259,8 +259,8 @@ class Matcher:
 
 _BASES: tuple[type[nn.Module], ...] = (
     FusedConv2dForInference, ours.Conv2dAct, ours.Conv2d, nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d,
-    ours.MaxPool2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d,
-    nn.Dropout2d, *ACTIVATIONS,
+    ours.MaxPool2d, nn.MaxPool2d, ours.AvgPool2d, nn.AvgPool2d, ours.AdaptiveAvgPool2d, nn.AdaptiveAvgPool2d,
+    nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, *ACTIVATIONS,
 )  # fmt: skip
 
 

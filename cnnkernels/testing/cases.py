@@ -80,7 +80,7 @@ CONV2D: tuple[ConvCase, ...] = (
 
 @dataclass(frozen=True)
 class PoolCase:
-    """input [n, c, h, w], window r x s."""
+    """input [n, c, h, w], window r x s; or, of adaptive pooling, `bins` instead of windows."""
 
     reason: str
     n: int
@@ -92,9 +92,13 @@ class PoolCase:
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     ceil_mode: bool = False
+    bins: tuple[int, int] | None = None
 
     @property
     def geometry(self) -> PoolGeometry:
+        if self.bins is not None:
+            each = zip((self.h, self.w), self.bins, strict=True)
+            return PoolGeometry.of_axes(self.n, self.c, [Axis(size, 1, bins) for size, bins in each])
         steps = zip((self.h, self.w), self.kernel, self.stride, self.padding, self.dilation, strict=True)
         axes = [
             Axis(size, taps, pool_output_size(size, taps, stride, pad, dilation, self.ceil_mode), stride, pad, dilation)
@@ -129,6 +133,15 @@ MAX_POOL2D: tuple[PoolCase, ...] = (
     PoolCase("window of 256 places needs two bytes", 1, 2, 18, 17, (16, 16), (1, 1)),
     PoolCase("global", 2, 8, 7, 7, (7, 7), (7, 7)),
     PoolCase("several tiles", 3, 40, 14, 12, (3, 3), (2, 2), (1, 1)),
+)
+
+AVG_POOL2D: tuple[PoolCase, ...] = (
+    *(case for case in MAX_POOL2D if case.dilation == (1, 1)),
+    PoolCase("one bin is the plane", 2, 40, 7, 7, (1, 1), (1, 1), bins=(1, 1)),
+    PoolCase("a plane in parts", 1, 8, 70, 60, (1, 1), (1, 1), bins=(1, 1)),
+    PoolCase("bins side by side", 2, 16, 12, 8, (1, 1), (1, 1), bins=(6, 2)),
+    PoolCase("bins that overlap", 3, 7, 11, 9, (1, 1), (1, 1), bins=(4, 5)),
+    PoolCase("more bins than pixels", 1, 8, 3, 5, (1, 1), (1, 1), bins=(7, 5)),
 )
 
 

@@ -32,7 +32,7 @@ from torch import Tensor
 from ..dtypes import PRODUCTS
 from ..epilogue import Epilogue
 from ..geometry import Layout, argmax_dtype
-from .cases import MAX_POOL2D, ConvCase, DepthwiseSeparableCase, PoolCase
+from .cases import AVG_POOL2D, MAX_POOL2D, ConvCase, DepthwiseSeparableCase, PoolCase
 from .int8_aot import Int8Call, WeightOnlyCall, int8_calls
 from .quantize_aot import Int8PoolCall, QuantizeCall, quantize_calls
 
@@ -199,6 +199,10 @@ class Call(NamedTuple):
             function(*operands, case.geometry, layout, *flags)
             return
         x, y = tensor(case.input_shape), tensor(case.output_shape)
+        if "avg_pool" in self.op:
+            pair = (x, y) if self.op.endswith("forward") else (y, x)
+            function(*pair, case.geometry, layout, *(() if case.bins else (True, None)))
+            return
         argmax = tensor(case.output_shape, argmax_dtype(*case.kernel))
         indices = tensor(case.output_shape, torch.int64)
         operands = {
@@ -223,6 +227,7 @@ MAX_POOL2D_OPS = (
     "max_unpool_forward",
     "max_unpool_backward",
 )
+AVG_POOL2D_OPS = ("avg_pool_forward", "avg_pool_backward")
 # Sizes as they occur: nothing is allocated.
 WHOLE = ConvCase("3x3", 32, 256, 56, 56, 256, 3, 3, padding=(1, 1, 1, 1))
 ODD = ConvCase("odd channels", 32, 255, 56, 56, 253, 3, 3, padding=(1, 1, 1, 1))
@@ -284,6 +289,13 @@ def depthwise_separable_conv_calls(layout: Layout, dtype: str, arch: int) -> lis
     return found + [Call("depthwise_separable_conv_backward", case, dtype, layout, arch) for case in cases]
 
 
+def avg_pool_calls(layout: Layout, dtype: str, arch: int) -> list[Call]:
+    """Windows and bins of one divisor, and those that overhang and overlap; a plane in one part and in several."""
+    cases = (*AVG_POOL2D[1:3], *AVG_POOL2D[-5:-1])
+    ops = {case: [op if case.bins is None else f"adaptive_{op}" for op in AVG_POOL2D_OPS] for case in cases}
+    return [Call(op, case, dtype, layout, arch) for case in cases for op in ops[case]]
+
+
 def calls() -> list[AnyCall]:
     """Every kernel of every operator in every dtype and layout: each configuration on a usual size and on odd channels,
     and what selection takes at the sizes that lead down another path."""
@@ -303,6 +315,7 @@ def calls() -> list[AnyCall]:
                 if dtype != "tf32":
                     found.append(Call("conv_backward_bias", WHOLE, dtype, layout, arch))
                     found += [Call(op, case, dtype, layout, arch) for op in MAX_POOL2D_OPS for case in MAX_POOL2D[1:3]]
+                    found += avg_pool_calls(layout, dtype, arch)
                     found += depthwise_conv_calls(layout, dtype, arch)
     return found
 

@@ -38,18 +38,23 @@ struct WindowAxis {
   }
 };
 
-// One output's window: places [r_begin, r_end) x [s_begin, s_end) of it lie inside the input. Its first one
-// stands at row h and column w, which are negative before the input.
-struct Window {
-  Index h, w, s_begin, s_end, r_begin, r_end;
+// Places [r_begin, r_end) x [s_begin, s_end): what a reduction walks over.
+struct Places {
+  Index s_begin, s_end, r_begin, r_end;
+};
+
+// One output's window: the places of it that lie inside the input. Its first one stands at row h and column
+// w, which are negative before the input.
+struct Window : Places {
+  Index h, w;
 
   CNN_DEVICE Window(const WindowAxis& rows, const WindowAxis& columns, Index p, Index q)
-      : h(rows.start(p)),
-        w(columns.start(q)),
-        s_begin(columns.first_place(w)),
-        s_end(columns.end_place(w)),
-        r_begin(rows.first_place(h)),
-        r_end(s_begin < s_end ? rows.end_place(h) : 0) {}
+      : h(rows.start(p)), w(columns.start(q)) {
+    s_begin = columns.first_place(w);
+    s_end = columns.end_place(w);
+    r_begin = rows.first_place(h);
+    r_end = s_begin < s_end ? rows.end_place(h) : 0;
+  }
 };
 
 CNN_DEVICE Index clamp(Index x, Index low, Index high) { return x < low ? low : x > high ? high : x; }
@@ -63,7 +68,7 @@ CNN_DEVICE Index clamp(Index x, Index low, Index high) { return x < low ? low : 
 // one in every `parts` rows. (By value: a reference costs instructions, as the reduction is taken apart into
 // registers late.)
 template <int kS, class Reduction, class Load>
-CNN_DEVICE Reduction reduce_window(const Window& window, Index places, Index part, Index parts,
+CNN_DEVICE Reduction reduce_window(const Places& window, Index places, Index part, Index parts,
                                    const Load& element, Reduction reduction) {
   using Element = typename Reduction::Element;
 #pragma unroll 1

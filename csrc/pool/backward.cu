@@ -1,5 +1,6 @@
 // max_pool2d backward: every element of the input gathers the gradients of the windows it won. TransposedAxis
 // come in ascending (p, q); sums are kept in fp32 (fp64).
+#include "gradients.cuh"
 #include "transposed_window.h"
 #include "views.h"
 
@@ -33,27 +34,7 @@ struct Winners {
   }
 };
 
-// Gradients as they are summed.
-template <class T, int V>
-struct Gradients {
-  Accumulator<T> of[V];
-  CNN_DEVICE explicit Gradients(const Vector<T, V>& grad) {
-#pragma unroll
-    for (int j = 0; j < V; ++j) of[j] = widen(grad[j]);
-  }
-};
-
-template <class T, int V>
-CNN_DEVICE Vector<T, V> rounded(const Accumulator<T> (&sum)[V]) {
-  Vector<T, V> out;
-#pragma unroll
-  for (int j = 0; j < V; ++j) out[j] = narrow<T>(sum[j]);
-  return out;
-}
-
-// Dilation 1: a thread takes kTile x kTile neighbours, which share most of their windows. Sites are such
-// tiles.
-inline constexpr Index kTile = 2;
+// Dilation 1: sites are tiles of neighbours.
 
 template <class T, class Place, class Sites>
 CNN_KERNEL(kSiteThreads, 3)
@@ -154,7 +135,6 @@ void max_pool_backward(DType dtype, DType places, const PoolGeometry& geometry, 
                a + first * pool.output_image, dx + first * pool.input_image);
       };
       if (g.dilation_h == 1 && g.dilation_w == 1) {
-        const auto tiles = [](std::int64_t size) { return (size + kTile - 1) / kTile; };
         const auto part = [&](const auto& sites, std::int64_t first) {
           start(&max_pool_backward_kernel<T, Place, std::decay_t<decltype(sites)>>, sites,
                 TransposedAxis(g.h, g.r, g.p, g.stride_h, g.pad_h),

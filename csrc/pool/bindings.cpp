@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include "../common/bind.h"
+#include "avg_pool.h"
 #include "pool.h"
 
 namespace cnnkernels::pool {
@@ -14,10 +15,53 @@ UnpoolGeometry unpool_geometry(const std::array<std::int64_t, 6>& ncpqhw) {
   return {n, c, p, q, h, w};
 }
 
+auto limit() { return py::arg("largest_index") = kLargestIndex; }
+
+void bind_averages(py::module_& m) {
+  const auto avg_pool = [&](const char* name, auto* function) {
+    m.def(
+        name,
+        [function](Pointer from, Pointer to, int dtype, int layout, const PoolGeometry& geometry,
+                   bool count_include_pad, std::int64_t divisor_override, Pointer stream,
+                   std::int64_t largest_index) {
+          function(dtype_of(dtype), geometry, layout_of(layout), count_include_pad, divisor_override,
+                   pointer(from), pointer(to), stream, largest_index);
+        },
+        py::arg("from"), py::arg("to"), py::arg("dtype"), py::arg("layout"), py::arg("geometry"),
+        py::arg("count_include_pad"), py::arg("divisor_override"), py::arg("stream"), limit());
+  };
+  avg_pool("avg_pool_forward", &avg_pool_forward);
+  avg_pool("avg_pool_backward", &avg_pool_backward);
+  m.def(
+      "adaptive_avg_pool_workspace",
+      [](int dtype, int layout, const PoolGeometry& geometry) {
+        return adaptive_avg_pool_workspace(dtype_of(dtype), geometry, layout_of(layout));
+      },
+      py::arg("dtype"), py::arg("layout"), py::arg("geometry"));
+  m.def(
+      "adaptive_avg_pool_forward",
+      [](Pointer input, Pointer output, Pointer workspace, int dtype, int layout,
+         const PoolGeometry& geometry, Pointer stream, std::int64_t largest_index) {
+        adaptive_avg_pool_forward(dtype_of(dtype), geometry, layout_of(layout), pointer(input),
+                                  pointer(output), pointer(workspace), stream, largest_index);
+      },
+      py::arg("input"), py::arg("output"), py::arg("workspace"), py::arg("dtype"), py::arg("layout"),
+      py::arg("geometry"), py::arg("stream"), limit());
+  m.def(
+      "adaptive_avg_pool_backward",
+      [](Pointer grad_output, Pointer grad_input, int dtype, int layout, const PoolGeometry& geometry,
+         Pointer stream, std::int64_t largest_index) {
+        adaptive_avg_pool_backward(dtype_of(dtype), geometry, layout_of(layout), pointer(grad_output),
+                                   pointer(grad_input), stream, largest_index);
+      },
+      py::arg("grad_output"), py::arg("grad_input"), py::arg("dtype"), py::arg("layout"), py::arg("geometry"),
+      py::arg("stream"), limit());
+}
+
 }  // namespace
 
 void bind(py::module_& m) {
-  const auto limit = [] { return py::arg("largest_index") = kLargestIndex; };
+  bind_averages(m);
   m.def(
       "max_pool_forward",
       [](Pointer input, Pointer output, Pointer argmax, int dtype, int places, int layout,

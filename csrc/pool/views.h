@@ -16,8 +16,8 @@ struct Pool {
   Batch batch;
   std::int64_t input_image, output_image;  // elements
 
-  Pool(const PoolGeometry& geometry, Layout layout, std::int64_t largest_index)
-      : g(within_reach(geometry, "max_pool2d")) {
+  Pool(const PoolGeometry& geometry, Layout layout, std::int64_t largest_index, const char* op = "max_pool2d")
+      : g(within_reach(geometry, op)) {
     const std::int64_t channels = layout == Layout::nhwc ? g.c : 1;
     input_image = g.h * g.w * channels;
     output_image = g.p * g.q * channels;

@@ -99,6 +99,7 @@ def few_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "CONV2D", check.CONV2D[7:8])
     monkeypatch.setattr(check, "DEPTHWISE_SEPARABLE_CONV2D", check.DEPTHWISE_SEPARABLE_CONV2D[1:2])
     monkeypatch.setattr(check, "MAX_POOL2D", check.MAX_POOL2D[3:4])
+    monkeypatch.setattr(check, "AVG_POOL2D", [check.AVG_POOL2D[2], check.AVG_POOL2D[-2]])
     monkeypatch.setattr(check_int8, "INT8_GEMM", check_int8.INT8_GEMM[4:5])
     monkeypatch.setattr(check_int8, "INT8_CONV2D", check_int8.INT8_CONV2D[6:7])
     monkeypatch.setattr(check_int8, "INT8_POOL2D", check_int8.INT8_POOL2D[:1])
@@ -144,9 +145,9 @@ def test_check_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.run(["cuda"], DEVICE) == 0
     out = capsys.readouterr().out
     # four conv2d kernels in five types but no tf32 bias, three of depthwise_conv2d in four, two of the fused pair in
-    # five, six of pooling in four, two of INT8 products, the weight-only one, quantize and
+    # five, ten of pooling in four, two of INT8 products, the weight-only one, quantize and
     # dequantize in three, two of INT8 pooling in two
-    assert "84 of 84 right" in out and "WRONG" not in out
+    assert "100 of 100 right" in out and "WRONG" not in out
 
 
 @pytest.mark.usefixtures("few_cases")
@@ -167,6 +168,10 @@ def test_check_passes(capsys: pytest.CaptureFixture[str]) -> None:
         ("max_pool_backward", 2),
         ("max_pool_gather", 2),
         ("max_unpool_backward", 2),
+        ("avg_pool_forward", 1),
+        ("avg_pool_backward", 1),
+        ("adaptive_avg_pool_forward", 1),
+        ("adaptive_avg_pool_backward", 1),
     ],
 )
 def test_check_finds_a_wrong_kernel(plant, capsys: pytest.CaptureFixture[str], name: str, output: int) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of max_pool2d and max_unpool2d share."""
+"""What the tests of pooling share."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ def unwritten(shape: tuple[int, ...], dtype: torch.dtype, layout: Layout, device
 def limited(kernels, largest_index: int, monkeypatch: pytest.MonkeyPatch):
     """The same kernels, but with less that 32-bit arithmetic may meet: slices of the batch, or 64-bit offsets."""
     if isinstance(kernels, NativeKernels):
-        names = [name for name in dir(kernels.module) if name.startswith("max_")]
+        names = [name for name in dir(kernels.module) if name.startswith(("max_", "avg_", "adaptive_avg_pool_"))]
+        names.remove("adaptive_avg_pool_workspace")
         functions = {n: functools.partial(getattr(kernels.module, n), largest_index=largest_index) for n in names}
-        module = SimpleNamespace(PoolGeometry=kernels.module.PoolGeometry, **functions)
+        plain = {n: getattr(kernels.module, n) for n in ("PoolGeometry", "adaptive_avg_pool_workspace")}
+        module = SimpleNamespace(**plain, **functions)
         return NativeKernels(module, kernels.device_type)
     import cnnkernels.triton_kernels.common.sites as spread
 

@@ -22,6 +22,7 @@ class Segmenter(torch.nn.Module):
         self.body = torch.nn.Sequential(
             torch.nn.Conv2d(4, 8, (4, 3), padding="same"),
             torch.nn.ReLU(),
+            torch.nn.AvgPool2d(3, 1, 1, count_include_pad=False),
             torch.nn.Conv2d(8, 8, 3, padding="valid", dilation=2, groups=2),
             torch.nn.Conv2d(8, 16, 3, stride=2, padding=(1, 0), groups=8, bias=False),
             torch.nn.Conv2d(16, 8, 3, padding=1, padding_mode="reflect"),
@@ -120,6 +121,7 @@ def exporting(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_traced_for_onnx_is_pytorchs(exporting: None, strict: bool) -> None:
     """By both ways that torch.onnx.export tries."""
     model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), torch.nn.MaxPool2d(2))
+    model.extend([torch.nn.AvgPool2d(2, 1), torch.nn.AdaptiveAvgPool2d(2)])
     x = torch.randn(2, 2, 6, 6)
 
     def targets(model: torch.nn.Module) -> list[str]:

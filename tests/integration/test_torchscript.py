@@ -55,6 +55,15 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Any], tuple[Tensor, Tensor]]] = {
     "max_pool2d indices": (lambda x: F.max_pool2d(x, 2, return_indices=True), (IMAGES, WIDER)),
     "max_pool2d indices unbatched": (lambda x: F.max_pool2d(x, 2, return_indices=True), (IMAGES[0], WIDER[0])),
     "max_pool2d_with_indices": (lambda x: F.max_pool2d_with_indices(x, 2), (IMAGES, WIDER)),
+    "max_pool1d": (lambda x: F.max_pool1d(x, 3, 2, 1), (IMAGES[0], WIDER[0])),
+    "max_pool1d indices unbatched": (lambda x: F.max_pool1d(x, 2, return_indices=True), (IMAGES[0, 0], WIDER[0, 0])),
+    "max_pool1d_with_indices": (lambda x: F.max_pool1d_with_indices(x, 2), (IMAGES[0], WIDER[0])),
+    "avg_pool1d": (lambda x: F.avg_pool1d(x, 3, 2, 1), (IMAGES[0], WIDER[0])),
+    "adaptive_avg_pool1d": (lambda x: F.adaptive_avg_pool1d(x, 3), (IMAGES[0], WIDER[0])),
+    "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2, 1, True, False), (IMAGES, WIDER)),
+    "avg_pool2d of all": (lambda x: F.avg_pool2d(x, x.shape[2:]), (IMAGES, WIDER)),
+    "adaptive_avg_pool2d": (lambda x: F.adaptive_avg_pool2d(x, (None, 3)), (IMAGES, WIDER)),
+    "adaptive_avg_pool2d unbatched": (lambda x: F.adaptive_avg_pool2d(x, 1), (IMAGES[0], WIDER[0])),
     "max_unpool2d": (lambda x: F.max_unpool2d(*F.max_pool2d_with_indices(x, 2), 2), (IMAGES, WIDER)),
     "max_unpool2d to a size": (
         lambda x: F.max_unpool2d(*F.max_pool2d_with_indices(x, 2), 2, output_size=x.shape),
@@ -112,6 +121,11 @@ def layers() -> torch.nn.ModuleDict:
         "DepthwiseConv2d": nn.DepthwiseConv2d(4, 3, channel_multiplier=2),
         "DepthwiseSeparableConv2d": nn.DepthwiseSeparableConv2d(4, 5, 3, depthwise_activation="relu"),
         "MaxPool2d": nn.MaxPool2d(2, return_indices=True),
+        "MaxPool1d": torch.nn.Sequential(torch.nn.Flatten(2), nn.MaxPool1d(3, 2, 1)),
+        "AvgPool1d": torch.nn.Sequential(torch.nn.Flatten(2), nn.AvgPool1d(3, 2, 1)),
+        "AdaptiveAvgPool1d": torch.nn.Sequential(torch.nn.Flatten(2), nn.AdaptiveAvgPool1d(5)),
+        "AvgPool2d": nn.AvgPool2d(3, 2, 1),
+        "AdaptiveAvgPool2d": nn.AdaptiveAvgPool2d((2, None)),
         "Int8Conv2d": nn.Int8Conv2d.from_float(conv, input_scale=0.1),
         "Int8Linear": nn.Int8Linear.from_float(torch.nn.Linear(6, 3), mode="dynamic"),
         "Quantize": nn.Quantize(0.1),
@@ -193,6 +207,8 @@ GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {
     "conv_backward_input": lambda x: F.conv2d(x, W.to(x.device)),
     "max_pool_backward": lambda x: F.max_pool2d(x, 2),
     "max_unpool_backward": lambda x: F.max_unpool2d(x, torch.zeros_like(x, dtype=torch.int64), 1),
+    "avg_pool_backward": lambda x: F.avg_pool2d(x, 2),
+    "adaptive_avg_pool_backward": lambda x: F.adaptive_avg_pool2d(x, 2),
     "conv_backward_input of the pair": lambda x: F.depthwise_separable_conv2d(
         x, DEPTHWISE.to(x.device), POINTWISE.to(x.device), depthwise_activation="relu"
     ),
@@ -214,11 +230,20 @@ def test_gradients_inside_a_trace_are_refused(device: str, name: str) -> None:
         torch.jit.trace(gradient, (x,))
 
 
-@pytest.mark.parametrize("name", ["max_pool_indices", "max_unpool_forward", "int8_avg_pool"])
+OVERLOADED = (
+    "max_pool_indices",
+    "max_unpool_forward",
+    "int8_avg_pool",
+    "avg_pool_forward",
+    "adaptive_avg_pool_forward",
+)
+
+
+@pytest.mark.parametrize("name", OVERLOADED)
 def test_only_these_operators_have_an_overload_for_traces(name: str) -> None:
     operators = [op for op in torch._C._dispatch_get_all_op_names() if op.startswith("cnnkernels::")]
     assert f"cnnkernels::{name}.traced" in operators
-    assert sum(op.endswith(".traced") for op in operators) == 3
+    assert sum(op.endswith(".traced") for op in operators) == len(OVERLOADED)
 
 
 def refused(name: str) -> str:

@@ -129,6 +129,7 @@ def operator_calls(memory_format: torch.memory_format, device: str, backend: str
     conv = ([2, 1], [1, 1, 1, 2], [1, 1], 2, backend)
     y = torch.randn(2, 6, 3, 6, device=device).to(memory_format=memory_format).requires_grad_()
     pool = ([2, 2], [2, 1], [1, 0], [1, 1], True, backend)
+    averages = ([2, 2], [2, 1], [1, 0], True, False, None, backend)
     places = torch.randint(2, 4, (2, 4, 3, 4), dtype=torch.uint8, device=device).to(memory_format=memory_format)
     pooled = torch.randn(2, 4, 3, 4, device=device).to(memory_format=memory_format).requires_grad_()
     indices = torch.arange(12, device=device).view(3, 4).expand(2, 4, 3, 4).contiguous(memory_format=memory_format)
@@ -173,6 +174,10 @@ def operator_calls(memory_format: torch.memory_format, device: str, backend: str
         "max_pool_gather": (x, places, *pool),
         "max_pool_indices": (places, x.shape, *pool),
         "max_unpool_forward": (pooled, indices, (5, 5), backend),
+        "avg_pool_forward": (x, *averages),
+        "avg_pool_backward": (pooled, x.shape, x.stride(), *averages),
+        "adaptive_avg_pool_forward": (x, (3, 4), backend),
+        "adaptive_avg_pool_backward": (pooled, x.shape, x.stride(), (3, 4), backend),
         "max_unpool_backward": (x, indices, pooled.stride(), backend),
     }
 
@@ -221,7 +226,9 @@ def test_vmap_of_pooling(device) -> None:
     def loss(f):  # type: ignore[no-untyped-def]
         def call(x: Tensor) -> Tensor:
             values, indices = f.max_pool2d(x, 2, 2, return_indices=True)
-            return (f.max_unpool2d(values, indices, 2) ** 2).sum() + (f.max_pool2d(x, 3, 2, 1) ** 2).sum()
+            averages = (f.avg_pool2d(x, 4, 2, 2) ** 2).sum() + (f.adaptive_avg_pool2d(x, (3, 6)) ** 2).sum()
+            pooled = (f.max_unpool2d(values, indices, 2) ** 2).sum() + (f.max_pool2d(x, 3, 2, 1) ** 2).sum()
+            return averages + pooled
 
         return call
 
@@ -262,6 +269,8 @@ def test_autocast_as_pytorch(device, dtype: torch.dtype) -> None:
             y = f.conv2d(x, weight, torch.zeros(2, device=device), padding=1)
             values, indices = f.max_pool2d(y, 2, return_indices=True)
             found = [y.dtype, values.dtype, indices.dtype, f.max_unpool2d(values, indices, 2).dtype]
+            found += [f.avg_pool2d(z, 2).dtype for z in (x, y, x.double())]
+            found += [f.adaptive_avg_pool2d(z, size).dtype for z in (x, y) for size in (1, 2)]
             found += [f.max_pool2d(x, 2).dtype, f.conv2d(x.double(), w.double()).dtype]
             found += [f.conv2d(x.to(dtype), w).dtype]
         y.float().sum().backward()

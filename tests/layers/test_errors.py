@@ -164,6 +164,66 @@ MAX_POOL2D: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "input of None": (lambda f: f.max_pool2d(None, 2), "must be Tensor, not NoneType", "'input'"),
 }
 
+AVG_POOL2D: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+    "input of 5 axes": (lambda f: f.avg_pool2d(X[None], 2), "Expected 3D or 4D (batch mode) tensor", "[1, 2, 4"),
+    "zero kernel": (lambda f: f.avg_pool2d(X, 0, 1), "kernel size should be greater than zero, but got", "(0, 0)"),
+    "stride below 0": (lambda f: f.avg_pool2d(X, 2, (1, -1)), "stride should be greater than zero", "(1, -1)"),
+    "padding below 0": (lambda f: f.avg_pool2d(X, 2, 50, -1), "pad must be non-negative", "pad: -1"),
+    "padding below 0 of a pair": (lambda f: f.avg_pool2d(X, (3, 2), 50, -1), "pad must be non-negative", "pad: -1"),
+    "padding above half": (lambda f: f.avg_pool2d(X, 2, 50, 4), "pad should be at most half of", "padding=(4, 4)"),
+    "padding above half of a pair": (
+        lambda f: f.avg_pool2d(X, (3, 2), 50, 4),
+        "pad should be at most half of",
+        "padding=(4, 4) and kernel_size=(3, 2)",
+    ),
+    "divisor of 0": (lambda f: f.avg_pool2d(X, 2, divisor_override=0), "divisor must be", "divisor_override=0"),
+    "divisor of a float": (lambda f: f.avg_pool2d(X, 2, divisor_override=1.5), "must be int", "divisor_override=1.5"),
+    "three kernels": (lambda f: f.avg_pool2d(X, (2, 2, 2)), "kernel_size", "[2, 2, 2]"),
+    "three strides": (lambda f: f.avg_pool2d(X, 2, (1, 1, 1)), "stride", "[1, 1, 1]"),
+    "three paddings": (lambda f: f.avg_pool2d(X, 2, 1, (1, 1, 1)), "padding", "[1, 1, 1]"),
+    "input below the window": (
+        lambda f: f.avg_pool2d(ones(1, 1, 2, 2), 3),
+        "Given input size: (1x2x2). Calculated output size: (1x0x0). Output size is too small",
+        "",
+    ),
+    "kernel beyond int32": (
+        lambda f: f.avg_pool2d(X, 2**31),
+        "cannot be converted to type int",
+        "kernel_size=2147483648",
+    ),
+    "no rows": (lambda f: f.avg_pool2d(ones(2, 4, 0, 5), 2), "with optional 0 dim batch size", "[2, 4, 0, 5]"),
+    "bool tensors": (lambda f: f.avg_pool2d(X.bool(), 2), "", "bool"),
+    "kernel of a float": (lambda f: f.avg_pool2d(X, 1.5), "avg_pool2d()", "kernel_size=1.5"),
+    "ceil_mode of an int": (lambda f: f.avg_pool2d(X, 2, ceil_mode=1), "argument 'ceil_mode'", "ceil_mode=1"),
+    "count_include_pad of an int": (
+        lambda f: f.avg_pool2d(X, 2, count_include_pad=1),
+        "argument 'count_include_pad'",
+        "count_include_pad=1",
+    ),
+    "input of None": (lambda f: f.avg_pool2d(None, 2), "must be Tensor, not NoneType", "'input'"),
+}
+
+ADAPTIVE_AVG_POOL2D: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+    "input of 2 axes": (lambda f: f.adaptive_avg_pool2d(ones(5, 5), 2), "Expected 3D or 4D tensor", "[5, 5]"),
+    "input of 2 axes, a pair": (
+        lambda f: f.adaptive_avg_pool2d(ones(5, 5), (2, 2)),
+        "Input dimension should be at least 3",
+        "[5, 5]",
+    ),
+    "input of 5 axes": (lambda f: f.adaptive_avg_pool2d(X[None], 2), "Expected 3D or 4D tensor", "[1, 2, 4"),
+    "size below 0": (
+        lambda f: f.adaptive_avg_pool2d(X, (-1, 0)),
+        "elements of output_size must be greater than or equal to 0",
+        "(-1, 0)",
+    ),
+    "no sizes": (lambda f: f.adaptive_avg_pool2d(X, ()), "output_size must be 2", "()"),
+    "three sizes": (lambda f: f.adaptive_avg_pool2d(X, (2, 2, 2)), "output_size must be 2", "(2, 2, 2)"),
+    "size of None": (lambda f: f.adaptive_avg_pool2d(X, None), "", "output_size=None"),
+    "size of a float": (lambda f: f.adaptive_avg_pool2d(X, 2.5), "", "output_size=2.5"),
+    "no rows": (lambda f: f.adaptive_avg_pool2d(ones(2, 4, 0, 5), 2), "to have non-zero size", "[2, 4, 0, 5]"),
+    "int tensors": (lambda f: f.adaptive_avg_pool2d(X.int(), 2), "", "int32"),
+}
+
 Y, PLACES = F.max_pool2d(X, 2, return_indices=True)
 
 MAX_UNPOOL2D: dict[str, tuple[Callable[[Any], Any], str, str]] = {
@@ -215,7 +275,10 @@ MAX_UNPOOL2D: dict[str, tuple[Callable[[Any], Any], str, str]] = {
 
 ALL = [
     (op, label, *rest)
-    for op, table in (("conv2d", CONV2D), ("max_pool2d", MAX_POOL2D), ("max_unpool2d", MAX_UNPOOL2D))
+    for op, table in (
+        *(("conv2d", CONV2D), ("max_pool2d", MAX_POOL2D), ("max_unpool2d", MAX_UNPOOL2D)),
+        *(("avg_pool2d", AVG_POOL2D), ("adaptive_avg_pool2d", ADAPTIVE_AVG_POOL2D)),
+    )
     for label, rest in table.items()
 ]
 

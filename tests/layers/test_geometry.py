@@ -116,6 +116,8 @@ def calls(m: Any) -> dict[str, Callable[[], Any]]:
         "depthwise_separable_conv": lambda: m.depthwise_separable_conv_plan(3, 1, False, g, 16, h200),
         "int8_conv": lambda: m.int8_conv_plan(g, False, True, h200),
         "max_pool": lambda: m.max_pool_forward(0, 0, 0, 1, 5, 1, pool, 0),
+        "avg_pool": lambda: m.avg_pool_forward(0, 0, 1, 1, pool, True, 0, 0),
+        "adaptive_avg_pool": lambda: m.adaptive_avg_pool_forward(0, 0, 0, 1, 1, pool, 0),
         "int8_max_pool": lambda: m.int8_max_pool(0, 0, 4, pool, 0),
     }
 

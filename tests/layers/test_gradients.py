@@ -126,6 +126,24 @@ def test_max_pool_third(on_backend, device) -> None:
     assert gradgradcheck(gradient, distinct((1, 1, 3, 3), device, NHWC), **FAST)
 
 
+AVERAGES = {
+    "disjoint": ((1, 2, 4, 4), lambda x: functional.avg_pool2d(x, 2), NHWC),
+    "padded": ((1, 2, 5, 4), lambda x: functional.avg_pool2d(x, 3, 2, 1, True, False), NCHW),
+    "divisor": ((1, 1, 4, 5), lambda x: functional.avg_pool2d(x, (2, 3), 1, divisor_override=-5), NHWC),
+    "bins": ((1, 2, 5, 4), lambda x: functional.adaptive_avg_pool2d(x, (3, 5)), NHWC),
+    "global": ((1, 2, 3, 4), lambda x: functional.adaptive_avg_pool2d(x, 1), NCHW),
+}
+
+
+@pytest.mark.parametrize(("shape", "call", "memory_format"), AVERAGES.values(), ids=AVERAGES)
+def test_averages_first_and_second(on_backend, device, shape, call, memory_format) -> None:
+    x = leaf(shape, device, 1, memory_format)
+    options = {"check_batched_grad": True, "check_forward_ad": True, "check_batched_forward_grad": True}
+    assert gradcheck(on_backend(call), x, **options, **FAST)
+    # averages are linear: the cube gives their second derivative something to see
+    assert gradgradcheck(lambda x: on_backend(call)(x) ** 3, x, **FAST)
+
+
 def test_max_unpool2d(on_backend, device) -> None:
     values, indices = F.max_pool2d(distinct((1, 2, 4, 4), device, NCHW), 2, return_indices=True)
     values = values.detach().requires_grad_()

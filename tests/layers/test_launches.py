@@ -151,6 +151,14 @@ def poolings(kernels: NativeKernels, n: int, c: int, h: int, w: int) -> Calls:
             yield partial(kernels.max_pool_gather, x, place, y, g, layout)
             yield partial(kernels.max_unpool_forward, y, index, winner, x, layout)
             yield partial(kernels.max_unpool_backward, x, index, y, layout)
+            for bins in ((h - 1, w - 1), (1, 1)):
+                of_bins = PoolGeometry.of_axes(n, c, (Axis(h, 1, bins[0]), Axis(w, 1, bins[1]))), layout
+                y = empty((n, c, *bins), dtype)
+                yield partial(kernels.adaptive_avg_pool_forward, x, y, *of_bins)
+                yield partial(kernels.adaptive_avg_pool_backward, y, x, *of_bins)
+            y = empty(small, dtype)
+            yield partial(kernels.avg_pool_forward, x, y, g, layout, True, None)
+            yield partial(kernels.avg_pool_backward, y, x, g, layout, True, None)
         yield partial(kernels.max_pool_indices, place, index, g, layout)
     i8 = empty(large, torch.int8), empty(small, torch.int8)
     yield partial(kernels.int8_max_pool, *i8, g)

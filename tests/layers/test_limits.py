@@ -35,6 +35,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: K.max_pool2d(image(1, 1, 9, 9), 65536, 1, 32768),
         rf"{WINDOW}, but got kernel_size=\(65536, 65536\)",
     ),
+    "window of a mean": (lambda: K.avg_pool2d(image(1, 1, 9, 9), 65536, 1, 32768), WINDOW),
+    "rows of a mean": (lambda: K.avg_pool2d(image(1, 1, 9, 9), (2**31 - 1, 1), 1, (2**30 - 1, 0)), POOLED),
     "window of int8's maximum": (lambda: K.int8_max_pool2d(image(1, 1, 9, 9, dtype=INT8), 65536, 1, 32768), WINDOW),
     "window of int8's mean": (lambda: K.int8_avg_pool2d(image(1, 1, 9, 9, dtype=INT8), 65536, 1, 32768), WINDOW),
     "rows of a window": (lambda: K.max_pool2d(image(1, 1, 9, 9), (2**31 - 1, 1), 1, (2**30 - 1, 0)), POOLED),

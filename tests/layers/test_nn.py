@@ -23,6 +23,11 @@ LAYERS = {
     "LazyConv2d": [((8, 3), {"padding": 1}), ((8, (1, 3)), {"bias": False})],
     "MaxPool2d": [((2,), {}), (((3, 2),), {"stride": 2, "padding": 1, "dilation": 1, "ceil_mode": True})],
     "MaxUnpool2d": [((2,), {}), (((3, 2), 2, 1), {})],
+    "MaxPool1d": [((2,), {}), ((3, 2, 1), {"dilation": 1, "ceil_mode": True, "return_indices": True})],
+    "AvgPool1d": [((2,), {}), ((3, 2, 1), {"ceil_mode": True, "count_include_pad": False})],
+    "AdaptiveAvgPool1d": [((1,), {}), ((5,), {})],
+    "AvgPool2d": [((2,), {}), (((3, 2), 2, 1), {"ceil_mode": True, "count_include_pad": False, "divisor_override": 5})],
+    "AdaptiveAvgPool2d": [((1,), {}), (((None, 3),), {})],
 }
 arguments = pytest.mark.parametrize(
     ("name", "args", "kwargs"), [(name, *each) for name, calls in LAYERS.items() for each in calls]

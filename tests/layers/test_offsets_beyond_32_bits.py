@@ -133,6 +133,14 @@ def test_max_pool2d(kernel_backend: str, layout: Layout) -> None:
     assert torch.equal(indices[0, 0], places[:, None] * x.shape[-1] + places)
 
 
+@layouts
+def test_avg_pool2d(kernel_backend: str, layout: Layout) -> None:
+    """Each window has one of the numbers, and zeros."""
+    x, seen, step = spread(torch.float16, layout)
+    with use_backend(kernel_backend):
+        assert torch.equal(K.avg_pool2d(x, 2, step, 1, divisor_override=1), seen)
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8], ids=["int8", "uint8"])
 def test_int8_pools(kernel_backend: str, dtype: torch.dtype) -> None:
     x, seen, step = spread(dtype, Layout.NHWC)

@@ -123,6 +123,10 @@ def pool2d(g: PoolGeometry, offset: int) -> None:
             MODULE.max_pool_backward(at(0), at(1), at(2), *numbers)
             MODULE.max_pool_gather(at(0, offset), at(1), at(2), *numbers)
             MODULE.max_pool_indices(at(0), at(1), places, layout, geometry, 0)
+            MODULE.avg_pool_forward(at(0, offset), at(1), dtype, layout, geometry, True, 0, 0)
+            MODULE.avg_pool_backward(at(0), at(1), dtype, layout, geometry, False, 0, 0)
+            MODULE.adaptive_avg_pool_forward(at(0, offset), at(1), at(2), dtype, layout, geometry, 0)
+            MODULE.adaptive_avg_pool_backward(at(0), at(1), dtype, layout, geometry, 0)
             MODULE.max_unpool_forward(at(0, offset), at(1), at(2), at(3), dtype, layout, sizes, 0)
             MODULE.max_unpool_backward(at(0, offset), at(1), at(2), dtype, layout, sizes, 0)
             for shape in ((g.n, g.c, g.h * g.w), (1, g.n * g.c * g.h, g.w), (1, 1, g.n * g.c * g.h * g.w)):

@@ -1,1 +1,1 @@
-"""Independent models of the hardware, in numpy, that the interpreter's own are tested against."""
+"""Independent models in numpy: of the hardware, for the interpreter, and of what operators compute, for them."""

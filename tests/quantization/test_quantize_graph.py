@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import cnnkernels
 from cnnkernels import quantize
-from cnnkernels.nn import Dequantize, Int8Conv2d, Int8Linear, Quantize
+from cnnkernels.nn import Dequantize, Int8AdaptiveAvgPool2d, Int8AvgPool2d, Int8Conv2d, Int8Linear, Quantize
 from helpers.models.quantize import (
     BasicBlock,
     Branches,
@@ -322,6 +322,16 @@ def test_layers_of_cnnkernels_and_none_at_all() -> None:
     close(result, model, x)
     empty = quantize(nn.ReLU().eval(), x)
     assert str(empty) == "quantized 0, kept 0, empty" and torch.equal(empty.model(x), x.relu())
+
+
+def test_averages_of_cnnkernels_carry_int8_as_torchs_do() -> None:
+    body = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(4, 4, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    model, x = trained(nn.Sequential(*body, nn.Linear(4, 3))), images()
+    kinds = [
+        [type(layer) for layer in quantize(before, x).model.modules() if "Int8" in type(layer).__name__]
+        for before in (model, cnnkernels.replace_layers(model).model)
+    ]
+    assert kinds[0] == kinds[1] and {Int8AvgPool2d, Int8AdaptiveAvgPool2d} <= set(kinds[0])
 
 
 def test_compiled_whole() -> None:

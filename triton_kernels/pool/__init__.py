@@ -1,1 +1,1 @@
-"""Max-pooling with the winners' places, and values back to the places they were pooled from."""
+"""Max-pooling with the winners' places, values back to the places they were pooled from, and averages."""

@@ -17,15 +17,7 @@ from ..common.sites import offset, tile, work
 from ..common.target import on
 from ..common.types import accumulator, as_wide
 from ..common.windows import UNROLL, arguments, first_place, reduce_window, sizes_of, small, within_reach
-
-
-@triton.jit
-def widen(x):
-    """Exactly, to the accumulator's type. bfloat16 by its bits: Triton's interpreter loses its subnormals."""
-    if x.dtype == tl.bfloat16:
-        return (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
-    else:
-        return x.to(accumulator(x.dtype))
+from .elements import widen
 
 
 @triton.jit

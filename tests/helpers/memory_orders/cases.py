@@ -8,16 +8,17 @@ from typing import NamedTuple
 import torch
 
 from helpers.device import DEVICE
-from helpers.memory_orders import floats, int8
+from helpers.memory_orders import floats, int8, pools
 from helpers.memory_orders.trial import InexactError, Trial
 
 BACKENDS = ("cuda", "triton", "reference")
-DIRECTIONS = {name: floats.DIRECTIONS for name in floats.OPERATORS} | {
+FLOATING = floats.OPERATORS | pools.OPERATORS
+DIRECTIONS = {name: floats.DIRECTIONS for name in FLOATING} | {
     name: ("forward", "backward") if name == "int8_weight_only_linear" else ("forward",) for name in int8.OPERATORS
 }
 
 
-OPERATORS = floats.OPERATORS | int8.OPERATORS
+OPERATORS = FLOATING | int8.OPERATORS
 DRAWS = 50
 
 

@@ -22,7 +22,7 @@ ACTIVATIONS = (None, "relu", "relu6", "leaky_relu")
 Function = Callable[..., Tensor]
 
 
-def _dtype(trial: Trial) -> torch.dtype:
+def draw_dtype(trial: Trial) -> torch.dtype:
     """Second derivatives are fp32's and fp64's: their sums soon leave 8 bits of mantissa."""
     return trial.choose(*FLOATS[:2] if trial.direction == "double" else FLOATS)
 
@@ -31,7 +31,7 @@ def _bound(dtype: torch.dtype) -> int:
     return 1 if dtype in (torch.float16, torch.bfloat16) else 2
 
 
-def _differentiate(
+def differentiate(
     trial: Trial,
     call: Function,
     reference: Function,
@@ -178,7 +178,7 @@ def _batch(
         trial.equal(f"batched {name}, in_dims {axes}", result, wanted)
 
 
-def _axis(trial: Trial, modes: bool = False) -> tuple[int, int, int, int, int]:
+def axis_of_windows(trial: Trial, modes: bool = False) -> tuple[int, int, int, int, int]:
     """Extent, taps, stride, padding, dilation of an axis that has an output."""
     taps = trial.choose(1, 1, 1, 2, 3)
     stride, padding, dilation = trial.choose(1, 1, 2, 3), trial.choose(0, 0, 1, 2), trial.choose(1, 1, 1, 2)
@@ -186,24 +186,24 @@ def _axis(trial: Trial, modes: bool = False) -> tuple[int, int, int, int, int]:
     return max(least, trial.choose(1, 1, 2, 3, 4, 6)), taps, stride, padding, dilation
 
 
-def _images(trial: Trial, channels: int, h: int, w: int, dtype: torch.dtype) -> Tensor:
+def images(trial: Trial, channels: int, h: int, w: int, dtype: torch.dtype) -> Tensor:
     """[N, C, H, W], or one image without a batch."""
     batch = () if trial.direction != "batched" and trial.happens(0.1) else (trial.choose(1, 1, 2, 3),)
     return trial.integers((*batch, channels, h, w), dtype, -_bound(dtype), _bound(dtype))
 
 
 def _convolution(trial: Trial, depthwise: bool) -> tuple[dict[str, Tensor | None], dict[str, Any], torch.dtype]:
-    dtype = _dtype(trial)
+    dtype = draw_dtype(trial)
     bound = _bound(dtype)
     mode = trial.choose("reflect", "replicate", "circular") if not depthwise and trial.happens(0.15) else "zeros"
     (h, r, stride_h, pad_h, dilation_h), (w, s, stride_w, pad_w, dilation_w) = (
-        _axis(trial, mode != "zeros") for _ in range(2)
+        axis_of_windows(trial, mode != "zeros") for _ in range(2)
     )
     groups = trial.choose(1, 2, 3, 8) if depthwise else trial.choose(1, 1, 1, 2, 4)
     each = 1 if depthwise else trial.choose(1, 1, 2, 3, 4, 8, 16)
     c, k = groups * each, groups * trial.choose(1, 1, 2, 3, 8)
     operands = {
-        "input": _images(trial, c, h, w, dtype),
+        "input": images(trial, c, h, w, dtype),
         "weight": trial.integers((k, each, r, s), dtype, -bound, bound),
         "bias": trial.integers((k,), dtype, -2, 2) if trial.happens(0.5) else None,
     }
@@ -241,7 +241,7 @@ def _theirs(operands: dict[str, Any], options: dict[str, Any]) -> Tensor:
 
 
 def _convolve(trial: Trial, function: Any, operands: Any, options: Any, dtype: torch.dtype) -> None:
-    _differentiate(
+    differentiate(
         trial,
         lambda **tensors: function(**tensors, **options),
         lambda **tensors: _theirs(tensors, options),
@@ -269,7 +269,7 @@ def conv_epilogue(trial: Trial) -> None:
         output = output if residual is None else output + residual
         return activate(output, activation or "none", slope)
 
-    _differentiate(
+    differentiate(
         trial,
         lambda **tensors: functional.conv2d(**tensors, **options, activation=activation, negative_slope=slope),
         reference,
@@ -281,12 +281,14 @@ def conv_epilogue(trial: Trial) -> None:
 
 
 def depthwise_separable_conv2d(trial: Trial) -> None:
-    dtype = _dtype(trial)
-    (h, r, stride_h, pad_h, dilation_h), (w, s, stride_w, pad_w, dilation_w) = (_axis(trial) for _ in range(2))
+    dtype = draw_dtype(trial)
+    (h, r, stride_h, pad_h, dilation_h), (w, s, stride_w, pad_w, dilation_w) = (
+        axis_of_windows(trial) for _ in range(2)
+    )
     c = trial.choose(1, 1, 2, 3, 4, 8)
     m, k = c * trial.choose(1, 1, 2), trial.choose(1, 1, 2, 3, 4, 8)
     operands = {
-        "input": _images(trial, c, h, w, dtype),
+        "input": images(trial, c, h, w, dtype),
         "depthwise_weight": trial.integers((m, 1, r, s), dtype, -1, 1),
         "pointwise_weight": trial.integers((k, m, 1, 1), dtype, -1, 1),
         "depthwise_bias": trial.integers((m,), dtype, -1, 1) if trial.happens(0.5) else None,
@@ -303,7 +305,7 @@ def depthwise_separable_conv2d(trial: Trial) -> None:
         return activate(y, second or "none", slope)
 
     filters = operands["input"], operands["depthwise_weight"], operands["pointwise_weight"]
-    _differentiate(
+    differentiate(
         trial,
         lambda **tensors: functional.depthwise_separable_conv2d(
             **tensors, **options, depthwise_activation=first, pointwise_activation=second, save_intermediate=save,
@@ -317,62 +319,6 @@ def depthwise_separable_conv2d(trial: Trial) -> None:
     )  # fmt: skip
 
 
-def max_pool2d(trial: Trial) -> None:
-    dtype = _dtype(trial)
-    (h, r, stride_h, pad_h, dilation_h), (w, s, stride_w, pad_w, dilation_w) = (_axis(trial) for _ in range(2))
-    pad_h, pad_w = min(pad_h, r // 2), min(pad_w, s // 2)
-    h, w = max(h, dilation_h * (r - 1) + 1), max(w, dilation_w * (s - 1) + 1)
-    input = _images(trial, trial.choose(1, 1, 2, 3, 8), h, w, dtype)
-    options = (r, s), (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), trial.happens(0.3)
-    if trial.direction == "forward":
-        values, places = F.max_pool2d(plain(input), *options, return_indices=True)
-        with watched(trial.happens(0.3)), use_backend(trial.backend):
-            output, indices = functional.max_pool2d(input, *options, return_indices=True)
-        for name, actual, expected in (("output", output, values), ("indices", indices, places)):
-            trial.equal(name, actual, expected)
-            trial.lies_dense(name, actual, input)
-        return
-    _differentiate(
-        trial,
-        lambda input: functional.max_pool2d(input, *options),
-        lambda input: F.max_pool2d(input, *options),
-        {"input": input},
-        dtype,
-        ("input",),
-        lambda output: trial.lies_dense("output", output, input),
-    )
-
-
-def max_unpool2d(trial: Trial) -> None:
-    """Indices are a pool's, of overlapping windows too, so that some repeat."""
-    dtype = _dtype(trial)
-    h, w, c = trial.choose(1, 1, 2, 4, 6), trial.choose(1, 1, 2, 4, 5), trial.choose(1, 1, 2, 3, 8)
-    window = trial.choose(*range(1, min(h, 3) + 1)), trial.choose(*range(1, min(w, 3) + 1))
-    steps = trial.choose(window, window, (1, 1))
-    batch = () if trial.direction != "batched" and trial.happens(0.1) else (trial.choose(1, 1, 2, 3),)
-    image = torch.randn((*batch, c, h, w), generator=trial.numbers)
-    places = F.max_pool2d(image, window, steps, return_indices=True)[1]
-    size = (h, w)
-    operands = {
-        "input": trial.integers(places.shape, dtype, -4, 4),
-        "indices": trial.lay(places),
-    }
-
-    def unpooled(function: Any) -> Function:
-        return lambda input, indices: function(input, indices, window, steps, 0, size)
-
-    _differentiate(
-        trial,
-        unpooled(functional.max_unpool2d),
-        unpooled(F.max_unpool2d),
-        operands,
-        dtype,
-        ("input",),
-        lambda output: trial.lies_dense("output", output, operands["input"]),
-    )
-
-
 OPERATORS = {
-    function.__name__: function
-    for function in (conv2d, conv_epilogue, depthwise_conv2d, depthwise_separable_conv2d, max_pool2d, max_unpool2d)
+    function.__name__: function for function in (conv2d, conv_epilogue, depthwise_conv2d, depthwise_separable_conv2d)
 }
