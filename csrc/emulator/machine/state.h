@@ -42,8 +42,11 @@ struct Warp {
   Mask blocked = 0;  // at a barrier of the block
   Mask stalled = 0;  // tried to go on since the warp got its turn, and could not
   Mask carry = 0;    // the carry flag of add.cc
+  Mask passed = 0;   // lanes that others of the warp go before: they spin
   Outcome outcome = Outcome::done;
-  std::uint64_t executed = 0;  // instructions
+  std::uint32_t position = 0;                        // of the instruction being executed
+  std::uint32_t vain = 0;                            // turns without progress since the cluster's last event
+  std::uint64_t executed = 0, threads_executed = 0;  // instructions, and times lanes
 
   // The 32 lanes of a register, seen as T: float, std::uint64_t ... (the emulator is compiled without strict
   // aliasing).
@@ -59,12 +62,16 @@ struct Warp {
   void set_predicate(Slot slot, Mask value, Mask lanes) {
     predicates_[slot] = (predicates_[slot] & ~lanes) | (value & lanes);
   }
-  // An address in source[which] without the offset, whatever the register's width.
+  // The address in source[0] without the offset, whatever the register's width.
   std::uint64_t address(const Instruction& instruction, int lane) {
     return instruction.address_bytes == 4 ? lanes<std::uint32_t>(instruction.source[0])[lane]
                                           : lanes<std::uint64_t>(instruction.source[0])[lane];
   }
   std::byte* local(int lane);
+  std::size_t local_bytes() const;  // of a lane
+
+  // Lanes that have written a register (a predicate p is ~p), of those that are watched.
+  Mask& assigned(Slot use) { return assigned_[use >= 0 ? use : assigned_.size() + use]; }
 
   std::vector<std::uint32_t> returns[kLanes];  // of calls
   Mask at_barrier[16]{};                       // lanes that have come to a barrier that the warp has not yet
@@ -77,10 +84,11 @@ struct Warp {
   std::uint32_t* registers_ = nullptr;
   std::unique_ptr<std::byte[]> memory_;  // registers, aligned to 64 bytes
   std::vector<Mask> predicates_;
+  std::vector<Mask> assigned_;
   std::vector<std::byte> local_;  // of all lanes, one after another
 };
 
-// A block's shared memory: addresses begin at kSharedStart, as the driver keeps what is before.
+// A block's shared memory: addresses begin at kStart, as the driver keeps what is before.
 class SharedMemory {
  public:
   static constexpr std::uint32_t kStart = 1024;
@@ -157,6 +165,8 @@ struct LaunchState {
   const Mode& mode;
   std::vector<Range> memory;  // sorted; empty where anything may be touched
   std::uint32_t warps_per_block;
+
+  std::uint32_t shared_end() const { return kernel.dynamic_shared + launch.shared_bytes; }
 };
 
 struct Cluster {
@@ -169,11 +179,22 @@ struct Cluster {
   Random random;
   std::uint64_t events = 0;  // something changed that another warp may wait for: raised by whoever changes it
   std::uint64_t phase = 0;   // of barrier.cluster
-  Clock barrier_clock;
+  Clock arrived, completed;  // of those who arrive there, of those who did before the last phase ended
+  Warp* running = nullptr;
   std::unique_ptr<Races> races;  // none where Mode::races is false
   std::unique_ptr<ClusterDeliveries> deliveries;
 
   const Mode& mode() const { return state.mode; }
+  Counts run();
+
+ private:
+  void round(bool starved);
+  void take_turn(Warp& warp);
+  bool stuck() const;
+  std::string standing() const;
+
+  std::vector<Warp*> warps_;
+  std::vector<bool> starves_;  // of warps_
 };
 
 }  // namespace cnnkernels::emulator

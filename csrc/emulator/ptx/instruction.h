@@ -8,6 +8,7 @@
 namespace cnnkernels::emulator {
 
 struct Warp;
+struct Watch;
 struct Instruction;
 
 // Executes an instruction for the lanes whose guard is true, never none. It may be called again where it
@@ -37,6 +38,7 @@ inline constexpr int kMostSources = 5;
 struct Instruction {
   Execute execute = nullptr;
   const Details* details = nullptr;
+  const Watch* watch = nullptr;  // where a register may be read before it is written
   std::int64_t immediate = 0;
   std::int64_t offset = 0;   // added to the address in source[0]
   std::int32_t line = 0;     // of the PTX
@@ -55,7 +57,6 @@ struct Instruction {
   Space space = Space::generic;
   std::uint8_t register_bytes = 0;  // of ld, st and cvt: the registers', which may be wider than the type
   std::uint8_t address_bytes = 8;   // of the register with the address: 4 or 8
-  bool watched = false;             // touches a register that might be read before it is written
   std::uint32_t flags = 0;          // the family's own
 };
 

@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "emulator/launch.h"
@@ -15,12 +18,18 @@ struct SourcePlace {
   std::int32_t file = -1, line = 0;  // of .loc
 };
 
+// Of an instruction that touches registers which may be read before they are written. A predicate p is ~p.
+struct Watch {
+  std::vector<std::pair<Slot, std::string>> reads;  // and the register's name
+  std::vector<Slot> writes;
+  bool copies = false;  // a mov: what is not assigned goes on being so
+};
+
 struct Kernel {
   Entry entry;
-  std::string module;              // the PTX text's name, for faults
-  std::vector<std::string> files;  // of .file
+  const Program* program = nullptr;  // whose it is
   std::vector<Instruction> code;
-  std::vector<std::string> opcodes;               // of code
+  std::vector<std::string_view> opcodes;          // of code; they point into the program's text
   std::vector<SourcePlace> places;                // of code
   std::vector<std::vector<std::int32_t>> tables;  // of brx.idx
   std::vector<std::unique_ptr<std::vector<Slot>>> lists;
@@ -45,6 +54,8 @@ struct Kernel {
     bool dynamic, wide;
   };
   std::vector<SharedAddress> shared_addresses;
+
+  std::unordered_map<std::int32_t, Watch> watches;  // by their place in the code
 
   std::uint32_t dynamic_shared = 0;  // where dynamic shared memory begins, in a block's window
   std::size_t local_bytes = 0;       // a thread's

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <string_view>
 #include <vector>
 
@@ -26,6 +25,7 @@ struct Operand {
   };
   Kind kind = Kind::none;
   bool negated = false, real = false, single = false;
+  bool dynamic = false;  // a variable in dynamic shared memory
   Space space = Space::generic;
   std::uint8_t bytes = 0;
   Slot slot = kNone;
