@@ -1,7 +1,8 @@
-"""Builds the two native modules from one set of sources, with ninja.
+"""Builds the native modules with ninja, two of them from one set of sources.
 
 cnnkernels._interpreter   csrc/**/*.cu compiled by the host compiler against csrc/interpreter: built always
 cnnkernels._cuda          the same sources compiled by nvcc: built wherever it is found (csrc/toolkit.py), no GPU needed
+cnnkernels._emulator      csrc/emulator, which runs PTX: built always, but for sanitizers
 
 CNNKERNELS_BUILD_TESTS adds the test kernels of tests/csrc as _interpreter_tests and _cuda_tests; all variables that a
 build reads are in docs/environment.md.
@@ -29,6 +30,9 @@ SANITIZE = build_checks.sanitizer()
 # A NaN that becomes an integer is one thing on a GPU and anything on a CPU.
 CASTS = "-fsanitize=float-cast-overflow -fno-sanitize-recover=float-cast-overflow"
 SANITIZERS = {"": "", "thread": "-fsanitize=thread", "address": f"-fsanitize=address {CASTS}"}
+# A register is read as whatever type an instruction has; what a lane computes goes through arrays that are filled at once.
+PATTERN = "-ftrivial-auto-var-init=pattern"
+EMULATOR = ["-O2", "-fno-strict-aliasing"]
 TESTS = build_checks.flag("CNNKERNELS_BUILD_TESTS")
 ARCHS = toolkit.architectures(os.environ.get("CNNKERNELS_CUDA_ARCHS") or toolkit.DEFAULT_ARCHS)
 
@@ -37,9 +41,9 @@ def host_flags(cxx: str) -> list[str]:
     level = ["-Og", "-g"] if build_checks.flag("CNNKERNELS_DEBUG") else ["-O2", "-g1"]
     flags = ["-std=c++20", *level, "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
     flags.append("-Wno-unknown-pragmas")
-    pattern = ["-ftrivial-auto-var-init=pattern"]  # an unset accumulator is seen; g++ has it since 12
-    if not SANITIZE and ("g++" in cxx or cxx == "c++") and not build_checks.complaint(cxx, pattern):
-        flags += pattern
+    # An unset accumulator is seen; g++ has it since 12.
+    if not SANITIZE and ("g++" in cxx or cxx == "c++") and not build_checks.complaint(cxx, [PATTERN]):
+        flags += [PATTERN]
     flags.append("-fno-gnu-unique")  # both modules define the same inline statics; they must not be merged
     cpu = Path("/proc/cpuinfo").read_text()
     flags += ["-march=x86-64-v3"] * all(f" {feature}" in cpu for feature in ("avx2", "fma", "f16c", "bmi2"))
@@ -56,6 +60,7 @@ def built_for(cuda: bool) -> str:
 def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit | None) -> str:
     """One edge a source, one link a module; csrc/rules.ninja has the rules."""
     interpreter = ["-DCNN_INTERPRETER=1", "-fstack-clash-protection"]
+    emulator_flags = EMULATOR + ["-ftrivial-auto-var-init=uninitialized"] * (PATTERN in host_flags(cxx))
     if SANITIZE:
         interpreter += [f"-DCNN_{SANITIZE[0].upper()}SAN=1", "-fno-omit-frame-pointer"]
     lines = [
@@ -64,6 +69,7 @@ def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit |
         f"nvcc = {cuda_toolkit and cuda_toolkit.nvcc}",
         f"host = {shlex.join(host_flags(cxx))}",
         f"interpreter = {shlex.join(interpreter)}",
+        f"emulator = {shlex.join(emulator_flags)}",
         f"sanitize = {SANITIZERS[SANITIZE]}",  # kernels, not the machine that runs them
         "include csrc/rules.ninja",
     ]
@@ -78,6 +84,8 @@ def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit |
                 tag, flags = own, "$interpreter $sanitize"
             elif "interpreter" in path.parts:
                 tag, flags = own, "$interpreter"
+            elif "emulator" in path.parts:
+                tag, flags = "emulator", "$emulator"
             objects.append(target := str(build / tag / f"{path}.o"))
             if target not in seen:
                 seen.add(target)
@@ -88,6 +96,8 @@ def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit |
 
     seen: set[str] = set()
     csrc = sorted((ROOT / "csrc").rglob("*.cu")) + sorted((ROOT / "csrc").rglob("*.cpp"))
+    emulator = [p for p in csrc if "emulator" in p.parts]
+    csrc = [p for p in csrc if "emulator" not in p.parts]
     # All bindings are one source: most of what each would take to compile is pybind11.
     parts = [p for p in csrc if p.name == "bindings.cpp"]
     text = f'#define CNN_BUILT_FOR_CUDA "{built_for(True)}"\n#define CNN_BUILT_FOR_INTERPRETER "{built_for(False)}"\n'
@@ -103,6 +113,8 @@ def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit |
         module(base, keep, cuda)
         if TESTS and tests:
             module(f"{base}_tests", tests + [p for p in keep if p.parent.name in ("common", "interpreter")], cuda)
+    if not SANITIZE:
+        module("_emulator", emulator, False)
     return "\n".join(lines) + "\n"
 
 
