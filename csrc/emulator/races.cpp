@@ -35,7 +35,13 @@ void for_each_cell(std::uint32_t offset, std::uint32_t bytes, Function function)
 }  // namespace
 
 Races::Races(int warps, int blocks, std::uint32_t shared_end)
-    : warps_(warps), clocks_(warps), cells_(blocks), atomics_(blocks), remote_(blocks), ends_(blocks) {
+    : warps_(warps),
+      clocks_(warps),
+      at_fence_(warps),
+      cells_(blocks),
+      atomics_(blocks),
+      remote_(blocks),
+      ends_(blocks) {
   for (auto& cells : cells_) cells.resize(shared_end / 4 + 1);
   for (int warp = 0; warp < warps; ++warp) raise(clocks_[warp].known, warp, 1);
 }
@@ -153,6 +159,16 @@ void Races::release(int warp, Clock& clock) {
   join(clock.known, mine.known);
   join(clock.fenced, mine.fenced);
   ++mine.known[warp];  // what comes now is not known to who acquires that
+}
+
+void Races::fence(int warp) {
+  at_fence_[warp] = clocks_[warp];
+  ++clocks_[warp].known[warp];
+}
+
+void Races::release_relaxed(int warp, Clock& clock) {
+  join(clock.known, at_fence_[warp].known);
+  join(clock.fenced, at_fence_[warp].fenced);
 }
 
 void Races::acquire(int warp, const Clock& clock) {

@@ -41,6 +41,9 @@ class Races {
 
   // Barriers and whatever else orders warps.
   void release(int warp, Clock& clock);
+  // An arrival that says .relaxed publishes what a fence came after, and no more.
+  void fence(int warp);
+  void release_relaxed(int warp, Clock& clock);
   void acquire(int warp, const Clock& clock);
   void proxy_fence(int warp);
 
@@ -100,6 +103,7 @@ class Races {
 
   int warps_;
   std::vector<Clock> clocks_;              // of warps
+  std::vector<Clock> at_fence_;            // the same when they last passed a fence
   std::vector<std::vector<Cell>> cells_;   // of blocks, one for 4 bytes
   std::vector<std::vector<Access>> many_;  // reads of a cell by several agents
   std::vector<std::uint32_t> free_;        // of those

@@ -10,7 +10,10 @@
 namespace cnnkernels::emulator {
 namespace {
 
-void execute_fence(Warp&, const Instruction&, Mask) { std::atomic_thread_fence(std::memory_order_seq_cst); }
+void execute_fence(Warp& warp, const Instruction&, Mask) {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (Races* races = warp.cluster->races.get()) races->fence(warp.cluster_index);
+}
 
 void execute_proxy_fence(Warp& warp, const Instruction&, Mask) {
   if (Races* races = warp.cluster->races.get()) races->proxy_fence(warp.cluster_index);

@@ -14,7 +14,8 @@ enum Flags : std::uint32_t {
   kCounts = 4,
   kNoComplete = 8,
   kParity = 16,
-  kState = 32
+  kState = 32,
+  kRelaxed = 64
 };
 
 SharedPlace barrier_place(Warp& warp, const Instruction& instruction, int lane) {
@@ -88,7 +89,11 @@ void execute_arrive(Warp& warp, const Instruction& instruction, Mask lanes) {
     if ((instruction.flags & kNoComplete) != 0 && count >= barrier.pending) {
       fault_of_lane(lane, "an arrival that says .noComplete completes the phase");
     }
-    if (Races* races = warp.cluster->races.get()) races->release(warp.cluster_index, barrier.gathering);
+    if (Races* races = warp.cluster->races.get()) {
+      const bool relaxed = (instruction.flags & kRelaxed) != 0;
+      relaxed ? races->release_relaxed(warp.cluster_index, barrier.gathering)
+              : races->release(warp.cluster_index, barrier.gathering);
+    }
     arrive(*place.block, place.offset, count, expects ? operand(warp, instruction, lane) : 0);
     if ((instruction.flags & kState) != 0) {
       warp.lanes<std::uint64_t>(instruction.destination)[lane] = before;
@@ -137,6 +142,7 @@ void decode_arrive(Decoder& decoder, const Statement& statement, Instruction& in
   }
   decoder.address(statement, next++, instruction);
   if (statement.has("expect_tx")) instruction.flags |= kExpects;
+  if (statement.has("relaxed")) instruction.flags |= kRelaxed;
   if (statement.has("noComplete")) instruction.flags |= kNoComplete;
   if (statement.word(1) == "arrive_drop") instruction.flags |= kDrops;
   if (operands.size() > next) {

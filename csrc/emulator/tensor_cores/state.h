@@ -31,7 +31,8 @@ struct Product {
   bool computed = false;
   std::vector<std::uint32_t> tokens{};
   std::vector<std::shared_ptr<Accumulator>> accumulators{};
-  std::vector<std::array<std::uint32_t, kLanes>> a_registers{};  // as they were
+  // As they were: compilers write them again before the wait, and ptxas sees to it.
+  std::vector<std::array<std::uint32_t, kLanes>> a_registers{};
 };
 
 struct WarpProducts {
