@@ -83,7 +83,7 @@ class Launcher:
 
     def __init__(self, source: Any, metadata: Any) -> None:
         self.signature = tuple(source.signature.values())
-        self.warps, self.blocks = metadata.num_warps, metadata.num_ctas
+        self.blocks = metadata.num_ctas  # of a program: a cluster
         self.shared = metadata.shared
         self.scratch = metadata.global_scratch_size, metadata.global_scratch_align
 
@@ -96,7 +96,7 @@ class Launcher:
         # After a kernel's own parameters come its scratch memory, and that of a profiler.
         extra = [struct.pack("<Q", 0 if scratch is None else scratch.data_ptr()), struct.pack("<Q", 0)]
         if x * y * z:
-            kernel.launch((x * self.blocks, y, z), self.warps * WARP, self.blocks, self.shared, packed, extra)
+            kernel.launch((x * self.blocks, y, z), self.blocks, self.shared, packed, extra)
 
     def _scratch(self, programs: int, stream: int) -> Tensor | None:
         size, align = self.scratch
@@ -114,13 +114,7 @@ class Loaded:
         (self.entry,) = (entry for entry in emulator.entries(self.program) if entry.name == name)
 
     def launch(
-        self,
-        grid: tuple[int, int, int],
-        threads: int,
-        cluster: int,
-        shared: int,
-        packed: Arguments,
-        extra: list[bytes],
+        self, grid: tuple[int, int, int], cluster: int, shared: int, packed: Arguments, extra: list[bytes]
     ) -> None:
         parameters = self.entry.parameters
         values = (packed.values + extra)[: len(parameters)]
@@ -133,17 +127,15 @@ class Loaded:
                     f"{self.name}: parameter {parameter.name} has {parameter.bytes} bytes, got {len(value)}"
                 )
             block[parameter.offset : parameter.offset + parameter.bytes] = value
-        # Warp-specialized kernels have more warps than they were asked for.
-        threads = max(threads, self.entry.most_threads) if self.entry.threads_required else threads
         self.emulator.run(
             self.program,
             self.name,
-            grid,
-            (threads, 1, 1),
-            (cluster, 1, 1),
-            shared,
-            bytes(block),
-            self.mode(packed.memory),
+            grid=grid,
+            block=(self.entry.most_threads, 1, 1),  # .reqntid, which Triton writes: warps beyond num_warps counted
+            cluster=(cluster, 1, 1),
+            shared_bytes=shared,
+            parameters=bytes(block),
+            mode=self.mode(packed.memory),
         )
 
 
