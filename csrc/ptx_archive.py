@@ -3,7 +3,7 @@
 nvcc's --keep leaves it in a folder. `sections` is the assembler that takes it from there into the object, so that a
 compiler cache has it too, in sections that no link takes along. Run as a script, this gathers those of many objects:
 
-    python csrc/ptx_archive.py cnnkernels/_emulated.zip build/native/cuda/csrc/pool/forward.cu.o ...
+    python csrc/ptx_archive.py ARCHIVE OBJECT...
 
 In the archive index.json says of each text what it was compiled to, which kernels it has, and the registers and the
 shared memory that ptxas gave each. csrc/emulator/runtime/images.h reads it as a driver reads what a program registers.
