@@ -83,8 +83,10 @@ std::uint32_t encode(Format format, double value, Rounding rounding, bool satura
 }
 
 std::uint32_t encode_tf32(float value, Rounding rounding) {
-  if (std::isnan(value)) return 0x7fffffffu;
-  return encode(kTf32, value, rounding) << 13;
+  if (!std::isnan(value)) return encode(kTf32, value, rounding) << 13;
+  // What ptxas makes of .rna are integer instructions, which keep what they can of a NaN.
+  if (rounding == Rounding::away) return std::bit_cast<std::uint32_t>(value) & ~std::uint32_t{0x1fff};
+  return 0x7fffffffu;
 }
 
 }  // namespace cnnkernels::emulator

@@ -1,6 +1,7 @@
 #include "emulator/races.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "emulator/fault.h"
 
@@ -108,13 +109,17 @@ void Races::do_read(int warp, Access now, Proxy proxy, int block, std::uint32_t 
   });
 }
 
-void Races::do_write(int warp, Access now, int block, std::uint32_t offset, std::uint32_t bytes) {
+void Races::do_write(int warp, Access now, int block, std::uint32_t offset, std::uint32_t bytes,
+                     const std::byte* memory) {
   for_each_cell(offset, bytes, [&](std::uint32_t index, std::uint32_t at, std::uint8_t mask) {
     Cell& cell = cells_[block][index];
     now.bytes = mask;
     const bool again = cell.write.agent == now.agent && cell.write.time == now.time;
     if (!again && (cell.write.bytes & mask) != 0 && !knows(warp, cell.write)) {
-      race(block, at, cell.write, true, now, true);
+      if (memory == nullptr) race(block, at, cell.write, true, now, true);
+      Suspect suspect{memory + at - offset, 0, at, block, cell.write, now};
+      std::memcpy(&suspect.value, suspect.memory, 4);
+      suspects_.push_back(suspect);
     }
     const auto check = [&](const Access& read) {
       if ((read.bytes & mask) != 0 && !knows(warp, read)) race(block, at, read, false, now, true);
@@ -130,12 +135,25 @@ void Races::do_write(int warp, Access now, int block, std::uint32_t offset, std:
   });
 }
 
+// What the suspects' instruction wrote is there by now.
+void Races::judge(int warp, int line) {
+  if (suspects_.empty() || (suspects_[0].now.agent == warp && suspects_[0].now.line == line)) return;
+  for (const Suspect& suspect : suspects_) {
+    if (std::memcmp(suspect.memory, &suspect.value, 4) == 0) continue;
+    race(suspect.block, suspect.offset, suspect.before, true, suspect.now, true);
+  }
+  suspects_.clear();
+}
+
 void Races::read(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line) {
+  judge(warp, line);
   do_read(warp, by_warp(warp, line), Proxy::generic, block, offset, bytes);
 }
 
-void Races::write(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line) {
-  do_write(warp, by_warp(warp, line), block, offset, bytes);
+void Races::write(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line,
+                  const std::byte* memory) {
+  judge(warp, line);
+  do_write(warp, by_warp(warp, line), block, offset, bytes, memory);
 }
 
 // Atomics of one location order each other, and what comes before one is known to who comes after.
@@ -155,6 +173,7 @@ void Races::expect_written(int warp, int block, std::uint32_t offset, std::uint3
 }
 
 void Races::release(int warp, Clock& clock) {
+  judge(kNobody, 0);
   Clock& mine = clocks_[warp];
   join(clock.known, mine.known);
   join(clock.fenced, mine.fenced);
@@ -184,11 +203,13 @@ void Races::proxy_fence(int warp) {
 
 void Races::read_later(Started started, Proxy proxy, int block, std::uint32_t offset, std::uint32_t bytes,
                        int line) {
+  judge(kNobody, 0);
   do_read(started.warp, {.time = started.time, .line = line, .agent = started.agent}, proxy, block, offset,
           bytes);
 }
 
 void Races::write_later(Started started, int block, std::uint32_t offset, std::uint32_t bytes, int line) {
+  judge(kNobody, 0);
   do_write(started.warp, {.time = started.time, .line = line, .agent = started.agent}, block, offset, bytes);
 }
 
@@ -209,7 +230,10 @@ void Races::touch_remotely(Agent agent, std::uint32_t time, int block, int line)
   remote_[block][agent] = {time, line};
 }
 
-void Races::end_warp(int warp, int block) { join(ends_[block].known, clocks_[warp].known); }
+void Races::end_warp(int warp, int block) {
+  judge(kNobody, 0);
+  join(ends_[block].known, clocks_[warp].known);
+}
 
 void Races::end_block(int block) {
   for (const auto& [agent, remote] : remote_[block]) {

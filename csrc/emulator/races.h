@@ -12,6 +12,7 @@
 // put it at either.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <unordered_map>
@@ -34,7 +35,10 @@ class Races {
 
   // Accesses by a warp itself.
   void read(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line);
-  void write(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line);
+  // `memory` is where the bytes lie, not yet written: warps may write the same value to a place in any order,
+  // as compilers make them do with what every warp has computed.
+  void write(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line,
+             const std::byte* memory = nullptr);
   void atomic(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line);
   // That `offset` was initialised (an mbarrier), by a write that comes before.
   void expect_written(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line);
@@ -84,6 +88,13 @@ class Races {
   struct Cell {
     Access write, read;
   };
+  // A write over another's that is a race unless it writes what is there.
+  struct Suspect {
+    const std::byte* memory;
+    std::uint32_t value, offset;
+    int block;
+    Access before, now;
+  };
   struct Remote {
     std::uint32_t time;
     std::int32_t line;
@@ -97,7 +108,9 @@ class Races {
                          bool writes) const;
   [[noreturn]] void unfenced(int block, std::uint32_t offset, const Access& before, const Access& now) const;
   void do_read(int warp, Access now, Proxy proxy, int block, std::uint32_t offset, std::uint32_t bytes);
-  void do_write(int warp, Access now, int block, std::uint32_t offset, std::uint32_t bytes);
+  void do_write(int warp, Access now, int block, std::uint32_t offset, std::uint32_t bytes,
+                const std::byte* memory = nullptr);
+  void judge(int warp, int line);  // suspects of another instruction
   Access by_warp(int warp, int line) const;
   bool is_generic(Agent agent) const { return agent < 2 * warps_; }  // a warp or its cp.asyncs
 
@@ -106,6 +119,7 @@ class Races {
   std::vector<Clock> at_fence_;            // the same when they last passed a fence
   std::vector<std::vector<Cell>> cells_;   // of blocks, one for 4 bytes
   std::vector<std::vector<Access>> many_;  // reads of a cell by several agents
+  std::vector<Suspect> suspects_;          // of one instruction of a warp
   std::vector<std::uint32_t> free_;        // of those
   struct Mbarrier {
     int block;

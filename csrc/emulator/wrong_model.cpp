@@ -91,7 +91,7 @@ std::uint32_t wrongly_swizzled(std::uint32_t address, std::uint32_t tile, int sp
   std::uint32_t row = (address >> 7) % chunks;
   if (is_wrong(swizzle_mirrored)) row = mirrored(row, chunks);
   if (is_wrong(swizzle_rows_of_256)) row = (address >> 8) % chunks;
-  if (is_wrong(swizzle_from_tile)) row = ((address - tile) >> 7) % chunks;
+  if (is_wrong(swizzle_from_tile)) return tile + ((address - tile) ^ ((address - tile) >> 7) % chunks << 4);
   if (is_wrong(swizzle64_by_row) && span == 64) row = (address >> 6) % chunks;
   if (is_wrong(swizzle32_by_row) && span == 32) row = (address >> 5) % chunks;
   return address ^ row << 4;

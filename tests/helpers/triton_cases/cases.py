@@ -176,6 +176,36 @@ def nan_padding() -> Case:
     return Case("TMA that fills with NaN", "tma_double", arguments, expected, (2, 3, 1), {"BM": 32, "BN": 32})
 
 
+def tma_load_3d() -> Case:
+    def arguments() -> dict[str, Any]:
+        return {"x": Box(integers(4, 8, 16, most=30), [4, 4, 16]), "y": torch.zeros(4, 4, 16, dtype=torch.float16)}
+
+    return Case(
+        "TMA load of three dimensions",
+        "tma_load_3d",
+        arguments,
+        lambda given: {"y": given["x"].tensor[:, 1:5]},
+        constants={"P": 4, "Q": 4, "R": 16},
+    )
+
+
+def narrow(dtype: torch.dtype, arch: int) -> Case:
+    def arguments() -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(0)
+        bits = torch.randint(-(1 << 31), 1 << 31, (4096,), generator=generator).to(torch.int32).view(torch.float32)
+        near = torch.randn(4096, generator=generator)
+        return {"x": torch.where(bits.isfinite() & (torch.arange(4096) % 2 == 0), bits, near), "y": torch.zeros(4096, dtype=dtype)}
+
+    return Case(
+        f"f32 to {dtype}, sm_{arch}",
+        "narrow",
+        arguments,
+        lambda given: {"y": given["x"].to(dtype)},
+        constants={"N": 4096},
+        arch=arch,
+    )
+
+
 def tma_reduce() -> Case:
     def arguments() -> dict[str, Any]:
         x = integers(96, 64, dtype=torch.float32, most=30)
@@ -337,6 +367,8 @@ CASES = [
     tma_double("TMA copy of 32-byte rows", (40, 40), [32, 16], h),
     tma_double("TMA copy s32", (40, 40), [32, 32], torch.int32),
     tma_double_5d(),
+    tma_load_3d(),
+    *(narrow(dtype, arch) for dtype in (h, b16) for arch in (80, 90)),
     nan_padding(),
     tma_reduce(),
     scaled_matmul(h),

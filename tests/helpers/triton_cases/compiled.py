@@ -21,8 +21,6 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from helpers.triton_cases import kernels
 from helpers.triton_cases.cases import CASES, Box, Case
 
-TYPES = {"float16": "fp16", "float32": "fp32", "float64": "fp64", "int32": "int32"}
-
 
 class NoDevice:
     """What Triton asks a GPU for."""

@@ -3,7 +3,6 @@
 Imported where TRITON_INTERPRET is not set alone (compiled.py).
 """
 
-# ruff: noqa: N803
 import triton
 import triton.language as tl
 from triton.experimental import gluon
@@ -96,6 +95,21 @@ def tma_double_5d(x, y, P: tl.constexpr, Q: tl.constexpr, R: tl.constexpr, S: tl
     i = tl.program_id(0)
     value = x.load([0, i * Q, 0, i * S, 0])
     y.store([0, i * Q, 0, i * S, 0], value + value)
+
+
+@triton.jit
+def tma_load_3d(x, y, P: tl.constexpr, Q: tl.constexpr, R: tl.constexpr):
+    """Two outer dimensions of a box; what was loaded is stored without TMA."""
+    p, q, r = tl.arange(0, P), tl.arange(0, Q), tl.arange(0, R)
+    value = x.load([0, 1, 0])
+    tl.store(y + p[:, None, None] * Q * R + q[None, :, None] * R + r[None, None, :], value)
+
+
+@triton.jit
+def narrow(x, y, N: tl.constexpr):
+    """Rounds to a smaller type."""
+    i = tl.arange(0, N)
+    tl.store(y + i, tl.load(x + i).to(y.dtype.element_ty))
 
 
 @triton.jit
