@@ -26,8 +26,8 @@ RUNNING = {
     "CNNKERNELS_INTERPRET": Variable(
         "switch, or `ptx`",
         "off",
-        "CPU tensors run the kernels in the interpreters (sets `TRITON_INTERPRET=1`); `ptx`: CUDA's as nvcc compiled "
-        "them, in the emulator",
+        "CPU tensors run the kernels in the interpreters (sets `TRITON_INTERPRET=1`, and with a 0 there Triton's run in "
+        "the emulator); `ptx`: as nvcc and Triton compiled them, in the emulator",
     ),
     "CNNKERNELS_EMULATED_GPU": Variable(
         "`a100`, `rtx3090`, `rtx4090`, `h100`, `h200`, `rtx5090`", "`h200`", "the GPU that the emulator stands for"
@@ -92,7 +92,7 @@ def flag(name: str, *others: str) -> bool | None:
 
 
 def interpreting() -> Literal["", "sources", "ptx"]:
-    """What CPU tensors run the kernels by: nothing, the interpreters, or for CUDA's the emulator.
+    """What CPU tensors run the kernels by: nothing, the interpreters or the emulator.
 
     Raises:
         ValueError: CNNKERNELS_INTERPRET is neither `ptx` nor a word for on or off.
