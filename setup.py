@@ -30,7 +30,7 @@ SANITIZE = build_checks.sanitizer()
 # A NaN that becomes an integer is one thing on a GPU and anything on a CPU.
 CASTS = "-fsanitize=float-cast-overflow -fno-sanitize-recover=float-cast-overflow"
 SANITIZERS = {"": "", "thread": "-fsanitize=thread", "address": f"-fsanitize=address {CASTS}"}
-# A register is read as whatever type an instruction has; what a lane computes goes through arrays that are filled at once.
+# The emulator reads a register as whatever type an instruction has, and its arrays of lanes are filled at once.
 PATTERN = "-ftrivial-auto-var-init=pattern"
 EMULATOR = ["-O2", "-fno-strict-aliasing"]
 TESTS = build_checks.flag("CNNKERNELS_BUILD_TESTS")
@@ -96,8 +96,8 @@ def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit |
 
     seen: set[str] = set()
     csrc = sorted((ROOT / "csrc").rglob("*.cu")) + sorted((ROOT / "csrc").rglob("*.cpp"))
-    emulator = [p for p in csrc if "emulator" in p.parts]
-    csrc = [p for p in csrc if "emulator" not in p.parts]
+    emulator = [p for p in csrc if p.is_relative_to(ROOT / "csrc/emulator")]
+    csrc = [p for p in csrc if p not in emulator]
     # All bindings are one source: most of what each would take to compile is pybind11.
     parts = [p for p in csrc if p.name == "bindings.cpp"]
     text = f'#define CNN_BUILT_FOR_CUDA "{built_for(True)}"\n#define CNN_BUILT_FOR_INTERPRETER "{built_for(False)}"\n'
@@ -127,7 +127,7 @@ class NinjaBuild(build_ext):
         found = None if SANITIZE else toolkit.find(build_checks.flag("CNNKERNELS_BUILD_CUDA"))
         (file := ROOT / build / "build.ninja").write_text(ninja_file(build, out, cxx, found))
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count())
-        kinds = f"_interpreter with {cxx}"
+        kinds = f"_interpreter and _emulator with {cxx}"
         kinds += f" and _cuda with {found.nvcc}" if found else " only: no nvcc, or switched off"
         print(f"building cnnkernels.{kinds}, {jobs} at a time: takes minutes the first time", flush=True)
         done = subprocess.run([os.path.join(ninja.BIN_DIR, "ninja"), "-f", str(file), "-j", jobs], cwd=ROOT)
