@@ -208,6 +208,18 @@ def test_tf32_is_rounded_to_even():
     assert image[:32].view(np.uint32).tolist() == even
 
 
+def test_what_lies_outside_may_be_nan():
+    x = torch.ones(4, 8, dtype=torch.float32)
+    image = np.zeros(BYTES, np.uint8)
+    tensor_map = _emulator.tiled_map(7, x.data_ptr(), [8, 4], [32], [8, 4], element_strides=[1, 1], nan_fill=True)
+    run(filled(LOAD, [4, 2], None, count=128, mode="tile", offset=0), tensor_map, image)
+    found = image[:128].view(np.float32).reshape(4, 8)
+    inside = np.zeros((4, 8), bool)
+    inside[:2, :4] = True
+    assert np.array_equal(np.isnan(found), ~inside)
+    assert (found[inside] == 1).all()
+
+
 def test_what_tma_refuses():
     x = random_words([4, 16], np.uint16, 0)
     good = {"name": "f16", "shape": [4, 16], "box": [16, 4], "step": [1, 1], "start": [0, 0], "swizzle": 0}

@@ -111,7 +111,7 @@ FORMS = [
 @pytest.mark.parametrize(("name", "majors"), FORMS)
 def test_random_descriptors(name, majors, seed):
     """The interpreter, which knows nothing of the emulator's model, finds the same in the same memory."""
-    rng, generator = random.Random(seed), np.random.default_rng(seed)
+    rng, generator = random.Random(f"{name} {majors} {seed}"), np.random.default_rng(seed)
     columns = rng.choice([8, 24, 64] if name != "bfloat16" else [8, 40, 72])
     columns = columns if not any(majors) else rng.choice([8, 24, 64])
     fields = [random_operand(rng, 64, majors[0]), random_operand(rng, columns, majors[1])]
@@ -164,6 +164,27 @@ def test_eight_bit_floats(kind, dtype, sums):
     assert np.array_equal(swizzle_wgmma.accumulators_to_matrix(d), (a @ b.T + before).astype(d.dtype))
 
 
+def test_a_wait_is_the_whole_warpgroups():
+    """When the first warp has waited, it may write over operands, though other warps may not have come so far."""
+    fields = [[0, 0, 3, 16, 1024, 0], [0, 8192, 3, 16, 1024, 0]]
+    image, before = small_numbers("float16", np.random.default_rng(0)), np.zeros((64, 16), np.float32)
+    wait = "wgmma.wait_group.sync.aligned 0;"
+    text = wgmma_ptx("float16", 16, fields, ", 1, 1, 0, 0")
+    text = text.replace(wait, f"{wait} setp.eq.u32 %p3, %thread, 0; @%p3 st.shared.u32 [memory + 8192], 0x7e007e00;")
+    modes = [{"warps_meet": False, "late": late, "random": True, "seed": s} for late in (False, True) for s in range(9)]
+
+    def right(mode: dict[str, Any]) -> bool:
+        d = run_wgmma(text, image, swizzle_wgmma.matrix_to_accumulators(before), races=False, **mode)
+        return np.array_equal(swizzle_wgmma.accumulators_to_matrix(d), product(image, "float16", fields, 16))
+
+    assert all(right(mode) for mode in modes)
+    _emulator.set_wrong_model("wait_is_early")
+    try:
+        assert not all(right(mode) for mode in modes)
+    finally:
+        _emulator.set_wrong_model("")
+
+
 def test_what_wgmma_refuses():
     fields = [[0, 0, 3, 16, 1024, 0], [0, 8192, 3, 16, 1024, 0]]
     image, d = small_numbers("float16", np.random.default_rng(0)), np.zeros((128, 8), np.float32)
@@ -173,6 +194,8 @@ def test_what_wgmma_refuses():
     text = wgmma_ptx("float16", 16, fields, ", 1, 1, 0, 0")
     with pytest.raises(_emulator.EmulatorFault, match=r"no fence\.proxy\.async"):
         run_wgmma(text.replace("fence.proxy.async.shared::cta;", ""), image, d)
+    with pytest.raises(_emulator.EmulatorFault, match=r"since the last wgmma\.fence"):
+        run_wgmma(text.replace("wgmma.fence.sync.aligned;", ""), image, d)
     with pytest.raises(_emulator.EmulatorFault, match="base offset"):
         run_wgmma(text.replace("add.u64 %b, %at, ", "add.u64 %b, %at, 0x2000000000000; add.u64 %b, %b, "), image, d)
 
