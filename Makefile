@@ -56,7 +56,7 @@ format: $(VENV)/.dependencies
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 clean:
-	rm -rf build dist *.egg-info cnnkernels/*.so demo.png demo_int8.png $(VENV)/.built $(VENV)/.built-tests
+	rm -rf build dist *.egg-info cnnkernels/*.so cnnkernels/*.zip demo.png demo_int8.png $(VENV)/.built $(VENV)/.built-tests
 
 distclean: clean
 	rm -rf $(VENV)

@@ -1,10 +1,12 @@
-"""Builds the two native modules from one set of sources, with ninja.
+"""Builds the native modules with ninja, all but one from one set of sources.
 
 cnnkernels._interpreter   csrc/**/*.cu compiled by the host compiler against csrc/interpreter: built always
 cnnkernels._cuda          the same sources compiled by nvcc: built wherever it is found (csrc/toolkit.py), no GPU needed
+cnnkernels._emulator      csrc/emulator, which runs PTX: built always, but for sanitizers
+cnnkernels._emulated      the objects of _cuda with csrc/emulator instead of CUDA's runtime; their PTX lies beside it
 
-CNNKERNELS_BUILD_TESTS adds the test kernels of tests/csrc as _interpreter_tests and _cuda_tests; all variables that a
-build reads are in docs/environment.md.
+CNNKERNELS_BUILD_TESTS adds the test kernels of tests/csrc as _interpreter_tests, _cuda_tests and _emulated_tests; all
+variables that a build reads are in docs/environment.md.
 """
 
 import os
@@ -22,6 +24,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "csrc"))
 import build_checks  # noqa: E402
+import ptx_archive  # noqa: E402
 import toolkit  # noqa: E402
 
 build_checks.on_linux()
@@ -29,6 +32,16 @@ SANITIZE = build_checks.sanitizer()
 # A NaN that becomes an integer is one thing on a GPU and anything on a CPU.
 CASTS = "-fsanitize=float-cast-overflow -fno-sanitize-recover=float-cast-overflow"
 SANITIZERS = {"": "", "thread": "-fsanitize=thread", "address": f"-fsanitize=address {CASTS}"}
+# The emulator reads a register as whatever type an instruction has, and its arrays of lanes are filled at once.
+PATTERN = "-ftrivial-auto-var-init=pattern"
+EMULATOR = ["-O2", "-fno-strict-aliasing"]
+# The rooms of csrc that a module does without.
+LEFT_OUT = {
+    "_interpreter": {"emulator"},
+    "_cuda": {"interpreter", "emulator"},
+    "_emulated": {"interpreter"},
+    "_emulator": {"runtime"},
+}
 TESTS = build_checks.flag("CNNKERNELS_BUILD_TESTS")
 ARCHS = toolkit.architectures(os.environ.get("CNNKERNELS_CUDA_ARCHS") or toolkit.DEFAULT_ARCHS)
 
@@ -37,9 +50,9 @@ def host_flags(cxx: str) -> list[str]:
     level = ["-Og", "-g"] if build_checks.flag("CNNKERNELS_DEBUG") else ["-O2", "-g1"]
     flags = ["-std=c++20", *level, "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
     flags.append("-Wno-unknown-pragmas")
-    pattern = ["-ftrivial-auto-var-init=pattern"]  # an unset accumulator is seen; g++ has it since 12
-    if not SANITIZE and ("g++" in cxx or cxx == "c++") and not build_checks.complaint(cxx, pattern):
-        flags += pattern
+    # An unset accumulator is seen; g++ has it since 12.
+    if not SANITIZE and ("g++" in cxx or cxx == "c++") and not build_checks.complaint(cxx, [PATTERN]):
+        flags += [PATTERN]
     flags.append("-fno-gnu-unique")  # both modules define the same inline statics; they must not be merged
     cpu = Path("/proc/cpuinfo").read_text()
     flags += ["-march=x86-64-v3"] * all(f" {feature}" in cpu for feature in ("avx2", "fma", "f16c", "bmi2"))
@@ -53,56 +66,84 @@ def built_for(cuda: bool) -> str:
     return ", ".join(flag.rpartition("=")[2].strip("[]").replace(",", ", ") for flag in flags) or os.uname().machine
 
 
+def sources(pattern: str) -> list[Path]:
+    return sorted(path.relative_to(ROOT) for path in ROOT.glob(pattern))
+
+
+def write(path: Path, text: str) -> None:
+    """Not where it says so already, or what is made of it would be made again."""
+    path = ROOT / path
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
 def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit | None) -> str:
     """One edge a source, one link a module; csrc/rules.ninja has the rules."""
     interpreter = ["-DCNN_INTERPRETER=1", "-fstack-clash-protection"]
+    emulator_flags = EMULATOR + ["-ftrivial-auto-var-init=uninitialized"] * (PATTERN in host_flags(cxx))
     if SANITIZE:
         interpreter += [f"-DCNN_{SANITIZE[0].upper()}SAN=1", "-fno-omit-frame-pointer"]
     lines = [
         f"builddir = {build}",  # where ninja keeps its log
         f"cxx = {cxx}",
         f"nvcc = {cuda_toolkit and cuda_toolkit.nvcc}",
+        f"cuda_headers = {cuda_toolkit and shlex.quote(f'-I{cuda_toolkit.home}/include')}",
+        f"python = {shlex.quote(sys.executable)}",
         f"host = {shlex.join(host_flags(cxx))}",
         f"interpreter = {shlex.join(interpreter)}",
+        f"emulator = {shlex.join(emulator_flags)}",
         f"sanitize = {SANITIZERS[SANITIZE]}",  # kernels, not the machine that runs them
         "include csrc/rules.ninja",
     ]
 
-    def module(name: str, sources: list[Path], cuda: bool) -> None:
+    def module(name: str, paths: list[Path], cuda: bool) -> None:
         own, objects = "cuda" if cuda else "interpreter", []
-        for path in (source.relative_to(ROOT) for source in sources):
-            rule, tag, flags = "host", "shared", "-O1"  # no kernels: once for both modules, less optimized
+        for path in paths:
+            rule, tag, flags, assembler = "host", "shared", "-O1", ""  # no kernels: once for all, less optimized
             if path.suffix == ".cu" and cuda:
-                rule, tag, flags = "nvcc", own, shlex.join(["-Icsrc", *toolkit.gencode(path, ARCHS)])
+                gencode = toolkit.gencode(path, ARCHS)
+                rule, tag, flags = "nvcc", own, shlex.join(["-Icsrc", *gencode])
+                assembler = f" | {build / tag / path}.o.s"  # which takes nvcc's PTX into the object
+                kept = build / tag / f"{path}.o.kept"
+                write(build / tag / f"{path}.o.s", ptx_archive.sections(path, gencode, kept))
             elif path.suffix == ".cu":
                 tag, flags = own, "$interpreter $sanitize"
             elif "interpreter" in path.parts:
                 tag, flags = own, "$interpreter"
+            elif "emulator" in path.parts:
+                tag, flags = "emulator", "$cuda_headers" if "runtime" in path.parts else "$emulator"
             objects.append(target := str(build / tag / f"{path}.o"))
             if target not in seen:
                 seen.add(target)
-                lines.append(f"build {target}: {rule} {path}\n  flags = {flags}")
+                lines.append(f"build {target}: {rule} {path}{assembler}\n  flags = {flags}")
         lines.append(f"build {out / name}{sysconfig.get_config_var('EXT_SUFFIX')}: link {' '.join(objects)}")
-        if cuda:
+        if name.startswith("_emulated"):
+            lines.append("  libs = -Wl,-z,now")  # a function of CUDA that csrc/emulator lacks is missed at import
+            compiled = " ".join(path for path in objects if path.endswith(".cu.o"))
+            lines.append(f"build {out / name}.zip: ptx_archive {compiled} | csrc/ptx_archive.py")
+        elif cuda:
             lines.append(f"  libs = {shlex.join(cuda_toolkit.libraries)} -lcudart_static -ldl -lrt")
 
     seen: set[str] = set()
-    csrc = sorted((ROOT / "csrc").rglob("*.cu")) + sorted((ROOT / "csrc").rglob("*.cpp"))
+    csrc = sources("csrc/**/*.cu") + sources("csrc/**/*.cpp")
     # All bindings are one source: most of what each would take to compile is pybind11.
     parts = [p for p in csrc if p.name == "bindings.cpp"]
     text = f'#define CNN_BUILT_FOR_CUDA "{built_for(True)}"\n#define CNN_BUILT_FOR_INTERPRETER "{built_for(False)}"\n'
-    text += "".join(f'#include "{p.relative_to(ROOT / "csrc")}"\n' for p in parts)
-    bindings = ROOT / build / "all_bindings.cpp"
-    if not bindings.exists() or bindings.read_text() != text:
-        bindings.write_text(text)
+    text += "".join(f'#include "{p.relative_to("csrc")}"\n' for p in parts)
+    write(bindings := build / "all_bindings.cpp", text)
     csrc = [bindings, *(p for p in csrc if p not in parts)]
-    tests = sorted((ROOT / "tests/csrc").glob("*.cu")) + sorted((ROOT / "tests/csrc").glob("*.cpp"))
-    for cuda in [False, True] if cuda_toolkit else [False]:
-        base = "_cuda" if cuda else "_interpreter"
-        keep = [p for p in csrc if not (cuda and "interpreter" in p.parts)]
-        module(base, keep, cuda)
+    tests = sources("tests/csrc/*.cu") + sources("tests/csrc/*.cpp")
+    for base in ["_interpreter", "_cuda", "_emulated"] if cuda_toolkit else ["_interpreter"]:
+        keep = [p for p in csrc if not LEFT_OUT[base] & set(p.parts)]
+        module(base, keep, base != "_interpreter")
         if TESTS and tests:
-            module(f"{base}_tests", tests + [p for p in keep if p.parent.name in ("common", "interpreter")], cuda)
+            shared = [p for p in keep if p.parent.name in ("common", "interpreter") or "emulator" in p.parts]
+            module(f"{base}_tests", tests + shared, base != "_interpreter")
+    if not SANITIZE:
+        module(
+            "_emulator", [p for p in csrc if "emulator" in p.parts and not LEFT_OUT["_emulator"] & set(p.parts)], False
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -115,8 +156,8 @@ class NinjaBuild(build_ext):
         found = None if SANITIZE else toolkit.find(build_checks.flag("CNNKERNELS_BUILD_CUDA"))
         (file := ROOT / build / "build.ninja").write_text(ninja_file(build, out, cxx, found))
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count())
-        kinds = f"_interpreter with {cxx}"
-        kinds += f" and _cuda with {found.nvcc}" if found else " only: no nvcc, or switched off"
+        kinds = f"_interpreter and _emulator with {cxx}"
+        kinds += f", _cuda and _emulated with {found.nvcc}" if found else " only: no nvcc, or switched off"
         print(f"building cnnkernels.{kinds}, {jobs} at a time: takes minutes the first time", flush=True)
         done = subprocess.run([os.path.join(ninja.BIN_DIR, "ninja"), "-f", str(file), "-j", jobs], cwd=ROOT)
         if done.returncode:

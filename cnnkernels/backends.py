@@ -1,8 +1,8 @@
 """Which backend serves a call: cuda, triton, reference or auto.
 
 `use_backend` asks for one in a scope, CNNKERNELS_BACKEND for a process; `choose` says which one serves a call,
-why, and why the others do not. CNNKERNELS_INTERPRET=1 makes CPU tensors run the kernels in the interpreters.
-Both variables are read once, when the package is imported.
+why, and why the others do not. CNNKERNELS_INTERPRET=1 makes CPU tensors run the kernels in the interpreters, `ptx`
+as nvcc and Triton compiled them in the emulator. Both variables are read once, when the package is imported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from .environment import flag
+from .environment import interpreting
 from .native import BUILD_HINT, load
 from .operators import OPERATOR_OF, Operator
 
@@ -40,11 +40,15 @@ def _checked(name: str, source: str) -> Request:
 
 
 _PROCESS: Request = _checked(os.environ.get("CNNKERNELS_BACKEND") or "auto", "CNNKERNELS_BACKEND")
-INTERPRETING = bool(flag("CNNKERNELS_INTERPRET"))
+_ASKED = interpreting()
+INTERPRETING = _ASKED != ""
+CPU_MODULE: Literal["emulated", "interpreter"] = "emulated" if _ASKED == "ptx" else "interpreter"
+if INTERPRETING and sys.modules.get("triton") is None:  # triton reads it when it is imported
+    os.environ.setdefault("TRITON_INTERPRET", "0" if _ASKED == "ptx" else "1")
 # Its own library of kernels is made to be interpreted, or not, when triton is imported.
-_TRITON_CAME_FIRST = sys.modules.get("triton") is not None and os.environ.get("TRITON_INTERPRET") != "1"
-if INTERPRETING:
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # triton reads it when the kernels' module is imported
+_TRITON_CAME_FIRST = "TRITON_INTERPRET" not in os.environ and _ASKED == "sources"
+# Kernels that Triton does not interpret take CPU tensors in the emulator.
+_TRITON_EMULATED = INTERPRETING and os.environ.get("TRITON_INTERPRET") != "1"
 
 _jit_tracing = torch._C._get_tracing_state
 _scope: ContextVar[Request] = ContextVar("cnnkernels_backend", default=_PROCESS)
@@ -139,11 +143,15 @@ def _look_for(backend: Backend, device: str) -> str | None:
             return "triton was imported before cnnkernels: set TRITON_INTERPRET=1 beside CNNKERNELS_INTERPRET=1"
         if device == "cuda" and INTERPRETING:
             return "CNNKERNELS_INTERPRET=1 has Triton interpret its kernels, on CPU tensors only"
-        return None if importlib.util.find_spec("triton") else "triton is not installed: `pip install triton`"
-    module = "cnnkernels._interpreter" if device == "cpu" else "cnnkernels._cuda"
+        if importlib.util.find_spec("triton") is None:
+            return "triton is not installed: `pip install triton`"
+        if device == "cpu" and _TRITON_EMULATED and importlib.util.find_spec("cnnkernels._emulator") is None:
+            return f"cnnkernels._emulator is not built: {BUILD_HINT}"
+        return None
+    module = f"cnnkernels._{CPU_MODULE}" if device == "cpu" else "cnnkernels._cuda"
     if device == "meta" or importlib.util.find_spec(module):
         return None
-    return f"{module} is not built: {BUILD_HINT}"
+    return f"{module} is not built: {BUILD_HINT}" + ", where nvcc is found" * module.endswith("emulated")
 
 
 # A table, and made here, so that torch.compile reads constants.
@@ -205,7 +213,8 @@ def decide(problem: Problem, request: Request) -> Decision:
             if backend == "reference":
                 reason = "PyTorch's own operator, as no kernel can"
             elif problem.device == "cpu":
-                reason += ", in the interpreter"
+                emulated = _TRITON_EMULATED if backend == "triton" else CPU_MODULE == "emulated"
+                reason += ", in the emulator" if emulated else ", in the interpreter"
             return Decision(problem, request, backend, reason, tuple(rejected))
         rejected.append((backend, why))
     raise AssertionError("unreachable: the reference serves everything")
@@ -309,10 +318,14 @@ def kernels(backend: str, device: str) -> Any:
         ImportError: with the build command, where they were not built or installed.
     """
     if backend == "cuda":
-        return load("cuda" if device == "cuda" else "interpreter")
+        return load("cuda" if device == "cuda" else CPU_MODULE)
     if backend != "triton":
         raise ValueError(f"backend must be 'cuda' or 'triton', but got {backend!r}")
     missing = why_missing("triton", device)
     if missing is not None:
         raise ImportError(missing)
+    if device == "cpu" and _TRITON_EMULATED:
+        from .emulator import serve_triton
+
+        serve_triton()
     return importlib.import_module("cnnkernels.triton_kernels")

@@ -7,7 +7,7 @@ Imports nothing but Python's own library, as setup.py reads it before anything i
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 ON, OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 SWITCH = "switch"
@@ -24,21 +24,33 @@ RUNNING = {
         "`auto`, `cuda`, `triton`, `reference`", "`auto`", "who computes, where no `use_backend` says otherwise"
     ),
     "CNNKERNELS_INTERPRET": Variable(
-        SWITCH, "off", "CPU tensors run the kernels in the interpreters (sets `TRITON_INTERPRET=1`)"
+        "switch, or `ptx`",
+        "off",
+        "CPU tensors run the kernels in the interpreters (sets `TRITON_INTERPRET=1`, and with a 0 there Triton's run in "
+        "the emulator); `ptx`: as nvcc and Triton compiled them, in the emulator",
+    ),
+    "CNNKERNELS_EMULATED_GPU": Variable(
+        "`a100`, `rtx3090`, `rtx4090`, `h100`, `h200`, `rtx5090`", "`h200`", "the GPU that the emulator stands for"
     ),
     "CNNKERNELS_TUNED": Variable("files, `:` between them", "none", "tables that `cnnkernels tune` wrote"),
     "CNNKERNELS_NATIVE_DIR": Variable(
         "a folder", "the package", "where to load the native modules from: `build/thread`, `build/address`"
     ),
     "CNNKERNELS_SCHEDULE": Variable(
-        "`ordered`, `reversed`, `random`", "`ordered`", "the interpreter: whose turn is next, and the order of blocks"
+        "`ordered`, `reversed`, `random`",
+        "`ordered`",
+        "the interpreter: whose turn is next, and the order of blocks; the emulator has no `reversed`",
     ),
     "CNNKERNELS_DELIVERY": Variable(
-        "`late`, `random`, `early`", "`late`", "the interpreter: when an asynchronous copy arrives"
+        "`late`, `random`, `early`",
+        "`late`",
+        "the interpreter: when an asynchronous copy arrives; the emulator has no `random`",
     ),
-    "CNNKERNELS_SEED": Variable("a number", "`0`", "the interpreter: the seed of everything random, per block"),
+    "CNNKERNELS_SEED": Variable(
+        "a number", "`0`", "the interpreter and the emulator: the seed of everything random, per block"
+    ),
     "CNNKERNELS_THREADS": Variable(
-        "a number", "`0`", "the interpreter: OS threads; `0` is as many as cores, at most 16"
+        "a number", "`0`", "OS threads of the emulator and, at most 16, of the interpreter; `0` is as many as cores"
     ),
 }
 BUILDING = {
@@ -63,8 +75,8 @@ MEASURING = {
 VARIABLES = RUNNING | BUILDING | MEASURING
 
 
-def flag(name: str) -> bool | None:
-    """A switch's state, None where it is not set or empty.
+def flag(name: str, *others: str) -> bool | None:
+    """A switch's state, None where it is not set or empty. `others`: words that the caller has looked for.
 
     Raises:
         ValueError: its value is no word for on or off.
@@ -75,8 +87,20 @@ def flag(name: str) -> bool | None:
     if value.lower() in OFF:
         return False
     if value:
-        raise ValueError(f"{name} must be one of {', '.join((*ON, *OFF))}, but got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join((*ON, *OFF, *others))}, but got {value!r}")
     return None
+
+
+def interpreting() -> Literal["", "sources", "ptx"]:
+    """What CPU tensors run the kernels by: nothing, the interpreters or the emulator.
+
+    Raises:
+        ValueError: CNNKERNELS_INTERPRET is neither `ptx` nor a word for on or off.
+    """
+    name = "CNNKERNELS_INTERPRET"
+    if os.environ.get(name, "").lower() == "ptx":
+        return "ptx"
+    return "sources" if flag(name, "ptx") else ""
 
 
 def table(variables: dict[str, Variable]) -> str:

@@ -1,5 +1,5 @@
 // The Python face of the native modules. Pointers, sizes and a stream come in as plain numbers; shapes were
-// checked and memory allocated by the caller. Compiled once for both, which takes half: each module has both
+// checked and memory allocated by the caller. Compiled once for all, which takes a third: each module has all
 // initializers, and Python calls the one of its name.
 #include <pybind11/pybind11.h>
 
@@ -26,7 +26,8 @@ namespace int8_weight_only_linear { void bind(py::module_& m); }
 namespace pool { void bind(py::module_& m); }
 namespace quantize { void bind(py::module_& m); }
 // clang-format on
-[[gnu::weak]] void bind_interpreter(py::module_& m);  // null in _cuda, which has no csrc/interpreter
+[[gnu::weak]] void bind_interpreter(py::module_& m);  // null where csrc/interpreter is not
+[[gnu::weak]] void bind_emulated(py::module_& m);     // null where csrc/emulator/runtime is not
 
 namespace {
 
@@ -99,6 +100,7 @@ void bind_module(py::module_& m, const char* built_for) {
   int8_weight_only_linear::bind(m);
   pool::bind(m);
   quantize::bind(m);
+  if (bind_emulated != nullptr) bind_emulated(m);
   if (bind_interpreter == nullptr) return;
   m.def("stand_for", &stand_for,
         "Has the interpreter select as that GPU would, and refuse launches that it could not run.",
@@ -111,4 +113,5 @@ void bind_module(py::module_& m, const char* built_for) {
 }  // namespace cnnkernels
 
 PYBIND11_MODULE(_cuda, m) { cnnkernels::bind_module(m, CNN_BUILT_FOR_CUDA); }
+PYBIND11_MODULE(_emulated, m) { cnnkernels::bind_module(m, CNN_BUILT_FOR_CUDA); }
 PYBIND11_MODULE(_interpreter, m) { cnnkernels::bind_module(m, CNN_BUILT_FOR_INTERPRETER); }

@@ -29,7 +29,7 @@ def _version(package: str) -> str:
 def _native(name: str) -> str | ModuleType:
     """A native module, or why it is not there."""
     if importlib.util.find_spec(f"cnnkernels.{name}") is None:
-        return f"not built: {BUILD_HINT}" + (" (needs nvcc)" if name == "_cuda" else "")
+        return f"not built: {BUILD_HINT}" + (" (needs nvcc)" if name != "_interpreter" else "")
     try:
         return importlib.import_module(f"cnnkernels.{name}")
     except ImportError as error:
@@ -48,6 +48,18 @@ def built(module: Any) -> str:
     if runtime:
         line += f", with {_cuda(runtime)}, which needs release {module.oldest_driver(runtime)} of the driver or later"
     return line
+
+
+def emulated(module: Any) -> str:
+    """What is built, how much PTX lies beside it, and the GPU it stands for; or why it is not there."""
+    if isinstance(module, str):
+        return module
+    archive = Path(module.__file__).with_name("_emulated.zip")
+    size = f"{archive.stat().st_size / 2**20:.1f} MiB of PTX" if archive.exists() else f"no {archive.name} beside it"
+    try:
+        return f"{built(module)}; {size}; stands for {module.standing_for()}"
+    except ValueError as error:
+        return f"{size}; {error}"
 
 
 def driver(module: Any) -> str:
@@ -139,6 +151,7 @@ def run() -> int:
     print("\nKernels")
     print(f"  cuda         {built(cuda)}")
     print(f"  interpreter  {built(_native('_interpreter'))}")
+    print(f"  emulated     {emulated(_native('_emulated'))}")
     print(f"  triton       {_triton()}")
     print("\nGPU")
     print(*(f"  {gpu}" for gpu in _gpus(cuda)), sep="\n")

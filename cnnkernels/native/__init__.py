@@ -1,7 +1,8 @@
 """The CUDA kernels as a backend: tensors in, pointers, geometry and a stream down to a native module.
 
 `load("cuda")` serves CUDA tensors with the kernels nvcc compiled, `load("interpreter")` serves CPU tensors with the
-very same sources run by the interpreter.
+very same sources run by the interpreter, `load("emulated")` serves them with what nvcc compiled, host code and PTX, run
+by the emulator.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class NativeKernels(
 
 
 @functools.cache
-def load(name: Literal["cuda", "interpreter"]) -> NativeKernels:
+def load(name: Literal["cuda", "emulated", "interpreter"]) -> NativeKernels:
     """The kernels of a native module; ImportError names the build command where it was not built.
 
     CNNKERNELS_NATIVE_DIR names a folder to look in first: that of a build under a sanitizer, say.

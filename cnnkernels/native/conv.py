@@ -119,6 +119,7 @@ class ConvKernels(Launching):
             tf32,
             self._geometry(geometry),
             last=(plan, *_epilogue_arguments(epilogue), address(workspace)),
+            also=(*epilogue, workspace),
         )
 
     def conv_backward_input(
@@ -141,6 +142,7 @@ class ConvKernels(Launching):
             tf32,
             self._geometry(geometry),
             last=(plan, address(workspace)),
+            also=(workspace,),
         )
 
     def conv_backward_weight(

@@ -32,6 +32,6 @@ class Int8ConvKernels(Launching):
         finish = native_epilogue(self.module, epilogue, output.dtype)
         problem = self._geometry(geometry), input.dtype is torch.uint8, finish
         workspace = self._workspace("int8_conv", input, *problem, aligned, plan)
-        device, stream = self._on(input)
+        device, stream = self._on(input, weight, output, workspace, *epilogue)
         with device:
             self.module.int8_conv(*addresses, output.data_ptr(), workspace.data_ptr(), *problem, stream, plan)

@@ -23,6 +23,6 @@ class Int8WeightOnlyLinearKernels(Launching):
         addresses = input.data_ptr(), weight.data_ptr(), output.data_ptr()
         strides = *input.stride(), weight.stride(0)
         finish = native_epilogue(self.module, epilogue, output.dtype)
-        device, stream = self._on(input)
+        device, stream = self._on(input, weight, output, *epilogue)
         with device:
             self.module.int8_weight_only_linear(*addresses, dtype_code(input.dtype), (m, n, k), strides, finish, stream)

@@ -28,7 +28,8 @@ class QuantizeKernels(Launching):
         shape = tuple(input.shape)
         types = dtype_code(input.dtype), dtype_code(output.dtype)
         if not dynamic:
-            self._launch("quantize", (input, output), *_numbers(scale, zero_point), *types, shape)
+            numbers = *_numbers(scale, zero_point), *types, shape
+            self._launch("quantize", (input, output), *numbers, also=(scale, zero_point))
             return
         if not isinstance(scale, Tensor):
             raise TypeError(f"quantize: dynamic scales are written to a tensor, but got scale={scale!r}")
@@ -39,4 +40,5 @@ class QuantizeKernels(Launching):
     def dequantize(self, input: Tensor, output: Tensor, scale: float | Tensor, zero_point: int | Tensor) -> None:
         """The same way back."""
         types = dtype_code(input.dtype), dtype_code(output.dtype)
-        self._launch("dequantize", (input, output), *_numbers(scale, zero_point), *types, tuple(input.shape))
+        numbers = *_numbers(scale, zero_point), *types, tuple(input.shape)
+        self._launch("dequantize", (input, output), *numbers, also=(scale, zero_point))

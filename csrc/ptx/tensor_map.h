@@ -219,6 +219,8 @@ inline void check_encoded(CUresult status, const char* name) {
 
 }  // namespace tensor_map
 
+// A map is encoded in a variable and copied: the place for a returned one, which g++ 12 makes in the caller,
+// need not have the 64-byte alignment that the driver asks for.
 inline TensorMap make_tensor_map(const TileBox& t) {
   tensor_map::check(t);
   constexpr const char* kName = "cuTensorMapEncodeTiled";
@@ -227,12 +229,12 @@ inline TensorMap make_tensor_map(const TileBox& t) {
   const tensor_map::Fields f(t);
   cuuint32_t box[5];
   for (int i = 0; i < 5; ++i) box[i] = t.box[i];
-  TensorMap map;
-  tensor_map::check_encoded(encode(&map.opaque, f.type, t.rank, f.address, f.size, f.stride, box, f.step,
-                                   CU_TENSOR_MAP_INTERLEAVE_NONE, f.swizzle,
-                                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
-                            kName);
-  return map;
+  CUtensorMap map;
+  tensor_map::check_encoded(
+      encode(&map, f.type, t.rank, f.address, f.size, f.stride, box, f.step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+             f.swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
+      kName);
+  return {map};
 }
 
 // The driver takes the corners innermost first as well, {W, H, D}, whatever the prose of cuda.h says.
@@ -242,12 +244,12 @@ inline TensorMap make_tensor_map(const Im2colBox& t) {
   static const auto encode = tensor_map::driver<PFN_cuTensorMapEncodeIm2col_v12000>(kName);
   tensor_map::bind_context();
   const tensor_map::Fields f(t);
-  TensorMap map;
-  tensor_map::check_encoded(encode(&map.opaque, f.type, t.rank, f.address, f.size, f.stride, t.lower, t.upper,
+  CUtensorMap map;
+  tensor_map::check_encoded(encode(&map, f.type, t.rank, f.address, f.size, f.stride, t.lower, t.upper,
                                    t.channels, t.pixels, f.step, CU_TENSOR_MAP_INTERLEAVE_NONE, f.swizzle,
                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
                             kName);
-  return map;
+  return {map};
 }
 
 #endif

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,7 @@ def test_info() -> None:
     assert result.returncode == 0, result.stderr
     assert f"torch {torch.__version__}" in result.stdout
     assert "interpreter  built for" in result.stdout
+    assert re.search(r"emulated     (built for .* MiB of PTX; stands for h200|not built: .*needs nvcc)", result.stdout)
     assert "CNNKERNELS_INTERPRET=1" in result.stdout
     assert 'torch.backends.cudnn.conv.fp32_precision is "tf32", "ieee" switches that off' in result.stdout
     # conv2d in a type the kernels take, and in one they do not

@@ -1,4 +1,5 @@
-// The face of the test kernels: _interpreter_tests and _cuda_tests, compiled once as csrc/bindings.cpp is.
+// The face of the test kernels: _interpreter_tests, _cuda_tests and _emulated_tests, compiled once as
+// csrc/bindings.cpp is.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -9,13 +10,15 @@ namespace py = pybind11;
 
 namespace cnnkernels {
 
-[[gnu::weak]] void bind_interpreter(py::module_& m);  // null in _cuda_tests, which has no csrc/interpreter
+[[gnu::weak]] void bind_interpreter(py::module_& m);  // null where csrc/interpreter is not
+[[gnu::weak]] void bind_emulated(py::module_& m);     // null where csrc/emulator/runtime is not
 
 namespace tests {
 namespace {
 
 void bind_module(py::module_& m) {
   if (bind_interpreter != nullptr) bind_interpreter(m);
+  if (bind_emulated != nullptr) bind_emulated(m);
   m.def(
       "run",
       [](const std::string& name, const py::args& values, std::uintptr_t stream) {
@@ -45,4 +48,5 @@ void bind_module(py::module_& m) {
 }  // namespace cnnkernels
 
 PYBIND11_MODULE(_cuda_tests, m) { cnnkernels::tests::bind_module(m); }
+PYBIND11_MODULE(_emulated_tests, m) { cnnkernels::tests::bind_module(m); }
 PYBIND11_MODULE(_interpreter_tests, m) { cnnkernels::tests::bind_module(m); }

@@ -41,7 +41,7 @@ def test_the_source_distribution_has_what_a_build_needs(tmp_path: Path) -> None:
         "cnnkernels/py.typed",
     }
     assert sources <= inside
-    assert not [name for name in inside if name.endswith((".so", ".pyc"))]
+    assert not [name for name in inside if name.endswith((".so", ".pyc", ".zip"))]
 
 
 def test_the_package_is_all_that_is_installed(tmp_path: Path) -> None:
@@ -51,6 +51,25 @@ def test_the_package_is_all_that_is_installed(tmp_path: Path) -> None:
     written = {str(path.relative_to(ROOT / "cnnkernels")) for path in (ROOT / "cnnkernels").rglob("*.py")}
     written |= {str(path.relative_to(ROOT)) for path in (ROOT / "triton_kernels").rglob("*.py")}
     assert written | {"py.typed"} <= installed
+
+
+NINJA_FILE = """
+import runpy, sys, setuptools
+from pathlib import Path
+setuptools.setup = lambda **_: None
+setup = runpy.run_path("setup.py")
+kit = setup["toolkit"].Toolkit("nvcc", (13, 0), Path("/opt"))
+print(setup["ninja_file"](Path(sys.argv[1]), Path(sys.argv[2]), "c++", kit))
+"""
+
+
+def test_each_module_and_the_ptx_go_where_a_wheel_takes_them_from(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", NINJA_FILE, tmp_path, tmp_path / "out"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = re.findall(rf"^build {tmp_path}/out/([\w.-]+): (?:link|ptx_archive)", made, re.MULTILINE)
+    found = {name.partition(".")[0] + Path(name).suffix for name in names}
+    modules = {"_cuda.so", "_emulated.so", "_emulated.zip", "_emulator.so", "_interpreter.so"}
+    assert {name for name in found if "_tests" not in name} == modules
 
 
 def test_pins_cover_the_requirements() -> None:

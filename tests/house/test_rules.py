@@ -25,7 +25,7 @@ FORBIDDEN = {
     "torch": (r"\b(?:torch|ATen|at|c10)(?:::|/)", r"$^"),
     # Maxima of integers and a count of blocks: the same in any order.
     "atomics": (r"\batomic(?!Max\b)[A-Z]\w*", r"csrc/interpreter/|csrc/quantize/absmax\.cuh"),
-    "a fault that is passed over": (r"\bcatch\s*\(", r"csrc/interpreter/"),
+    "a fault that is passed over": (r"\bcatch\s*\(", r"csrc/(?:interpreter|emulator)/"),
 }
 
 

@@ -11,7 +11,7 @@ from cnnkernels.operators import OPERATORS
 from helpers.bench import ROOT
 
 WORDS = sorted({operator.word for operator in OPERATORS.values()})
-SHARED = {"common", "gemm", "int8", "interpreter", "ptx"}  # the rooms of csrc that are no operator's
+SHARED = {"common", "emulator", "gemm", "int8", "interpreter", "ptx"}  # the rooms of csrc that are no operator's
 ROOMS = (
     "csrc/{}", "triton_kernels/{}", "cnnkernels/ops/{}.py", "cnnkernels/native/{}.py", "cnnkernels/functional/{}.py",
     "tests/{}", "docs/{}.md",

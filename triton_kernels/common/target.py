@@ -72,17 +72,25 @@ def target(tensor: Tensor) -> Target:
     return Target("", triton.runtime.driver.active.get_current_target().arch)
 
 
+def _launches_on_cpu() -> bool:
+    """Whether Triton interprets, or its driver's GPU is the emulator."""
+    if INTERPRETED.value:
+        return True
+    driver = triton.runtime.driver._active
+    return driver is not None and driver.get_active_torch_device().type == "cpu"
+
+
 def on(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
     """Makes the tensor's device current for a launch.
 
     Raises:
-        RuntimeError: for a CPU tensor, unless Triton interprets.
+        RuntimeError: for a CPU tensor, unless Triton interprets or launches in the emulator.
     """
     if tensor.is_cuda:
         return torch.cuda.device(tensor.device)
-    if tensor.device.type == "cpu" and not INTERPRETED.value:
+    if tensor.device.type == "cpu" and not _launches_on_cpu():
         raise RuntimeError(
-            "a Triton kernel got a tensor on the CPU: only Triton's interpreter takes those, "
-            "set CNNKERNELS_INTERPRET=1 (or TRITON_INTERPRET=1) before the kernels are imported"
+            "a Triton kernel got a tensor on the CPU: only Triton's interpreter and the emulator take those, "
+            "set CNNKERNELS_INTERPRET=1 or ptx (or TRITON_INTERPRET=1) before the kernels are imported"
         )
     return contextlib.nullcontext()

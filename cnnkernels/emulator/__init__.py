@@ -1,0 +1,50 @@
+"""GPUs made of software: what compilers made of kernels runs on the CPU, as PTX (csrc/emulator).
+
+CUDA's kernels come with their host code in `cnnkernels._emulated`; here is the way of Triton's.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ..native import load
+
+GPU = "CNNKERNELS_EMULATED_GPU"
+
+
+def word(variable: str, default: str, *words: str) -> str:
+    """What a variable of the environment says, `default` where it is not set.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    said = os.environ.get(variable) or default
+    if said not in words:
+        raise ValueError(f"{variable} must be one of {', '.join(words)} for the emulator, but got {said!r}")
+    return said
+
+
+@functools.cache
+def serve_triton() -> None:
+    """Has Triton compile for CNNKERNELS_EMULATED_GPU and launch in the emulator; once a process.
+
+    Raises:
+        ValueError: a variable of the environment that the emulator reads has no word of its.
+        RuntimeError: Triton interprets in this process.
+    """
+    from .. import _emulator
+    from . import triton_driver
+
+    gpus = {gpu.name: gpu for gpu in load("interpreter").module.gpus()}
+    gpu = gpus[word(GPU, "h200", *gpus)]
+    in_turn = word("CNNKERNELS_SCHEDULE", "ordered", "ordered", "random") == "ordered"
+    late = word("CNNKERNELS_DELIVERY", "late", "late", "early") == "late"
+    seed, threads = (int(os.environ.get(f"CNNKERNELS_{name}") or 0) for name in ("SEED", "THREADS"))
+
+    def mode(memory: Sequence[tuple[int, int]]) -> Any:
+        return _emulator.Mode(random=not in_turn, late=late, seed=seed, threads=threads, memory=memory)
+
+    triton_driver.install(_emulator, gpu.architecture, gpu.block_bytes, mode)

@@ -1,0 +1,129 @@
+// A launch: its clusters, spread over OS threads.
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "emulator/fault.h"
+#include "emulator/machine/state.h"
+#include "emulator/ptx/program.h"
+
+namespace cnnkernels::emulator {
+
+namespace {
+
+constexpr std::uint32_t kMostShared = 227 * 1024;  // of Hopper; the others have less
+constexpr std::uint64_t kMostBlocksOfCluster = 16;
+
+const Kernel& kernel_named(const Program& program, const std::string& name) {
+  const auto found = program.kernels.find(name);
+  if (found == program.kernels.end()) fault("%s has no kernel %s", program.name.c_str(), name.c_str());
+  return *found->second;
+}
+
+void check(const Kernel& kernel, const Launch& launch) {
+  const char* name = kernel.entry.name.c_str();
+  const auto check_extent = [&](const char* what, const Extent& extent) {
+    if (extent.count() == 0) fault("%s: a %s of (%u,%u,%u)", name, what, extent.x, extent.y, extent.z);
+  };
+  check_extent("grid", launch.grid);
+  check_extent("block", launch.block);
+  check_extent("cluster", launch.cluster);
+  const Extent &grid = launch.grid, &cluster = launch.cluster;
+  if (grid.x % cluster.x || grid.y % cluster.y || grid.z % cluster.z ||
+      cluster.count() > kMostBlocksOfCluster)
+    fault("%s: a grid of (%u,%u,%u) in clusters of (%u,%u,%u)", name, grid.x, grid.y, grid.z, cluster.x,
+          cluster.y, cluster.z);
+  if (launch.block.count() > kernel.entry.most_threads)
+    fault("%s: %llu threads a block, the kernel allows %u", name, (unsigned long long)launch.block.count(),
+          kernel.entry.most_threads);
+  const std::uint64_t shared =
+      std::uint64_t{kernel.dynamic_shared} - SharedMemory::kStart + launch.shared_bytes;
+  if (shared > kMostShared)
+    fault("%s: %llu bytes of shared memory a block, there are %u", name, (unsigned long long)shared,
+          kMostShared);
+  const auto& parameters = kernel.entry.parameters;
+  const std::size_t bytes = parameters.empty() ? 0 : parameters.back().offset + parameters.back().bytes;
+  if (launch.parameters.size() < bytes)
+    fault("%s: %zu bytes of parameters, the kernel reads %zu", name, launch.parameters.size(), bytes);
+}
+
+std::vector<Range> touchable(const Program& program, const Mode& mode) {
+  std::vector<Range> ranges;
+  if (mode.memory.empty()) return ranges;
+  ranges = mode.memory;
+  if (program.memory_bytes)
+    ranges.push_back({reinterpret_cast<std::uintptr_t>(program.base), program.memory_bytes});
+  std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  std::vector<Range> merged;
+  for (const Range& range : ranges) {
+    if (range.bytes == 0) continue;
+    if (!merged.empty() && range.begin <= merged.back().begin + merged.back().bytes) {
+      const std::uintptr_t end =
+          std::max(merged.back().begin + merged.back().bytes, range.begin + range.bytes);
+      merged.back().bytes = end - merged.back().begin;
+    } else {
+      merged.push_back(range);
+    }
+  }
+  if (merged.empty()) merged.push_back({});  // not "anything", but nothing
+  return merged;
+}
+
+// Clusters are taken in their order. Of several faults that of the first cluster is thrown, as if there was
+// one thread.
+class Workers {
+ public:
+  Workers(const LaunchState& state, std::uint64_t clusters) : state_(state), clusters_(clusters) {}
+
+  Counts run(unsigned threads) {
+    std::vector<std::thread> others;
+    for (unsigned i = 1; i < threads; ++i) others.emplace_back([this] { work(); });
+    work();
+    for (std::thread& other : others) other.join();
+    if (fault_) throw *fault_;
+    return counts_;
+  }
+
+ private:
+  void work() {
+    Counts counts;
+    for (std::uint64_t number; (number = next_.fetch_add(1)) < clusters_;) {
+      try {
+        const Counts more = Cluster(state_, number).run();
+        counts.warp_instructions += more.warp_instructions;
+        counts.thread_instructions += more.thread_instructions;
+      } catch (const Fault& fault) {
+        next_ = clusters_;
+        const std::lock_guard lock(mutex_);
+        if (!fault_ || number < faulty_) fault_ = fault, faulty_ = number;
+      }
+    }
+    const std::lock_guard lock(mutex_);
+    counts_.warp_instructions += counts.warp_instructions;
+    counts_.thread_instructions += counts.thread_instructions;
+  }
+
+  const LaunchState& state_;
+  std::uint64_t clusters_;
+  std::atomic<std::uint64_t> next_{0};
+  std::mutex mutex_;
+  std::optional<Fault> fault_;
+  std::uint64_t faulty_ = 0;
+  Counts counts_;
+};
+
+}  // namespace
+
+Counts run(const Program& program, const Launch& launch, const Mode& mode) {
+  const Kernel& kernel = kernel_named(program, launch.entry);
+  check(kernel, launch);
+  const auto warps = static_cast<std::uint32_t>((launch.block.count() + kLanes - 1) / kLanes);
+  const LaunchState state{kernel, launch, mode, touchable(program, mode), warps};
+  const std::uint64_t clusters = launch.grid.count() / launch.cluster.count();
+  const unsigned cores = mode.threads > 0 ? mode.threads : std::max(1u, std::thread::hardware_concurrency());
+  return Workers(state, clusters).run(static_cast<unsigned>(std::min<std::uint64_t>(cores, clusters)));
+}
+
+}  // namespace cnnkernels::emulator

@@ -1,0 +1,65 @@
+"""CNNKERNELS_INTERPRET=ptx for backend triton: CPU tensors run what Triton's compiler made of the kernels."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from helpers.emulated.operators import OPERATORS
+from helpers.processes import children
+
+pytest.importorskip("triton")
+
+PTX = {"CNNKERNELS_INTERPRET": "ptx", "CNNKERNELS_BACKEND": "triton"}
+
+
+def test_operators() -> None:
+    """On a Hopper products of 16 bits and of bytes are wgmma's, on an A100 mma.sync's."""
+    assert children(
+        OPERATORS,
+        {**PTX, "CNNKERNELS_SCHEDULE": "random", "CNNKERNELS_SEED": "3"},
+        {**PTX, "CNNKERNELS_EMULATED_GPU": "a100", "CNNKERNELS_DELIVERY": "early"},
+        {"CNNKERNELS_INTERPRET": "1", "TRITON_INTERPRET": "0", "CNNKERNELS_BACKEND": "triton"},
+    ) == ["sm_90, right", "sm_80, right", "sm_90, right"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("gpu", ["h200", "a100"])
+def test_every_configuration_of_a_convolution(gpu: str) -> None:
+    """Every tile that selection may take, in every type, direction and layout: random order, late delivery."""
+    command = [sys.executable, "-m", "helpers.emulated.configurations"]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path), **PTX}
+    environment |= {"CNNKERNELS_SCHEDULE": "random", "CNNKERNELS_SEED": "1", "CNNKERNELS_EMULATED_GPU": gpu}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *wrong, count = done.stdout.splitlines()
+    assert not wrong
+    assert int(count) > 90
+
+
+REFUSED = """
+import torch, cnnkernels
+try:
+    print(cnnkernels.functional.max_pool2d(torch.arange(4.).view(1, 1, 2, 2), 2).item())
+except Exception as error:
+    print(error)
+"""
+
+
+def test_what_the_variables_say() -> None:
+    gpu = "CNNKERNELS_EMULATED_GPU must be one of a100, rtx3090, rtx4090, h100, h200, rtx5090 for the emulator"
+    assert children(
+        REFUSED,
+        {**PTX, "CNNKERNELS_EMULATED_GPU": "gtx"},
+        {**PTX, "CNNKERNELS_SCHEDULE": "reversed"},
+        {**PTX, "CNNKERNELS_DELIVERY": "random"},
+        PTX,
+    ) == [
+        f"{gpu}, but got 'gtx'",
+        "CNNKERNELS_SCHEDULE must be one of ordered, random for the emulator, but got 'reversed'",
+        "CNNKERNELS_DELIVERY must be one of late, early for the emulator, but got 'random'",
+        "3.0",
+    ]
+

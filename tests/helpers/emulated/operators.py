@@ -1,0 +1,65 @@
+"""Every operator once on small integers, so that each order of summation gives PyTorch's own bits: code for a process of
+its own, where CNNKERNELS_BACKEND names a backend. It prints the GPU and what was wrong."""
+
+OPERATORS = """
+import os, torch, cnnkernels
+import torch.nn.functional as F
+from cnnkernels import functional, native
+
+torch.manual_seed(0)
+wrong = []
+
+def integers(*shape, dtype=torch.float32):
+    return torch.randint(-2, 3, shape).to(dtype)
+
+def check(name, *pairs):
+    if not all(a.dtype is b.dtype and torch.equal(a, b) for a, b in pairs):
+        wrong.append(name)
+
+def gradients(of, *leaves):
+    leaves = [leaf.clone().requires_grad_() for leaf in leaves]
+    out = of(*leaves)
+    return out, *torch.autograd.grad(out, leaves, torch.ones_like(out))
+
+for dtype in (torch.float16, torch.float32):
+    x = integers(2, 16, 7, 6, dtype=dtype).to(memory_format=torch.channels_last)
+    w, b = integers(24, 16, 3, 3, dtype=dtype), integers(24, dtype=dtype)
+    mine = gradients(lambda x, w, b: functional.conv2d(x, w, b, 1, 1), x, w, b)
+    check(f"conv2d {dtype}", *zip(mine, gradients(lambda x, w, b: F.conv2d(x, w, b, 1, 1), x, w, b)))
+    r, c = integers(2, 24, 7, 6, dtype=dtype), integers(24, dtype=dtype)
+    mine = functional.conv2d(x, w, b, 1, 1, activation="relu", residual=r, scale=c, shift=b)
+    each = (slice(None), None, None)
+    check(f"epilogue {dtype}", (mine, F.relu(F.conv2d(x, w, b, 1, 1) * c[each] + b[each] + r)))
+    v, s = integers(16, 1, 3, 3, dtype=dtype), integers(24, 16, 1, 1, dtype=dtype)
+    mine = gradients(lambda x, v: functional.depthwise_conv2d(x, v, padding=1), x, v)
+    check(f"depthwise_conv2d {dtype}", *zip(mine, gradients(lambda x, v: F.conv2d(x, v, padding=1, groups=16), x, v)))
+    mine = functional.depthwise_separable_conv2d(x, v, s, padding=1)
+    check(f"pair {dtype}", (mine, F.conv2d(F.conv2d(x, v, padding=1, groups=16), s)))
+    y, i = functional.max_pool2d(x, 3, 2, 1, return_indices=True)
+    check(f"max_pool2d {dtype}", *zip((y, i), F.max_pool2d(x, 3, 2, 1, return_indices=True)))
+    mine = gradients(lambda x: functional.max_pool2d(x, 2), x)
+    check(f"max_pool2d's gradient {dtype}", *zip(mine, gradients(lambda x: F.max_pool2d(x, 2), x)))
+
+a, b = integers(33, 48, dtype=torch.int8), integers(20, 48, dtype=torch.int8)
+check("int8_gemm", (functional.int8_gemm(a, b.t()), a.int() @ b.int().t()))
+rows, columns, bias = integers(33).exp2(), integers(20).exp2(), integers(20)
+mine = functional.int8_gemm(a, b.t(), scale_a=rows, scale_b=columns, bias=bias, zero_point_a=1)
+check("int8_gemm's scales", (mine, ((a.int() - 1) @ b.int().t()) * rows[:, None] * columns + bias))
+a, b = integers(2, 16, 7, 6, dtype=torch.int8), integers(24, 16, 3, 3, dtype=torch.int8)
+for zero in (0, 3):  # with sums of the filters
+    mine = functional.int8_conv2d(a, b, padding=1, input_zero_point=zero)
+    check(f"int8_conv2d {zero}", (mine, F.conv2d(a.double() - zero, b.double(), padding=1).int()))
+x, zeros = integers(4, 6), integers(6).int()
+mine, _ = functional.quantize_per_channel(x, 1, columns[:6], zeros)
+check("quantize", (mine, (torch.round(x / columns[:6]) + zeros).to(torch.int8)))
+check("dequantize", (functional.dequantize(mine, columns[:6], zeros, axis=1), (mine - zeros) * columns[:6]))
+
+if os.environ["CNNKERNELS_BACKEND"] == "cuda":
+    module = native.load("emulated").module
+    assert module.statistics()["warp_instructions"] > 10000
+    gpu = module.standing_for()
+else:
+    from triton.runtime.driver import driver
+    gpu = f"sm_{driver.active.get_current_target().arch}"
+print(gpu, *wrong or ["right"], sep=", ")
+"""
