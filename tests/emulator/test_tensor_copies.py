@@ -11,8 +11,8 @@ import torch
 
 from cnnkernels import _emulator
 from helpers.emulator import launch
+from helpers.instructions.ptx import HEADER
 from helpers.native import Host, PrimitiveRunner, interpreter_tests
-from helpers.ptx import HEADER
 from oracles import swizzle_wgmma, tma_im2col
 
 BYTES = 32768

@@ -11,9 +11,9 @@ import torch
 
 from cnnkernels import _emulator
 from helpers.emulator import MODES, launch
+from helpers.instructions.ptx import kernel
 from helpers.native import Host, PrimitiveRunner, interpreter_tests
 from helpers.operands import FORMATS, accumulator_dtype, integers, to_bits
-from helpers.ptx import kernel
 from oracles import swizzle_wgmma
 
 IMAGE = 32768
