@@ -75,7 +75,7 @@ std::vector<std::string_view> wrong_models() { return {std::begin(kNames) + 1, s
 void set_wrong_model(std::string_view name) {
   for (std::size_t i = 0; i < std::size(kNames); ++i) {
     if (kNames[i] != name) continue;
-    detail::wrong_model.store(static_cast<WrongModel>(i), std::memory_order_relaxed);
+    current_wrong_model.store(static_cast<WrongModel>(i), std::memory_order_relaxed);
     return;
   }
   throw std::invalid_argument("no wrong model is named '" + std::string(name) + "'");

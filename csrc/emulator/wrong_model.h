@@ -69,12 +69,10 @@ enum class WrongModel : std::uint8_t {
   count
 };
 
-namespace detail {
-inline std::atomic<WrongModel> wrong_model{WrongModel::none};
-}
+inline std::atomic<WrongModel> current_wrong_model{WrongModel::none};
 
 inline bool is_wrong(WrongModel which) {
-  return detail::wrong_model.load(std::memory_order_relaxed) == which;
+  return current_wrong_model.load(std::memory_order_relaxed) == which;
 }
 inline bool any_wrong() { return !is_wrong(WrongModel::none); }
 

@@ -9,7 +9,7 @@ import torch
 
 from cnnkernels import _emulator
 from helpers.emulator import MODES, launch
-from helpers.ptx import kernel
+from helpers.instructions.ptx import kernel
 
 MEMORY = ".shared .align 128 .b8 memory[4096]; .shared .align 8 .b64 barrier[2];\n"
 WAIT = "WAIT{0}: mbarrier.try_wait.parity.shared::cta.b64 %p1, [barrier], {1}; @!%p1 bra WAIT{0};"

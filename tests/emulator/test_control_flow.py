@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.ptx import kernel, run
+from helpers.instructions.ptx import kernel, run
 
 ORDERS = [{}, {"random": True, "seed": 1}, {"random": True, "seed": 2, "starve": True}]
 THREAD = "mov.u32 %r0, %tid.x;\n mad.wide.u32 %d0, %r0, 4, %out;\n"

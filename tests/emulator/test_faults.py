@@ -9,7 +9,7 @@ import torch
 
 from cnnkernels import _emulator
 from helpers.emulator import launch
-from helpers.ptx import HEADER, kernel, run
+from helpers.instructions.ptx import HEADER, kernel, run
 
 THREAD = "mov.u32 %r0, %tid.x;\n"
 

@@ -7,8 +7,18 @@ from collections.abc import Callable
 
 import pytest
 
-from helpers.exact_floats import FORMATS, Value, added, bits_of, divided, is_negative, multiplied, root, value_of
-from helpers.ptx import check, evaluate, product
+from helpers.instructions.exact_floats import (
+    FORMATS,
+    Value,
+    added,
+    bits_of,
+    divided,
+    is_negative,
+    multiplied,
+    root,
+    value_of,
+)
+from helpers.instructions.ptx import check, evaluate, product
 
 KINDS = ("f32", "f64", "f16", "bf16")
 ROUNDINGS = ("rn", "rz", "rm", "rp")

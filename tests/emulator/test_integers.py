@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from helpers.ptx import check, edges, number, product, signed, size_of
+from helpers.instructions.ptx import check, edges, number, product, signed, size_of
 
 KINDS = ("u16", "s16", "u32", "s32", "u64", "s64")
 

@@ -13,7 +13,7 @@ import torch
 
 from cnnkernels import _emulator
 from helpers.emulator import MODES, launch, tiled_map
-from helpers.ptx import HEADER
+from helpers.instructions.ptx import HEADER
 
 REGISTERS = ".reg .pred %p<9>; .reg .b32 %r<40>; .reg .b64 %d<20>; .reg .f32 %f<40>;"
 SHARED = ".shared .align 1024 .b8 memory[8192]; .shared .align 8 .b64 barrier[4];"

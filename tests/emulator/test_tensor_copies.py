@@ -11,8 +11,8 @@ import torch
 
 from cnnkernels import _emulator
 from helpers.emulator import launch
+from helpers.instructions.ptx import HEADER
 from helpers.native import Host, PrimitiveRunner, interpreter_tests
-from helpers.ptx import HEADER
 from oracles import swizzle_wgmma, tma_im2col
 
 BYTES = 32768
@@ -110,6 +110,16 @@ def run(ptx: str, tensor_map: bytes, image: np.ndarray, **mode: Any) -> None:
     launch(ptx, "test", [tensor_map, torch.from_numpy(image)], block=(128, 1, 1), **mode)
 
 
+def interpreters_box(x: np.ndarray, kind: str, step: list[int], swizzle: int) -> list[Any]:
+    """As the interpreter's test kernels take it: element, address, rank, sizes, strides, steps, swizzle."""
+
+    def five(values: Any, fill: int) -> list[int]:
+        return [*values, *[fill] * (5 - len(values))]
+
+    element = {"u8": 0, "s32": 1, "f16": 2, "f32": 4}[kind]
+    return [element, x, x.ndim, *five(x.shape[::-1], 0), *five(x.strides[::-1], 0), *five(step, 1), swizzle]
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_tiles(seed):
     rng = random.Random(seed)
@@ -159,6 +169,12 @@ def test_im2col_columns(seed):
     swizzle_wgmma.place(expected, 1024, values, swizzle_wgmma.SPANS[swizzle])
     run(filled(LOAD, start, taps, count=values.nbytes, mode="im2col", offset=0), tensor_map, image)
     assert np.array_equal(image[:-1024], expected[1024:])
+    there, fields = np.zeros(16384, np.uint8), interpreters_box(x, "f16", [1, *stride, 1], swizzle)
+    columns = [*lower, 0, *upper, 0, channels, pixels]
+    place = Host(*start, 0, *taps, 0)
+    interpreter = PrimitiveRunner(interpreter_tests(), "cpu")
+    interpreter.run("tma_load_im2col", Host(*fields, *columns), place, 0, len(there), there)
+    assert np.array_equal(image[: len(there)], there)
 
     stored = random_words([pixels, channels], np.uint16, seed + 1)
     source, wanted = np.zeros(BYTES + 1024, np.uint8), x.copy()
@@ -171,19 +187,6 @@ def test_im2col_columns(seed):
     assert np.array_equal(x, wanted)
 
 
-def differing_fields(x: np.ndarray, tile: dict[str, Any]) -> list[Any]:
-    """Of the interpreter's test kernels: element, address, rank, sizes, strides, steps, swizzle, box."""
-    element = {"u8": 0, "s32": 1, "f16": 2, "f32": 4}[tile["name"]]
-
-    def five(values: Any, fill: int) -> list[int]:
-        return [*values, *[fill] * (5 - len(values))]
-
-    return [
-        element, x, x.ndim, *five(x.shape[::-1], 0), *five(x.strides[::-1], 0), *five(tile["step"], 1),
-        tile["swizzle"], *five(tile["box"], 1),
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize("seed", range(100, 120))
 def test_the_interpreter_loads_the_same_tiles(seed):
     """Two readings of the manual, which know nothing of each other."""
@@ -192,7 +195,8 @@ def test_the_interpreter_loads_the_same_tiles(seed):
     count = swizzle_wgmma.tile(x, tile["start"], tile["box"], tile["step"]).nbytes
     here, there = np.zeros(BYTES, np.uint8), np.zeros(16384, np.uint8)
     run(filled(LOAD, tile["start"], None, count=count, mode="tile", offset=2048), map_of(x, tile), here)
-    fields = Host(*differing_fields(x, tile))
+    box = interpreters_box(x, tile["name"], tile["step"], tile["swizzle"])
+    fields = Host(*box, *tile["box"], *[1] * (5 - len(tile["box"])))
     place = Host(*tile["start"], *[0] * (8 - len(tile["start"])))
     PrimitiveRunner(interpreter_tests(), "cpu").run("tma_load_tile", fields, place, 2048, len(there), there)
     assert np.array_equal(here[: len(there)], there)

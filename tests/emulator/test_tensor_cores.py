@@ -11,9 +11,9 @@ import torch
 
 from cnnkernels import _emulator
 from helpers.emulator import MODES, launch
+from helpers.instructions.ptx import kernel
 from helpers.native import Host, PrimitiveRunner, interpreter_tests
 from helpers.operands import FORMATS, accumulator_dtype, integers, to_bits
-from helpers.ptx import kernel
 from oracles import swizzle_wgmma
 
 IMAGE = 32768
@@ -212,6 +212,10 @@ SHAPES = [
     ("m16n8k4", "tf32"), ("m16n8k32", "s8"), ("m16n8k16", "s8"), ("m8n8k16", "s8"), ("m16n8k32", "u8"),
     ("m8n8k4", "f64"), ("m16n8k16", "f64"), ("m16n8k8", "f64"), ("m16n8k4", "f64"),
 ]  # fmt: skip
+INTERPRETED = {
+    ("m16n8k16", "f16", "f32"), ("m16n8k16", "bf16", "f32"), ("m16n8k8", "tf32", "f32"), ("m16n8k32", "s8", "s32"),
+    ("m16n8k32", "u8", "s32"), ("m8n8k4", "f64", "f64"),
+}  # fmt: skip
 NAMES = {kind: name for name, kind in TYPES.items()} | {"f64": "float64"}
 
 
@@ -249,7 +253,7 @@ def test_mma(shape, kind, sums):
     d = np.zeros((32, m // 4), d_type)
     for lane, v, row, column in places:
         d[lane, v] = before[row, column]
-    count = d[0].nbytes // width
+    initial, count = d.copy(), d[0].nbytes // width
     names = {n: [f"%{n}_{i}" for i in range(c)] for n, c in (("x", registers_a), ("y", registers_b), ("z", count))}
     body = [".reg .b32 %lane; .reg .b64 %at; mov.u32 %lane, %tid.x;"]
     for operand, pointer in (("x", "a"), ("y", "b"), ("z", "d")):
@@ -268,6 +272,11 @@ def test_mma(shape, kind, sums):
     )
     expected = (a @ b.T + before).astype(d_type)
     assert all(d[lane, v] == expected[row, column] for lane, v, row, column in places)
+    if (shape, kind, sums) in INTERPRETED:
+        there = initial.copy()
+        interpreter = PrimitiveRunner(interpreter_tests(), "cpu")
+        interpreter.run("mma", FORMATS[name], 1, 1, left[None], right[None], there[None, None])
+        assert np.array_equal(there, d)
 
 
 @pytest.mark.parametrize("transposed", ["", ".trans"])

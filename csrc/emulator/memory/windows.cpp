@@ -4,6 +4,7 @@
 #include "emulator/memory/address.h"
 #include "emulator/ptx/decoder.h"
 #include "emulator/ptx/families.h"
+#include "emulator/wrong_model.h"
 
 namespace cnnkernels::emulator {
 
@@ -51,7 +52,9 @@ template <class Register>
 void map_address(Warp& warp, const Instruction& instruction, Mask lanes) {
   for_each_lane(lanes, [&](int lane) {
     const Register address = warp.lanes<Register>(instruction.source[0])[lane];
-    const Register rank = warp.lanes<std::uint32_t>(instruction.source[1])[lane];
+    const Register rank = is_wrong(WrongModel::mapa_is_identity)
+                              ? static_cast<Register>(warp.block->rank)
+                              : warp.lanes<std::uint32_t>(instruction.source[1])[lane];
     if (rank >= warp.cluster->blocks.size())
       fault_of_lane(lane, "block %u of the cluster, which has %zu", unsigned(rank),
                     warp.cluster->blocks.size());

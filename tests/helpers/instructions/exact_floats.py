@@ -140,3 +140,13 @@ def root(a: Value, kind: str) -> Value:
     whole = math.isqrt(int(scaled))
     exact = scaled == whole * whole
     return Fraction(2 * whole + (not exact), 2 ** (scale + 1))
+
+
+def float_edges(kind: str) -> list[int]:
+    """Bits that conversions and comparisons go wrong at."""
+    form = FORMATS[kind]
+    values = [0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.75, 126.5, 127.5, 128.5, -128.5, 255.5, 3.0e4, -7.0e4, 1e-3]
+    values += [2.0**31 - 1, 2.0**31, -(2.0**31), 2.0**32, 2.0**63, 2.0**64, -1.0, 0.49]
+    bits = [bits_of(value, kind) for value in values]
+    bits += [0, 1, 1 << form.mantissa_bits, form.largest, form.infinity, form.nan]
+    return sorted({*bits, *(each | 1 << form.bits - 1 for each in bits[-6:-1])})
