@@ -32,7 +32,7 @@ SANITIZE = build_checks.sanitizer()
 # A NaN that becomes an integer is one thing on a GPU and anything on a CPU.
 CASTS = "-fsanitize=float-cast-overflow -fno-sanitize-recover=float-cast-overflow"
 SANITIZERS = {"": "", "thread": "-fsanitize=thread", "address": f"-fsanitize=address {CASTS}"}
-# A register is read as whatever type an instruction has; what a lane computes goes through arrays, filled at once.
+# The emulator reads a register as whatever type an instruction has, and its arrays of lanes are filled at once.
 PATTERN = "-ftrivial-auto-var-init=pattern"
 EMULATOR = ["-O2", "-fno-strict-aliasing"]
 # The rooms of csrc that a module does without.
@@ -156,7 +156,7 @@ class NinjaBuild(build_ext):
         found = None if SANITIZE else toolkit.find(build_checks.flag("CNNKERNELS_BUILD_CUDA"))
         (file := ROOT / build / "build.ninja").write_text(ninja_file(build, out, cxx, found))
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count())
-        kinds = f"_interpreter with {cxx}"
+        kinds = f"_interpreter and _emulator with {cxx}"
         kinds += f", _cuda and _emulated with {found.nvcc}" if found else " only: no nvcc, or switched off"
         print(f"building cnnkernels.{kinds}, {jobs} at a time: takes minutes the first time", flush=True)
         done = subprocess.run([os.path.join(ninja.BIN_DIR, "ninja"), "-f", str(file), "-j", jobs], cwd=ROOT)

@@ -73,7 +73,7 @@ def launch(
         cluster=cluster,
         shared_bytes=shared,
         parameters=bytes(packed),
-        mode=_emulator.Mode(threads=1, **mode),
+        mode=_emulator.Mode(**{"threads": 1, **mode}),
     )
 
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # A room of csrc may include its own files and these rooms'. Every room that is not named is an operator's.
 CSRC = {
     "interpreter": set(),
+    "emulator": set(),  # two readings of the hardware stay two
     "ptx": {"common", "interpreter"},  # its models of instructions are fibers'
     "common": {"ptx", "interpreter"},  # types convert by the one, device.h takes its words from the other
     "gemm": {"common", "ptx"},

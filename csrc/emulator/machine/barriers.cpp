@@ -149,6 +149,7 @@ void arrive_at_cluster(Warp& warp, const Instruction& instruction, Mask lanes) {
     fault_of_lane(__builtin_ctz(twice), "arrives at the cluster's barrier twice in one phase");
   warp.at_cluster_barrier |= lanes;
   for_each_lane(lanes, [&](int lane) { warp.cluster_phase[lane] = cluster.phase + 1; });
+  if (cluster.races && instruction.flags) cluster.races->release_relaxed(warp.cluster_index, cluster.arrived);
   if (cluster.races && !instruction.flags) cluster.races->release(warp.cluster_index, cluster.arrived);
   complete_cluster_barrier(cluster);
 }

@@ -93,6 +93,21 @@ bool Cluster::stuck() const {
   return any;
 }
 
+// Lanes that have come apart, and of which some wait where all have to be, are the reason more often than
+// not.
+std::string Cluster::why_stuck() const {
+  for (const Warp* warp : warps_) {
+    bool apart = false, meets = false;
+    for_each_lane(warp->live, [&](int lane) {
+      const Control control = state.kernel.code[warp->pc[lane]].control;
+      meets |= control == Control::warp || control == Control::members;
+      apart |= warp->pc[lane] != warp->pc[__builtin_ctz(warp->live)];
+    });
+    if (apart && meets) return "lanes of a warp wait in different places for each other";
+  }
+  return "deadlock: every warp waits for what nobody does";
+}
+
 // Where every warp is: of a deadlock.
 std::string Cluster::standing() const {
   std::string text;
@@ -131,7 +146,7 @@ Counts Cluster::run() {
       if (since > kMostWithoutEvent)
         fault("no thread got anything done for %llu instructions", (unsigned long long)since);
       if (!stuck()) continue;
-      if (!deliver_one(*this)) throw Fault("deadlock: every warp waits for what nobody does" + standing());
+      if (!deliver_one(*this)) throw Fault(why_stuck() + standing());
       for (Warp* warp : warps_) warp->vain = 0;
     }
     finish_cluster(*this);

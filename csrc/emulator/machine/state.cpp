@@ -49,7 +49,6 @@ Warp::Warp(Block& block, int index)
   std::memcpy(registers_, kernel.image.data(), kernel.image.size() * sizeof(std::uint32_t));
   predicates_ = kernel.predicate_image;
   local_.assign(kernel.local_bytes * kLanes, std::byte{0xc1});
-  if (!kernel.watches.empty()) assigned_.assign(kernel.image.size() / kLanes + predicates_.size(), 0);
   const std::uint64_t threads = cluster->state.launch.block.count() - std::uint64_t(index) * kLanes;
   live = threads >= kLanes ? kAllLanes : (Mask{1} << threads) - 1;
   set_special_registers(*this);

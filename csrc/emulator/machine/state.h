@@ -44,8 +44,9 @@ struct Warp {
   Mask carry = 0;    // the carry flag of add.cc
   Mask passed = 0;   // lanes that others of the warp go before: they spin
   Outcome outcome = Outcome::done;
-  std::uint32_t position = 0;                        // of the instruction being executed
-  std::uint32_t vain = 0;                            // turns without progress since the cluster's last event
+  std::uint32_t position = 0;  // of the instruction being executed
+  std::uint32_t apart = 0;     // instructions since lanes that have come apart last changed turns
+  std::uint32_t vain = 0;      // turns without progress since the cluster's last event
   std::uint64_t executed = 0, threads_executed = 0;  // instructions, and times lanes
 
   // The 32 lanes of a register, seen as T: float, std::uint64_t ... (the emulator is compiled without strict
@@ -70,9 +71,6 @@ struct Warp {
   std::byte* local(int lane);
   std::size_t local_bytes() const;  // of a lane
 
-  // Lanes that have written a register (a predicate p is ~p), of those that are watched.
-  Mask& assigned(Slot use) { return assigned_[use >= 0 ? use : assigned_.size() + use]; }
-
   std::vector<std::uint32_t> returns[kLanes];  // of calls
   Mask at_barrier[16]{};                       // lanes that have come to a barrier that the warp has not yet
   Mask at_cluster_barrier = 0;                 // lanes that have arrived there
@@ -84,7 +82,6 @@ struct Warp {
   std::uint32_t* registers_ = nullptr;
   std::unique_ptr<std::byte[]> memory_;  // registers, aligned to 64 bytes
   std::vector<Mask> predicates_;
-  std::vector<Mask> assigned_;
   std::vector<std::byte> local_;  // of all lanes, one after another
 };
 
@@ -191,6 +188,7 @@ struct Cluster {
   void round(bool starved);
   void take_turn(Warp& warp);
   bool stuck() const;
+  std::string why_stuck() const;
   std::string standing() const;
 
   std::vector<Warp*> warps_;

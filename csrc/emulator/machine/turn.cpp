@@ -13,7 +13,8 @@ namespace cnnkernels::emulator {
 namespace {
 
 constexpr std::uint32_t kNowhere = ~std::uint32_t{0};
-constexpr int kLongestAlone = 4000;  // instructions of a group before others of its warp have their turn
+constexpr std::uint32_t kLongestApart =
+    2000;  // instructions of a group before others of its warp have their turn
 constexpr std::size_t kDeepestCall = 64;
 
 class Turn {
@@ -31,6 +32,10 @@ class Turn {
       run_group();
       // Who stalled before may go on now; who stalled in this group waits for others.
       if (count_ != before) warp_.stalled &= group_;
+      if (!alone_ && (warp_.apart += count_ - before) > kLongestApart) {
+        warp_.apart = 0;
+        warp_.passed |= group_;
+      }
     }
     warp_.executed += count_;
     return count_ > 0 && !yields_;
@@ -61,10 +66,6 @@ class Turn {
     const int start = count_;
     while (true) {
       if (count_ >= quantum_ || (at_ >= meets_ && count_ > start)) return save(group_, at_);
-      if (!alone_ && count_ - start > kLongestAlone) {
-        warp_.passed |= group_;
-        return save(group_, at_);
-      }
       const Instruction& instruction = code_[at_];
       Mask lanes = group_;
       if (instruction.guard != kNone) {
@@ -73,7 +74,6 @@ class Turn {
       }
       ++count_;
       warp_.position = at_;
-      if (instruction.watch) check_assigned(*instruction.watch, lanes);
       if (!lanes) {
         ++at_;
         continue;
@@ -83,7 +83,6 @@ class Turn {
         instruction.execute(warp_, instruction, lanes), ++at_;
       else if (instruction.control <= Control::warp ? !wait(instruction, lanes) : !jump(instruction, lanes))
         return;
-      if (instruction.watch) note_assigned(*instruction.watch, lanes);
     }
   }
 
@@ -193,22 +192,6 @@ class Turn {
     warp_.live &= ~lanes;
     ++warp_.cluster->events;
     look_at_barriers(warp_);
-  }
-
-  void check_assigned(const Watch& watch, Mask lanes) {
-    if (watch.copies) return;
-    for (const auto& [use, name] : watch.reads) {
-      const bool guard = use < 0 && ~use == code_[at_].guard;
-      const Mask missing = (guard ? group_ : lanes) & ~warp_.assigned(use);
-      if (missing) fault_of_lane(__builtin_ctz(missing), "reads %s, which nothing has written", name.c_str());
-    }
-  }
-
-  void note_assigned(const Watch& watch, Mask lanes) {
-    Mask value = lanes;
-    if (watch.copies)
-      for (const auto& [use, name] : watch.reads) value &= warp_.assigned(use);
-    for (const Slot use : watch.writes) warp_.assigned(use) = (warp_.assigned(use) & ~lanes) | value;
   }
 
   Warp& warp_;

@@ -50,7 +50,7 @@ std::byte* shared_access(Warp& warp, int lane, Space space, std::uint64_t addres
         races->read(warp.cluster_index, rank, place.offset, bytes, line);
         break;
       case Access::write:
-        races->write(warp.cluster_index, rank, place.offset, bytes, line);
+        races->write(warp.cluster_index, rank, place.offset, bytes, line, place.bytes());
         break;
       case Access::atomic:
         races->atomic(warp.cluster_index, rank, place.offset, bytes, line);

@@ -100,7 +100,6 @@ void execute(Warp& warp, const Instruction& instruction, Mask lanes) {
   const auto& details = static_cast<const AtomicDetails&>(*instruction.details);
   const int bytes = bytes_of(instruction.type);
   const auto count = static_cast<int>(details.values.size());
-  ++warp.cluster->events;
   for_each_lane(lanes, [&](int lane) {
     const std::uint64_t address =
         warp.address(instruction, lane) + static_cast<std::uint64_t>(instruction.offset);
@@ -111,6 +110,8 @@ void execute(Warp& warp, const Instruction& instruction, Mask lanes) {
           details.compare == kNone ? 0 : read_register(warp, details.compare, bytes, lane);
       const std::uint64_t old =
           atomic_on_memory(memory + i * bytes, details.operation, instruction.type, value, other);
+      // To have failed to take a lock is no news to others.
+      if (details.operation != AtomicOperation::compare || old == value) ++warp.cluster->events;
       if (!details.results.empty()) write_register(warp, details.results[i], bytes, lane, old);
     }
   });

@@ -8,7 +8,6 @@
 namespace cnnkernels::emulator {
 
 struct Warp;
-struct Watch;
 struct Instruction;
 
 // Executes an instruction for the lanes whose guard is true, never none. It may be called again where it
@@ -38,7 +37,6 @@ inline constexpr int kMostSources = 5;
 struct Instruction {
   Execute execute = nullptr;
   const Details* details = nullptr;
-  const Watch* watch = nullptr;  // where a register may be read before it is written
   std::int64_t immediate = 0;
   std::int64_t offset = 0;   // added to the address in source[0]
   std::int32_t line = 0;     // of the PTX

@@ -5,8 +5,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
-#include <utility>
 #include <vector>
 
 #include "emulator/launch.h"
@@ -16,13 +14,6 @@ namespace cnnkernels::emulator {
 
 struct SourcePlace {
   std::int32_t file = -1, line = 0;  // of .loc
-};
-
-// Of an instruction that touches registers which may be read before they are written. A predicate p is ~p.
-struct Watch {
-  std::vector<std::pair<Slot, std::string>> reads;  // and the register's name
-  std::vector<Slot> writes;
-  bool copies = false;  // a mov: what is not assigned goes on being so
 };
 
 struct Kernel {
@@ -54,8 +45,6 @@ struct Kernel {
     bool dynamic, wide;
   };
   std::vector<SharedAddress> shared_addresses;
-
-  std::unordered_map<std::int32_t, Watch> watches;  // by their place in the code
 
   std::uint32_t dynamic_shared = 0;  // where dynamic shared memory begins, in a block's window
   std::size_t local_bytes = 0;       // a thread's

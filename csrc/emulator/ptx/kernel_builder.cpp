@@ -19,14 +19,16 @@ constexpr Decode kFamilies[] = {
     decode_lanes,   decode_address, decode_atomic,  decode_dot_product,
 };
 
-// Of what other GPUs have and Hopper has not, or what nobody has asked for.
-const char* why_unknown(const Statement& statement) {
-  if (statement.starts("tcgen05") || statement.has("f32x2") || statement.starts("clusterlaunchcontrol"))
-    return "is Blackwell's; GPUs from sm_80 to sm_90a are known";
-  if (statement.has("sp") || statement.has("sp::ordered_metadata")) return "sparse operands are not known";
-  if (statement.has("b1") || statement.has("s4") || statement.has("u4") || statement.has("e2m1"))
-    return "types smaller than a byte are not known";
-  return "is not known";
+// What other GPUs have and Hopper has not, and what nobody has asked for.
+void refuse_foreign(const Statement& statement) {
+  if (statement.starts("tcgen05") || statement.starts("clusterlaunchcontrol"))
+    refuse(statement, "is Blackwell's; GPUs from sm_80 to sm_90a are known");
+  for (const std::string_view word : statement.words) {
+    if (word == "f32x2") refuse(statement, "is Blackwell's; GPUs from sm_80 to sm_90a are known");
+    if (word == "sp" || word == "sp::ordered_metadata") refuse(statement, "sparse operands are not known");
+    if (word == "b1" || word == "s4" || word == "u4" || word == "e2m1")
+      refuse(statement, "types smaller than a byte are not known");
+  }
 }
 
 std::vector<std::string_view> split(std::string_view opcode) {
@@ -61,7 +63,7 @@ std::unique_ptr<Kernel> KernelBuilder::build() {
   kernel_->entry.static_shared_bytes = shared_end_ - SharedMemory::kStart;
   kernel_->dynamic_shared = static_cast<std::uint32_t>(aligned(shared_end_, dynamic_align_));
   kernel_->predicate_image.resize(kernel_->predicates, 0);
-  watch_unassigned(*kernel_, uses_, starts_, scopes_);
+  forbid_unassigned_reads(*kernel_, uses_, starts_, scopes_);
   return std::move(kernel_);
 }
 
@@ -209,10 +211,11 @@ void KernelBuilder::statement() {
     if (!cursor_.is(";")) cursor_.expect(",");
   }
   if (statement.words[0].empty()) refuse(statement, "no directive that is known");
+  refuse_foreign(statement);
   if (!decode_control_flow(statement, instruction)) {
     const bool known = std::any_of(std::begin(kFamilies), std::end(kFamilies),
                                    [&](Decode decode) { return decode(decoder_, statement, instruction); });
-    if (!known) refuse(statement, why_unknown(statement));
+    if (!known) refuse(statement, "is not known");
   }
   emit(statement, instruction);
 }

@@ -75,8 +75,8 @@ class KernelBuilder {
   std::vector<int> starts_;          // where functions begin
 };
 
-// Marks what may read a register that was never written; `starts` are where functions begin.
-void watch_unassigned(Kernel& kernel, const std::vector<Decoder::Uses>& uses, const std::vector<int>& starts,
-                      const Scopes& scopes);
+// Makes a Fault of what reads a register that nothing can have written; `starts` are where functions begin.
+void forbid_unassigned_reads(Kernel& kernel, const std::vector<Decoder::Uses>& uses,
+                             const std::vector<int>& starts, const Scopes& scopes);
 
 }  // namespace cnnkernels::emulator

@@ -41,6 +41,7 @@ struct WarpProducts {
   std::vector<std::uint32_t> issued_by;  // group: `issued` when it was committed
   std::uint32_t meetings = 0;            // with the warpgroup's other warps, begun
   bool meeting = false;                  // and not all there
+  bool fenced = false;                   // by wgmma.fence, since a wait or the start let registers be written
   std::deque<Product> in_flight;         // in order
   std::uint32_t next_token = 0;
   std::unordered_map<std::uint32_t, std::shared_ptr<Accumulator>> tokens;  // in flight

@@ -66,7 +66,9 @@ void execute_product(Warp& warp, const Instruction& instruction, Mask) {
   compute(warp, product, registers, registers);
 }
 
-void execute_fence(Warp& warp, const Instruction&, Mask) { meet(warp); }
+void execute_fence(Warp& warp, const Instruction&, Mask) {
+  if (meet(warp)) warp.products->fenced = true;
+}
 
 void execute_commit(Warp& warp, const Instruction&, Mask) {
   if (!meet(warp)) return;
@@ -91,7 +93,7 @@ void execute_wait(Warp& warp, const Instruction& instruction, Mask) {
   }
   if (!warp.cluster->mode().late) return;
   complete(warp, groups);
-  publish(warp, groups);
+  if (publish(warp, groups)) products.fenced = false;
 }
 
 void execute_nothing(Warp&, const Instruction&, Mask) {}

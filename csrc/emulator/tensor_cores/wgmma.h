@@ -30,9 +30,9 @@ void compute(Warp& warp, const Product& product, std::span<const Register> read,
 void note_reads(Warp& warp, const Product& product);
 
 // In Mode::late: a product begins, and the warpgroup's up to a group are complete. `publish` puts the warp's
-// own results where registers still wait for them.
+// own results where registers still wait for them, and says whether there were any.
 void begin(Warp& warp, Product product);
 void complete(Warp& warp, std::uint32_t groups);
-void publish(Warp& warp, std::uint32_t groups);
+bool publish(Warp& warp, std::uint32_t groups);
 
 }  // namespace cnnkernels::emulator

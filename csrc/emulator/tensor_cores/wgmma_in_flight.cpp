@@ -106,6 +106,9 @@ void begin(Warp& warp, Product product) {
     std::uint32_t* lanes = warp.lanes(slot);
     auto accumulator = std::make_shared<Accumulator>();
     accumulator->before = in_flight(products, lanes);
+    if (accumulator->before == nullptr && !products.fenced) {
+      fault("wgmma on accumulators that may have been written since the last wgmma.fence");
+    }
     std::copy(lanes, lanes + kLanes, accumulator->value.begin());
     const std::uint32_t token = products.next_token++ % kTokens;
     products.tokens[token] = accumulator;
@@ -127,7 +130,7 @@ void complete(Warp& warp, std::uint32_t groups) {
   }
 }
 
-void publish(Warp& warp, std::uint32_t groups) {
+bool publish(Warp& warp, std::uint32_t groups) {
   WarpProducts& products = *warp.products;
   Done done;
   for (; !products.in_flight.empty() && products.in_flight.front().group < groups;
@@ -138,9 +141,10 @@ void publish(Warp& warp, std::uint32_t groups) {
       products.tokens.erase(product.tokens[i]);
     }
   }
-  if (done.empty()) return;
+  if (done.empty()) return false;
   const auto slots = static_cast<Slot>(warp.cluster->state.kernel.image.size() / kLanes);
   for (Slot slot = 0; slot < slots; ++slot) replace(warp.lanes(slot), done);
+  return true;
 }
 
 }  // namespace cnnkernels::emulator

@@ -194,7 +194,10 @@ def narrow(dtype: torch.dtype, arch: int) -> Case:
         generator = torch.Generator().manual_seed(0)
         bits = torch.randint(-(1 << 31), 1 << 31, (4096,), generator=generator).to(torch.int32).view(torch.float32)
         near = torch.randn(4096, generator=generator)
-        return {"x": torch.where(bits.isfinite() & (torch.arange(4096) % 2 == 0), bits, near), "y": torch.zeros(4096, dtype=dtype)}
+        return {
+            "x": torch.where(bits.isfinite() & (torch.arange(4096) % 2 == 0), bits, near),
+            "y": torch.zeros(4096, dtype=dtype),
+        }
 
     return Case(
         f"f32 to {dtype}, sm_{arch}",
@@ -317,7 +320,8 @@ def any_layout(
 
     bits = dtype.itemsize * 8
     constants = {
-        "BM": m, "BN": n, "BK": k, "LA": ("shared", swizzles[0], bits, a_first), "LB": ("shared", swizzles[1], bits, b_first),
+        "BM": m, "BN": n, "BK": k,
+        "LA": ("shared", swizzles[0], bits, a_first), "LB": ("shared", swizzles[1], bits, b_first),
         "AT": a_first, "BT": b_first, "D": ("mma", n, bits, False), "REG": ("blocked",),
         "SUM": "int32" if dtype == torch.int8 else "float32",
     }  # fmt: skip
@@ -378,7 +382,8 @@ CASES = [
     row_sums(90),
     multicast(),
     late_wait(),
-    *(any_layout(h, (a, b), majors, (64, 64, 64)) for majors in ("kk", "mn") for a, b in ((32, 64), (128, 32), (64, 128))),
+    *(any_layout(h, swizzles, "kk", (64, 64, 64)) for swizzles in ((32, 64), (128, 32), (64, 128))),
+    *(any_layout(h, swizzles, "mn", (64, 64, 64)) for swizzles in ((32, 64), (128, 32), (64, 128))),
     any_layout(b16, (128, 128), "mk", (64, 128, 128)),
     any_layout(h, (128, 128), "kn", (128, 256, 64), warps=8),
     any_layout(s8, (128, 64), "kk", (64, 64, 128)),
