@@ -112,7 +112,7 @@ def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit |
             elif "interpreter" in path.parts:
                 tag, flags = own, "$interpreter"
             elif "emulator" in path.parts:
-                tag, flags = "emulator", "$cuda_headers" if "runtime" in path.parts else "$emulator"
+                tag, flags = "emulator", "-O1 $cuda_headers" if "runtime" in path.parts else "$emulator"
             objects.append(target := str(build / tag / f"{path}.o"))
             if target not in seen:
                 seen.add(target)

@@ -57,7 +57,7 @@ def emulated(module: Any) -> str:
     archive = Path(module.__file__).with_name("_emulated.zip")
     size = f"{archive.stat().st_size / 2**20:.1f} MiB of PTX" if archive.exists() else f"no {archive.name} beside it"
     try:
-        return f"{built(module)}; {size}; stands for {module.standing_for()}"
+        return f"built for {module.built_for}; {size}; stands for {module.standing_for()}"
     except ValueError as error:
         return f"{size}; {error}"
 

@@ -79,6 +79,7 @@ def test_the_same_objects_give_the_same_archive(tmp_path: Path, capsys: pytest.C
     assert re.match(r".*a\.zip: 0\.0 MiB, of 0\.0 MiB of PTX\n", capsys.readouterr().out)
     with zipfile.ZipFile(tmp_path / "a.zip") as files:
         index = json.loads(files.read("index.json"))
+        assert {member.date_time for member in files.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert files.namelist() == [image["file"] for image in index] + ["index.json"]
     assert [image["file"] for image in index] == [f"csrc/forward.cu/compute_{arch}.ptx" for arch in (80, 90)]
     assert index[0]["codes"] == ["sm_80", "compute_80"]
