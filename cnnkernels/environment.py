@@ -26,7 +26,7 @@ RUNNING = {
     "CNNKERNELS_INTERPRET": Variable(
         "switch, or `ptx`",
         "off",
-        "CPU tensors run the kernels in the interpreters (sets `TRITON_INTERPRET=1`, and with a 0 there Triton's run in "
+        "CPU tensors run the kernels in the interpreters (sets `TRITON_INTERPRET=1`; where that is 0, Triton's run in "
         "the emulator); `ptx`: as nvcc and Triton compiled them, in the emulator",
     ),
     "CNNKERNELS_EMULATED_GPU": Variable(

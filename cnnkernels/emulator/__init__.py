@@ -6,6 +6,7 @@ CUDA's kernels come with their host code in `cnnkernels._emulated`; here is the 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -35,9 +36,9 @@ def serve_triton() -> None:
         ValueError: a variable of the environment that the emulator reads has no word of its.
         RuntimeError: Triton interprets in this process.
     """
-    from .. import _emulator
     from . import triton_driver
 
+    emulator: Any = importlib.import_module("cnnkernels._emulator")
     gpus = {gpu.name: gpu for gpu in load("interpreter").module.gpus()}
     gpu = gpus[word(GPU, "h200", *gpus)]
     in_turn = word("CNNKERNELS_SCHEDULE", "ordered", "ordered", "random") == "ordered"
@@ -45,6 +46,6 @@ def serve_triton() -> None:
     seed, threads = (int(os.environ.get(f"CNNKERNELS_{name}") or 0) for name in ("SEED", "THREADS"))
 
     def mode(memory: Sequence[tuple[int, int]]) -> Any:
-        return _emulator.Mode(random=not in_turn, late=late, seed=seed, threads=threads, memory=memory)
+        return emulator.Mode(random=not in_turn, late=late, seed=seed, threads=threads, memory=memory)
 
-    triton_driver.install(_emulator, gpu.architecture, gpu.block_bytes, mode)
+    triton_driver.install(emulator, gpu.architecture, gpu.block_bytes, mode)

@@ -1,6 +1,6 @@
 """A driver for Triton whose GPU is the emulator: kernels are compiled to PTX for a real GPU and run on CPU tensors.
 
-Triton's interpreter runs a kernel's Python; here runs what Triton's compiler made of it, up to ptxas, which is left out.
+Triton's interpreter runs a kernel's Python; here runs what Triton's compiler made of it. ptxas alone is left out.
 `install` is called once a process, before a kernel is launched: CNNKERNELS_INTERPRET=ptx does it.
 """
 

@@ -7,7 +7,8 @@ from helpers.emulated import emulated_tests
 from helpers.emulated.operators import OPERATORS
 from helpers.processes import children
 
-PTX = {"CNNKERNELS_INTERPRET": "ptx", "CNNKERNELS_BACKEND": "cuda"}
+PTX = {"CNNKERNELS_INTERPRET": "ptx"}
+CUDA = {**PTX, "CNNKERNELS_BACKEND": "cuda"}
 
 
 def test_operators() -> None:
@@ -15,9 +16,9 @@ def test_operators() -> None:
     emulated_tests()
     assert children(
         OPERATORS,
-        {**PTX},
-        {**PTX, "CNNKERNELS_EMULATED_GPU": "a100", "CNNKERNELS_DELIVERY": "early"},
-        {**PTX, "CNNKERNELS_EMULATED_GPU": "h100", "CNNKERNELS_SCHEDULE": "random", "CNNKERNELS_SEED": "3"},
+        {**CUDA},
+        {**CUDA, "CNNKERNELS_EMULATED_GPU": "a100", "CNNKERNELS_DELIVERY": "early"},
+        {**CUDA, "CNNKERNELS_EMULATED_GPU": "h100", "CNNKERNELS_SCHEDULE": "random", "CNNKERNELS_SEED": "3"},
     ) == ["h200, right", "a100, right", "h100, right"]
 
 

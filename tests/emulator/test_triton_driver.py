@@ -62,4 +62,3 @@ def test_what_the_variables_say() -> None:
         "CNNKERNELS_DELIVERY must be one of late, early for the emulator, but got 'random'",
         "3.0",
     ]
-

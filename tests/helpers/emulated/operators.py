@@ -1,5 +1,7 @@
-"""Every operator once on small integers, so that each order of summation gives PyTorch's own bits: code for a process of
-its own, where CNNKERNELS_BACKEND names a backend. It prints the GPU and what was wrong."""
+"""Every operator once on small integers, so that each order of summation gives PyTorch's own bits.
+
+Code for a process of its own, where CNNKERNELS_BACKEND names a backend. It prints the GPU and what was wrong.
+"""
 
 OPERATORS = """
 import os, torch, cnnkernels
