@@ -19,7 +19,7 @@ struct Config : Shape<std::int8_t, kSm90Tiles[kTile], Major::k, Major::k, kSpan>
 };
 
 template <class C>
-CNN_KERNEL(kThreads, 1)
+CNN_KERNEL(gemm::sm90::kThreads, 1)  // int8 has a kThreads of its own
 int8_product(const __grid_constant__ Arguments a) {
 #if CNN_SM90A
   CNN_DYNAMIC_SHARED(memory);
