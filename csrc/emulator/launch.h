@@ -1,5 +1,5 @@
-// The emulator's front door: PTX text in, a launch of one of its kernels run on the host's memory, a Fault where the
-// kernel does what a GPU forbids. Host C++ alone; nothing of csrc/ptx/interpreter is known here.
+// The emulator's front door: PTX text in, a launch of one of its kernels run on the host's memory, a Fault
+// where the kernel does what a GPU forbids. Host C++ alone; nothing of csrc/ptx/interpreter is known here.
 #pragma once
 
 #include <cstddef>
@@ -26,12 +26,12 @@ enum class Order { ordered, random };
 
 struct Mode {
   Order order = Order::ordered;
-  std::uint64_t seed = 0;   // of everything random, per cluster of blocks
-  bool late = true;         // what is asynchronous appears only when somebody waits for it, and is poison before
-  bool starve = false;      // half of the warps run only when the others make no progress
-  bool warps_meet = true;   // the four warps of a warpgroup meet at wgmma's fence, commit and wait
-  bool races = true;        // accesses to shared memory are ordered by barriers, mbarriers and fences, or a Fault
-  int threads = 0;          // OS threads that blocks are spread over; 0 is as many as cores
+  std::uint64_t seed = 0;  // of everything random, per cluster of blocks
+  bool late = true;     // what is asynchronous appears only when somebody waits for it, and is poison before
+  bool starve = false;  // half of the warps run only when the others make no progress
+  bool warps_meet = true;  // the four warps of a warpgroup meet at wgmma's fence, commit and wait
+  bool races = true;  // accesses to shared memory are ordered by barriers, mbarriers and fences, or a Fault
+  int threads = 0;    // OS threads that blocks are spread over; 0 is as many as cores
   std::vector<Range> memory;  // what the launch may touch; empty: anything
 };
 
@@ -49,15 +49,16 @@ struct Entry {
 
 class Program;  // a parsed module, shared by launches
 
-// `name` is what faults call the text: a file's path. Throws Fault at what is no PTX or is not known, with its line.
+// `name` is what faults call the text: a file's path. Throws Fault at what is no PTX or is not known, with
+// its line.
 std::shared_ptr<const Program> parse(std::string_view text, std::string_view name);
 const std::vector<Entry>& entries(const Program& program);
 
 struct Launch {
   std::string entry;
   Extent grid, block, cluster;
-  std::uint32_t shared_bytes = 0;         // dynamic
-  std::vector<std::byte> parameters;      // the bytes of all, at their offsets
+  std::uint32_t shared_bytes = 0;     // dynamic
+  std::vector<std::byte> parameters;  // the bytes of all, at their offsets
 };
 
 // What was executed; summed over blocks.
