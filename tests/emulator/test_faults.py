@@ -14,12 +14,12 @@ from helpers.instructions.ptx import HEADER, kernel, run
 THREAD = "mov.u32 %r0, %tid.x;\n"
 
 
-def fault(body: str, threads: int = 32, directives: str = "", **options: object) -> str:
+def fault(body: str, size: int = 32, directives: str = "", **options: object) -> str:
     out = torch.zeros(1024, dtype=torch.int32)
     options = {"memory": [(out.data_ptr(), 4096)], **options}
     ptx = kernel(THREAD + body, parameters=["out"], directives=directives)
     with pytest.raises(_emulator.EmulatorFault) as raised:
-        run(ptx, [out], block=(threads, 1, 1), **options)
+        run(ptx, [out], block=(size, 1, 1), **options)
     return str(raised.value)
 
 
@@ -101,7 +101,7 @@ def test_divergent_barriers() -> None:
     expect(fault("setp.lt.u32 %p1, %r0, 16; @%p1 bar.sync 0;"), "only the lanes 0xffff of the warp execute it")
     expect(fault("bar.warp.sync 1;"), "a lane that is not in the member mask 0x1")
     mixed = "setp.lt.u32 %p1, %r0, 32; @%p1 bra OTHER; bar.sync 1, 64; bra END; OTHER: bar.sync 1, 96; END:"
-    expect(fault(mixed, threads=64), "barrier 1 is for")
+    expect(fault(mixed, size=64), "barrier 1 is for")
     expect(fault("bar.sync 1, 48;"), "48 threads at barrier 1")
     expect(fault("bar.sync %r0;"), "lanes of a warp name different barriers")
     expect(fault("bar.sync 16;"), "barrier 16 of 16")
@@ -110,7 +110,7 @@ def test_divergent_barriers() -> None:
 def test_deadlock() -> None:
     """With a place for every warp."""
     body = "setp.lt.u32 %p1, %r0, 32; @%p1 bra OTHER; bar.sync 1, 96; bra END; OTHER: bar.sync 2, 64; END:"
-    message = fault(body, threads=64)
+    message = fault(body, size=64)
     expect(
         message, "deadlock", "block (0,0,0), warp 0: at test.ptx:", "block (0,0,0), warp 1: at test.ptx:", "bar.sync"
     )
@@ -200,6 +200,12 @@ def test_launches_are_checked() -> None:
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_the_first_of_several_faults(threads: int) -> None:
-    """Whatever the OS threads do, that of the first block."""
-    body = "mov.u32 %r1, %ctaid.x;\nsetp.lt.u32 %p1, %r1, 20;\n@%p1 bra END;\ntrap;\nEND:"
-    assert "block (20,0,0)" in fault(body, grid=(64, 1, 1), threads=threads)
+    """Whatever the OS threads do, that of the first block: it comes after the next one's and before the last one's."""
+    body = """
+      mov.u32 %r1, %ctaid.x; mov.u32 %r2, 0; mov.u32 %r3, 1000000;
+      setp.eq.u32 %p1, %r1, 1; @%p1 mov.u32 %r3, 1;
+      setp.gt.u32 %p1, %r1, 1; @%p1 mov.u32 %r3, 3000000;
+    LOOP: add.u32 %r2, %r2, 1; setp.lt.u32 %p2, %r2, %r3; @%p2 bra LOOP;
+      trap;
+    """
+    assert "block (0,0,0)" in fault(body, grid=(64, 1, 1), threads=threads)
