@@ -19,15 +19,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental import _config
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from ..convert.trace import HOOKS
 from .in_place import functional
 from .inputs import Fixed, Rebuilt, Sizes
 
-symbolic: Any = _config
 _MARKS = "cnnkernels_capture"
 
 
@@ -161,6 +158,11 @@ def _quiet() -> Iterator[None]:
 
 def _exported(root: _Root) -> Any:
     """All sizes free where the code allows it, else the batch's alone, else none."""
+    # Here, as what they bring along takes seconds to import.
+    from torch.fx.experimental import _config
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+    symbolic: Any = _config
     free = torch.export.Dim.AUTO
     tensors = root.tensors()
     tries = [

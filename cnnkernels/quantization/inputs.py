@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP
 from torch.utils import _pytree as pytree
 
 
@@ -32,6 +31,8 @@ class Sizes(nn.Module):
                 told = told.replace(f"given[{place}]", name)
             sentence = f"the captured model is for inputs with {told}: capture it again for others"
             source += [f"  if not ({condition}):", f"    raise ValueError({sentence!r})"]
+        from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP  # here: it takes seconds to import
+
         namespace: dict[str, Any] = {**SYMPY_INTERP, "math": math}
         exec("\n".join([*source, "  return"]), namespace)
         self.check = torch._dynamo.dont_skip_tracing(namespace["check"])
