@@ -142,7 +142,7 @@ def _look_for(backend: Backend, device: str) -> str | None:
         if device == "cpu" and _TRITON_CAME_FIRST:
             return "triton was imported before cnnkernels: set TRITON_INTERPRET=1 beside CNNKERNELS_INTERPRET=1"
         if device == "cuda" and INTERPRETING:
-            return "CNNKERNELS_INTERPRET=1 has Triton interpret its kernels, on CPU tensors only"
+            return "CNNKERNELS_INTERPRET has Triton's kernels run on CPU tensors only"
         if importlib.util.find_spec("triton") is None:
             return "triton is not installed: `pip install triton`"
         if device == "cpu" and _TRITON_EMULATED and importlib.util.find_spec("cnnkernels._emulator") is None:

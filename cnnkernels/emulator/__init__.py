@@ -28,6 +28,18 @@ def word(variable: str, default: str, *words: str) -> str:
     return said
 
 
+def number(variable: str) -> int:
+    """What a variable of the environment counts, 0 where it is not set.
+
+    Raises:
+        ValueError: it is no number from 0 on.
+    """
+    said = os.environ.get(variable) or "0"
+    if not said.isdecimal():
+        raise ValueError(f"{variable} must be a number, but got {said!r}")
+    return int(said)
+
+
 @functools.cache
 def serve_triton() -> None:
     """Has Triton compile for CNNKERNELS_EMULATED_GPU and launch in the emulator; once a process.
@@ -43,7 +55,7 @@ def serve_triton() -> None:
     gpu = gpus[word(GPU, "h200", *gpus)]
     in_turn = word("CNNKERNELS_SCHEDULE", "ordered", "ordered", "random") == "ordered"
     late = word("CNNKERNELS_DELIVERY", "late", "late", "early") == "late"
-    seed, threads = (int(os.environ.get(f"CNNKERNELS_{name}") or 0) for name in ("SEED", "THREADS"))
+    seed, threads = number("CNNKERNELS_SEED"), number("CNNKERNELS_THREADS")
 
     def mode(memory: Sequence[tuple[int, int]]) -> Any:
         return emulator.Mode(random=not in_turn, late=late, seed=seed, threads=threads, memory=memory)

@@ -79,8 +79,6 @@ def pack(typed: Iterable[tuple[str, Any]]) -> Arguments:
 class Launcher:
     """What Triton calls to launch one compiled kernel."""
 
-    run: Callable[..., None]  # set by install(): _emulator.run with the process's modes
-
     def __init__(self, source: Any, metadata: Any) -> None:
         self.signature = tuple(source.signature.values())
         self.blocks = metadata.num_ctas  # of a program: a cluster

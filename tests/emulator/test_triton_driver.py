@@ -55,10 +55,23 @@ def test_what_the_variables_say() -> None:
         {**PTX, "CNNKERNELS_EMULATED_GPU": "gtx"},
         {**PTX, "CNNKERNELS_SCHEDULE": "reversed"},
         {**PTX, "CNNKERNELS_DELIVERY": "random"},
+        {**PTX, "CNNKERNELS_SEED": "-1"},
         PTX,
     ) == [
         f"{gpu}, but got 'gtx'",
         "CNNKERNELS_SCHEDULE must be one of ordered, random for the emulator, but got 'reversed'",
         "CNNKERNELS_DELIVERY must be one of late, early for the emulator, but got 'random'",
+        "CNNKERNELS_SEED must be a number, but got '-1'",
         "3.0",
     ]
+
+
+def test_a_kernel_stays_within_its_tensors() -> None:
+    """It writes to the four elements of a tensor, and to a fifth."""
+    command = [sys.executable, "-m", "helpers.emulated.beyond"]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path), **PTX}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    first, second, *_ = said.splitlines()
+    assert first == "[1, 1, 1, 1]"
+    assert second.startswith("global address ") and "outside of what the launch may touch" in second
+    assert "helpers/emulated/beyond.py:" in said and "block (0,0,0), warp 0, thread (4,0,0)" in said

@@ -42,6 +42,15 @@ for dtype in (torch.float16, torch.float32):
     mine = gradients(lambda x: functional.max_pool2d(x, 2), x)
     check(f"max_pool2d's gradient {dtype}", *zip(mine, gradients(lambda x: F.max_pool2d(x, 2), x)))
 
+    y, i = F.max_pool2d(x, 2, return_indices=True)
+    mine = functional.max_unpool2d(y, i, 2, output_size=(7, 6))
+    check(f"max_unpool2d {dtype}", (mine, F.max_unpool2d(y, i, 2, output_size=(7, 6))))
+    mine = gradients(lambda x: functional.avg_pool2d(x, 2), 4 * x)
+    check(f"avg_pool2d {dtype}", *zip(mine, gradients(lambda x: F.avg_pool2d(x, 2), 4 * x)))
+    for size in ((2, 3), 1):
+        mine = gradients(lambda x: functional.adaptive_avg_pool2d(x, size), 48 * x[..., :6, :])
+        check(f"adaptive_avg_pool2d {dtype}", (mine[0], F.adaptive_avg_pool2d(48 * x[..., :6, :], size)))
+
 a, b = integers(33, 48, dtype=torch.int8), integers(20, 48, dtype=torch.int8)
 check("int8_gemm", (functional.int8_gemm(a, b.t()), a.int() @ b.int().t()))
 rows, columns, bias = integers(33).exp2(), integers(20).exp2(), integers(20)
@@ -51,6 +60,10 @@ a, b = integers(2, 16, 7, 6, dtype=torch.int8), integers(24, 16, 3, 3, dtype=tor
 for zero in (0, 3):  # with sums of the filters
     mine = functional.int8_conv2d(a, b, padding=1, input_zero_point=zero)
     check(f"int8_conv2d {zero}", (mine, F.conv2d(a.double() - zero, b.double(), padding=1).int()))
+check("int8_max_pool2d", (functional.int8_max_pool2d(a, 3, 2, 1), F.max_pool2d(a.double(), 3, 2, 1).to(torch.int8)))
+check("int8_avg_pool2d", (functional.int8_avg_pool2d(4 * a, 2), F.avg_pool2d(4 * a.double(), 2).round().to(torch.int8)))
+x, c = integers(5, 48), integers(20, 48, dtype=torch.int8)
+check("int8_weight_only_linear", (functional.int8_weight_only_linear(x, c), x @ c.float().t()))
 x, zeros = integers(4, 6), integers(6).int()
 mine, _ = functional.quantize_per_channel(x, 1, columns[:6], zeros)
 check("quantize", (mine, (torch.round(x / columns[:6]) + zeros).to(torch.int8)))
