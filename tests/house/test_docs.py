@@ -21,7 +21,7 @@ from helpers.sources import tracked
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
 # What a page's programs, one after the other, find already there: the reader's own network and data.
@@ -40,8 +40,10 @@ def programs(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-# add_an_operator.md's are files of a new operator: test_add_an_operator.py puts them where they belong.
-WITH_PROGRAMS = [page for page in PAGES if programs(page) and page.name != "add_an_operator.md"]
+# add_an_operator.md's are files of a new operator: test_add_an_operator.py puts them where they belong. What those of
+# docs/learn print stands behind them: test_learn.py.
+ELSEWHERE = "add_an_operator.md", "learn"
+WITH_PROGRAMS = [page for page in PAGES if programs(page) and not {page.name, page.parent.name} & {*ELSEWHERE}]
 
 
 @pytest.mark.parametrize("page", WITH_PROGRAMS, ids=lambda page: page.name)
@@ -96,13 +98,37 @@ def test_the_tests_and_files_that_pages_name_exist() -> None:
     assert named > 200
 
 
+def prose(page: Path) -> str:
+    """A page without what stands in it as code."""
+    return re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """What a forge calls a page's headings in a link."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_link_leads_somewhere() -> None:
+    """The file is there, and the heading in it."""
+    followed = 0
+    for page in (*PAGES, ROOT / "CHANGELOG.md"):
+        for path, _, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(#([^)\s]+))?\)", prose(page)):
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), f"{page.name}: {path}"
+            assert not anchor or anchor in anchors(target), f"{page.name}: {path}#{anchor}"
+            followed += 1
+    assert followed > 150
+
+
 def test_the_variables_are_all_in_the_docs() -> None:
     tables = [environment.table(part) for part in (environment.RUNNING, environment.BUILDING, environment.MEASURING)]
     page = (ROOT / "docs/environment.md").read_text()
     assert re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE) == tables
 
 
-FIGURES = ("architecture", "conv", "pool", "quantization")
+FIGURES = ("architecture", "conv", "learn_convolution", "pool", "quantization")
 TABLES = {
     "conv_paper_check": "conv",
     "depthwise_conv": "depthwise_conv",

@@ -1,0 +1,58 @@
+"""The path for learners: its programs run, one after the other, and print what the page says they print."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LEARN = ROOT / "docs/learn"
+CHAPTERS = [name for name in re.findall(r"^\d\. \[.*?\]\((\w+\.md)\)", (LEARN / "README.md").read_text(), re.MULTILINE)]
+
+
+def programs(page: Path) -> Iterator[tuple[str, str]]:
+    """Each program of a page, and what it says that it prints."""
+    found = re.findall(
+        r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", page.read_text(), re.MULTILINE | re.DOTALL
+    )
+    yield from found
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """What is printed of a training is to be the same with any number of cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_the_path_has_every_chapter() -> None:
+    assert len(CHAPTERS) > 4
+    assert {path.name for path in LEARN.glob("*.md")} == {*CHAPTERS, "README.md", "questions.md"}
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_the_programs_print_what_the_page_says(chapter: str, one_thread: None) -> None:
+    space: dict[str, object] = {}
+    ran = 0
+    for program, said in programs(LEARN / chapter):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(program, chapter, "exec"), space)
+        assert printed.getvalue() == said, program
+        ran += 1
+    assert ran > 5
+
+
+def test_questions_have_short_answers() -> None:
+    questions = re.findall(r"^\*\*(.*?\?)\*\*((?: .*\n|.+\n)*)", (LEARN / "questions.md").read_text(), re.MULTILINE)
+    assert len(questions) > 60
+    for question, answer in questions:
+        assert 20 < len(answer) < 480, question
