@@ -1,4 +1,4 @@
-"""The command `cnnkernels`: info, check, demo, bench, explain and tune."""
+"""The command `cnnkernels`: info, check, demo, summary, bench, explain and tune."""
 
 from __future__ import annotations
 
@@ -78,6 +78,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     pictures = "the picture (default: demo.png, with --int8 demo_int8.png)"
     demo.add_argument("--output", type=_writable, metavar="FILE", help=pictures)
+    summary = command(
+        "summary",
+        "what each layer of a network costs: parameters, operations, bytes, and the least time on a GPU, by a model",
+        " The network is run once, on the CPU, on zeros.",
+    )
+    summary.add_argument("model", metavar="MODULE:FACTORY", help="torchvision.models:resnet50, mine:Net, ...")
+    sizes = "an input's, N,C,H,W (may be repeated)"
+    summary.add_argument("--input", type=_size, action="append", required=True, metavar="N,C,...", help=sizes)
+    summary.add_argument("--gpu", default="h200", help="a100, rtx4090, h200, ... (default: %(default)s)")
+    summary.add_argument("--output", type=_writable, metavar="FILE", help="a picture of it as well")
     bench.add_options(
         command(
             "bench",
@@ -113,6 +123,10 @@ def _ints(*lengths: int) -> Callable[[str], tuple[int, ...]]:
         return found
 
     return numbers
+
+
+def _size(text: str) -> tuple[int, ...]:
+    return tuple(_positive(part) for part in text.split(","))
 
 
 def _padding(text: str) -> str | tuple[int, ...]:
@@ -196,6 +210,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             try:
                 return explain.run(_problems(args), args.gpu, tuple(args.backend or ("cuda", "triton")))
             except ValueError as error:  # no such GPU
+                args.parser.error(str(error))
+        if args.command == "summary":
+            from . import summary
+
+            try:
+                return summary.run(args.model, args.input, args.gpu, args.output)
+            except ValueError as error:  # no such model or GPU
                 args.parser.error(str(error))
         if args.command == "tune":
             from . import tune
