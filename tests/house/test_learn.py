@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from cnnkernels.operators import OPERATORS
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 LEARN = ROOT / "docs/learn"
 CHAPTERS = [name for name in re.findall(r"^\d\. \[.*?\]\((\w+\.md)\)", (LEARN / "README.md").read_text(), re.MULTILINE)]
@@ -35,7 +37,7 @@ def one_thread() -> Iterator[None]:
 
 def test_the_path_has_every_chapter() -> None:
     assert len(CHAPTERS) > 4
-    assert {path.name for path in LEARN.glob("*.md")} == {*CHAPTERS, "README.md", "questions.md"}
+    assert {path.name for path in LEARN.glob("*.md")} == {*CHAPTERS, "README.md", "questions.md", "glossary.md"}
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
@@ -49,6 +51,24 @@ def test_the_programs_print_what_the_page_says(chapter: str, one_thread: None) -
         assert printed.getvalue() == said, program
         ran += 1
     assert ran > 5
+
+
+def test_kernels_stand_in_the_chapter_as_in_the_source() -> None:
+    source = (ROOT / "tests/csrc/learn.cu").read_text()
+    shown = re.findall(r"^```cpp\n(.*?)^```", (LEARN / "gpu.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(shown) > 7
+    for kernel in shown:
+        assert kernel in source, kernel.splitlines()[1]
+        assert len(kernel.splitlines()) <= 21
+
+
+def test_pages_of_kernels_lead_to_the_glossary() -> None:
+    """And the glossary back to where a word is explained: test_docs.py follows its links."""
+    words = {operator.word for operator in OPERATORS.values()} | {"interpreter", "emulator", "quantization"}
+    for word in words:
+        assert "(learn/glossary.md)" in (ROOT / f"docs/{word}.md").read_text(), word
+    entries = re.findall(r"^\*\*.*?\*\*(?:.|\n(?!\n))*", (LEARN / "glossary.md").read_text(), re.MULTILINE)
+    assert len(entries) > 35 and all("](" in entry for entry in entries)
 
 
 def test_questions_have_short_answers() -> None:
