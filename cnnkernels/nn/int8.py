@@ -145,7 +145,7 @@ class Int8Layer(KernelLayer):
         """Takes floating weights and a bias; without scales each output's largest magnitude becomes 127."""
         name = type(self).__name__
         rows = weight.detach().float().flatten(1)
-        if not bool(rows.isfinite().all()):
+        if rows.numel() and not all(end.isfinite() for end in torch.aminmax(rows)):
             raise ValueError(f"{name}.from_float: expected finite weights, but got {rows[~rows.isfinite()][0].item()}")
         if scale is not None and scale.shape != self.weight_scale.shape:
             raise ValueError(
@@ -153,9 +153,7 @@ class Int8Layer(KernelLayer):
                 f"{list(scale.shape)}"
             )
         with use_backend("reference"):  # weights may lie where the backend in force has no kernels
-            if scale is None:
-                scale = F.quantize_per_channel(rows)[1]
-            integers, _ = F.quantize_per_channel(rows, 0, scale)
+            integers, scale = F.quantize_per_channel(rows, 0, scale)
         self.weight_scale.copy_(scale)
         self._integers.copy_(integers.view(weight.shape))
         self.weight_sum.copy_(integers.sum(1, dtype=torch.int32))

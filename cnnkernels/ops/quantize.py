@@ -87,8 +87,8 @@ def dynamic_scale(largest: Tensor) -> Tensor:
 
 def _reference_round(x: Tensor, output: Tensor, scale: Tensor, zero_point: int | Tensor) -> None:
     limits = torch.iinfo(output.dtype)
-    steps = torch.round(x * (1 / scale)).nan_to_num(0.0, torch.inf, -torch.inf)
-    output.copy_(steps.clamp(limits.min - zero_point, limits.max - zero_point) + zero_point)
+    steps = (x * (1 / scale)).round_().nan_to_num_(0.0, torch.inf, -torch.inf)
+    output.copy_(steps.clamp_(limits.min - zero_point, limits.max - zero_point).add_(zero_point))
 
 
 def _along_groups(value: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -104,7 +104,7 @@ class Reference:
     ) -> None:
         x = input.float()
         if dynamic:
-            magnitude = torch.where(x.isnan(), 0.0, x.abs()).amax((0, 2))
+            magnitude = x.abs().nan_to_num_(0.0, torch.inf).amax((0, 2))
             scale.copy_(dynamic_scale(magnitude))
         shift = _along_groups(zero_point, input.device, torch.int32)
         _reference_round(x, output, _along_groups(scale, input.device, torch.float32), shift)

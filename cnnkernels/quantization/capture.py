@@ -14,14 +14,14 @@ import logging
 import operator
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ..convert.trace import HOOKS
+from ..convert.trace import HOOKS, hooked
 from .in_place import functional
 from .inputs import Fixed, Rebuilt, Sizes
 
@@ -38,20 +38,41 @@ def _end(values: list[Tensor], call: int) -> list[Tensor]:
     return [value.clone() for value in values]
 
 
+@torch.library.custom_op(f"{_MARKS}::layer", mutates_args=())
+def _layer(input: Tensor, weight: Tensor | None, call: int) -> Tensor:
+    return input.clone()
+
+
 @_begin.register_fake
 @_end.register_fake
 def _(values: list[Tensor], call: int) -> list[Tensor]:
     return [torch.empty_like(value) for value in values]
 
 
+@_layer.register_fake
+def _(input: Tensor, weight: Tensor | None, call: int) -> Tensor:
+    layer: Any = _capturing[call].layer
+    if isinstance(layer, nn.Linear):
+        return nn.functional.linear(input, weight)  # type: ignore[arg-type]
+    return torch.empty_like(input) if weight is None else layer._conv_forward(input, weight, None)
+
+
 @dataclass
 class _Call:
-    """A call of a leaf in the code: its module's name, and arguments and result around their tensors."""
+    """A call of a leaf in the code: its module's name, and arguments and result around their tensors.
+
+    Attributes:
+        layer: where the leaf is a layer that needs no marks, as its result is known by its shape.
+    """
 
     name: str
-    arguments: list[Any]
-    tree: pytree.TreeSpec
+    arguments: list[Any] = field(default_factory=list)
+    tree: Any = None
     result: Any = None
+    layer: nn.Module | None = None
+
+
+_capturing: list[_Call] = []  # of the capture at work: an operator takes numbers alone
 
 
 class _Root(nn.Module):
@@ -91,7 +112,8 @@ def capture(
         Exception: whatever torch.export says of code that has no one graph.
     """
     root = _Root(replica, arguments, how)
-    calls: list[_Call] = []
+    calls = _capturing
+    calls.clear()
     names: dict[nn.Module, str] = {}
     for name, module in replica.named_modules():
         names.setdefault(module, name)
@@ -100,10 +122,11 @@ def capture(
         for hooks in HOOKS:
             vars(module)[hooks] = type(vars(module)[hooks])()
     for module, name in leaves.items():
-        vars(module)["forward"] = _marked(module.forward, name, calls)
+        mark = _as_one if _is_plain_layer(original.get_submodule(name)) else _marked
+        vars(module)["forward"] = mark(module, name, calls)
     program = _exported(root)
     del root
-    return _Graph(program, original, arguments, calls).made()
+    return _Graph(program, original, arguments, list(calls)).made()
 
 
 def _stays(module: nn.Module, name: str) -> bool:
@@ -111,8 +134,27 @@ def _stays(module: nn.Module, name: str) -> bool:
     return bool(name) or not any(True for _ in module.children())
 
 
-def _marked(forward: Callable[..., Any], name: str, calls: list[_Call]) -> Callable[..., Any]:
+def _is_plain_layer(module: nn.Module) -> bool:
+    """A layer of torch.nn whose result is a tensor of a shape that its input and weight tell."""
+    convolves = isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+    known = convolves or isinstance(module, (nn.Linear, nn.modules.batchnorm._BatchNorm))
+    return known and type(module).__module__.startswith("torch.nn.modules") and not hooked(module)
+
+
+def _as_one(layer: nn.Module, name: str, calls: list[_Call]) -> Callable[..., Any]:
+    """One operator in the place of a layer's code: what PyTorch makes of a batch norm takes most of capturing."""
+    is_norm = isinstance(layer, nn.modules.batchnorm._BatchNorm)
+
+    def run(input: Tensor) -> Tensor:
+        calls.append(_Call(name, layer=layer))
+        return torch.ops.cnnkernels_capture.layer(input, None if is_norm else layer.weight, len(calls) - 1)
+
+    return run
+
+
+def _marked(module: nn.Module, name: str, calls: list[_Call]) -> Callable[..., Any]:
     """Runs a leaf's code between two marks in the graph."""
+    forward: Callable[..., Any] = module.forward
 
     def run(*args: Any, **kwargs: Any) -> Any:
         arguments, tree = pytree.tree_flatten((args, kwargs))
@@ -269,6 +311,12 @@ class _Graph:
             self.begun[int(node.args[1])] = node
         if node.target is torch.ops.cnnkernels_capture.end.default:
             self.leaf(node, int(node.args[1]))
+            return
+        if node.target is torch.ops.cnnkernels_capture.layer.default:
+            call = self.calls[int(node.args[2])]
+            module = self.original.get_submodule(call.name)
+            self.nodes[node] = self.graph.call_module(self.add(call.name or "0", module), (self.nodes[node.args[0]],))
+            self.nodes[node].meta["val"] = node.meta["val"]
             return
         if node.target is torch.ops.aten.copy_.default and self.is_leafs_own(node.args[0]):
             return  # what a leaf changes of its own it changes itself
