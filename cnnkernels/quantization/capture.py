@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ..convert.trace import HOOKS, hooked
-from .in_place import functional
+from .in_place import counts, functional
 from .inputs import Fixed, Rebuilt, Sizes
 
 _MARKS = "cnnkernels_capture"
@@ -103,7 +103,8 @@ def capture(
     """The graph of `replica`'s code for arguments like these, around the modules and tensors of `original`.
 
     Args:
-        replica: a copy of `original` around the same tensors. Capturing runs its code on stand-ins, which it may keep.
+        replica: a copy of `original` around the same tensors, in the mode whose code is captured. Capturing runs it on
+            stand-ins, which it may keep.
         arguments: of its forward, by name; the tensors among them are the graph's inputs, what is none is fixed.
         is_leaf: says of a module whether it stays one.
         how: calls a module with such arguments.
@@ -122,6 +123,8 @@ def capture(
         for hooks in HOOKS:
             vars(module)[hooks] = type(vars(module)[hooks])()
     for module, name in leaves.items():
+        if not any(True for _ in module.children()):
+            module.eval()  # it is captured as itself; in training a batch norm's code counts
         mark = _as_one if _is_plain_layer(original.get_submodule(name)) else _marked
         vars(module)["forward"] = mark(module, name, calls)
     program = _exported(root)
@@ -318,7 +321,7 @@ class _Graph:
             self.nodes[node] = self.graph.call_module(self.add(call.name or "0", module), (self.nodes[node.args[0]],))
             self.nodes[node].meta["val"] = node.meta["val"]
             return
-        if node.target is torch.ops.aten.copy_.default and self.is_leafs_own(node.args[0]):
+        if node.target is torch.ops.aten.copy_.default and (self.is_leafs_own(node.args[0]) or counts(node)):
             return  # what a leaf changes of its own it changes itself
         self.nodes[node] = self.graph.node_copy(node, lambda old: self.nodes[old])
 

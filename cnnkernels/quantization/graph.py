@@ -8,9 +8,9 @@ module computed in the model, or it is none.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +20,9 @@ from torch.utils import _pytree as pytree
 
 from ..convert.trace import copy_of_its_own, copy_sharing_tensors, hooked
 from ..nn.layer import KernelLayer
-from .canonical import works_in_place
 from .capture import capture
+from .frozen import keep_frozen
 from .layers import as_layers
-from .traced import traced
 
 LAYERS = (nn.Conv2d, nn.Linear)
 _WHOLE = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)
@@ -110,7 +109,7 @@ def cut(model: nn.Module, batch: Any, trains: bool) -> Pieces:
     return whole
 
 
-@contextmanager
+@contextlib.contextmanager
 def state_kept(model: nn.Module) -> Iterator[None]:
     """What runs within changes no buffer in the end."""
     state = [(buffer, buffer.clone()) for buffer in model.buffers()]
@@ -171,7 +170,7 @@ def _kept(value: Any) -> Any:
     return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, value)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _random_numbers() -> Iterator[None]:
     """The same ones every time."""
     with torch.random.fork_rng():
@@ -217,22 +216,41 @@ def _has_weights(module: nn.Module) -> bool:
 
 def _piece(whole: Pieces, prefix: str, original: nn.Module, calls: list[Call]) -> Piece:
     """The piece that does what a module did when it was called."""
-    replica, first = copy_sharing_tensors(original), calls[0]
-    if whole.trains:
-        module = traced(replica, original, first.arguments)
-    else:
+    given, first = {part: part.training for part in original.modules()}, calls[0]
+    original.train(whole.trains)
+    try:
+        replica = copy_sharing_tensors(original)
         module = capture(replica, original, first.arguments, _is_leaf, lambda m, arguments: first.of(m, arguments))
-        as_layers(module, original)
-    piece = Piece(prefix, module, isinstance(original, LAYERS))
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    for one in reversed(calls):
-        with torch.no_grad(), _random_numbers(), state_kept(module):
-            output = _Shapes(piece, follows=whole.trains).run(*_kept(list(one.arguments.values())))
-        _refuse_other(output, one.output)
-    for part, mode in modes.items():
-        part.training = mode
+        homes = as_layers(module, original, whole.trains)
+        piece = Piece(prefix, module, isinstance(original, LAYERS))
+        if whole.trains:
+            _refuse_other_in_training(piece, original, first)
+            keep_frozen(module)
+        module.eval()
+        for one in reversed(calls):
+            _refuse_other(_run(piece, one), one.output)
+    finally:
+        for part, mode in given.items():
+            part.training = mode
+    for part in module.modules():
+        part.training = given.get(homes.get(part, part), original.training)
     return piece
+
+
+def _refuse_other_in_training(piece: Piece, original: nn.Module, one: Call) -> None:
+    module = copy_sharing_tensors(original)
+    with torch.no_grad(), _random_numbers(), state_kept(module):
+        try:
+            expected = _kept(one.of(module, _kept(one.arguments)))
+        except Exception:  # as a batch norm refuses to normalize one value by itself
+            return
+    _refuse_other(_run(piece, one), expected)
+
+
+def _run(piece: Piece, one: Call) -> Any:
+    """What a piece gives for a call's arguments; it notes the shapes."""
+    with torch.no_grad(), _random_numbers(), state_kept(piece.module):
+        return _Shapes(piece).run(*_kept(list(one.arguments.values())))
 
 
 def _is_leaf(module: nn.Module) -> bool:
@@ -288,9 +306,9 @@ def _put(whole: Pieces, name: str, module: nn.Module) -> None:
 class _Shapes(fx.Interpreter):
     """Runs a graph, notes the shapes of its values, and refuses what changes one that somebody reads afterwards."""
 
-    def __init__(self, piece: Piece, follows: bool) -> None:
+    def __init__(self, piece: Piece) -> None:
         super().__init__(piece.module)
-        self.piece, self.follows = piece, follows
+        self.piece = piece
 
     def run_node(self, n: fx.Node) -> Any:
         before = [(node, value, value._version) for node, value in self.env.items() if isinstance(value, Tensor)]
@@ -299,8 +317,7 @@ class _Shapes(fx.Interpreter):
             self.piece.shapes[n], self.piece.dtypes[n] = value.shape, value.dtype
         stored = n.target is torch.ops.aten.copy_.default  # what the code keeps, at the graph's end
         for node, old, version in before:
-            seen = self.follows and node in n.args[:1] and works_in_place(n)  # its readers read the result
-            if old._version != version and not stored and not seen:
+            if old._version != version and not stored:
                 raise ValueError(f"{n.name} changes {node.name} in place")
         return value
 

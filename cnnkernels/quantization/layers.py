@@ -1,8 +1,9 @@
 """Makes layers of a captured graph's operators, so that there is one form to look for whatever the code's spelling.
 
 A convolution, linear layer, batch norm, activation or pool becomes the layer of torch.nn that computes it, under the
-name of the module whose code it is; what computes nothing in evaluation goes. The graph is functional, so a copy is
-what it copies, and a view may become a reshape: what was contiguous in the float model is channels_last in INT8.
+name of the module whose code it is; what computes nothing in evaluation goes. Where the graph is of training, batch
+norms and what drops at random know both modes, and weights stay parameters. The graph is functional, so a copy is what
+it copies, and a view may become a reshape: what was contiguous in the float model is channels_last in INT8.
 """
 
 from __future__ import annotations
@@ -14,15 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .canonical import add_module
+from .dropped import Dropped, alike, drops
+from .in_place import DROPOUTS
 
 aten = torch.ops.aten
 
 _NOTHING = (
     aten.clone.default, aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default, aten.contiguous.default
-)  # fmt: skip
-_DROPOUTS = (
-    aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default
 )  # fmt: skip
 _RESHAPES = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
 _METHODS = {
@@ -42,41 +41,58 @@ _POOLS = {  # the layer, and which of its arguments are the operator's
 _NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 
 
-def as_layers(module: fx.GraphModule, original: nn.Module) -> None:
+def as_layers(module: fx.GraphModule, original: nn.Module, trains: bool = False) -> dict[nn.Module, nn.Module]:
     """Brings a captured graph into that form.
 
     Args:
         module: from `capture`.
-        original: the module that was captured; its parts' names become the layers'.
+        original: the module that was captured; its parts' names become the layers', and where the graph is of
+            training, their modes too.
+        trains: it is of training.
+
+    Returns:
+        Whose code each of the layers made is.
     """
+    homes: dict[nn.Module, nn.Module] = {}
     graph = module.graph
     changed = {node.args[0] for node in graph.nodes if node.target is aten.copy_.default}
     for node in graph.nodes:
         _name(node, original)
+    gone: set[fx.Node] = set()
     for node in list(graph.nodes):
-        if node.op != "call_function":
+        if node.op != "call_function" or node in gone:
             continue
-        if _computes_nothing(node):
+        if (same := _computes_nothing(node)) is not None:
             if not any(reader.op == "output" for reader in node.users):
-                node.replace_all_uses_with(node.args[0])
+                node.replace_all_uses_with(same)
                 graph.erase_node(node)
             continue
-        made = _layer(module, node, changed)
+        made = drops(node) if trains else None
+        made = made or _layer(module, node, changed, trains)
         if made is None:
             _respell(node)
             continue
         layer, input, result = made
+        home = original.get_submodule(str(node.meta.get("home", "")))
+        layer.train(trains and home.training)
+        homes[layer] = home
+        if trains and isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.num_batches_tracked = getattr(home, "num_batches_tracked", None)
         name = _free(module, node, layer)
         with graph.inserting_before(result):
             call = graph.call_module(name, (input,))
         call.meta = dict(node.meta)
         result.replace_all_uses_with(call)
+        if isinstance(layer, Dropped):
+            gone |= layer.erase(result)
+    module.training = trains and original.training
     graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     for node in graph.nodes:
-        node.meta = {key: value for key, value in node.meta.items() if key in ("home", "layer")}
+        node.meta = {key: value for key, value in node.meta.items() if key in ("home", "layer", "why")}
     graph.lint()
     module.recompile()
+    return homes
 
 
 def _name(node: fx.Node, original: nn.Module) -> None:
@@ -105,15 +121,29 @@ def _free(module: fx.GraphModule, node: fx.Node, layer: nn.Module) -> str:
     return add_module(module, name, layer)
 
 
-def _computes_nothing(node: fx.Node) -> bool:
-    if node.target in _NOTHING:
-        return True
-    if node.target in _DROPOUTS:
-        return node.args[2] is False
+def add_module(module: fx.GraphModule, name: str, part: nn.Module) -> str:
+    """Adds `part` under `name`, or under the first of name_1, name_2, ... that is free; returns which."""
+    taken = {n for n, _ in module.named_modules(remove_duplicate=False)} | set(vars(module)) | set(dir(type(module)))
+    free, count = name, 0
+    while free in taken or (("." not in free) and hasattr(module, free)):
+        count += 1
+        free = f"{name}_{count}"
+    module.add_submodule(free, part)
+    return free
+
+
+def _computes_nothing(node: fx.Node) -> Any:
+    """The value that a node gives back as it is, None where it computes something."""
+    first: Any = node.args[0] if node.args else None
+    if node.target in _NOTHING or (node.target in DROPOUTS and node.args[2] is False):
+        return first
+    if node.target is aten.copy.default and alike(node.args[1], first):
+        return node.args[1]  # what a value becomes where all of it is written
     if node.target is aten.slice.Tensor:
         arguments = _arguments(node)
-        return arguments["start"] in (0, None) and arguments["end"] == 2**63 - 1 and arguments["step"] == 1
-    return False
+        if arguments["start"] in (0, None) and arguments["end"] == 2**63 - 1 and arguments["step"] == 1:
+            return first
+    return None
 
 
 def _arguments(node: fx.Node) -> dict[str, Any]:
@@ -132,7 +162,9 @@ def _respell(node: fx.Node) -> None:
         node.op, node.target = "call_method", _METHODS[node.target]
 
 
-def _layer(module: fx.GraphModule, node: fx.Node, changed: set[Any]) -> tuple[nn.Module, fx.Node, fx.Node] | None:
+def _layer(
+    module: fx.GraphModule, node: fx.Node, changed: set[Any], trains: bool
+) -> tuple[nn.Module, fx.Node, fx.Node] | None:
     """The layer that a node is, what it reads, and the node that is its result."""
     if not isinstance(node.target, torch._ops.OpOverload) or not node.args:
         return None
@@ -148,13 +180,15 @@ def _layer(module: fx.GraphModule, node: fx.Node, changed: set[Any]) -> tuple[nn
     elif node.target in _RESHAPES and _flattens(node):
         layer = nn.Flatten()
     elif node.target in (aten.conv2d.default, aten.conv2d.padding, aten.linear.default):
-        weight, bias = (_constant(module, arguments[name], changed) for name in ("weight", "bias"))
+        weight, bias = (_constant(module, arguments[name], changed, trains) for name in ("weight", "bias"))
         if weight is not None and (bias is not None or arguments["bias"] is None):
             layer = _with_weight(node, arguments, weight, bias)
+        elif trains:
+            node.meta["why"] = "its weight is computed, of parameters that are trained"
     elif node.target is aten.flatten.using_ints:
         layer = nn.Flatten(arguments["start_dim"], arguments["end_dim"])
     elif node.target is aten.batch_norm.default:
-        if not arguments["training"] or arguments["running_mean"] is None:
+        if trains or not arguments["training"] or arguments["running_mean"] is None:
             layer = _norm(module, node, arguments, changed)
     elif node.target in (aten._native_batch_norm_legit_no_training.default, aten._native_batch_norm_legit.no_stats):
         layer = _norm(module, node, arguments, changed)
@@ -162,7 +196,7 @@ def _layer(module: fx.GraphModule, node: fx.Node, changed: set[Any]) -> tuple[nn
         if [(reader.target, reader.args[1]) for reader in readers] != [(operator.getitem, 0)]:
             return None
         result = readers[0]
-    return None if layer is None else (layer.eval(), input, result)
+    return None if layer is None else (layer, input, result)
 
 
 _ACTIVATIONS: dict[Any, Callable[[dict[str, Any]], nn.Module | None]] = {
@@ -189,13 +223,16 @@ def _flattens(node: fx.Node) -> bool:
     return before.dim() > 2 == after.dim() and str(before.shape[0]) == str(after.shape[0])
 
 
-def _constant(module: fx.GraphModule, node: Any, changed: set[Any]) -> Any:
-    """The value of what is made of the model's own tensors alone, as a normalized weight is; None of anything else."""
+def _constant(module: fx.GraphModule, node: Any, changed: set[Any], trains: bool = False) -> Any:
+    """The value of what is made of the model's own tensors alone, as a normalized weight is; None of anything else.
+
+    In training these change, and only they themselves are such.
+    """
     if not isinstance(node, fx.Node) or node in changed:
         return None
     if node.op == "get_attr":
         return getattr(module, str(node.target))
-    if node.op != "call_function" or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+    if trains or node.op != "call_function" or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         return None
     values = {read: _constant(module, read, changed) for read in node.all_input_nodes}
     if not values or any(value is None for value in values.values()):

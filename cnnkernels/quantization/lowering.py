@@ -16,6 +16,7 @@ from .. import nn as ours
 from ..convert.replace import Layer
 from ..convert.trace import copy_sharing_tensors, hooked
 from .capture import attribute
+from .dropped import Dropped
 from .graph import LAYERS, adopt
 from .inputs import Fixed, Rebuilt, Sizes
 from .prepare import Tap, carries, part, sums, wanted
@@ -130,17 +131,12 @@ class Conversion:
     def unit(self, node: fx.Node, unit: Unit) -> None:
         tap = part(self.source, next(iter(node.users)), Tap)
         values: Any = node.args  # an input and perhaps a residual, which may be the same
-        input, *residuals = values
-        numbers: dict[str, Any] = {"activation": unit.activation, "negative_slope": unit.negative_slope}
-        numbers["input_scale"], numbers["input_zero_point"] = self.codes[input]
-        for residual in residuals:
-            numbers["residual_scale"], numbers["residual_zero_point"] = self.codes[residual]
+        numbers: dict[str, Any] = {}
         if tap.coded:
             numbers["out_scale"], numbers["out_zero_point"] = tap.watch.code()
         else:
             numbers["out_dtype"] = _stored(tap.dtype)
-        kind: Any = ours.Int8Conv2d if isinstance(unit.layer, nn.Conv2d) else ours.Int8Linear
-        layer = kind.from_float(unit.folded(), **numbers).eval()
+        layer = unit.int8(*(self.codes[value] for value in values), **numbers)
         self.share(unit, layer)
         name = self.add(unit.names[0].removeprefix(self.prefix) or "layer", layer)
         made = self.graph.call_module(name, tuple(self.int8s[value] for value in values))
@@ -228,13 +224,14 @@ class Conversion:
         if node.op in ("call_function", "call_method"):
             home = str(node.meta.get("home", ""))
             if "layer" in node.meta:
-                line = Layer((self.prefix + home,), node.meta["layer"], "no INT8 kernel")
+                line = Layer((self.prefix + home,), node.meta["layer"], node.meta.get("why", "no INT8 kernel"))
                 if line not in self.kept:
                     self.kept.append(line)
-            elif reads_int8:
+            elif reads_int8 or "why" in node.meta:
                 what = str(getattr(node.target, "__name__", node.target))
                 name = f"{home}.{node.name}".lstrip(".")
-                self.kept.append(Layer((self.prefix + name,), what, "no INT8 kernel: it reads floats"))
+                reason = node.meta.get("why", "no INT8 kernel: it reads floats")
+                self.kept.append(Layer((self.prefix + name,), what, reason))
             return
         if node.op != "call_module":
             return
@@ -248,7 +245,7 @@ class Conversion:
             Rebuilt,
             nn.Flatten,
             nn.Identity,
-            nn.modules.dropout._DropoutNd,
+            Dropped,
         )
         if isinstance(layer, silent):
             return  # the first are told of by name, the others compute nothing

@@ -14,8 +14,9 @@ import torch
 from torch import fx, nn
 
 from ..convert.trace import hooked
-from .canonical import add_module
+from .dropped import Dropped
 from .graph import Piece
+from .layers import add_module
 from .units import Unit, own_arithmetic
 
 _CARRYING_METHODS = ("reshape", "contiguous", "squeeze", "unsqueeze")
@@ -44,7 +45,7 @@ class Tap(nn.Module):
             return input
         if average:
             return self.watch.codes(input) if average == "in" else self.watch.numbers(input)
-        return self.watch(input)
+        return self.watch(input).to(self.dtype)
 
     def extra_repr(self) -> str:
         return f"of {' + '.join(self.names)}"
@@ -65,7 +66,7 @@ def carries(module: fx.GraphModule, node: fx.Node) -> bool:
         return layer.output_size in (1, (1, 1), [1, 1])
     if isinstance(layer, nn.AvgPool2d):
         return not sums(layer)
-    passing = nn.ReLU, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d
+    passing = nn.ReLU, nn.Flatten, nn.Identity, Dropped
     return isinstance(layer, passing)
 
 
@@ -104,7 +105,7 @@ def put_taps(piece: Piece, watch: Callable[[bool], nn.Module], inside: bool) -> 
 
     Args:
         watch: makes what watches a value; told whether it is to be coded.
-        inside: lets averages be taken and rounded as INT8 does.
+        inside: lets averages be taken and rounded as INT8 does, and units know their operands' codes.
     """
     module = piece.module
     want = wanted(module)
@@ -140,6 +141,9 @@ def put_taps(piece: Piece, watch: Callable[[bool], nn.Module], inside: bool) -> 
             continue
         for reader in readers:
             reader.replace_input_with(node, behind)
+    for node in module.graph.nodes:
+        if inside and (unit := part(module, node, Unit)) is not None:
+            unit.codes = [module.get_submodule(str(tap_of[value].target)).watch for value in node.args]
     module.graph.lint()
     module.recompile()
 

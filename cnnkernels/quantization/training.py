@@ -102,8 +102,9 @@ def prepare_qat(
     training and are folded by `convert_qat`.
 
     Args:
-        model: trained in float as a rule; in the mode in which it goes on. Code that asks for the mode itself
-            (`if self.training`) stays as it is, and its layers are prepared one by one.
+        model: trained in float as a rule; in the mode in which it goes on. Its code is captured in training; where
+            evaluation does something else than without dropout, dropped paths and statistics of the batch, its parts
+            are captured one by one.
         example: a batch of its input: a tensor, a tuple or list of arguments, or a dict of named ones. The ranges begin
             with it.
         momentum: of the ranges' moving average, above 0 to 1.
@@ -139,8 +140,7 @@ def prepare_qat(
 def convert_qat(model: nn.Module, *, backend: str | None = None) -> Quantization:
     """The INT8 form of a model that `prepare_qat` made and training has adapted. The model itself stays as it is.
 
-    What it computes is what the prepared model computes in evaluation, up to the rounding of float32 sums: a value
-    that lies within that of the border of two codes may take the other one.
+    What it computes is what the prepared model computes in evaluation, whose sums are this one's.
 
     Args:
         model: from `prepare_qat`.

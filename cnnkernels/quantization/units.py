@@ -1,6 +1,6 @@
 """Units: a convolution or linear layer with what one INT8 kernel does with its sums before it stores them.
 
-    layer [-> batch norm] [-> + residual] [-> activation]
+    layer [-> batch norm] [-> dropped in training] [-> + residual] [-> activation]
 
 A unit takes in what follows a layer as long as nobody else reads the value between. Of two layers whose results are
 added, the later one takes the addition, and the earlier one's result is its residual.
@@ -24,9 +24,10 @@ from ..convert.fusion import FusedConv2dForInference
 from ..convert.trace import ACTIVATIONS, hooked
 from ..dtypes import FLOATING_DTYPES
 from ..nn.int8 import folded_weight
-from .canonical import add_module
+from .dropped import Dropped
 from .formulas import fake_quantize_weight
 from .graph import LAYERS, Piece
+from .layers import add_module
 
 _ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_", torch.ops.aten.add.Tensor)
 # int32 sums of products of an int8 weight and an affine activation, whose distance from its zero point is up to 255.
@@ -40,8 +41,11 @@ class Unit(nn.Module):
         layer: Conv2d or Linear.
         norm: the batch norm after it, or None.
         activation, negative_slope: as `cnnkernels.activation` names them.
+        drop: what is dropped at random behind them in training, or None.
         trains: rounds the weight to its code, with a gradient. A batch norm multiplies each filter by a number, and
             rounding with a scale for each filter passes such a number through: what is trained is what folding gives.
+        codes: of the input and of the residual, once they have some (`FakeQuantize`). With them a unit that trains
+            computes in evaluation what its INT8 layer does, with the same exact sums; its gradient stays the float's.
         names: of the modules it is made of, in the model.
     """
 
@@ -49,14 +53,25 @@ class Unit(nn.Module):
         super().__init__()
         self.layer: Any = layer
         self.norm: Any = None
+        self.drop: Any = None
         self.activation, self.negative_slope = "none", NEGATIVE_SLOPE
         self.trains = False
+        self.codes: list[Any] = []
         self.names = names
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        learns = self.training or (self.norm is not None and self.norm.training)
+        if not self.trains or not self.codes or learns:
+            return self._in_float(input, residual)
+        exact = self._in_integers(input, residual)
+        return _With.apply(self._in_float(input, residual), exact) if torch.is_grad_enabled() else exact
+
+    def _in_float(self, input: Tensor, residual: Tensor | None) -> Tensor:
         y = self._with_rounded_weight(input) if self.trains else self.layer(input)
         if self.norm is not None:
             y = self.norm(y)
+        if self.drop is not None:
+            y = self.drop(y)
         if residual is not None:
             y = y + residual
         return activate(y, self.activation, self.negative_slope)
@@ -67,6 +82,25 @@ class Unit(nn.Module):
             return self.layer._conv_forward(input, weight, self.layer.bias)
         return nn.functional.linear(input, weight, self.layer.bias)
 
+    @torch.no_grad()
+    def _in_integers(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        layer = self.int8(*(watch.code() for watch in self.codes), out_dtype=torch.float32)
+        return layer(input, residual)  # which has numbers of a code: the layer finds the code again
+
+    def int8(
+        self, input: tuple[float, int], residual: tuple[float | None, int] = (None, 0), **numbers: Any
+    ) -> ours.Int8Conv2d | ours.Int8Linear:
+        """The INT8 layer for operands of these codes (scale and zero point).
+
+        Args:
+            numbers: of its output, as `nn.Int8Conv2d` takes them.
+        """
+        kind: Any = ours.Int8Conv2d if isinstance(self.layer, nn.Conv2d) else ours.Int8Linear
+        numbers |= {"activation": self.activation, "negative_slope": self.negative_slope}
+        numbers |= {"input_scale": input[0], "input_zero_point": input[1]}
+        numbers |= {"residual_scale": residual[0], "residual_zero_point": residual[1]}
+        return kind.from_float(self.folded(), **numbers).eval()
+
     def folded(self) -> nn.Module:
         """The layer with the batch norm in its filters and bias, for inference; rounded to the code where it trains."""
         weight = fake_quantize_weight(self.layer.weight.detach()) if self.trains else self.layer.weight.detach()
@@ -75,6 +109,19 @@ class Unit(nn.Module):
 
     def extra_repr(self) -> str:
         return f"activation={self.activation}"
+
+
+class _With(torch.autograd.Function):
+    """A value, with the gradient of another that is the same up to rounding."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, value: Tensor) -> Tensor:
+        ctx.dtype = input.dtype
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None]:
+        return grad_outputs[0].to(ctx.dtype), None
 
 
 def _finished(layer: ours.Conv2dAct, name: str) -> Unit:
@@ -141,6 +188,7 @@ class Matcher:
             unit = _Found(Unit(module, [self.name(node)]), [node])
             unit.unit.trains = self.trains
             self.take_norm(unit)
+            self.take_drop(unit)
             found[unit.nodes[-1]] = unit
         for node in self.graph.nodes:
             self.take_addition(node, found)
@@ -207,6 +255,12 @@ class Matcher:
         found.unit.names.append(self.name(reader))
         found.nodes.append(reader)
 
+    def take_drop(self, found: _Found) -> None:
+        reader = self.reader(found.nodes[-1])
+        if reader is not None and isinstance(drop := self.module(reader), Dropped):
+            found.unit.drop = drop
+            found.nodes.append(reader)
+
     def take_addition(self, node: fx.Node, found: dict[fx.Node, _Found]) -> None:
         if node.op not in ("call_function", "call_method") or node.target not in _ADDITIONS or node.kwargs:
             return
@@ -244,6 +298,7 @@ class Matcher:
     def put(self, found: _Found) -> None:
         """One node in the place of the last, where all that it reads is there."""
         first, last = found.nodes[0], found.nodes[-1]
+        found.unit.training = self.piece.module.training
         target = add_module(self.piece.module, f"{first.target!s}_unit", found.unit)
         inputs = list(first.args)
         if found.addition is not None:
@@ -260,7 +315,7 @@ class Matcher:
 _BASES: tuple[type[nn.Module], ...] = (
     FusedConv2dForInference, ours.Conv2dAct, ours.Conv2d, nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d,
     ours.MaxPool2d, nn.MaxPool2d, ours.AvgPool2d, nn.AvgPool2d, ours.AdaptiveAvgPool2d, nn.AdaptiveAvgPool2d,
-    nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, *ACTIVATIONS,
+    nn.Flatten, nn.Identity, Dropped, *ACTIVATIONS,
 )  # fmt: skip
 
 

@@ -227,7 +227,9 @@ def test_what_training_does_ends_with_it(code: Code) -> None:
     expected = output(model, x)
     prepared = prepare_qat(model.train(), x)
     assert not torch.equal(prepared(x), prepared(x)), "it drops nothing in training"
-    result = convert_qat(prepared.eval()).model
+    whole = convert_qat(prepared.eval())
+    assert not whole.notes
+    result = whole.model
     assert torch.equal(output(result, x), output(result, x))
     assert distance(output(result, x), expected) < 0.03
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnkernels import convert_qat, prepare_qat, quantize
@@ -66,6 +67,58 @@ def codes_and_floats(prepared: nn.Module, result: Any, x: Tensor) -> Iterator[tu
         yield value, seen[f"int8 {value.tap}"][0], seen[f"float {value.tap}"][0]
 
 
+class Paths(nn.Module):
+    """Drops paths in training, as residual networks do, in both of the ways that libraries have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = conv_norm(3, 6), conv_norm(6, 6, act=None), conv_norm(6, 6, act=None)
+        self.head = nn.Conv2d(6, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        y = self.b(x)
+        if self.training:
+            y = y * y.new_empty(y.shape[0], 1, 1, 1).bernoulli_(0.5).div_(0.5)
+        x = torch.relu(y + x)
+        y = self.c(x)
+        if self.training:
+            noise = torch.empty([y.shape[0], 1, 1, 1], dtype=y.dtype, device=y.device)
+            y = y * noise.bernoulli_(0.8) / 0.8
+        return self.head(torch.relu(y + x))
+
+
+class NormAct(nn.BatchNorm2d):
+    """A batch norm with its activation and a forward of its own, as model libraries have it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        normed = F.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
+        )
+        return F.relu(normed, inplace=True)
+
+
+class Norms(nn.Module):
+    """Batch norms of other spellings, beside a change in place through a view; one is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(3, 6, 3), NormAct(6), nn.Conv2d(6, 6, 1)
+        self.frozen, self.c = nn.BatchNorm2d(6), nn.Conv2d(6, 4, 1)
+
+    def train(self, mode: bool = True) -> Norms:
+        super().train(mode)
+        self.frozen.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        y[:, :1] *= 2
+        return self.c(F.dropout2d(self.frozen(self.b(self.norm(y))), 0.1, self.training))
+
+
 MODELS = [ResNet, MobileNet, Pools, Functional, Twice, Branches, Untraceable]
 
 
@@ -82,6 +135,8 @@ def test_the_trained_model_is_the_int8_model(make: type[nn.Module]) -> None:
     assert all(torch.equal(kept[k], v) for k, v in model.state_dict().items()), "the float model was trained too"
     result = convert_qat(prepared)
     units = {tuple(m.names): copy.deepcopy(m).double().eval() for m in prepared.modules() if isinstance(m, Unit)}
+    for unit in units.values():
+        unit.codes = []  # by the float's operators, not by the INT8 layer's
     seen: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
     for name, module in result.model.named_modules():
         module.register_forward_hook(lambda m, args, output, name=name: seen.update({name: (args, output)}))
@@ -103,6 +158,22 @@ def test_the_trained_model_is_the_int8_model(make: type[nn.Module]) -> None:
     assert (got - expected).norm() <= 0.02 * expected.norm()
     assert len(units) == len(result.quantized) > 0
     assert all(20 < noise.decibels < 70 for noise in result.signal_to_noise(x))
+
+
+@pytest.mark.parametrize("make", [*MODELS, Paths, Norms])
+def test_whole_models_are_bit_for_bit_what_was_trained(make: type[nn.Module]) -> None:
+    x = images()
+    prepared = prepare_qat(trained(make()).train(), x)
+    train(prepared)
+    result = convert_qat(prepared)
+    assert len(result.quantized) > 1 and bool(result.notes) == (make is Untraceable), result
+    with torch.no_grad():
+        expected = prepared.eval()(x)
+        for a, b in zip(*((o if isinstance(o, tuple) else (o,)) for o in (result.model(x), expected)), strict=True):
+            assert torch.equal(a, b)
+    assert torch.equal(first(prepared(x)), first(expected)), "the value is another where there is a gradient"
+    first(prepared(x)).sum().backward()
+    assert all(p.grad is not None for p in prepared.parameters())
 
 
 def number(operand: Tensor, scale: float, zero_point: int) -> Tensor:
@@ -257,6 +328,35 @@ def test_dropout_and_filter() -> None:
     assert [line.reason for line in result.kept if line.names == ("second",)] == ["filter_fn leaves it out"]
     int8 = [m for m in result.model.modules() if isinstance(m, (Int8Conv2d, Int8Linear))]
     assert len(int8) == 2 and all(m.backend == "reference" for m in int8)
+
+
+def test_batch_norms_of_other_spellings_learn_as_they_do() -> None:
+    """Statistics and the count of batches are the float model's after one batch, whatever is rounded behind them."""
+    x = images()
+    model = trained(Norms()).train()
+    prepared = prepare_qat(model, x, filter_fn=lambda module, name: False)
+    prepared(x)
+    model(x)
+    norms = {name: m for name, m in prepared.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert len(norms) == 2
+    for name, of in (("norm", model.norm), ("frozen", model.frozen)):
+        [mine] = [m for key, m in norms.items() if name in key]
+        assert mine.training == mine.train().training == (name == "norm"), (
+            "its own train() does not train the frozen one"
+        )
+        assert mine.num_batches_tracked == of.num_batches_tracked == (name == "norm")
+        torch.testing.assert_close(mine.running_mean, of.running_mean)
+        torch.testing.assert_close(mine.running_var, of.running_var)
+
+
+def test_a_weight_that_is_computed_goes_on_being_trained() -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 1), nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1))), images()
+    prepared = prepare_qat(model, x)
+    prepared(x).sum().backward()
+    assert len(list(prepared.parameters())) == 5 and all(p.grad is not None for p in prepared.parameters())
+    result = convert_qat(prepared)
+    assert [line.reason for line in result.kept] == ["its weight is computed, of parameters that are trained"]
+    assert torch.equal(result.model(x), prepared.eval()(x))
 
 
 def test_errors() -> None:
