@@ -1,11 +1,11 @@
-"""The command `cnnkernels`: info, check, demo, summary, bench, explain and tune."""
+"""The command `cnnkernels`: info, check, demo, summary, bench, explain, profile and tune."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -16,7 +16,8 @@ from ..functional.arguments import named_padding
 from ..geometry import PADDING_MODES, Layout
 from ..ops.checks import conv_geometry
 from ..records import tuned
-from . import bench
+from . import bench, profile
+from .arguments import ints, padding, positive, size, there, writable
 from .problem import Problem
 
 _DESCRIPTION = "Hand-written CUDA and Triton kernels for convolutional networks, as drop-in PyTorch layers."
@@ -54,6 +55,14 @@ def _parser() -> argparse.ArgumentParser:
         "what a convolution costs on a GPU, which kernel serves it and why",
         " Nothing is launched, so it explains any GPU anywhere. The times come from a model, not from a measurement.",
     )
+    profile.add_options(
+        command(
+            "profile",
+            "what a call's kernels, or anybody's PTX, execute: counted in the emulator, without a GPU",
+            " Runs the kernels that a GPU would get, on some of their blocks. Times come from a model of the counts,"
+            " not from a measurement.",
+        )
+    )
     tune = command(
         "tune",
         "time every plan that can serve a convolution on the GPU at hand and write a table of those that win",
@@ -66,10 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--padding-mode", choices=PADDING_MODES, default="zeros", help="default: %(default)s")
     explain.add_argument("--gpu", help="a100, RTX 4090, h200, ... (default: the one at hand, else h200)")
     layers = "layers, as benchmarks/workloads.json of a checkout has them"
-    tune.add_argument("--shapes", type=_there, metavar="FILE", help=layers)
-    tune.add_argument("--batch", type=_positive, default=32, help="of the layers of --shapes (default: %(default)s)")
-    tune.add_argument("--output", type=_writable, metavar="FILE", help="the table (default: the GPU's name with .json)")
-    demo.add_argument("--epochs", type=_positive, default=4, help="passes over the training set (default: %(default)s)")
+    tune.add_argument("--shapes", type=there, metavar="FILE", help=layers)
+    tune.add_argument("--batch", type=positive, default=32, help="of the layers of --shapes (default: %(default)s)")
+    tune.add_argument("--output", type=writable, metavar="FILE", help="the table (default: the GPU's name with .json)")
+    demo.add_argument("--epochs", type=positive, default=4, help="passes over the training set (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="of the split, the start and the batches (default: 0)")
     demo.add_argument(
         "--int8",
@@ -77,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         help="quantize the trained network to INT8 instead; fails where that costs more than 0.5 points of accuracy",
     )
     pictures = "the picture (default: demo.png, with --int8 demo_int8.png)"
-    demo.add_argument("--output", type=_writable, metavar="FILE", help=pictures)
+    demo.add_argument("--output", type=writable, metavar="FILE", help=pictures)
     summary = command(
         "summary",
         "what each layer of a network costs: parameters, operations, bytes, and the least time on a GPU, by a model",
@@ -85,9 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     summary.add_argument("model", metavar="MODULE:FACTORY", help="torchvision.models:resnet50, mine:Net, ...")
     sizes = "an input's, N,C,H,W (may be repeated)"
-    summary.add_argument("--input", type=_size, action="append", required=True, metavar="N,C,...", help=sizes)
+    summary.add_argument("--input", type=size, action="append", required=True, metavar="N,C,...", help=sizes)
     summary.add_argument("--gpu", default="h200", help="a100, rtx4090, h200, ... (default: %(default)s)")
-    summary.add_argument("--output", type=_writable, metavar="FILE", help="a picture of it as well")
+    summary.add_argument("--output", type=writable, metavar="FILE", help="a picture of it as well")
     bench.add_options(
         command(
             "bench",
@@ -101,37 +110,16 @@ def _parser() -> argparse.ArgumentParser:
 def _add_problem(parser: argparse.ArgumentParser, needed: bool) -> None:
     """The arguments that name a convolution, as torch.nn.functional.conv2d's."""
     sizes = parser.add_argument_group("the convolution")
-    sizes.add_argument("--input", type=_ints(4), required=needed, metavar="N,C,H,W")
-    sizes.add_argument("--weight", type=_ints(4), required=needed, metavar="K,C/groups,R,S")
-    sizes.add_argument("--stride", type=_ints(1, 2), default=(1,), metavar="N[,N]")
-    sizes.add_argument("--padding", type=_padding, default=(0,), metavar="N[,N]", help="or same, or valid")
-    sizes.add_argument("--dilation", type=_ints(1, 2), default=(1,), metavar="N[,N]")
-    sizes.add_argument("--groups", type=_positive, default=1, metavar="N")
+    sizes.add_argument("--input", type=ints(4), required=needed, metavar="N,C,H,W")
+    sizes.add_argument("--weight", type=ints(4), required=needed, metavar="K,C/groups,R,S")
+    sizes.add_argument("--stride", type=ints(1, 2), default=(1,), metavar="N[,N]")
+    sizes.add_argument("--padding", type=padding, default=(0,), metavar="N[,N]", help="or same, or valid")
+    sizes.add_argument("--dilation", type=ints(1, 2), default=(1,), metavar="N[,N]")
+    sizes.add_argument("--groups", type=positive, default=1, metavar="N")
     sizes.add_argument("--dtype", choices=PRODUCTS, default="bf16", help="default: %(default)s")
     sizes.add_argument("--layout", choices=("nhwc", "nchw"), default="nhwc", help="default: %(default)s")
     directions = f"{', '.join(tuned.DIRECTIONS)} (may be repeated)"
     sizes.add_argument("--direction", action="append", choices=tuned.DIRECTIONS, metavar="NAME", help=directions)
-
-
-def _ints(*lengths: int) -> Callable[[str], tuple[int, ...]]:
-    """Reads so many numbers with commas between them."""
-
-    def numbers(text: str) -> tuple[int, ...]:
-        found = tuple(int(part) for part in text.split(","))
-        if len(found) not in lengths:
-            raise argparse.ArgumentTypeError(f"must be {' or '.join(map(str, lengths))} numbers, but got {text}")
-        return found
-
-    return numbers
-
-
-def _size(text: str) -> tuple[int, ...]:
-    return tuple(_positive(part) for part in text.split(","))
-
-
-def _padding(text: str) -> str | tuple[int, ...]:
-    """Numbers, or one of the words that torch.nn.functional.conv2d takes."""
-    return text if text in ("same", "valid") else _ints(1, 2)(text)
 
 
 def _problems(args: argparse.Namespace) -> list[Problem]:
@@ -149,27 +137,6 @@ def _problems(args: argparse.Namespace) -> list[Problem]:
         args.parser.error(str(error))
     layout = Layout[args.layout.upper()]
     return [Problem(direction, args.dtype, layout, geometry) for direction in args.direction or ("forward",)]
-
-
-def _positive(text: str) -> int:
-    if not text.lstrip("-").isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, but got {text}")
-    return int(text)
-
-
-def _there(text: str) -> str:
-    """A file to read."""
-    if not os.path.isfile(text):
-        raise argparse.ArgumentTypeError(f"there is no file {text}")
-    return text
-
-
-def _writable(text: str) -> str:
-    """A file to write, asked about before hours go into what is written."""
-    folder = os.path.dirname(text) or "."
-    if os.path.isdir(text) or not os.access(folder, os.W_OK | os.X_OK):
-        raise argparse.ArgumentTypeError(f"{text} cannot be written")
-    return text
 
 
 def _device() -> str:
@@ -218,6 +185,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return summary.run(args.model, args.input, args.gpu, args.output)
             except ValueError as error:  # no such model or GPU
                 args.parser.error(str(error))
+        if args.command == "profile":
+            return profile.run(args, args.parser.error)
         if args.command == "tune":
             from . import tune
 

@@ -76,6 +76,22 @@ def pack(typed: Iterable[tuple[str, Any]]) -> Arguments:
     return Arguments(values, memory)
 
 
+class Profiling(NamedTuple):
+    """Of each launch so many blocks run, and what they executed is given to `note` (cnnkernels/emulator/profile.py)."""
+
+    blocks: int
+    note: Callable[[dict[str, Any]], None]
+
+
+_profiling: Profiling | None = None
+
+
+def set_profiling(blocks: int | None, note: Callable[[dict[str, Any]], None] | None) -> None:
+    """From now on, until both are None."""
+    global _profiling
+    _profiling = None if blocks is None or note is None else Profiling(blocks, note)
+
+
 class Launcher:
     """What Triton calls to launch one compiled kernel."""
 
@@ -125,16 +141,19 @@ class Loaded:
                     f"{self.name}: parameter {parameter.name} has {parameter.bytes} bytes, got {len(value)}"
                 )
             block[parameter.offset : parameter.offset + parameter.bytes] = value
-        self.emulator.run(
-            self.program,
-            self.name,
-            grid=grid,
-            block=(self.entry.most_threads, 1, 1),  # .reqntid, which Triton writes: warps beyond num_warps counted
-            cluster=(cluster, 1, 1),
-            shared_bytes=shared,
-            parameters=bytes(block),
-            mode=self.mode(packed.memory),
-        )
+        how = {
+            "grid": grid,
+            "block": (self.entry.most_threads, 1, 1),  # .reqntid, which Triton writes: warps beyond num_warps counted
+            "cluster": (cluster, 1, 1),
+            "shared_bytes": shared,
+        }
+        if _profiling is not None:
+            mode = self.emulator.Mode(late=False, races=False, memory=packed.memory)
+            found = self.emulator.profile(
+                self.program, self.name, **how, parameters=bytes(block), mode=mode, blocks=_profiling.blocks
+            )
+            return _profiling.note({**found, **how, "kernel": self.name, "registers": 0})
+        self.emulator.run(self.program, self.name, **how, parameters=bytes(block), mode=self.mode(packed.memory))
 
 
 class EmulatedDriver(DriverBase):  # type: ignore[misc]  # Triton has no types

@@ -4,6 +4,7 @@
 
 #include "emulator/fault.h"
 #include "emulator/launch.h"
+#include "emulator/profile/python.h"
 #include "emulator/ptx/program.h"
 
 namespace cnnkernels::emulator {
@@ -25,15 +26,33 @@ Mode mode(bool random, std::uint64_t seed, bool late, bool starve, bool warps_me
   return mode;
 }
 
-Counts run_bytes(const Program& program, const std::string& entry, const Triple& grid, const Triple& block,
-                 const Triple& cluster, std::uint32_t shared_bytes, const py::bytes& parameters,
-                 const Mode& mode) {
+Launch launch_of(const std::string& entry, const Triple& grid, const Triple& block, const Triple& cluster,
+                 std::uint32_t shared_bytes, const py::bytes& parameters) {
   const std::string_view bytes = parameters;
   Launch launch{entry, extent(grid), extent(block), extent(cluster), shared_bytes, {}};
   launch.parameters.resize(bytes.size());
   std::copy(bytes.begin(), bytes.end(), reinterpret_cast<char*>(launch.parameters.data()));
+  return launch;
+}
+
+Counts run_bytes(const Program& program, const std::string& entry, const Triple& grid, const Triple& block,
+                 const Triple& cluster, std::uint32_t shared_bytes, const py::bytes& parameters,
+                 const Mode& mode) {
+  const Launch launch = launch_of(entry, grid, block, cluster, shared_bytes, parameters);
   const py::gil_scoped_release release;
   return run(program, launch, mode);
+}
+
+py::dict profile_bytes(const Program& program, const std::string& entry, const Triple& grid,
+                       const Triple& block, const Triple& cluster, std::uint32_t shared_bytes,
+                       const py::bytes& parameters, const Mode& mode, std::uint64_t blocks) {
+  const Launch launch = launch_of(entry, grid, block, cluster, shared_bytes, parameters);
+  Profile found;
+  {
+    const py::gil_scoped_release release;
+    found = profile(program, launch, mode, blocks);
+  }
+  return as_dict(found);
 }
 
 }  // namespace
@@ -73,6 +92,10 @@ PYBIND11_MODULE(_emulator, module) {
   module.def("run", &run_bytes, py::arg("program"), py::arg("entry"), py::kw_only(), py::arg("grid"),
              py::arg("block"), py::arg("cluster") = Triple{1, 1, 1}, py::arg("shared_bytes") = 0,
              py::arg("parameters"), py::arg("mode") = Mode());
+  module.def("profile", &profile_bytes, py::arg("program"), py::arg("entry"), py::kw_only(), py::arg("grid"),
+             py::arg("block"), py::arg("cluster") = Triple{1, 1, 1}, py::arg("shared_bytes") = 0,
+             py::arg("parameters"), py::arg("mode") = Mode(), py::arg("blocks") = 0,
+             "Runs a sample of so many of the launch's blocks, 0: all, and returns what was executed.");
   bind_models(module);
 }
 

@@ -75,6 +75,31 @@ void execute_load(Warp& warp, const Instruction& instruction, Mask lanes) {
   for_each_lane(lanes, [&](int lane) { load(warp, details_of(instruction), lane, instruction.line); });
 }
 
+void measure_load(Warp& warp, const Instruction& instruction, Mask lanes) {
+  const BulkDetails& details = details_of(instruction);
+  Meter& meter = *warp.cluster->meter;
+  for_each_lane(lanes, [&](int lane) {
+    const std::uint32_t bytes = warp.lanes(details.bytes)[lane];
+    const std::uint32_t blocks = details.multicast == kNone
+                                     ? 1
+                                     : __builtin_popcount(warp.lanes<std::uint16_t>(details.multicast)[lane]);
+    if (details.from_shared)
+      meter.shared_stream(warp, bytes);
+    else
+      meter.bulk_read(warp, address_at(warp, details.source, lane), bytes);
+    meter.shared_stream(warp, std::uint64_t{bytes} * blocks);
+  });
+}
+
+void measure_store(Warp& warp, const Instruction& instruction, Mask lanes) {
+  const BulkDetails& details = details_of(instruction);
+  for_each_lane(lanes, [&](int lane) {
+    const std::uint32_t bytes = warp.lanes(details.bytes)[lane];
+    warp.cluster->meter->shared_stream(warp, bytes);
+    warp.cluster->meter->bulk_written(warp, address_at(warp, details.destination, lane), bytes);
+  });
+}
+
 void write_global(std::byte* to, const std::vector<std::byte>& from, AtomicOperation operation, Type type) {
   if (is_wrong(WrongModel::store_dropped)) return;
   if (operation == AtomicOperation::none) {
@@ -165,12 +190,14 @@ bool decode_bulk_copy(Decoder& decoder, const Statement& statement, Instruction&
   }
   if (statement.has("bulk_group")) {
     instruction.execute = execute_store;
+    instruction.measure = measure_store;
   } else {
     details->space = statement.has("shared::cluster") ? Space::cluster : Space::shared;
     details->from_shared = !statement.has("global");
     details->mbarrier = decoder.address(statement, statement.operands[3]);
     if (statement.has("multicast::cluster")) details->multicast = decoder.source(statement, 4, Type::b16);
     instruction.execute = execute_load;
+    instruction.measure = measure_load;
   }
   instruction.details = &decoder.keep(std::move(details));
   return true;

@@ -10,7 +10,7 @@ namespace {
 struct CopyDetails : Details {
   Decoder::Base source;
 };
-enum Flags : std::uint32_t { kReadsLess = 1, kIgnores = 2, kPending = 4 };
+enum Flags : std::uint32_t { kReadsLess = 1, kIgnores = 2, kPending = 4, kPastL1 = 8 };
 
 Races::Started started(Warp& warp) {
   return {warp.cluster_index, warp.cluster->races->copies_of(warp.cluster_index),
@@ -44,6 +44,23 @@ void execute_copy(Warp& warp, const Instruction& instruction, Mask lanes) {
     to.block->shared.forget(to.offset, bytes);
     warp.copies->copies.push_back(copy);
   });
+}
+
+void measure(Warp& warp, const Instruction& instruction, Mask lanes) {
+  const auto& details = static_cast<const CopyDetails&>(*instruction.details);
+  const auto bytes = static_cast<std::uint32_t>(instruction.immediate);
+  const Mask ignored = (instruction.flags & kIgnores) != 0 ? warp.predicate_source(instruction, 2) : 0;
+  std::uint64_t from[kLanes]{}, to[kLanes]{};
+  Mask reading = 0;
+  for_each_lane(lanes, [&](int lane) {
+    from[lane] = address_at(warp, details.source, lane);
+    to[lane] = address_at(warp, instruction, lane);
+    const bool reads = (instruction.flags & kReadsLess) == 0 || warp.lanes(instruction.source[1])[lane] != 0;
+    reading |= Mask{reads} << lane;
+  });
+  const Way way = (instruction.flags & kPastL1) != 0 ? Way::l2 : Way::l1;
+  warp.cluster->meter->global_read(warp, from, reading & ~ignored, bytes, way);
+  warp.cluster->meter->shared_access(warp, to, lanes, bytes);
 }
 
 void execute_commit(Warp& warp, const Instruction&, Mask lanes) {
@@ -102,6 +119,8 @@ void decode_copy(Decoder& decoder, const Statement& statement, Instruction& inst
   }
   instruction.details = &decoder.keep(std::move(details));
   instruction.execute = execute_copy;
+  instruction.measure = measure;
+  if (statement.has("cg")) instruction.flags |= kPastL1;
 }
 
 }  // namespace

@@ -113,6 +113,35 @@ void execute_store(Warp& warp, const Instruction& instruction, Mask lanes) {
   for_each_lane(lanes, [&](int lane) { store(warp, details_of(instruction), lane, instruction.line); });
 }
 
+// A box's rows in global memory, and all of it in shared memory of each block that it goes to.
+void measure_box(Warp& warp, const TensorCopyDetails& details, int lane, bool loads) {
+  const TensorMap map = map_at(warp, details, lane);
+  Meter& meter = *warp.cluster->meter;
+  BoxRows rows(map, start_of(warp, details, lane));
+  const std::uint64_t element = map.strides[0];
+  std::uint64_t inside = 0;
+  for (std::uint32_t i = 0; i < rows.count(); ++i) {
+    const BoxRow row = rows.next();
+    const std::uint64_t bytes = (row.last - row.first) * element;
+    if (bytes == 0) continue;
+    inside += bytes;
+    loads ? meter.bulk_read(warp, row.address, bytes) : meter.bulk_written(warp, row.address, bytes);
+  }
+  const std::uint64_t all = box_bytes(map);
+  if (loads) meter.bulk_filled(warp, all - inside);
+  const int blocks =
+      details.multicast == kNone ? 1 : __builtin_popcount(warp.lanes<std::uint16_t>(details.multicast)[lane]);
+  meter.shared_stream(warp, all * static_cast<std::uint64_t>(blocks));
+}
+
+void measure_load(Warp& warp, const Instruction& instruction, Mask lanes) {
+  for_each_lane(lanes, [&](int lane) { measure_box(warp, details_of(instruction), lane, true); });
+}
+
+void measure_store(Warp& warp, const Instruction& instruction, Mask lanes) {
+  for_each_lane(lanes, [&](int lane) { measure_box(warp, details_of(instruction), lane, false); });
+}
+
 // [map, {coordinates}]
 void decode_box(Decoder& decoder, const Statement& statement, const Operand& operand,
                 TensorCopyDetails& details) {
@@ -173,9 +202,11 @@ bool decode_tensor_copy(Decoder& decoder, const Statement& statement, Instructio
   if (statement.has("bulk_group")) {
     decode_store(decoder, statement, *details);
     instruction.execute = execute_store;
+    instruction.measure = measure_store;
   } else {
     decode_load(decoder, statement, *details);
     instruction.execute = execute_load;
+    instruction.measure = measure_load;
   }
   instruction.details = &decoder.keep(std::move(details));
   return true;

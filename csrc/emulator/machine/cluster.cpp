@@ -58,6 +58,8 @@ Cluster::Cluster(const LaunchState& state, std::uint64_t number)
   const int count = static_cast<int>(size.count());
   if (state.mode.races)
     races = std::make_unique<Races>(count * state.warps_per_block, count, state.shared_end());
+  if (state.measures)
+    meter = std::make_unique<Meter>(state.kernel.code.size(), count * state.warps_per_block, count);
   blocks.reserve(count);
   for (int rank = 0; rank < count; ++rank) {
     Block& block = blocks.emplace_back(*this, rank);
@@ -150,6 +152,7 @@ Counts Cluster::run() {
       for (Warp* warp : warps_) warp->vain = 0;
     }
     finish_cluster(*this);
+    if (meter) meter->finish();
   } catch (const Fault& fault) {
     throw Fault(running ? located(fault, *running) : fault.what(), fault.lane);
   }

@@ -7,6 +7,7 @@
 
 #include "emulator/fault.h"
 #include "emulator/machine/state.h"
+#include "emulator/profile/profile.h"
 #include "emulator/ptx/program.h"
 
 namespace cnnkernels::emulator {
@@ -71,13 +72,18 @@ std::vector<Range> touchable(const Program& program, const Mode& mode) {
   return merged;
 }
 
-// Clusters are taken in their order. Of several faults that of the first cluster is thrown, as if there was
-// one thread.
+// Clusters are taken in their order: all of them, or those that are listed. Of several faults that of the
+// first cluster is thrown, as if there was one thread.
 class Workers {
  public:
   Workers(const LaunchState& state, std::uint64_t clusters) : state_(state), clusters_(clusters) {}
+  Workers(const LaunchState& state, std::vector<std::uint64_t> chosen, Tally& tally)
+      : state_(state), clusters_(chosen.size()), chosen_(std::move(chosen)), tally_(&tally) {}
 
-  Counts run(unsigned threads) {
+  Counts run() {
+    const int wanted = state_.mode.threads;
+    const unsigned cores = wanted > 0 ? wanted : std::max(1u, std::thread::hardware_concurrency());
+    const auto threads = static_cast<unsigned>(std::min<std::uint64_t>(cores, clusters_));
     std::vector<std::thread> others;
     for (unsigned i = 1; i < threads; ++i) others.emplace_back([this] { work(); });
     work();
@@ -91,7 +97,9 @@ class Workers {
     Counts counts;
     for (std::uint64_t number; (number = next_.fetch_add(1)) < clusters_;) {
       try {
-        const Counts more = Cluster(state_, number).run();
+        Cluster cluster(state_, tally_ ? chosen_[number] : number);
+        const Counts more = cluster.run();
+        if (tally_) tally_->add(*cluster.meter);
         counts.warp_instructions += more.warp_instructions;
         counts.thread_instructions += more.thread_instructions;
       } catch (const Fault& fault) {
@@ -107,6 +115,8 @@ class Workers {
 
   const LaunchState& state_;
   std::uint64_t clusters_;
+  std::vector<std::uint64_t> chosen_;
+  Tally* tally_ = nullptr;
   std::atomic<std::uint64_t> next_{0};
   std::mutex mutex_;
   std::optional<Fault> fault_;
@@ -114,16 +124,34 @@ class Workers {
   Counts counts_;
 };
 
-}  // namespace
-
-Counts run(const Program& program, const Launch& launch, const Mode& mode) {
+LaunchState state_of(const Program& program, const Launch& launch, const Mode& mode, bool measures) {
   const Kernel& kernel = kernel_named(program, launch.entry);
   check(kernel, launch);
   const auto warps = static_cast<std::uint32_t>((launch.block.count() + kLanes - 1) / kLanes);
-  const LaunchState state{kernel, launch, mode, touchable(program, mode), warps};
-  const std::uint64_t clusters = launch.grid.count() / launch.cluster.count();
-  const unsigned cores = mode.threads > 0 ? mode.threads : std::max(1u, std::thread::hardware_concurrency());
-  return Workers(state, clusters).run(static_cast<unsigned>(std::min<std::uint64_t>(cores, clusters)));
+  return {kernel, launch, mode, measures, touchable(program, mode), warps};
+}
+
+std::uint64_t clusters_of(const Launch& launch) { return launch.grid.count() / launch.cluster.count(); }
+
+}  // namespace
+
+Counts run(const Program& program, const Launch& launch, const Mode& mode) {
+  const LaunchState state = state_of(program, launch, mode, false);
+  return Workers(state, clusters_of(launch)).run();
+}
+
+Profile profile(const Program& program, const Launch& launch, const Mode& mode, std::uint64_t blocks) {
+  const LaunchState state = state_of(program, launch, mode, true);
+  const std::uint64_t all = clusters_of(launch);
+  Tally tally;
+  const std::uint64_t of_cluster = launch.cluster.count();
+  std::vector<std::uint64_t> chosen = sample(all, (blocks + of_cluster - 1) / of_cluster);
+  const std::uint64_t sampled = chosen.size();
+  Workers(state, std::move(chosen), tally).run();
+  Profile profile = tally.profile(state.kernel, mode.memory);
+  profile.clusters = all;
+  profile.sampled = sampled;
+  return profile;
 }
 
 }  // namespace cnnkernels::emulator

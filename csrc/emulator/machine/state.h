@@ -9,6 +9,7 @@
 
 #include "emulator/fault.h"
 #include "emulator/launch.h"
+#include "emulator/profile/meter.h"
 #include "emulator/ptx/kernel.h"
 #include "emulator/races.h"
 #include "emulator/types.h"
@@ -160,6 +161,7 @@ struct LaunchState {
   const Kernel& kernel;
   const Launch& launch;
   const Mode& mode;
+  bool measures;              // each cluster has a meter
   std::vector<Range> memory;  // sorted; empty where anything may be touched
   std::uint32_t warps_per_block;
 
@@ -180,6 +182,7 @@ struct Cluster {
   Warp* running = nullptr;
   std::unique_ptr<Races> races;  // none where Mode::races is false
   std::unique_ptr<ClusterDeliveries> deliveries;
+  std::unique_ptr<Meter> meter;  // none where nothing is counted
 
   const Mode& mode() const { return state.mode; }
   Counts run();

@@ -17,6 +17,8 @@ constexpr std::uint32_t kLongestApart =
     2000;  // instructions of a group before others of its warp have their turn
 constexpr std::size_t kDeepestCall = 64;
 
+// kMeasures: the cluster's meter is told of all that is executed. Without, nothing of it is compiled.
+template <bool kMeasures>
 class Turn {
  public:
   Turn(Warp& warp, int quantum)
@@ -75,12 +77,13 @@ class Turn {
       ++count_;
       warp_.position = at_;
       if (!lanes) {
+        if constexpr (kMeasures) meter().executed(warp_, at_, group_, lanes);
         ++at_;
         continue;
       }
       warp_.threads_executed += __builtin_popcount(lanes);
       if (instruction.control == Control::plain)
-        instruction.execute(warp_, instruction, lanes), ++at_;
+        measure(instruction, lanes), instruction.execute(warp_, instruction, lanes), ++at_;
       else if (instruction.control <= Control::warp ? !wait(instruction, lanes) : !jump(instruction, lanes))
         return;
     }
@@ -100,8 +103,16 @@ class Turn {
       return stall();
     }
     warp_.outcome = Outcome::done;
+    if constexpr (kMeasures)
+      if (instruction.measure) instruction.measure(warp_, instruction, lanes);
     instruction.execute(warp_, instruction, lanes);
     if (warp_.outcome == Outcome::again) return stall();
+    if constexpr (kMeasures) {
+      if (warp_.outcome == Outcome::spins)
+        meter().spun(warp_, at_, group_);
+      else
+        meter().executed(warp_, at_, group_, lanes);
+    }
     if (warp_.outcome == Outcome::spins) {
       warp_.passed |= group_;
       yields_ = true;
@@ -114,6 +125,15 @@ class Turn {
     return false;
   }
 
+  void measure(const Instruction& instruction, Mask lanes) {
+    if constexpr (kMeasures) {
+      meter().executed(warp_, at_, group_, lanes);
+      if (instruction.measure) instruction.measure(warp_, instruction, lanes);
+    }
+  }
+
+  Meter& meter() { return *warp_.cluster->meter; }
+
   bool stall() {
     save(group_, at_);
     warp_.stalled |= group_;
@@ -122,6 +142,7 @@ class Turn {
   }
 
   bool jump(const Instruction& instruction, Mask lanes) {
+    if constexpr (kMeasures) meter().executed(warp_, at_, group_, lanes);
     const Mask rest = group_ & ~lanes;
     switch (instruction.control) {
       case Control::branch:
@@ -209,7 +230,7 @@ class Turn {
 
 bool take_turn(Warp& warp, int quantum) {
   if (warp.cluster->state.kernel.reads_clock) set_clocks(warp);
-  return Turn(warp, quantum).run();
+  return warp.cluster->meter ? Turn<true>(warp, quantum).run() : Turn<false>(warp, quantum).run();
 }
 
 }  // namespace cnnkernels::emulator

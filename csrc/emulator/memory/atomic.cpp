@@ -9,6 +9,7 @@
 
 #include "emulator/memory/address.h"
 #include "emulator/numbers.h"
+#include "emulator/profile/measure.h"
 #include "emulator/ptx/decoder.h"
 #include "emulator/ptx/families.h"
 
@@ -220,8 +221,10 @@ bool decode_atomic(Decoder& decoder, const Statement& statement, Instruction& in
     refuse(statement, "as many results as values are needed");
   if (details->operation == AtomicOperation::compare)
     details->compare = decoder.source(statement, address + 2, instruction.type);
+  instruction.list_size = static_cast<std::uint8_t>(details->values.size());
   instruction.details = &decoder.keep(std::move(details));
   instruction.execute = execute;
+  instruction.measure = measure_atomic;
   return true;
 }
 

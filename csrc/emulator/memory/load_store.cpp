@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "emulator/memory/address.h"
+#include "emulator/profile/measure.h"
 #include "emulator/ptx/decoder.h"
 #include "emulator/ptx/families.h"
 
@@ -185,6 +186,8 @@ bool decode_load_store(Decoder& decoder, const Statement& statement, Instruction
   instruction.list_size = static_cast<std::uint8_t>(elements.size());
   instruction.execute =
       loads ? load_of(type, instruction.register_bytes) : store_of(type, instruction.register_bytes);
+  const bool past_l1 = statement.has("cg") || statement.has("cv") || statement.has("L1::no_allocate");
+  instruction.measure = !loads ? measure_store : past_l1 ? measure_load_past_l1 : measure_load;
   if (!instruction.execute) refuse(statement, "this type or this size of registers is not known");
   return true;
 }

@@ -36,6 +36,7 @@ inline constexpr int kMostSources = 5;
 
 struct Instruction {
   Execute execute = nullptr;
+  Execute measure = nullptr;  // tells the cluster's meter what it is about to move or multiply; none: nothing
   const Details* details = nullptr;
   std::int64_t immediate = 0;
   std::int64_t offset = 0;   // added to the address in source[0]

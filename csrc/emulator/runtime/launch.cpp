@@ -26,6 +26,8 @@ struct State {
   std::map<std::pair<const void*, int>, Function> functions;
   bool recording = false;
   std::vector<Launched> launched;
+  std::optional<std::uint64_t> profiling;  // blocks of a launch
+  std::vector<Profiled> profiled;
   Totals totals;
   void (*around)(const std::function<void()>&) = [](const std::function<void()>& run) { run(); };
 };
@@ -190,25 +192,35 @@ cudaError_t launch(const void* host, const cudaLaunchConfig_t& how, void** argum
   if (status != cudaSuccess) return status;
 
   const emulator::Launch launch = described(*kernel, how, cluster, arguments);
+  const Launched launched{launch.entry,   launch.grid,         launch.block,
+                          launch.cluster, launch.shared_bytes, launch.parameters};
+  std::optional<std::uint64_t> profiling;
   {
     const std::lock_guard lock(state().mutex);
     ++state().totals.launches;
     if (state().recording) {
-      state().launched.push_back(
-          {launch.entry, launch.grid, launch.block, launch.cluster, launch.shared_bytes, launch.parameters});
+      state().launched.push_back(launched);
       return cudaSuccess;
     }
+    profiling = state().profiling;
   }
   Mode mode = runtime::mode();
   mode.memory = memory;
   Counts counts;
+  Profile found;
   try {
-    state().around([&] { counts = run(*kernel->program, launch, mode); });
+    state().around([&] {
+      if (profiling)
+        found = profile(*kernel->program, launch, mode, *profiling);
+      else
+        counts = run(*kernel->program, launch, mode);
+    });
   } catch (const std::exception& fault) {
     break_device(cudaErrorLaunchFailure, fault.what());
     throw;  // a GPU would say no more than the code, later
   }
   const std::lock_guard lock(state().mutex);
+  if (profiling) state().profiled.push_back({launched, kernel->usage.registers, std::move(found)});
   state().totals.counts.warp_instructions += counts.warp_instructions;
   state().totals.counts.thread_instructions += counts.thread_instructions;
   return cudaSuccess;
@@ -277,6 +289,12 @@ std::vector<Launched> set_recording(bool on) {
   const std::lock_guard lock(state().mutex);
   state().recording = on;
   return std::exchange(state().launched, {});
+}
+
+std::vector<Profiled> set_profiling(std::optional<std::uint64_t> blocks) {
+  const std::lock_guard lock(state().mutex);
+  state().profiling = blocks;
+  return std::exchange(state().profiled, {});
 }
 
 Totals totals() {

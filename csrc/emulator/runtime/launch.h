@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include <cuda_runtime_api.h>
 
 #include "../launch.h"
+#include "../profile/profile.h"
 
 namespace cnnkernels::emulator::runtime {
 
@@ -35,6 +37,14 @@ struct Launched {
   std::vector<std::byte> parameters;
 };
 std::vector<Launched> set_recording(bool on);  // those noted so far
+
+// While profiling, so many blocks of each launch run, 0: all, and what they execute is counted.
+struct Profiled {
+  Launched launched;
+  int registers;  // of a thread; 0: not known
+  Profile profile;
+};
+std::vector<Profiled> set_profiling(std::optional<std::uint64_t> blocks);  // those counted so far
 
 struct Totals {
   std::uint64_t launches = 0;

@@ -11,6 +11,7 @@
 #include <pybind11/stl.h>
 
 #include "../fault.h"
+#include "../profile/python.h"
 #include "device.h"
 #include "driver.h"
 #include "images.h"
@@ -298,6 +299,26 @@ void bind_emulated(py::module_& m) {
       py::arg("on"),
       "While on, launches that the GPU would accept are noted, and nothing runs. Returns those noted so far: "
       "grid, block, cluster, bytes of dynamic shared memory, kernel, bytes of parameters.");
+  m.def(
+      "set_profiling",
+      [](const std::optional<std::uint64_t>& blocks) {
+        py::list all;
+        for (const runtime::Profiled& one : runtime::set_profiling(blocks)) {
+          py::dict d = emulator::as_dict(one.profile);
+          d["kernel"] = one.launched.kernel;
+          d["grid"] = axes(one.launched.grid);
+          d["block"] = axes(one.launched.block);
+          d["cluster"] = axes(one.launched.cluster);
+          d["shared_bytes"] = one.launched.shared_bytes;
+          d["registers"] = one.registers;
+          all.append(d);
+        }
+        return all;
+      },
+      py::arg("blocks"),
+      "From now on so many blocks of each launch run, 0: all, and are counted; None: all run, and nothing "
+      "is "
+      "counted. Returns the counts of launches so far.");
   m.def("statistics", [] {
     const runtime::Totals totals = runtime::totals();
     py::dict d;

@@ -4,6 +4,7 @@
 
 #include "emulator/asynchronous/families.h"
 #include "emulator/memory/address.h"
+#include "emulator/profile/measure.h"
 #include "emulator/tensor_cores/families.h"
 #include "emulator/wrong_model.h"
 
@@ -101,6 +102,7 @@ bool decode_matrix_move(Decoder& decoder, const Statement& statement, Instructio
   if (statement.has("trans")) instruction.flags |= kTransposed;
   decoder.address(statement, loads ? 1 : 0, instruction);
   instruction.execute = loads ? execute_load : execute_store;
+  instruction.measure = measure_rows;
   return true;
 }
 

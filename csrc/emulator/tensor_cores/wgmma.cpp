@@ -66,6 +66,16 @@ void execute_product(Warp& warp, const Instruction& instruction, Mask) {
   compute(warp, product, registers, registers);
 }
 
+// A warp's quarter: 16 rows of A, and of B, which all four read together, a fourth.
+void measure(Warp& warp, const Instruction& instruction, Mask) {
+  constexpr std::uint64_t kWarps = 4, kDepthBytes = 32;
+  const auto& details = static_cast<const WgmmaDetails&>(*instruction.details);
+  const std::uint64_t columns = details.shape.n, depth = details.shape.k;
+  warp.cluster->meter->multiplied(warp, kRows * columns * depth);
+  const std::uint64_t bytes = ((details.a.empty() ? kWarps * kRows : 0) + columns) * kDepthBytes;
+  if (warp.index % kWarps == 0) warp.cluster->meter->shared_stream(warp, bytes);
+}
+
 void execute_fence(Warp& warp, const Instruction&, Mask) {
   if (meet(warp)) warp.products->fenced = true;
 }
@@ -150,6 +160,7 @@ void decode_product(Decoder& decoder, const Statement& statement, Instruction& i
   check(statement, *details);
   instruction.details = &decoder.keep(std::move(details));
   instruction.execute = execute_product;
+  instruction.measure = measure;
 }
 
 }  // namespace
