@@ -91,7 +91,8 @@ def profiled(
     inputs = [list(tensors.values())[place] for place in wanted]
     error = torch.ones_like(output)
     gradients, launches = counted(lambda: torch.autograd.grad(output, inputs, error), args.blocks)
-    named = {**tensors, "grad_output": error, "gradient": gradients[0]}
+    read = {name: tensor for place, (name, tensor) in enumerate(tensors.items()) if place not in wanted}
+    named = {**read, "grad_output": error, "gradient": gradients[0]}
     return named, 2.0 * multiply_adds * len(wanted), launches, gradients[0]
 
 

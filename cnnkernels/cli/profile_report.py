@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -53,7 +54,8 @@ def readable(kernel: str) -> str:
     if shutil.which("c++filt") is None:
         return kernel
     plain = subprocess.run(["c++filt", kernel], capture_output=True, text=True, check=True).stdout.strip()
-    return plain.removeprefix("void ").replace("(anonymous namespace)::", "").replace("cnnkernels::", "").split("(")[0]
+    plain = plain.removeprefix("void ").replace("(anonymous namespace)::", "").replace("cnnkernels::", "")
+    return re.sub(r"\([\w: ]+\)(?=-?\d)", "", plain).split("(")[0]
 
 
 def number(value: float) -> str:
