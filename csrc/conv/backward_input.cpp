@@ -3,6 +3,7 @@
 // pixels that agree form a phase, and within a phase the pixels' windows of the error are those of an
 // ordinary convolution of stride 1. No zero is ever multiplied, and each phase writes its own pixels. A phase
 // without taps has a reduction of length 0 and writes zeros.
+#include "../common/missing_windows.h"
 #include "conv.h"
 #include "directions.h"
 #include "grouped/grouped.h"
@@ -109,9 +110,13 @@ void backward_input_packed(const Problem& problem, const Packed& packed, const v
 void backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
                     void* workspace, std::uintptr_t stream, const Plan* plan) {
   const Tensors tensors{grad_output, weight, grad_input};
-  if (const auto packed = packed_for(Direction::backward_input, problem, plan, tensors, this_gpu()))
-    return backward_input_packed(problem, *packed, grad_output, weight, grad_input, workspace, stream, plan);
-  run_backward_input(problem, grad_output, weight, grad_input, stream, plan);
+  if (const auto packed = packed_for(Direction::backward_input, problem, plan, tensors, this_gpu())) {
+    backward_input_packed(problem, *packed, grad_output, weight, grad_input, workspace, stream, plan);
+  } else {
+    run_backward_input(problem, grad_output, weight, grad_input, stream, plan);
+  }
+  leave_out_missing_windows(problem.geometry, problem.layout, problem.dtype, grad_output, weight, grad_input,
+                            stream);
 }
 
 }  // namespace cnnkernels::conv

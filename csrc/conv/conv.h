@@ -25,7 +25,7 @@ struct Problem {
 };
 
 // `plan` null: select.h decides. A binding plan that cannot serve is refused with std::invalid_argument.
-// Every element of the result is written exactly once and nothing else is. `workspace`: as many bytes as
+// Every element of the result is written and nothing else is. `workspace`: as many bytes as
 // workspace_bytes() says for these pointers, aligned to 16 bytes.
 void forward(const Problem& problem, const void* input, const void* weight, const Epilogue& epilogue,
              void* output, void* workspace, std::uintptr_t stream, const Plan* plan = nullptr);

@@ -4,6 +4,7 @@
 // walked backwards:
 //   p = h + pad - r dilation = h - ((R - 1) dilation - pad) + t dilation    with t = R - 1 - r
 // Along any other, taps reach only the h for which stride divides h + pad - r dilation.
+#include "../common/missing_windows.h"
 #include "correlate.h"
 #include "select.h"
 
@@ -41,6 +42,8 @@ Correlation backward_input_correlation(const Problem& problem, bool along_row) {
 void backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
                     std::uintptr_t stream, const Plan* plan) {
   correlate(Direction::backward_input, problem, {grad_output, weight, nullptr, grad_input}, stream, plan);
+  leave_out_missing_windows(problem.geometry, problem.layout, problem.dtype, grad_output, weight, grad_input,
+                            stream);
 }
 
 }  // namespace cnnkernels::depthwise_conv

@@ -25,7 +25,7 @@ struct Problem {
 };
 
 // `plan` null: select.h decides. A plan that cannot serve is refused with std::invalid_argument.
-// Every element of the result is written exactly once and nothing else is.
+// Every element of the result is written and nothing else is.
 void forward(const Problem& problem, const void* input, const void* weight, const void* bias, void* output,
              std::uintptr_t stream, const Plan* plan = nullptr);
 void backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,

@@ -17,7 +17,7 @@ from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.depthwise_cases import depthwise
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
-from helpers.conv import DIRECTIONS, convolve, floats, multiplied_out
+from helpers.conv import DIRECTIONS, convolve, floats
 from helpers.depthwise_conv import TYPES, DepthwiseRunner, check
 from helpers.device import DEVICE, HAS_GPU
 
@@ -131,7 +131,7 @@ def test_rounding(runner: DepthwiseRunner, direction: str, layout: Layout, eleme
 def test_what_is_not_finite_reaches_what_it_should(
     runner: DepthwiseRunner, direction: str, layout: Layout, value: float
 ) -> None:
-    """A zero of the band is no factor, one of the padding is (test_not_finite.py): such planes are summed tap by tap,
+    """A zero of the band is no factor, one around an image is (test_not_finite.py): such planes are summed tap by tap,
     and no other plane is."""
     case = depthwise("", 2, 8, (14, 22), (13, 13), padding=(2, 3))
     data = floats(case, torch.bfloat16)
@@ -143,7 +143,7 @@ def test_what_is_not_finite_reaches_what_it_should(
             operands[operand][:2, 0, -1, -1] = value  # filters of the first two channels
         else:
             operands[operand][0, :2, -1, -1] = value
-        reached = ~multiplied_out(direction, case, *operands).isfinite()
+        reached = ~convolve(direction, case, *operands).isfinite()
         result = runner.run(direction, case, layout, "bf16", operands)
         assert torch.equal(~result.isfinite(), reached)
         assert reached.any()

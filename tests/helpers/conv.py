@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -100,25 +102,47 @@ def not_finite(case: ConvCase, direction: str, which: int) -> tuple[Tensor, Tens
 
 @functools.cache
 def not_finite_result(case: ConvCase, direction: str, which: int) -> Tensor:
-    return multiplied_out(direction, case, *not_finite(case, direction, which))
+    return convolve(direction, case, *not_finite(case, direction, which))
 
 
-def multiplied_out(direction: str, case: ConvCase, first: Tensor, second: Tensor) -> Tensor:
-    """convolve, where what lies outside an image, or outside the error, is zeros that taps are multiplied by. PyTorch's
-    own operator does so but for backward_input: it gets the error with as many zeros around it as any tap reaches."""
-    if direction != "backward_input":
-        return convolve(direction, case, first, second)
+def random_case(chance: random.Random, depthwise: bool = False, channels: int = 1) -> ConvCase:
+    """Small, of any geometry: padding beyond the filter's reach, windows that miss pixels. `channels`: what numbers of
+    channels are multiples of."""
+    while True:
+        groups = 8 if depthwise else chance.choice([1, 1, 2])
+        c, k = (groups * (1 if depthwise else channels * chance.randint(1, 2)) for _ in range(2))
+        r, s, h, w = chance.randint(1, 4), chance.randint(1, 3), chance.randint(1, 9), chance.randint(1, 9)
+        stride, dilation = ((chance.randint(1, 3), chance.randint(1, 3)) for _ in range(2))
+        rows, columns = r * dilation[0] + 1, s * dilation[1] + 1
+        padding = tuple(chance.randint(0, most) for most in (rows, rows, columns, columns))
+        k *= chance.choice([1, 2])
+        if h + sum(padding[:2]) >= rows - dilation[0] and w + sum(padding[2:]) >= columns - dilation[1]:
+            return ConvCase("", chance.randint(1, 2), c, h, w, k, r, s, stride, padding, dilation, groups)
+
+
+def not_finite_anywhere(case: ConvCase, chance: random.Random) -> tuple[Tensor, Tensor]:
+    """backward_input's operands, with a few infinities and NaN in the filter and sometimes in the error."""
+    dy, w = integers(case).operands("backward_input")
+    operands = dy.clone(), torch.where(w == 0, 1.0, w)
+    for odd, most in zip(operands, (chance.choice([0, 0, 2]), 3), strict=True):
+        for _ in range(most):
+            place = tuple(chance.randrange(size) for size in odd.shape)
+            odd[place] = chance.choice([math.inf, -math.inf, math.nan])
+    return operands
+
+
+def over_existing_windows(case: ConvCase, dy: Tensor, w: Tensor) -> Tensor:
+    """backward_input by its definition: a pixel's products are those of the windows that hold it, and no others."""
     g, (top, _, left, _) = case.geometry, case.padding
-
-    def around(size: int, results: int, taps: int, stride: int, pad: int, dilation: int) -> tuple[int, int]:
-        return max(0, (dilation * (taps - 1) - pad) // stride + 1), max(0, (size - 1 + pad) // stride - results + 2)
-
-    rows = around(g.h, g.p, g.r, g.stride_h, top, g.dilation_h)
-    columns = around(g.w, g.q, g.s, g.stride_w, left, g.dilation_w)
-    error = F.pad(first, (*columns, *rows))
-    whole = F.conv_transpose2d(error, second, None, case.stride, 0, 0, case.groups, case.dilation)
-    h, w = rows[0] * g.stride_h + top, columns[0] * g.stride_w + left
-    return whole[:, :, h : h + g.h, w : w + g.w]
+    images = dy.view(g.n, g.groups, -1, g.p, g.q)
+    filters = w.view(g.groups, -1, g.c // g.groups, g.r, g.s)
+    dx = torch.zeros(case.input_shape, dtype=dy.dtype).view(g.n, g.groups, -1, g.h, g.w)
+    for p, q, r, s in itertools.product(*map(range, (g.p, g.q, g.r, g.s))):
+        row, column = p * g.stride_h - top + r * g.dilation_h, q * g.stride_w - left + s * g.dilation_w
+        if 0 <= row < g.h and 0 <= column < g.w:
+            products = torch.einsum("ngk,gkc->ngc", images[..., p, q], filters[..., r, s])
+            dx[..., row, column] += products
+    return dx.view(case.input_shape)
 
 
 def assert_same(result: Tensor, expected: Tensor, what: object = "") -> None:

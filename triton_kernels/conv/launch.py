@@ -18,6 +18,7 @@ from cnnkernels.epilogue import Epilogue
 from cnnkernels.geometry import ConvGeometry, Layout
 
 from ..common.geometry import arguments, in_slices, is_wide
+from ..common.missing_windows import leave_out_missing_windows
 from ..common.partials import partials, sum_partials
 from ..common.target import gpu_of, on, target
 from ..common.types import LARGEST_INDEX
@@ -131,7 +132,7 @@ def conv_backward_input(
     tf32: bool,
     configuration: Configuration | None = None,
 ) -> None:
-    """Writes grad_input [N, C, H, W], every element once; the configuration is chosen unless given."""
+    """Writes grad_input [N, C, H, W]; the configuration is chosen unless given."""
     with on(grad_output):
         c = configuration or choose(problem_of("backward_input", grad_output, plain(geometry), layout, tf32))
         for g, dy, dx in in_slices(plain(geometry), grad_output, grad_input):
@@ -142,10 +143,11 @@ def conv_backward_input(
             if c.direct:
                 programs *= math.ceil(g.c / c.block_n)
                 direct_backward_input_kernel[(programs,)](dy, weight, dx, arguments(g), phases, **constants)
-                continue
-            unit = constants["UNIT"]
-            programs *= math.ceil(g.c // g.groups / c.block_n) * g.groups
-            backward_input_kernel[(programs,)](dy, weight, dx, arguments(g, unit, unit), phases, **constants)
+            else:
+                unit = constants["UNIT"]
+                programs *= math.ceil(g.c // g.groups / c.block_n) * g.groups
+                backward_input_kernel[(programs,)](dy, weight, dx, arguments(g, unit, unit), phases, **constants)
+            leave_out_missing_windows(dy, weight, dx, g, layout)
 
 
 def conv_backward_weight(

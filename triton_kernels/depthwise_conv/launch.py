@@ -14,6 +14,7 @@ from torch import Tensor
 from cnnkernels.geometry import ConvGeometry, Layout
 
 from ..common.geometry import is_wide
+from ..common.missing_windows import leave_out_missing_windows
 from ..common.partials import partials, sum_partials
 from ..common.target import MOST_REGISTERS, on, target
 from ..conv.launch import conv_backward_input, conv_backward_weight, conv_forward
@@ -82,7 +83,7 @@ def depthwise_conv_backward_input(
     layout: Layout,
     configuration: Configuration | None = None,
 ) -> None:
-    """Writes grad_input [N, C, H, W], every element once; the configuration is chosen unless given."""
+    """Writes grad_input [N, C, H, W]; the configuration is chosen unless given."""
     g = geometry
     with on(grad_output):
         chosen = _chosen("backward_input", grad_output, g, layout, configuration)
@@ -94,6 +95,7 @@ def depthwise_conv_backward_input(
             grad_output, weight, None, grad_input, p.sizes(g),
             UNROLLED=c.unrolled, STORE=p.store, **_constants(g, c, p, layout),
         )  # fmt: skip
+        leave_out_missing_windows(grad_output, weight, grad_input, g, layout)
 
 
 def depthwise_conv_backward_weight(
