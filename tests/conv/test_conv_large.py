@@ -65,6 +65,11 @@ def test_forward_and_backward_input(
             alone_y, alone_dx = both(x[part], dy[part])
             assert torch.equal(y[part], alone_y), part
             assert torch.equal(dx[part], alone_dx), part
+        w[0, 0, 0, 0] = math.inf  # what misses a window at the last image's border is made anew
+        _, dx = both(x, dy)
+        _, alone_dx = both(x[-1:], dy[-1:])
+        assert torch.equal(dx[-1:].nan_to_num(7.0), alone_dx.nan_to_num(7.0))
+        assert alone_dx[:, 0].isfinite().any() and not alone_dx[:, 0].isfinite().all()
 
 
 @sizes

@@ -29,6 +29,7 @@ from helpers.conv import (
     integers,
     not_finite_anywhere,
     random_case,
+    torch_alloc,
 )
 from helpers.conv_grouped import WIDTHS
 from helpers.conv_grouped import plan as grouped_plan
@@ -48,6 +49,12 @@ STRIDE_1 = ConvCase("stride 1", 1, 16, 9, 7, 64, 3, 3, padding=(1, 2, 1, 0))
 STRIDED = ConvCase("phases", 2, 16, 9, 8, 64, 3, 3, (3, 2), (2, 2, 1, 1), (2, 1))
 FEW = ConvCase("few channels", 2, 8, 5, 6, 16, 3, 3, padding=(0, 1, 1, 0))
 SHORT_RUNS = ("256x128", "256x64", "128x64", "128x128 ping-pong")
+
+
+def beside(flat: Tensor) -> Tensor:
+    """In memory that begins at no multiple of 16 bytes."""
+    memory = torch.empty(flat.numel() + 1, dtype=flat.dtype, device=flat.device)[1:]
+    return memory.copy_(flat)
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +80,9 @@ def test_conv2d(module: Any, seed: int, channels: int) -> None:
         element, layout = chance.choice(list(ELEMENTS)), chance.choice(list(Layout))
         tile = chance.randint(1 if element == "fp64" else 0, 2)
         for plan in (None, runner.plan(element, tile, "elements", "elements")):
-            assert_same(
-                runner.run(THIS, case, layout, element, operands, plan), expected, (case, element, layout, tile)
-            )
+            place = chance.choice([torch_alloc, beside])
+            found = runner.run(THIS, case, layout, element, operands, plan, place=place)
+            assert_same(found, expected, (case, element, layout, tile, place))
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -145,6 +152,24 @@ def test_a_neighbour_has_no_part_in_it(layout: Layout, groups: int) -> None:
     assert finite.any() and torch.equal(together[[0, 2], 1:], clean[[0, 2], 1:])
     for i in range(case.n):
         assert_same(gradient(dy[i : i + 1], w)[0], together[i])
+
+
+@quiet
+@layouts
+@pytest.mark.parametrize(("element", "unit"), [("fp16", 2.0**-10), ("bf16", 2.0**-7), ("tf32", 2.0**-12)])
+def test_sums_are_rounded_once(module: Any, element: str, unit: float, layout: Layout) -> None:
+    """1 and six eighths of the last place, which additions would lose in 16 bits; of TF32, what it would cut off."""
+    case, (dtype, _, tf32) = ConvCase("", 1, 8, 3, 3, 8, 2, 2), ELEMENTS[element]
+    dy, w, dx = (torch.zeros(s, dtype=torch.float64) for s in (case.output_shape, case.weight_shape, case.input_shape))
+    dy[:, 0], dy[:, 1:7] = (1 + unit, 0) if tf32 else (1, unit / 8)
+    w[:], w[0, :, 1, 1] = 1, math.inf
+    expected = dy[0, :, 0, 0].sum().to(dtype)  # the first pixel lies in the first window alone
+    assert expected > 1
+    found = ConvRunner(module, DEVICE).run(THIS, case, layout, element, (dy, w))
+    assert (found[:, :, 0, 0] == expected).all()
+    dy, w, dx = (t.to(DEVICE, dtype).contiguous(memory_format=layout.memory_format) for t in (dy, w, dx))
+    triton_kernels.conv_backward_input(dy, w, dx, case.geometry, layout, tf32)
+    assert (dx[:, :, 0, 0].cpu() == expected).all()
 
 
 @quiet
