@@ -11,6 +11,7 @@ STAGES ?= build conformance gpu quick tests
 help:
 	@echo "make demo      train on handwritten digits with every backend beside torch.nn, then in INT8; write demo*.png"
 	@echo "make test      run the tests (in the interpreters where there is no GPU)"
+	@echo "make test-ptx  the tests of CUDA kernels on what nvcc made of them, in the emulator"
 	@echo "make build     build the extensions in place"
 	@echo "make gpu       on a machine with a GPU, torch and no network: build, test, time (STAGES=\"$(STAGES)\")"
 	@echo "make bench     a few telling cases of every operator beside PyTorch's own, on a GPU, in 4 minutes"
@@ -27,6 +28,14 @@ demo: $(VENV)/.built
 
 test: $(VENV)/.built-tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# Triton's are compiled in the emulator by tests/emulator, once a configuration; the many shapes here stay with its interpreter.
+KERNEL_TESTS = $(addprefix tests/,conv depthwise_conv depthwise_separable_conv int8_conv int8_gemm int8_pool \
+  int8_weight_only_linear layers pool ptx quantize)
+
+test-ptx: $(VENV)/.built-tests
+	CNNKERNELS_INTERPRET=ptx $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	  -k "not triton" $(KERNEL_TESTS)
 
 build: $(VENV)/.built
 
@@ -104,5 +113,5 @@ $(VENV)/.built-tests: $(VENV)/.built $(TEST_SOURCES)
 	CNNKERNELS_BUILD_TESTS=1 $(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-.PHONY: help demo test build bench gpu audit sanitize lint format clean distclean
+.PHONY: help demo test test-ptx build bench gpu audit sanitize lint format clean distclean
 .DELETE_ON_ERROR:

@@ -39,12 +39,12 @@ RUNNING = {
     "CNNKERNELS_SCHEDULE": Variable(
         "`ordered`, `reversed`, `random`",
         "`ordered`",
-        "the interpreter: whose turn is next, and the order of blocks; the emulator has no `reversed`",
+        "the interpreter and the emulator: whose turn is next, and the order of blocks",
     ),
     "CNNKERNELS_DELIVERY": Variable(
         "`late`, `random`, `early`",
         "`late`",
-        "the interpreter: when an asynchronous copy arrives; the emulator has no `random`",
+        "the interpreter and the emulator: when an asynchronous copy arrives",
     ),
     "CNNKERNELS_SEED": Variable(
         "a number", "`0`", "the interpreter and the emulator: the seed of everything random, per block"

@@ -13,12 +13,15 @@ from typing import Any
 
 import torch
 
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU, MODULE
 from helpers.recorded import Call, Recorder
 
 # For the benchmarks. Last, as the cnnkernels under test stays the one that it is.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
+if MODULE == "emulated":
+    # What the interpreter stands for, so that a plan is of the same GPU in both.
+    os.environ.setdefault("CNNKERNELS_EMULATED_GPU", "a100")
 if not HAS_GPU:
     # Before triton is imported anywhere: CPU tensors run kernels in the interpreters.
     os.environ.setdefault("CNNKERNELS_INTERPRET", "1")
@@ -54,7 +57,7 @@ def kernels(request: pytest.FixtureRequest):
     if request.param == "cuda":
         from cnnkernels import native
 
-        return native.load("cuda" if HAS_GPU else "interpreter")
+        return native.load(MODULE)
     import cnnkernels.triton_kernels
 
     return cnnkernels.triton_kernels
@@ -78,16 +81,17 @@ def schedules(runner: Any) -> Iterator[list[dict[str, Any]]]:  # noqa: F811
 
 @pytest.fixture
 def on_a_hopper() -> Iterator[None]:
-    """The interpreter stands for an H200: another GPU's shared memory does not hold what its kernels ask for."""
+    """What runs the kernels stands for an H200: another GPU's shared memory does not hold what they ask for."""
     if HAS_GPU:
         yield
         return
     from cnnkernels import native
 
-    module = native.load("interpreter").module
+    module = native.load(MODULE).module
+    before = module.this_gpu()
     module.stand_for(module.gpu_named("h200"))
     yield
-    module.stand_for(module.gpu_named("a100"))
+    module.stand_for(before)
 
 
 @pytest.fixture(params=["cuda", "triton", "reference"])

@@ -53,11 +53,19 @@ def serve_triton() -> None:
     emulator: Any = importlib.import_module("cnnkernels._emulator")
     gpus = {gpu.name: gpu for gpu in load("interpreter").module.gpus()}
     gpu = gpus[word(GPU, "h200", *gpus)]
-    in_turn = word("CNNKERNELS_SCHEDULE", "ordered", "ordered", "random") == "ordered"
-    late = word("CNNKERNELS_DELIVERY", "late", "late", "early") == "late"
+    order = word("CNNKERNELS_SCHEDULE", "ordered", "ordered", "reversed", "random")
+    delivery = word("CNNKERNELS_DELIVERY", "late", "late", "random", "early")
     seed, threads = number("CNNKERNELS_SEED"), number("CNNKERNELS_THREADS")
 
     def mode(memory: Sequence[tuple[int, int]]) -> Any:
-        return emulator.Mode(random=not in_turn, late=late, seed=seed, threads=threads, memory=memory)
+        return emulator.Mode(
+            random=order == "random",
+            reversed=order == "reversed",
+            late=delivery != "early",
+            unasked=delivery == "random",
+            seed=seed,
+            threads=threads,
+            memory=memory,
+        )
 
     triton_driver.install(emulator, gpu.architecture, gpu.block_bytes, mode)

@@ -1,7 +1,7 @@
 """Tensors that end, or begin, flush against an inaccessible page.
 
-A kernel that the interpreter runs and that reads or writes one byte out of such a tensor's bounds is a KernelFault,
-where it would otherwise have read the allocator's next block unnoticed.
+A kernel that reads or writes one byte out of such a tensor's bounds is a KernelFault, in the interpreter and in the
+emulator, where it would otherwise have read the allocator's next block unnoticed.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from .. import native
+from .. import backends, native
 
 
 class _Memory:
     """Guarded bytes; what is made from them by the buffer protocol keeps them alive."""
 
-    def __init__(self, nbytes: int, after: bool, interpreter: ModuleType) -> None:
-        self.pointer: int = interpreter.guarded_alloc(nbytes, after)
-        weakref.finalize(self, interpreter.guarded_free, self.pointer)
+    def __init__(self, nbytes: int, after: bool, module: ModuleType) -> None:
+        self.pointer: int = module.guarded_alloc(nbytes, after)
+        weakref.finalize(self, module.guarded_free, self.pointer)
 
 
 def guarded(tensor: Tensor, after: bool = True, module: ModuleType | None = None) -> Tensor:
@@ -29,7 +29,7 @@ def guarded(tensor: Tensor, after: bool = True, module: ModuleType | None = None
 
     after=True puts the inaccessible page right behind the last element, False right before the first. With
     after=True the data is aligned to its element only, unless its size is a multiple of 4 KB. `module` is the native
-    module whose kernels will use it (cnnkernels._interpreter); its faults then say how far out of bounds they went.
+    module whose kernels will use it, that of CPU tensors if none is named.
     """
     count = tensor.numel()
     if not torch.empty_like(tensor).stride() == tensor.stride():
@@ -37,7 +37,7 @@ def guarded(tensor: Tensor, after: bool = True, module: ModuleType | None = None
     if count == 0:
         return torch.empty_like(tensor)
     nbytes = count * tensor.element_size()
-    memory = _Memory(nbytes, after, module or native.load("interpreter").module)
+    memory = _Memory(nbytes, after, module or native.load(backends.CPU_MODULE).module)
     buffer = (ctypes.c_char * nbytes).from_address(memory.pointer)
     buffer._memory = memory  # type: ignore[attr-defined]
     flat = torch.frombuffer(buffer, dtype=tensor.dtype)

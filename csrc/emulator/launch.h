@@ -22,17 +22,20 @@ struct Range {
   std::size_t bytes = 0;
 };
 
-enum class Order { ordered, random };
+// Whose turn is next, of the warps of a cluster and of the clusters of a grid.
+enum class Order { ordered, reversed, random };
 
 struct Mode {
   Order order = Order::ordered;
   std::uint64_t seed = 0;  // of everything random, per cluster of blocks
-  bool late = true;     // what is asynchronous appears only when somebody waits for it, and is poison before
-  bool starve = false;  // half of the warps run only when the others make no progress
+  bool late = true;      // what is asynchronous appears only when somebody waits for it, and is poison before
+  bool unasked = false;  // of what is late, copies may appear at random moments before
+  bool starve = false;   // half of the warps run only when the others make no progress
   bool warps_meet = true;  // the four warps of a warpgroup meet at wgmma's fence, commit and wait
   bool races = true;  // accesses to shared memory are ordered by barriers, mbarriers and fences, or a Fault
   int threads = 0;    // OS threads that blocks are spread over; 0 is as many as cores
   std::vector<Range> memory;  // what the launch may touch; empty: anything
+  std::vector<Range> guards;  // what it may not, whatever memory says
 };
 
 struct Parameter {
@@ -43,8 +46,8 @@ struct Parameter {
 struct Entry {
   std::string name;  // mangled, as the PTX spells it
   std::vector<Parameter> parameters;
-  std::size_t static_shared_bytes = 0;
-  std::uint32_t most_threads = 1024;  // .maxntid, .reqntid
+  std::size_t static_shared_bytes = 0;  // padded to where the dynamic memory begins
+  std::uint32_t most_threads = 1024;    // .maxntid, .reqntid
 };
 
 class Program;  // a parsed module, shared by launches

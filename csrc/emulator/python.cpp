@@ -20,8 +20,16 @@ using Triple = std::array<std::uint32_t, 3>;
 Extent extent(const Triple& triple) { return {triple[0], triple[1], triple[2]}; }
 
 Mode mode(bool random, std::uint64_t seed, bool late, bool starve, bool warps_meet, bool races, int threads,
-          const std::vector<std::pair<std::uintptr_t, std::size_t>>& memory) {
-  Mode mode{random ? Order::random : Order::ordered, seed, late, starve, warps_meet, races, threads, {}};
+          const std::vector<std::pair<std::uintptr_t, std::size_t>>& memory, bool reversed, bool unasked) {
+  Mode mode;
+  mode.order = random ? Order::random : reversed ? Order::reversed : Order::ordered;
+  mode.seed = seed;
+  mode.late = late;
+  mode.unasked = unasked;
+  mode.starve = starve;
+  mode.warps_meet = warps_meet;
+  mode.races = races;
+  mode.threads = threads;
   for (const auto& [begin, bytes] : memory) mode.memory.push_back({begin, bytes});
   return mode;
 }
@@ -78,7 +86,8 @@ PYBIND11_MODULE(_emulator, module) {
       .def(py::init(&mode), py::kw_only(), py::arg("random") = false, py::arg("seed") = 0,
            py::arg("late") = true, py::arg("starve") = false, py::arg("warps_meet") = true,
            py::arg("races") = true, py::arg("threads") = 0,
-           py::arg("memory") = std::vector<std::pair<std::uintptr_t, std::size_t>>());
+           py::arg("memory") = std::vector<std::pair<std::uintptr_t, std::size_t>>(),
+           py::arg("reversed") = false, py::arg("unasked") = false);
   py::class_<Program, std::shared_ptr<Program>>(module, "Program");
 
   module.def(

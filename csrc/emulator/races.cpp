@@ -38,6 +38,7 @@ void for_each_cell(std::uint32_t offset, std::uint32_t bytes, Function function)
 Races::Races(int warps, int blocks, std::uint32_t shared_end)
     : warps_(warps),
       clocks_(warps),
+      met_(warps),
       at_fence_(warps),
       cells_(blocks),
       atomics_(blocks),
@@ -65,11 +66,34 @@ bool Races::sees(int warp, const Access& access, Proxy proxy) const {
   return entry(clocks_[warp].fenced, access.agent) >= access.time;
 }
 
+bool Races::same_warp(const Access& before, const Access& now) const {
+  return before.agent == now.agent && now.agent < warps_ && before.time >= met_[now.agent];
+}
+
+// One of the two is a write. Lanes of one instruction are taken for ordered, as are those of several turns of
+// a loop.
+void Races::check_lanes(int block, std::uint32_t offset, const Access& before, bool wrote,
+                        const Access& now) const {
+  if (!same_warp(before, now) || before.lane == now.lane || before.line == now.line) return;
+  fault(
+      "race on shared memory %#x of block %d: lane %d of warp %d %s it (line %d), another lane had %s it "
+      "(line "
+      "%d), and no bar.warp.sync is between them",
+      offset, block, now.lane, now.agent, wrote ? "reads" : "writes", now.line, wrote ? "written" : "read",
+      before.line);
+}
+
 void Races::add_read(Cell& cell, const Access& read) {
-  if (cell.read.agent == kNobody || (cell.read.agent == read.agent && cell.read.bytes == read.bytes)) {
+  const auto replace = [&](Access& old) {
+    const bool others = same_warp(old, read) && old.lane != read.lane;
+    old = read;
+    if (others) old.lane = kLanes;
+  };
+  if (cell.read.agent == kNobody) {
     cell.read = read;
     return;
   }
+  if (cell.read.agent == read.agent && cell.read.bytes == read.bytes) return replace(cell.read);
   if (cell.read.agent != kMany) {
     std::uint32_t index = static_cast<std::uint32_t>(many_.size());
     if (free_.empty()) {
@@ -84,9 +108,7 @@ void Races::add_read(Cell& cell, const Access& read) {
   }
   auto& reads = many_[cell.read.time];
   for (Access& old : reads) {
-    if (old.agent != read.agent || old.bytes != read.bytes) continue;
-    old = read;
-    return;
+    if (old.agent == read.agent && old.bytes == read.bytes) return replace(old);
   }
   reads.push_back(read);
 }
@@ -99,9 +121,14 @@ void Races::forget_reads(Cell& cell) {
 void Races::do_read(int warp, Access now, Proxy proxy, int block, std::uint32_t offset, std::uint32_t bytes) {
   for_each_cell(offset, bytes, [&](std::uint32_t index, std::uint32_t at, std::uint8_t mask) {
     Cell& cell = cells_[block][index];
-    if (cell.read.agent == now.agent && cell.read.time == now.time && (mask & ~cell.read.bytes) == 0) return;
+    const bool written = (cell.write.bytes & mask) != 0;
+    if (written && cell.write.lane != kLanes) check_lanes(block, at, cell.write, true, now);
+    if (cell.read.agent == now.agent && cell.read.time == now.time && (mask & ~cell.read.bytes) == 0) {
+      if (cell.read.lane != now.lane) cell.read.lane = kLanes;
+      return;
+    }
     now.bytes = mask;
-    if ((cell.write.bytes & mask) != 0 && !(cell.write.agent == now.agent && cell.write.time == now.time)) {
+    if (written && !(cell.write.agent == now.agent && cell.write.time == now.time)) {
       if (!knows(warp, cell.write)) race(block, at, cell.write, true, now, false);
       if (!sees(warp, cell.write, proxy)) unfenced(block, at, cell.write, now);
     }
@@ -122,7 +149,9 @@ void Races::do_write(int warp, Access now, int block, std::uint32_t offset, std:
       suspects_.push_back(suspect);
     }
     const auto check = [&](const Access& read) {
-      if ((read.bytes & mask) != 0 && !knows(warp, read)) race(block, at, read, false, now, true);
+      if ((read.bytes & mask) == 0) return;
+      if (!knows(warp, read)) race(block, at, read, false, now, true);
+      check_lanes(block, at, read, false, now);
     };
     if (cell.read.agent == kMany) {
       for (const Access& read : many_[cell.read.time]) check(read);
@@ -130,8 +159,11 @@ void Races::do_write(int warp, Access now, int block, std::uint32_t offset, std:
       check(cell.read);
     }
     forget_reads(cell);
-    if (again) now.bytes |= cell.write.bytes;
+    const Access before = cell.write;
     cell.write = now;
+    if (!again) return;
+    cell.write.bytes |= before.bytes;
+    if (before.lane != now.lane) cell.write.lane = kLanes;
   });
 }
 
@@ -145,22 +177,26 @@ void Races::judge(int warp, int line) {
   suspects_.clear();
 }
 
-void Races::read(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line) {
+void Races::read(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line, int lane) {
   judge(warp, line);
-  do_read(warp, by_warp(warp, line), Proxy::generic, block, offset, bytes);
+  Access now = by_warp(warp, line);
+  now.lane = static_cast<std::uint8_t>(lane);
+  do_read(warp, now, Proxy::generic, block, offset, bytes);
 }
 
-void Races::write(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line,
+void Races::write(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line, int lane,
                   const std::byte* memory) {
   judge(warp, line);
-  do_write(warp, by_warp(warp, line), block, offset, bytes, memory);
+  Access now = by_warp(warp, line);
+  now.lane = static_cast<std::uint8_t>(lane);
+  do_write(warp, now, block, offset, bytes, memory);
 }
 
 // Atomics of one location order each other, and what comes before one is known to who comes after.
-void Races::atomic(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line) {
+void Races::atomic(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line, int lane) {
   Clock& clock = atomics_[block][offset];
   acquire(warp, clock);
-  write(warp, block, offset, bytes, line);
+  write(warp, block, offset, bytes, line, lane);
   release(warp, clock);
 }
 
@@ -177,8 +213,10 @@ void Races::release(int warp, Clock& clock) {
   Clock& mine = clocks_[warp];
   join(clock.known, mine.known);
   join(clock.fenced, mine.fenced);
-  ++mine.known[warp];  // what comes now is not known to who acquires that
+  meet(warp);  // what comes now is not known to who acquires that
 }
+
+void Races::meet(int warp) { met_[warp] = ++clocks_[warp].known[warp]; }
 
 void Races::fence(int warp) {
   at_fence_[warp] = clocks_[warp];
@@ -193,6 +231,7 @@ void Races::release_relaxed(int warp, Clock& clock) {
 void Races::acquire(int warp, const Clock& clock) {
   join(clocks_[warp].known, clock.known);
   join(clocks_[warp].fenced, clock.fenced);
+  meet(warp);
 }
 
 void Races::proxy_fence(int warp) {

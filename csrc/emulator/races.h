@@ -2,10 +2,11 @@
 // ordered by a barrier, an mbarrier, a wait for what is asynchronous, or because one warp does both; else a
 // Fault names both lines, in whatever order they happened to run.
 //
-// The unit is the warp: its lanes count as ordered, so that a missing bar.warp.sync is not seen. Beside each
-// warp, what it starts and does not wait for has a clock of its own: its cp.asyncs and its bulk copies out of
-// shared memory count in groups, a warpgroup's wgmmas too, and copies into shared memory count in phases of
-// the mbarrier that they signal. To know a clock is to have waited for it.
+// The unit is the warp. Of what its lanes do to one place, a read and a write in different instructions must
+// have a bar.warp.sync, or another barrier, between them; more is not asked of lanes. Beside each warp, what
+// it starts and does not wait for has a clock of its own: its cp.asyncs and its bulk copies out of shared
+// memory count in groups, a warpgroup's wgmmas too, and copies into shared memory count in phases of the
+// mbarrier that they signal. To know a clock is to have waited for it.
 //
 // What the asynchronous proxy (wgmma, TMA) reads of the generic proxy's must have seen a fence.proxy.async on
 // the way from writer to reader, by either or by a third: PTX's memory model asks for no more, and compilers
@@ -29,17 +30,18 @@ struct Clock {
 class Races {
  public:
   using Agent = std::uint16_t;
+  static constexpr std::uint8_t kLanes = 0xff;  // several, or nobody asks which
 
   Races(int warps, int blocks,
         std::uint32_t shared_end);  // of the cluster; a block's shared memory ends there
 
   // Accesses by a warp itself.
-  void read(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line);
+  void read(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line, int lane);
   // `memory` is where the bytes lie, not yet written: warps may write the same value to a place in any order,
   // as compilers make them do with what every warp has computed.
-  void write(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line,
+  void write(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line, int lane = kLanes,
              const std::byte* memory = nullptr);
-  void atomic(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line);
+  void atomic(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line, int lane);
   // That `offset` was initialised (an mbarrier), by a write that comes before.
   void expect_written(int warp, int block, std::uint32_t offset, std::uint32_t bytes, int line);
 
@@ -49,6 +51,7 @@ class Races {
   void fence(int warp);
   void release_relaxed(int warp, Clock& clock);
   void acquire(int warp, const Clock& clock);
+  void meet(int warp);  // its lanes: bar.warp.sync, and whatever else orders it
   void proxy_fence(int warp);
 
   // Started by a warp and not waited for yet: of `agent`, done when a warp knows `time` of it.
@@ -84,6 +87,7 @@ class Races {
     std::int32_t line = 0;
     Agent agent = kNobody;
     std::uint8_t bytes = 0;  // of the four, a bit each
+    std::uint8_t lane = kLanes;
   };
   struct Cell {
     Access write, read;
@@ -112,10 +116,14 @@ class Races {
                 const std::byte* memory = nullptr);
   void judge(int warp, int line);  // suspects of another instruction
   Access by_warp(int warp, int line) const;
+  bool same_warp(const Access& before, const Access& now) const;  // whose lanes have not met since
+  void check_lanes(int block, std::uint32_t offset, const Access& before, bool wrote,
+                   const Access& now) const;
   bool is_generic(Agent agent) const { return agent < 2 * warps_; }  // a warp or its cp.asyncs
 
   int warps_;
   std::vector<Clock> clocks_;              // of warps
+  std::vector<std::uint32_t> met_;         // of warps: their time when their lanes last met
   std::vector<Clock> at_fence_;            // the same when they last passed a fence
   std::vector<std::vector<Cell>> cells_;   // of blocks, one for 4 bytes
   std::vector<std::vector<Access>> many_;  // reads of a cell by several agents

@@ -23,7 +23,7 @@ from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import small_integers
 from helpers.conv import ELEMENTS, ConvRunner, Data, integers
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU, MODULE
 
 MODES = ("reflect", "replicate", "circular")
 modes = pytest.mark.parametrize("mode", MODES)
@@ -58,7 +58,7 @@ class Bordered(ConvRunner):
 
 @pytest.fixture
 def runner() -> Bordered:
-    return Bordered(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
+    return Bordered(native.load(MODULE).module, DEVICE)
 
 
 def padded(x: Tensor, case: ConvCase, mode: str) -> Tensor:

@@ -19,6 +19,7 @@ from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from helpers.conv_epilogue import SLOPE, numbers, reference, run
+from helpers.device import MODULE
 from helpers.native import why_no_wgmma
 
 # Exact on integers: no division, no exponential; the slope is a power of two.
@@ -59,7 +60,7 @@ def test_each_part_may_be_missing(kernels: Any, device: str, layout: Layout, mis
 def test_every_tile_and_type_of_the_cuda_kernels(device: str, layout: Layout, dtype: torch.dtype, tile: int) -> None:
     if dtype is torch.float64 and tile == 0:
         return  # there is no such kernel (conv/test_conv_kernels.py)
-    kernels = native.load("cuda" if device == "cuda" else "interpreter")
+    kernels = native.load(MODULE)
     engine = "fma" if dtype is torch.float64 else "mma"
     shapes = kernels.module.conv_tile_shapes[engine]
     fields = {"engine": engine, "tile": shapes[tile], "a": "elements", "b": "elements", "splits": 1}
@@ -75,7 +76,7 @@ def test_hoppers_kernel(device: str, dtype: torch.dtype, tile: str, groups: int)
     """Its blocks are halves of rows, or of columns, and end within the image and the filters."""
     if why := why_no_wgmma():
         pytest.skip(why)
-    kernels = native.load("cuda" if device == "cuda" else "interpreter")
+    kernels = native.load(MODULE)
     shape = tuple(map(int, tile.split("x")))
     fields = {"engine": "wgmma", "tile": shape, "a": "elements", "b": "elements", "splits": 1}
     case = ConvCase("", 3, 128, 9, 10, 272, 1, 2, groups=groups)
@@ -92,7 +93,7 @@ def test_hoppers_kernel(device: str, dtype: torch.dtype, tile: str, groups: int)
 @pytest.mark.parametrize(("c", "k"), [(4, 4), (16, 8), (2, 16)])
 def test_groups_of_few_channels(device: str, c: int, k: int) -> None:
     """Sums wait to be stored unrounded where residual or activation follow, else rounded."""
-    kernels = native.load("cuda" if device == "cuda" else "interpreter")
+    kernels = native.load(MODULE)
     case = ConvCase("", 2, 8 * c, 6, 5, 8 * k, 3, 2, groups=8)
     fields = {"engine": "grouped", "tile": (64, 64), "a": "elements", "b": "elements", "splits": 1}
     given = numbers(case, torch.bfloat16, device, Layout.NHWC)

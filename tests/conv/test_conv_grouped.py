@@ -21,7 +21,7 @@ from cnnkernels.testing.numerics import assert_within, rounding_bound
 from helpers.conv import DIRECTIONS, ELEMENTS, ConvRunner, Data, convolve, floats, integers
 from helpers.conv_grouped import KINDS, SWEEPS, TILES, WIDTHS, grouped, plan
 from helpers.conv_select import GPUS, WORKSPACE_LIMIT, explain, workload_cases
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU, MODULE
 
 NHWC = Layout.NHWC
 
@@ -36,7 +36,7 @@ batch_invariant = pytest.mark.parametrize("direction", DIRECTIONS[:2])
 
 @pytest.fixture(scope="module")
 def runner() -> ConvRunner:
-    return ConvRunner(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
+    return ConvRunner(native.load(MODULE).module, DEVICE)
 
 
 def check(

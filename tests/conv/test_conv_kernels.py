@@ -19,7 +19,7 @@ from cnnkernels.testing.cases import CONV2D, ConvCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from helpers.conv import DIRECTIONS, ELEMENTS, ConvRunner, Data, convolve, floats, integers
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU, MODULE
 
 pytestmark = pytest.mark.long
 
@@ -55,7 +55,7 @@ layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: lay
 
 @pytest.fixture(scope="module")
 def runner() -> ConvRunner:
-    return ConvRunner(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
+    return ConvRunner(native.load(MODULE).module, DEVICE)
 
 
 @pytest.fixture

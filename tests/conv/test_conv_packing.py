@@ -18,7 +18,7 @@ from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.guarded import guarded
 from helpers.conv import DIRECTIONS, ELEMENTS, ConvRunner, convolve, floats, integers, result_shape
 from helpers.conv_epilogue import numbers, reference, run
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU, MODULE
 from helpers.native import why_no_wgmma
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
@@ -50,7 +50,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def runner() -> ConvRunner:
-    return ConvRunner(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
+    return ConvRunner(native.load(MODULE).module, DEVICE)
 
 
 def plan_of(runner: ConvRunner, direction: str, packing: str, engine: str = "mma", splits: int = 1) -> Any:
@@ -164,7 +164,7 @@ def test_any_order_of_threads(runner: ConvRunner, layout: Layout, engine: str, s
 def test_the_epilogue(runner: ConvRunner, layout: Layout, engine: str, filters: int) -> None:
     """Bias, scale and shift of odd filters are padded with them where the result is; the residual is packed too."""
     case = ConvCase("", 2, 12, 5, 6, 2 * filters, 3, 3, padding=(1, 1, 1, 1), groups=2)
-    kernels = native.load("cuda" if HAS_GPU else "interpreter")
+    kernels = native.load(MODULE)
     given = numbers(case, torch.float16, DEVICE, layout)
     plan = plan_of(runner, "forward", "channels", engine)
     if engine == "wgmma":
@@ -248,7 +248,7 @@ def test_the_rule_serves_unasked(runner: ConvRunner, layout: Layout, direction: 
     """By the way every layer takes, which makes the workspace; a sample has the same bits alone."""
     channels = (131, 19) if direction == "forward" else (19, 131)
     case = ConvCase("", 3, channels[0], 6, 6, channels[1], 5, 5, padding=(2, 2, 2, 2))
-    kernels = native.load("cuda" if HAS_GPU else "interpreter")
+    kernels = native.load(MODULE)
     if not HAS_GPU:
         assert runner.plans(direction, case, layout, "bf16")[0].packing.name == "channels"
 

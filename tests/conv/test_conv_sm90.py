@@ -19,7 +19,7 @@ from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from helpers.conv import DIRECTIONS, ELEMENTS, ConvRunner, Data, convolve, floats, integers
 from helpers.conv_sm90 import CLUSTERS, TILES, plan, serves
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU, MODULE
 from helpers.native import why_no_wgmma
 
 pytestmark = [
@@ -68,7 +68,7 @@ cases = pytest.mark.parametrize("case", CASES, ids=str)
 
 @pytest.fixture(scope="module")
 def runner() -> ConvRunner:
-    return ConvRunner(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
+    return ConvRunner(native.load(MODULE).module, DEVICE)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from helpers.conv import DIRECTIONS, convolve, floats
 from helpers.depthwise_conv import TYPES, DepthwiseRunner, check
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU, MODULE
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
@@ -38,7 +38,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def runner() -> DepthwiseRunner:
-    return DepthwiseRunner(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
+    return DepthwiseRunner(native.load(MODULE).module, DEVICE)
 
 
 @directions

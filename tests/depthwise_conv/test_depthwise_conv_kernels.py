@@ -22,7 +22,7 @@ from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from helpers.conv import DIRECTIONS, convolve, floats, from_memory, in_memory, integers, result_shape
 from helpers.depthwise_conv import TYPES, DepthwiseRunner, aligned, check
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU, MODULE
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
@@ -32,7 +32,7 @@ directions = pytest.mark.parametrize("direction", DIRECTIONS)
 
 @pytest.fixture(scope="module")
 def runner() -> DepthwiseRunner:
-    return DepthwiseRunner(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
+    return DepthwiseRunner(native.load(MODULE).module, DEVICE)
 
 
 # Every kernel compiled: a stride for each walk, a filter for each chunk.

@@ -3,12 +3,8 @@ schedule, the parts, the reader and the batch, and no byte touched beside its te
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor
 
 import cnnkernels
 from cnnkernels import activation as activations
@@ -16,7 +12,7 @@ from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, DepthwiseSeparableCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import UNIT_ROUNDOFF
-from helpers.conv import ELEMENTS, from_memory, in_memory
+from helpers.conv import ELEMENTS
 from helpers.depthwise_separable_conv import (
     ACTIVATIONS,
     LARGE,
@@ -24,7 +20,7 @@ from helpers.depthwise_separable_conv import (
     NHWC,
     SAME,
     SLOPE,
-    PairRunner,
+    Backward,
     derivative,
     error,
     expected,
@@ -34,60 +30,11 @@ from helpers.depthwise_separable_conv import (
     reference,
     schedules,
 )
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import HAS_GPU, MODULE
 
 EXISTING = [(e, r) for e in ("fp16", "bf16") for r in ("rows_of_three", "vectors", "elements")]
 EXISTING += [("fp32", "elements"), ("fp64", "elements")]
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
-
-
-class Backward(PairRunner):
-    def backward(
-        self,
-        case: DepthwiseSeparableCase,
-        layout: Layout,
-        element: str,
-        tensors: tuple[Tensor, ...],
-        grad: Tensor,
-        activation: str = "none",
-        *,
-        saved: Tensor | None = None,
-        wants: tuple[bool, bool] = (True, True),
-        reader: str | None = None,
-        parts: int = 0,
-        place: Any = torch.clone,
-    ) -> list[Tensor | None]:
-        """z's error and the pointwise filter's gradient, on the CPU; None for one that is not wanted."""
-        torch_dtype, dtype, _ = ELEMENTS[element]
-        x, first, second, bias, _ = tensors
-
-        def placed(t: Tensor | None) -> Tensor | None:
-            if t is None:
-                return None
-            return place((in_memory(t, layout) if t.dim() == 4 else t).to(torch_dtype).contiguous().to(DEVICE))
-
-        shapes = case.intermediate_shape, case.pointwise_shape
-        given = [placed(t) for t in (grad, x, first, second, bias, saved)]
-        results = [
-            place(torch.full((math.prod(shape),), math.nan, dtype=torch_dtype, device=DEVICE)) if wanted else None
-            for shape, wanted in zip(shapes, wants, strict=True)
-        ]
-        plan = None
-        if reader is not None or parts > 0:
-            plan = self.module.DepthwiseSeparableBackwardPlan()
-            plan.parts = max(parts, 1)
-            plan.reader = getattr(self.module.DepthwiseSeparableReader, reader or "elements")
-        geometry = self.module.ConvGeometry(*case.geometry)
-        shape = dtype, int(layout), geometry, case.filters
-        size = self.module.depthwise_separable_conv_backward_workspace(*shape, plan)
-        workspace = place(torch.full((size // 4,), math.nan, dtype=torch.float32, device=DEVICE))
-        pointers = [0 if t is None else t.data_ptr() for t in (*given, *results, workspace)]
-        code = activations.ACTIVATIONS.index(activation)
-        self.module.depthwise_separable_conv_backward(*pointers, *shape, code, SLOPE, 0, plan)
-        return [
-            None if t is None else from_memory(t.cpu(), size, layout if size == shapes[0] else NCHW)
-            for t, size in zip(results, shapes, strict=True)
-        ]
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +175,7 @@ def test_what_does_not_exist_is_refused(runner: Backward) -> None:
 
 def test_when_it_serves() -> None:
     """By type and filters alone; never where somebody differentiates further."""
-    kernels = cnnkernels.native.load("cuda" if HAS_GPU else "interpreter")
+    kernels = cnnkernels.native.load(MODULE)
 
     def fuses(dtype: torch.dtype, filters: int, tf32: bool = False) -> bool:
         return kernels.depthwise_separable_conv_fuses_backward(dtype, filters, tf32)

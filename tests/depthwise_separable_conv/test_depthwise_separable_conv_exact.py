@@ -18,7 +18,7 @@ from helpers.depthwise_separable_conv import (
     operands,
     reference,
 )
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, MODULE
 
 cases = pytest.mark.parametrize("case", DEPTHWISE_SEPARABLE_CONV2D, ids=str)
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
@@ -36,7 +36,7 @@ def test_forward(case: DepthwiseSeparableCase, layout: Layout, dtype: str) -> No
     """The activations take turns with the types; without any there are no biases either."""
     turn = DEPTHWISE_SEPARABLE_CONV2D.index(case) + list(PRODUCTS).index(dtype) + layout
     activations = ACTIVATIONS[turn % len(ACTIVATIONS)]
-    kernels = native.load("cuda" if HAS_GPU else "interpreter")
+    kernels = native.load(MODULE)
     torch_dtype, tf32 = PRODUCTS[dtype]
     tensors = operands(case)
     y, z = reference(case, activations, *tensors)

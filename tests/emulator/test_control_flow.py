@@ -279,3 +279,23 @@ def test_counts() -> None:
     counts = run(kernel(body, parameters=["out"]), [out], block=(40, 1, 1))
     # the parameter's load, five of the body, the store, the return; one of them by 8 threads
     assert (counts.warp_instructions, counts.thread_instructions) == (2 * 8, 40 * 7 + 8)
+
+
+@pytest.mark.parametrize(
+    ("order", "first"), [({}, [0, 1, 2, 3]), ({"reversed": True}, [3, 2, 1, 0]), ({"random": True, "seed": 1}, None)]
+)
+def test_orders(order: dict[str, bool], first: list[int] | None) -> None:
+    """Which block came first, and which warp: each takes the next number."""
+    ticket = """
+      mov.u32 %r1, %tid.x; and.b32 %r2, %r1, 31; setp.ne.u32 %p1, %r2, 0; @%p1 ret;
+      atom.global.add.u32 %r3, [%out + 32], 1; shr.u32 %r4, %r1, 5; mov.u32 %r5, %ctaid.x; add.u32 %r4, %r4, %r5;
+      mad.wide.u32 %d1, %r4, 4, %out; st.global.u32 [%d1], %r3;"""
+    warps, blocks = torch.zeros(9, dtype=torch.int32), torch.zeros(9, dtype=torch.int32)
+    run(kernel(ticket, parameters=["out"]), [warps], block=(128, 1, 1), **order)
+    run(kernel(ticket, parameters=["out"]), [blocks], grid=(4, 1, 1), **order)
+    warps, blocks = warps[:4].tolist(), blocks[:4].tolist()
+    if first is not None:
+        assert warps == first and blocks == first
+        return
+    assert sorted(warps) == sorted(blocks) == [0, 1, 2, 3]
+    assert blocks != [0, 1, 2, 3]

@@ -48,6 +48,14 @@ ORDERED = {
         st.shared.u32 [%r4], %r1; bar.sync 0; ld.shared.u32 %r7, [%r6];
         //! bar.sync 0;
         st.shared.u32 [%r4], 7;""",
+    "st, then ld by another lane": """
+        xor.b32 %r10, %r4, 4; st.shared.u32 [%r4], %r1;
+        //! bar.warp.sync -1;
+        ld.shared.u32 %r7, [%r10];""",
+    "ld, then st by another lane": """
+        xor.b32 %r10, %r4, 4; st.shared.u32 [%r4], %r1; bar.warp.sync -1; ld.shared.u32 %r7, [%r10];
+        //! bar.warp.sync -1;
+        st.shared.u32 [%r4], 7;""",
     "cp.async, then ld": """
         and.b32 %r8, %r3, 112; cvt.u64.u32 %d3, %r8; add.u64 %d3, %d3, %d2; add.u32 %r9, %r2, %r8;
         @%p8 cp.async.ca.shared.global [%r9], [%d3], 4;

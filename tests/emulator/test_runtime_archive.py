@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cnnkernels import _emulator
 from helpers.emulated import emulated_tests
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -112,3 +113,20 @@ def test_the_build_keeps_it_of_every_kernel(name: str) -> None:
     for other in ("_cuda", "_cuda_tests", "_emulated"):
         built = path.with_name(path.name.replace(name, other))
         assert list(ptx_archive.kept(built.read_bytes())) == []
+
+
+def test_static_shared_memory_is_what_ptxas_says() -> None:
+    """With what pads it to where the dynamic begins: the emulator places variables itself."""
+    emulated_tests()
+    path = Path(importlib.import_module("cnnkernels._emulated").__file__)
+    counted = 0
+    with zipfile.ZipFile(path.with_name("_emulated.zip")) as files:
+        for image in json.loads(files.read("index.json")):
+            if not any(image["kernels"].values()):
+                continue
+            program = _emulator.parse(files.read(image["file"]).decode(), image["file"])
+            for entry in _emulator.entries(program):
+                for _, shared in image["kernels"][entry.name].values():
+                    assert entry.static_shared_bytes == shared, entry.name
+                    counted += shared % 1024 == 0 and shared > 0
+    assert counted > 100

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from cnnkernels.testing.guarded import guarded
 from helpers import emulated
 from helpers.emulated import emulated_tests, kernel
 
@@ -89,6 +90,21 @@ def test_memory_that_was_not_declared_is_a_fault(module: ModuleType) -> None:
     module.run("launch_one_too_far", out.data_ptr(), 15)
 
 
+def test_guarded_memory(module: ModuleType) -> None:
+    """Behind it, or before it, a page that no launch may touch, whatever else it may."""
+    behind, before = (guarded(torch.zeros(16, dtype=torch.int32), after, module) for after in (True, False))
+    for place in (behind, before):
+        module.run("launch_one_too_far", place.data_ptr(), 15)
+        assert place.tolist() == list(range(16))
+    module.run("launch_one_too_far", before.data_ptr(), 16)  # its page goes on
+    for address in (behind.data_ptr() + 4, before.data_ptr() - 4):
+        with pytest.raises(module.KernelFault, match="outside of what the launch may touch"):
+            module.run("launch_one_too_far", address, 15)
+        module.reset_device()
+    with pytest.raises(ValueError, match="pointer is not of guarded_alloc"):
+        module.guarded_free(1)
+
+
 def test_a_refused_launch_leaves_nothing_behind(module: ModuleType) -> None:
     out = torch.zeros(1, dtype=torch.float64)
     name = kernel(module, "parameters")
@@ -103,13 +119,17 @@ def test_a_refused_launch_leaves_nothing_behind(module: ModuleType) -> None:
 
 def test_modes(module: ModuleType) -> None:
     assert module.schedule()["delivery"] == "late"
-    module.set_schedule(order="random", seed=7, delivery="early", starve=True, warps_meet=False, races=False)
+    for order in ("reversed", "random"):
+        for delivery in ("late", "random", "early"):
+            module.set_schedule(order=order, delivery=delivery)
+            assert [module.schedule()[word] for word in ("order", "delivery")] == [order, delivery]
+    module.set_schedule(seed=7, starve=True, warps_meet=False, races=False)
     module.set_threads(2)
     assert module.schedule() == dict(
         order="random", seed=7, delivery="early", starve=True, warps_meet=False, races=False, threads=2
     )
     module.set_threads(0)
-    with pytest.raises(ValueError, match="order must be ordered or random for the emulator, got 'reversed'"):
-        module.set_schedule(order="reversed")
-    with pytest.raises(ValueError, match="delivery must be late or early for the emulator, got 'random'"):
-        module.set_schedule(delivery="random")
+    with pytest.raises(ValueError, match="order must be ordered, reversed or random, got 'backwards'"):
+        module.set_schedule(order="backwards")
+    with pytest.raises(ValueError, match="delivery must be late, random or early, got 'never'"):
+        module.set_schedule(delivery="never")

@@ -39,8 +39,8 @@ def test_what_the_variables_say() -> None:
         {"CNNKERNELS_INTERPRET": "PTX", "CNNKERNELS_DELIVERY": "early"},
         {"CNNKERNELS_INTERPRET": "1"},
         {"CNNKERNELS_INTERPRET": "ptxas"},
-        {**PTX, "CNNKERNELS_SCHEDULE": "reversed"},
-        {**PTX, "CNNKERNELS_DELIVERY": "random"},
+        {**PTX, "CNNKERNELS_SCHEDULE": "backwards"},
+        {**PTX, "CNNKERNELS_DELIVERY": "never"},
         {**PTX, "CNNKERNELS_SEED": "-1"},
     )
     for line in said[:3]:
@@ -52,8 +52,8 @@ def test_what_the_variables_say() -> None:
     assert said[4].endswith("off, ptx, but got 'ptxas'") and said[4].startswith(
         "CNNKERNELS_INTERPRET must be one of 1,"
     )
-    assert said[5] == "CNNKERNELS_SCHEDULE must be ordered or random for the emulator, got 'reversed'"
-    assert said[6] == "CNNKERNELS_DELIVERY must be late or early for the emulator, got 'random'"
+    assert said[5] == "CNNKERNELS_SCHEDULE must be ordered, reversed or random, got 'backwards'"
+    assert said[6] == "CNNKERNELS_DELIVERY must be late, random or early, got 'never'"
     assert said[7] == "CNNKERNELS_SEED must be a number, got '-1'"
 
 

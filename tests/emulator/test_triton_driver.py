@@ -53,14 +53,14 @@ def test_what_the_variables_say() -> None:
     assert children(
         REFUSED,
         {**PTX, "CNNKERNELS_EMULATED_GPU": "gtx"},
-        {**PTX, "CNNKERNELS_SCHEDULE": "reversed"},
-        {**PTX, "CNNKERNELS_DELIVERY": "random"},
+        {**PTX, "CNNKERNELS_SCHEDULE": "backwards"},
+        {**PTX, "CNNKERNELS_DELIVERY": "never"},
         {**PTX, "CNNKERNELS_SEED": "-1"},
         PTX,
     ) == [
         f"{gpu}, but got 'gtx'",
-        "CNNKERNELS_SCHEDULE must be one of ordered, random for the emulator, but got 'reversed'",
-        "CNNKERNELS_DELIVERY must be one of late, early for the emulator, but got 'random'",
+        "CNNKERNELS_SCHEDULE must be one of ordered, reversed, random for the emulator, but got 'backwards'",
+        "CNNKERNELS_DELIVERY must be one of late, random, early for the emulator, but got 'never'",
         "CNNKERNELS_SEED must be a number, but got '-1'",
         "3.0",
     ]

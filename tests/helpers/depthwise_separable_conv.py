@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -10,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnkernels import activation, native
+from cnnkernels import native
+from cnnkernels.activation import ACTIVATIONS as EVERY_ACTIVATION
 from cnnkernels.activation import activate
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase, DepthwiseSeparableCase
 from cnnkernels.testing.numerics import small_integers
 from helpers.conv import ELEMENTS, Place, from_memory, in_memory
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, MODULE
 from helpers.native import Runner
 
 ACTIVATIONS = [("none", "none"), ("relu", "none"), ("relu6", "relu"), ("leaky_relu", "relu6")]
@@ -82,8 +84,8 @@ CONFIGURATIONS = [
 class PairRunner(Runner):
     """depthwise_separable_conv2d's launchers."""
 
-    def __init__(self) -> None:
-        super().__init__(native.load("cuda" if HAS_GPU else "interpreter").module, DEVICE)
+    def __init__(self, module: ModuleType | None = None) -> None:
+        super().__init__(module or native.load(MODULE).module, DEVICE)
 
     def plan(self, tile: int, reader: str, patch_columns: int = 8, keeps: bool = False, wgmma: bool = False) -> Any:
         plan = self.module.DepthwiseSeparablePlan()
@@ -112,7 +114,7 @@ class PairRunner(Runner):
             for shape in (case.output_shape, case.intermediate_shape)
         ]
         geometry = self.module.ConvGeometry(*case.geometry)
-        codes = [activation.ACTIVATIONS.index(name) for name in activations]
+        codes = [EVERY_ACTIVATION.index(name) for name in activations]
         self.module.depthwise_separable_conv_forward(
             *(t.data_ptr() for t in (*flat, *results)), dtype, int(layout), tf32, geometry, case.filters, *codes,
             SLOPE, 0, plan,
@@ -174,3 +176,52 @@ def expected(
     gradient = torch.einsum("nkpq,nmpq->km", grad, activate(z, activation, SLOPE))
     of_z = product if activation == "none" else derivative(activation, z, product)
     return z, of_z, gradient[:, :, None, None]
+
+
+class Backward(PairRunner):
+    def backward(
+        self,
+        case: DepthwiseSeparableCase,
+        layout: Layout,
+        element: str,
+        tensors: tuple[Tensor, ...],
+        grad: Tensor,
+        activation: str = "none",
+        *,
+        saved: Tensor | None = None,
+        wants: tuple[bool, bool] = (True, True),
+        reader: str | None = None,
+        parts: int = 0,
+        place: Any = torch.clone,
+    ) -> list[Tensor | None]:
+        """z's error and the pointwise filter's gradient, on the CPU; None for one that is not wanted."""
+        torch_dtype, dtype, _ = ELEMENTS[element]
+        x, first, second, bias, _ = tensors
+
+        def placed(t: Tensor | None) -> Tensor | None:
+            if t is None:
+                return None
+            return place((in_memory(t, layout) if t.dim() == 4 else t).to(torch_dtype).contiguous().to(DEVICE))
+
+        shapes = case.intermediate_shape, case.pointwise_shape
+        given = [placed(t) for t in (grad, x, first, second, bias, saved)]
+        results = [
+            place(torch.full((math.prod(shape),), math.nan, dtype=torch_dtype, device=DEVICE)) if wanted else None
+            for shape, wanted in zip(shapes, wants, strict=True)
+        ]
+        plan = None
+        if reader is not None or parts > 0:
+            plan = self.module.DepthwiseSeparableBackwardPlan()
+            plan.parts = max(parts, 1)
+            plan.reader = getattr(self.module.DepthwiseSeparableReader, reader or "elements")
+        geometry = self.module.ConvGeometry(*case.geometry)
+        shape = dtype, int(layout), geometry, case.filters
+        size = self.module.depthwise_separable_conv_backward_workspace(*shape, plan)
+        workspace = place(torch.full((size // 4,), math.nan, dtype=torch.float32, device=DEVICE))
+        pointers = [0 if t is None else t.data_ptr() for t in (*given, *results, workspace)]
+        code = EVERY_ACTIVATION.index(activation)
+        self.module.depthwise_separable_conv_backward(*pointers, *shape, code, SLOPE, 0, plan)
+        return [
+            None if t is None else from_memory(t.cpu(), size, layout if size == shapes[0] else NCHW)
+            for t, size in zip(results, shapes, strict=True)
+        ]

@@ -15,13 +15,13 @@ from cnnkernels.int8 import reference as int8_reference
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.guarded import guarded
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU, MODULE
 from helpers.int8_conv import PLAIN, Shape, convolve, integers, nhwc, operands, run
 
 
 @pytest.fixture(scope="module")
 def runner() -> NativeKernels:
-    return native.load("cuda" if HAS_GPU else "interpreter")
+    return native.load(MODULE)
 
 
 # Each with the reason it is here.

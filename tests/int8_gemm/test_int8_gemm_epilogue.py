@@ -14,13 +14,13 @@ from cnnkernels.activation import ACTIVATIONS
 from cnnkernels.int8 import reference as int8_reference
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, MODULE
 from helpers.int8_gemm import full, integers, residual, run, strided, tiles
 
 
 @pytest.fixture(scope="module")
 def runner() -> NativeKernels:
-    return native.load("cuda" if HAS_GPU else "interpreter")
+    return native.load(MODULE)
 
 
 def check(runner: NativeKernels, n: int, epilogue: Int8Epilogue, dtype: torch.dtype, plan: Any = None) -> None:

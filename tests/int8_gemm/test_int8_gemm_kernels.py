@@ -15,7 +15,7 @@ from torch import Tensor
 from cnnkernels import native
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.guarded import guarded
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU, MODULE
 from helpers.int8_gemm import PLAIN, integers, product, run, streaming, strided, tiles
 
 TILES = range(3)
@@ -24,7 +24,7 @@ WORDS = 1  # the tile that reads by words
 
 @pytest.fixture(scope="module")
 def runner() -> NativeKernels:
-    return native.load("cuda" if HAS_GPU else "interpreter")
+    return native.load(MODULE)
 
 
 # Of all 35937 triples of 1 .. 33 a few: each size with every other somewhere, strides and signs in turn.

@@ -15,7 +15,7 @@ from cnnkernels.int8 import reference as int8_reference
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.guarded import guarded
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU, MODULE
 from helpers.int8_conv import Shape, convolve, operands
 from helpers.int8_conv import run as run_conv2d
 from helpers.int8_gemm import PLAIN, full, integers, pitched, product, residual, run, sm90, strided
@@ -33,7 +33,7 @@ SIGNS = [torch.int8, torch.uint8]
 
 @pytest.fixture(scope="module")
 def runner() -> NativeKernels:
-    return native.load("cuda" if HAS_GPU else "interpreter")
+    return native.load(MODULE)
 
 
 def of_conv2d(runner: NativeKernels, tile: str, splits: int = 1, blocks: int = 0) -> Any:

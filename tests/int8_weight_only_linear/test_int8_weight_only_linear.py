@@ -17,7 +17,7 @@ from cnnkernels.int8 import reference as int8_reference
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native import NativeKernels
 from cnnkernels.testing.guarded import guarded
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU, MODULE
 from helpers.int8 import floats, integers
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -26,7 +26,7 @@ linear = functional.int8_weight_only_linear
 
 @pytest.fixture(scope="module")
 def runner() -> NativeKernels:
-    return native.load("cuda" if HAS_GPU else "interpreter")
+    return native.load(MODULE)
 
 
 def operands(m: int, n: int, k: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

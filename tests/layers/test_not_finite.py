@@ -34,7 +34,7 @@ from helpers.conv_sm90 import plan as hopper_plan
 from helpers.conv_sm90 import serves
 from helpers.depthwise_conv import TYPES, DepthwiseRunner
 from helpers.depthwise_separable_conv import CONFIGURATIONS, SAME, PairRunner, pair_case
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU, MODULE
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
 layouts = pytest.mark.parametrize("layout", list(Layout), ids=lambda layout: layout.name.lower())
@@ -53,7 +53,7 @@ DENSE = [
 
 @pytest.fixture(scope="module")
 def module() -> Any:
-    return native.load("cuda" if HAS_GPU else "interpreter").module
+    return native.load(MODULE).module
 
 
 @directions

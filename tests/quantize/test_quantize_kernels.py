@@ -17,6 +17,7 @@ from cnnkernels.dtypes import FLOATING
 from cnnkernels.native import NativeKernels
 from cnnkernels.ops.quantize import Reference
 from cnnkernels.testing.guarded import guarded
+from helpers.device import MODULE
 
 dtypes = pytest.mark.parametrize("dtype", FLOATING.values(), ids=FLOATING.keys())
 
@@ -193,7 +194,7 @@ def test_scales_that_nobody_looked_at(functions, device) -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 100), (1, 5, 67), (9, 21, 1), (25, 3, 1), (2, 2, 1030)], ids=str)
 def test_any_alignment(device, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     """Views that begin anywhere, in CUDA: vectors are shifted into place."""
-    kernels = native.load("cuda" if torch.cuda.is_available() else "interpreter")
+    kernels = native.load(MODULE)
     count = math.prod(shape)
     data = values((1, 1, count + 16), dtype).view(-1).to(device)
     for offset, written in ((1, 0), (2, 0), (3, 5), (5, 16), (8, 1), (0, 3)):

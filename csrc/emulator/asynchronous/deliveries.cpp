@@ -111,6 +111,27 @@ bool deliver_one(Cluster& cluster) {
   return false;
 }
 
+void deliver_some(Cluster& cluster) {
+  Random& random = cluster.random;
+  const auto& pending = cluster.deliveries->pending;
+  if (!pending.empty() && random.below(2))
+    land_at(cluster, random.below(static_cast<std::uint32_t>(pending.size())));
+  for (Block& block : cluster.blocks) {
+    for (Warp& warp : block.warps) {
+      const auto& copies = warp.copies->copies;
+      if (!copies.empty() && random.below(4) == 0) {  // a lane's first group
+        const auto& first = copies[random.below(static_cast<std::uint32_t>(copies.size()))];
+        const auto its = std::find_if(copies.begin(), copies.end(),
+                                      [&](const WarpCopies::Copy& copy) { return copy.lane == first.lane; });
+        complete_copies(warp, its->lane, its->group + 1);
+      }
+      const auto& bulks = warp.copies->bulks;
+      if (!bulks.empty() && random.below(4) == 0)
+        complete_bulks(warp, bulks.front().lane, bulks.front().group + 1, random.below(2) != 0);
+    }
+  }
+}
+
 void finish_lanes(Warp& warp, Mask lanes) {
   for_each_lane(lanes, [&](int lane) {
     complete_copies(warp, lane, kAllGroups);

@@ -163,7 +163,9 @@ void wait_for_cluster(Warp& warp, const Instruction&, Mask lanes) {
     cluster.races->acquire(warp.cluster_index, cluster.completed);
 }
 
-void nothing(Warp&, const Instruction&, Mask) {}
+void execute_warp_barrier(Warp& warp, const Instruction&, Mask) {
+  if (Races* races = warp.cluster->races.get()) races->meet(warp.cluster_index);
+}
 
 }  // namespace
 
@@ -183,7 +185,7 @@ bool decode_barrier(Decoder& decoder, const Statement& statement, Instruction& i
   if (statement.word(1) == "warp") {
     instruction.control = Control::members;
     instruction.members = decoder.source(statement, 0, Type::u32);
-    instruction.execute = nothing;
+    instruction.execute = execute_warp_barrier;
     return true;
   }
   if (statement.word(1) != "cluster") return decode_block_barrier(decoder, statement, instruction);

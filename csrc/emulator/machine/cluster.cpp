@@ -17,6 +17,7 @@ constexpr int kQuantum = 200;            // instructions of a turn, on average
 constexpr std::uint32_t kMostVain = 64;  // turns in which every warp only waits, before that is for ever
 constexpr std::uint64_t kMostWithoutEvent = 400'000'000;  // instructions
 constexpr std::uint32_t kChangesStarved = 64;             // one round in so many
+constexpr std::uint32_t kChangesUnasked = 4;              // one turn in so many
 
 std::string thread_of(const Warp& warp, int lane) {
   const Extent& size = warp.cluster->state.launch.block;
@@ -66,6 +67,7 @@ Cluster::Cluster(const LaunchState& state, std::uint64_t number)
     for (std::uint32_t warp = 0; warp < state.warps_per_block; ++warp) block.warps.emplace_back(block, warp);
     for (Warp& warp : block.warps) warps_.push_back(&warp);
   }
+  if (state.mode.order == Order::reversed) std::reverse(warps_.begin(), warps_.end());
   starves_.assign(warps_.size(), false);
 }
 
@@ -82,8 +84,10 @@ void Cluster::take_turn(Warp& warp) {
 }
 
 void Cluster::round(bool starved) {
-  for (std::size_t i = 0; i < warps_.size(); ++i)
+  for (std::size_t i = 0; i < warps_.size(); ++i) {
     if (warps_[i]->live && starves_[i] == starved) take_turn(*warps_[i]);
+    if (mode().unasked && random.below(kChangesUnasked) == 0) deliver_some(*this);
+  }
 }
 
 bool Cluster::stuck() const {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <numeric>
 #include <optional>
 #include <thread>
 
@@ -72,13 +73,21 @@ std::vector<Range> touchable(const Program& program, const Mode& mode) {
   return merged;
 }
 
-// Clusters are taken in their order: all of them, or those that are listed. Of several faults that of the
-// first cluster is thrown, as if there was one thread.
+// Clusters are taken in the mode's order: all of them, or those that are listed, in theirs. Of several faults
+// that of the first one taken is thrown, as if there was one thread.
 class Workers {
  public:
-  Workers(const LaunchState& state, std::uint64_t clusters) : state_(state), clusters_(clusters) {}
+  Workers(const LaunchState& state, std::uint64_t clusters) : state_(state), clusters_(clusters) {
+    if (state.mode.order != Order::random) return;
+    listed_.resize(clusters);
+    std::iota(listed_.begin(), listed_.end(), 0);
+    Random random(state.mode.seed);
+    for (std::size_t i = clusters; i > 1; --i)
+      std::swap(listed_[i - 1], listed_[random.below(static_cast<std::uint32_t>(i))]);
+  }
   Workers(const LaunchState& state, std::vector<std::uint64_t> chosen, Tally& tally)
-      : state_(state), clusters_(chosen.size()), chosen_(std::move(chosen)), tally_(&tally) {}
+      : state_(state), clusters_(chosen.size()), listed_(std::move(chosen)), tally_(&tally) {}
+
 
   Counts run() {
     const int wanted = state_.mode.threads;
@@ -93,11 +102,16 @@ class Workers {
   }
 
  private:
+  std::uint64_t cluster_at(std::uint64_t turn) const {
+    if (!listed_.empty()) return listed_[turn];
+    return state_.mode.order == Order::reversed ? clusters_ - 1 - turn : turn;
+  }
+
   void work() {
     Counts counts;
     for (std::uint64_t number; (number = next_.fetch_add(1)) < clusters_;) {
       try {
-        Cluster cluster(state_, tally_ ? chosen_[number] : number);
+        Cluster cluster(state_, cluster_at(number));
         const Counts more = cluster.run();
         if (tally_) tally_->add(*cluster.meter);
         counts.warp_instructions += more.warp_instructions;
@@ -115,7 +129,7 @@ class Workers {
 
   const LaunchState& state_;
   std::uint64_t clusters_;
-  std::vector<std::uint64_t> chosen_;
+  std::vector<std::uint64_t> listed_;  // empty: all, from the first or from the last
   Tally* tally_ = nullptr;
   std::atomic<std::uint64_t> next_{0};
   std::mutex mutex_;

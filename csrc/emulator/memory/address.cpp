@@ -47,13 +47,13 @@ std::byte* shared_access(Warp& warp, int lane, Space space, std::uint64_t addres
     if (place.block != warp.block) races->touch_remotely(warp.cluster_index, rank, line);
     switch (access) {
       case Access::read:
-        races->read(warp.cluster_index, rank, place.offset, bytes, line);
+        races->read(warp.cluster_index, rank, place.offset, bytes, line, lane);
         break;
       case Access::write:
-        races->write(warp.cluster_index, rank, place.offset, bytes, line, place.bytes());
+        races->write(warp.cluster_index, rank, place.offset, bytes, line, lane, place.bytes());
         break;
       case Access::atomic:
-        races->atomic(warp.cluster_index, rank, place.offset, bytes, line);
+        races->atomic(warp.cluster_index, rank, place.offset, bytes, line, lane);
         break;
     }
   }
@@ -94,6 +94,8 @@ std::byte* global_place(Warp& warp, int lane, std::uint64_t address, std::uint64
                          [](std::uint64_t address, const Range& range) { return address < range.begin; });
     inside = range != ranges.begin() && address + bytes <= (range - 1)->begin + (range - 1)->bytes;
   }
+  for (const Range& guard : warp.cluster->mode().guards)
+    inside &= address + bytes <= guard.begin || address >= guard.begin + guard.bytes;
   if (!inside)
     fault_of_lane(lane, "global address %#llx (%llu bytes) is outside of what the launch may touch",
                   (Long)address, (Long)bytes);

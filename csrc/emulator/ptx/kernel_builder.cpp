@@ -60,8 +60,8 @@ std::unique_ptr<Kernel> KernelBuilder::build() {
     function(program_.functions.at(calls_[i]), found == called_.end() ? nullptr : &found->second);
   }
   resolve();
-  kernel_->entry.static_shared_bytes = shared_end_ - SharedMemory::kStart;
   kernel_->dynamic_shared = static_cast<std::uint32_t>(aligned(shared_end_, dynamic_align_));
+  kernel_->entry.static_shared_bytes = kernel_->dynamic_shared - SharedMemory::kStart;
   kernel_->predicate_image.resize(kernel_->predicates, 0);
   forbid_unassigned_reads(*kernel_, uses_, starts_, scopes_);
   return std::move(kernel_);

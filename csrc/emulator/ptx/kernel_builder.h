@@ -58,7 +58,7 @@ class KernelBuilder {
   Cursor cursor_;
   Scopes scopes_;
   SourcePlace place_;
-  std::size_t shared_end_, dynamic_align_ = 16;
+  std::size_t shared_end_, dynamic_align_ = 1;
   std::unordered_map<std::string_view, std::size_t>
       module_shared_;  // static ones of the module that are named
   std::unordered_map<std::string_view, Called> called_;

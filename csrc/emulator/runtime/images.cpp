@@ -53,6 +53,12 @@ struct Loader {
   }
 };
 
+const Entry& entry_of(const Program& program, const std::string& name) {
+  for (const Entry& entry : entries(program))
+    if (entry.name == name) return entry;
+  throw std::invalid_argument("the text has no kernel " + name);
+}
+
 Loader& loader() {
   static Loader& only = *new Loader;  // launches may come till the process ends
   return only;
@@ -87,6 +93,18 @@ Choice choose(const std::vector<const Image*>& of_a_source, int architecture, bo
 
 void set_archive(Archive archive) { loader().archive = std::move(archive); }
 
+void substitute(const std::string& name, const std::string& text) {
+  Loader& l = loader();
+  std::shared_ptr<const Program> other = text.empty() ? nullptr : parse(text, "substituted.ptx");
+  const std::lock_guard lock(l.mutex);
+  for (auto& [key, kernel] : l.kernels) {
+    if (key.first != name) continue;
+    if (kernel.own == nullptr) kernel.own = kernel.program;
+    kernel.program = other ? other : kernel.own;
+    kernel.entry = &entry_of(*kernel.program, name);
+  }
+}
+
 const Kernel* load(const std::string& name, int architecture, Missing& missing) {
   Loader& l = loader();
   missing = Missing::nothing;
@@ -107,9 +125,7 @@ const Kernel* load(const std::string& name, int architecture, Missing& missing) 
   kernel.code = code;
   kernel.ptx_architecture = code_named(image->file.substr(image->file.rfind('/') + 1)).architecture;
   kernel.program = l.program(image->file);
-  for (const Entry& entry : entries(*kernel.program))
-    if (entry.name == name) kernel.entry = &entry;
-  if (kernel.entry == nullptr) throw std::logic_error(image->file + " has no " + name);
+  kernel.entry = &entry_of(*kernel.program, name);
   const std::map<int, Usage>& known = usage->second;
   if (code.machine)
     kernel.usage = known.at(code.architecture);

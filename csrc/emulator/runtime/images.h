@@ -42,7 +42,7 @@ Choice choose(const std::vector<const Image*>& of_a_source, int architecture, bo
 
 // A kernel as loaded on a GPU.
 struct Kernel {
-  std::shared_ptr<const Program> program;
+  std::shared_ptr<const Program> program, own;  // `own` where another was substituted
   const Entry* entry = nullptr;
   Code code;
   Usage usage;  // registers 0: not known
@@ -58,5 +58,9 @@ void set_archive(Archive archive);
 enum class Missing { nothing, image, kernel };
 // Null, and what is missing, where the build has no such kernel for the GPU.
 const Kernel* load(const std::string& name, int architecture, Missing& missing);
+
+// From now on a kernel that has been loaded is what another text of PTX has under its name; its own again
+// where the text is empty. For tests of what a missing barrier does.
+void substitute(const std::string& name, const std::string& text);
 
 }  // namespace cnnkernels::emulator::runtime

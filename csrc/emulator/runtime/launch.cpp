@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "device.h"
+#include "guarded.h"
 #include "images.h"
 #include "mode.h"
 
@@ -29,6 +30,7 @@ struct State {
   std::optional<std::uint64_t> profiling;  // blocks of a launch
   std::vector<Profiled> profiled;
   Totals totals;
+  std::set<std::pair<std::string, int>> run;
   void (*around)(const std::function<void()>&) = [](const std::function<void()>& run) { run(); };
 };
 
@@ -206,6 +208,7 @@ cudaError_t launch(const void* host, const cudaLaunchConfig_t& how, void** argum
   }
   Mode mode = runtime::mode();
   mode.memory = memory;
+  mode.guards = guards();
   Counts counts;
   Profile found;
   try {
@@ -223,6 +226,7 @@ cudaError_t launch(const void* host, const cudaLaunchConfig_t& how, void** argum
   if (profiling) state().profiled.push_back({launched, kernel->usage.registers, std::move(found)});
   state().totals.counts.warp_instructions += counts.warp_instructions;
   state().totals.counts.thread_instructions += counts.thread_instructions;
+  state().run.emplace(launch.entry, kernel->ptx_architecture);
   return cudaSuccess;
 }
 
@@ -300,6 +304,11 @@ std::vector<Profiled> set_profiling(std::optional<std::uint64_t> blocks) {
 Totals totals() {
   const std::lock_guard lock(state().mutex);
   return state().totals;
+}
+
+std::set<std::pair<std::string, int>> kernels_run() {
+  const std::lock_guard lock(state().mutex);
+  return std::exchange(state().run, {});
 }
 
 void set_around(void (*around)(const std::function<void()>&)) { state().around = around; }

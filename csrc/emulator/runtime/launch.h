@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <cuda_runtime_api.h>
@@ -51,6 +53,8 @@ struct Totals {
   Counts counts;
 };
 Totals totals();
+// Those that ran to their end since the last call, each with the architecture that its PTX is for.
+std::set<std::pair<std::string, int>> kernels_run();
 
 // What a run is wrapped in: Python lets go of its lock.
 void set_around(void (*around)(const std::function<void()>& run));

@@ -18,7 +18,7 @@ std::mutex mutex;
 std::optional<Mode> settings;
 
 [[noreturn]] void refuse(const std::string& what, const std::string& words, const std::string& word) {
-  throw std::invalid_argument(what + " must be " + words + " for the emulator, got '" + word + "'");
+  throw std::invalid_argument(what + " must be " + words + ", got '" + word + "'");
 }
 
 std::string word(const char* variable, const char* otherwise) {
@@ -39,7 +39,7 @@ std::uint64_t number(const char* variable) {
 Mode from_environment() {
   Mode mode;
   mode.order = order_named(word("CNNKERNELS_SCHEDULE", "ordered"), "CNNKERNELS_SCHEDULE");
-  mode.late = late_named(word("CNNKERNELS_DELIVERY", "late"), "CNNKERNELS_DELIVERY");
+  set_delivery(mode, word("CNNKERNELS_DELIVERY", "late"), "CNNKERNELS_DELIVERY");
   mode.seed = number("CNNKERNELS_SEED");
   mode.threads = static_cast<int>(std::min(number("CNNKERNELS_THREADS"), kMostThreads));
   return mode;
@@ -59,17 +59,23 @@ void set_mode(const Mode& mode) {
 }
 
 Order order_named(const std::string& word, const std::string& what) {
-  if (word == "ordered") return Order::ordered;
-  if (word == "random") return Order::random;
-  refuse(what, "ordered or random", word);
+  for (const Order order : {Order::ordered, Order::reversed, Order::random})
+    if (word == name(order)) return order;
+  refuse(what, "ordered, reversed or random", word);
 }
 
-bool late_named(const std::string& word, const std::string& what) {
-  if (word != "late" && word != "early") refuse(what, "late or early", word);
-  return word == "late";
+std::string name(Order order) {
+  return order == Order::ordered ? "ordered" : order == Order::reversed ? "reversed" : "random";
 }
 
-std::string name(Order order) { return order == Order::ordered ? "ordered" : "random"; }
-std::string name_of_delivery(bool late) { return late ? "late" : "early"; }
+void set_delivery(Mode& mode, const std::string& word, const std::string& what) {
+  if (word != "late" && word != "random" && word != "early") refuse(what, "late, random or early", word);
+  mode.late = word != "early";
+  mode.unasked = word == "random";
+}
+
+std::string name_of_delivery(const Mode& mode) {
+  return !mode.late ? "early" : mode.unasked ? "random" : "late";
+}
 
 }  // namespace cnnkernels::emulator::runtime

@@ -1,5 +1,5 @@
-// How kernels run in the emulator, as the environment says till somebody says otherwise: the interpreter's
-// variables, with the words that the emulator knows.
+// How kernels run in the emulator, as the environment says till somebody says otherwise: by the interpreter's
+// variables and their words.
 #pragma once
 
 #include <string>
@@ -12,9 +12,10 @@ namespace cnnkernels::emulator::runtime {
 Mode mode();
 void set_mode(const Mode& mode);
 
-Order order_named(const std::string& word, const std::string& what);  // ordered, random
-bool late_named(const std::string& word, const std::string& what);    // late, early
+Order order_named(const std::string& word, const std::string& what);
 std::string name(Order order);
-std::string name_of_delivery(bool late);
+// late, random or early: Mode's late and unasked.
+void set_delivery(Mode& mode, const std::string& word, const std::string& what);
+std::string name_of_delivery(const Mode& mode);
 
 }  // namespace cnnkernels::emulator::runtime

@@ -14,6 +14,7 @@
 #include "../profile/python.h"
 #include "device.h"
 #include "driver.h"
+#include "guarded.h"
 #include "images.h"
 #include "launch.h"
 #include "mode.h"
@@ -61,7 +62,7 @@ void bind_mode(py::module_& m) {
         emulator::Mode next = runtime::mode();
         if (!order.empty()) next.order = runtime::order_named(order, "order");
         if (seed >= 0) next.seed = static_cast<std::uint64_t>(seed);
-        if (!delivery.empty()) next.late = runtime::late_named(delivery, "delivery");
+        if (!delivery.empty()) runtime::set_delivery(next, delivery, "delivery");
         next.starve = starve.value_or(next.starve);
         next.warps_meet = warps_meet.value_or(next.warps_meet);
         next.races = races.value_or(next.races);
@@ -69,14 +70,17 @@ void bind_mode(py::module_& m) {
       },
       py::arg("order") = "", py::arg("seed") = -1, py::arg("delivery") = "", py::kw_only(),
       py::arg("starve") = py::none(), py::arg("warps_meet") = py::none(), py::arg("races") = py::none(),
-      "Sets the order of warps ('ordered', 'random'), the seed of what is random, when asynchronous work\n"
-      "appears ('late', 'early'), and what csrc/emulator/launch.h says of a Mode, for all launches to come.");
+      "Sets the order of warps and blocks ('ordered', 'reversed', 'random'), the seed of what is random, "
+      "when\n"
+      "asynchronous work appears ('late', 'random', 'early'), and what csrc/emulator/launch.h says of a "
+      "Mode,\n"
+      "for all launches to come.");
   m.def("schedule", [] {
     const emulator::Mode mode = runtime::mode();
     py::dict d;
     d["order"] = runtime::name(mode.order);
     d["seed"] = mode.seed;
-    d["delivery"] = runtime::name_of_delivery(mode.late);
+    d["delivery"] = runtime::name_of_delivery(mode);
     d["starve"] = mode.starve;
     d["warps_meet"] = mode.warps_meet;
     d["races"] = mode.races;
@@ -327,6 +331,16 @@ void bind_emulated(py::module_& m) {
     d["thread_instructions"] = totals.counts.thread_instructions;
     return d;
   });
+  m.def("kernels_run", &runtime::kernels_run,
+        "The kernels that ran to their end since the last call, and the architecture of the PTX that each "
+        "was of.");
+  m.def("substitute", &runtime::substitute, py::arg("kernel"), py::arg("text"),
+        "From now on a kernel that has run is what this PTX has under its name, its own again where it is "
+        "empty.");
+  m.def("guarded_alloc", &runtime::guarded_alloc, py::arg("nbytes"), py::arg("after"),
+        "The address of memory with a page behind its last byte, or before its first, that no launch may "
+        "touch.");
+  m.def("guarded_free", &runtime::guarded_free, py::arg("pointer"));
   py::module_ cuda =
       m.def_submodule("cuda", "CUDA's own calls, as the runtime without a device answers them.");
   cuda.def("why_no_map", &runtime::why_no_map,

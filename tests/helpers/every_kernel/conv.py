@@ -1,0 +1,110 @@
+"""conv2d's kernels but Hopper's: every tile and pair of loaders, narrow groups, packing, and what finishes parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache, partial
+from typing import Any
+
+import torch
+
+from cnnkernels.geometry import Layout
+from cnnkernels.testing.cases import ConvCase
+from cnnkernels.testing.numerics import small_integers
+from helpers.conv import ELEMENTS, ConvRunner, Data, in_memory, integers
+from helpers.conv_grouped import KINDS, plan
+from helpers.every_kernel import Trial, emulated, module
+
+NCHW, NHWC = Layout.NCHW, Layout.NHWC
+SOURCES = {"fp64": "float64", "fp32": "float32", "tf32": "tf32", "fp16": "float16", "bf16": "bfloat16"}
+LARGE = ConvCase("large", 1, 72, 9, 10, 136, 3, 2, padding=(1, 1, 1, 0))
+LARGE_1X1 = ConvCase("large 1x1", 1, 264, 8, 10, 136, 1, 1)
+STEM = ConvCase("stem", 3, 3, 15, 13, 40, 7, 7, stride=(2, 2), padding=(3, 3, 3, 3))
+PIXELS = ConvCase("many pixels", 3, 72, 9, 10, 136, 1, 1, padding=(1, 1, 1, 0))
+# One problem for each pair of loaders that is compiled.
+LOADERS = [
+    ("along_depth", "along_depth", "forward", NHWC, LARGE),
+    ("along_depth", "along_side", "backward_input", NHWC, LARGE),
+    ("along_side", "along_side", "backward_weight", NHWC, PIXELS),
+    ("along_side", "along_depth", "forward", NCHW, LARGE_1X1),
+    ("elements", "along_depth", "forward", NCHW, LARGE),
+    ("elements", "along_side", "backward_weight", NHWC, STEM),
+    ("elements", "elements", "forward", NHWC, STEM),
+]
+
+
+@cache
+def operands(case: ConvCase) -> Data:
+    return integers(case)
+
+
+@cache
+def expected(case: ConvCase, direction: str) -> torch.Tensor:
+    return operands(case).expected(direction, case)
+
+
+def check(direction: str, case: ConvCase, layout: Layout, element: str, chosen: Any) -> None:
+    runner = ConvRunner(module(), "cpu")
+    result = runner.run(direction, case, layout, element, operands(case).operands(direction), chosen)
+    assert torch.equal(result, expected(case, direction).to(result.dtype)), chosen
+
+
+def tiled(element: str, tile: int, a: str, b: str, splits: int = 1, packing: str = "none") -> Any:
+    return ConvRunner(module(), "cpu").plan(element, tile, a, b, splits, packing)
+
+
+def of_tiles(element: str) -> Iterator[Trial]:
+    for a, b, direction, layout, case in LOADERS:
+        for tile in range(element == "fp64", 3):
+            name = f"{direction} of {case}, tile {tile}, {a} and {b}"
+            yield Trial(
+                name,
+                lambda d=direction, c=case, y=layout, t=tile, l=a, r=b: check(
+                    d, c, y, element, tiled(element, t, l, r)
+                ),
+            )
+
+
+def of_groups(direction: str, case: ConvCase, element: str) -> None:
+    runner = ConvRunner(module(), "cpu")
+    check(direction, case, NHWC, element, plan(runner, direction=direction, blocks=0))
+
+
+def of_pixels(layout: Layout, dtype: torch.dtype) -> None:
+    """The bias's gradient."""
+    case = ConvCase("", 3, 1, 9, 33, 40, 1, 1)
+    dy = small_integers(case.output_shape, torch.float64, seed=4)
+    of_bias = torch.full((case.k,), float("nan"), dtype=dtype)
+    given = in_memory(dy, layout).to(dtype)
+    given = given.view(3, 9, 33, 40).permute(0, 3, 1, 2) if layout is NHWC else given.view(case.output_shape)
+    emulated().conv_backward_bias(given, of_bias, case.geometry, layout)
+    assert torch.equal(of_bias.double(), dy.sum((0, 2, 3)))
+
+
+def in_parts(element: str) -> None:
+    check("backward_weight", PIXELS, NHWC, element, tiled(element, 1, "along_side", "along_side", 3))
+
+
+def packed() -> None:
+    case = ConvCase("", 2, 19, 6, 7, 21, 3, 3, padding=(1, 1, 1, 1))
+    check("forward", case, NHWC, "fp16", tiled("fp16", 1, "along_depth", "along_depth", 1, "channels"))
+
+
+def trials(source: str) -> Iterator[Trial]:
+    for element, name in SOURCES.items():
+        if source == f"conv/implicit_gemm/{name}.cu":
+            yield from of_tiles(element)
+    if source == "conv/grouped/kernels.cu":
+        for element in ("fp16", "bf16"):
+            for case in KINDS:
+                yield Trial(f"{case} in {element}", partial(of_groups, "forward", case, element))
+            yield Trial(f"filters in {element}", partial(of_groups, "backward_weight", KINDS[0], element))
+    if source == "conv/backward_bias.cu":
+        for layout in Layout:
+            for dtype in dict.fromkeys(dtype for dtype, *_ in ELEMENTS.values()):
+                yield Trial(f"{layout.name} {dtype}", partial(of_pixels, layout, dtype))
+    if source == "gemm/add_parts.cu":
+        for element in ("fp64", "fp32", "fp16", "bf16"):
+            yield Trial(element, partial(in_parts, element))
+    if source == "conv/packing/pack.cu":
+        yield Trial("channels", packed)

@@ -1,0 +1,44 @@
+"""conv2d's kernels for Hopper: every tile, each span of channels that a stage takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from cnnkernels.geometry import Layout
+from cnnkernels.testing.cases import ConvCase
+from helpers.conv import DIRECTIONS, ConvRunner
+from helpers.conv_sm90 import CLUSTERS, TILES, plan
+from helpers.every_kernel import Trial, module
+from helpers.every_kernel.conv import check
+
+ELEMENTS = {"float16": ("fp16", 2), "bfloat16": ("bf16", 2), "tf32": ("tf32", 4)}
+SHORT_SPANS = ["256x128", "256x64", "128x64", "128x128 ping-pong"]  # tiles with kernels of 32 and 64 bytes
+# Bytes of channels, and as many filters, of windows that take more stages than a ring has.
+WINDOWS = {128: (3, 3), 64: (4, 4), 32: (6, 5)}
+
+
+def case_of(span: int, size: int) -> ConvCase:
+    """Two row tiles of 128 pixels, the second not whole."""
+    (r, s), channels = WINDOWS[span], span // size
+    return ConvCase(
+        f"{span} bytes", 5, channels, 5, 6, channels, r, s, padding=(r // 2, (r - 1) // 2, s // 2, (s - 1) // 2)
+    )
+
+
+def run(direction: str, element: str, case: ConvCase, tile: str) -> None:
+    """One block, or one cluster, takes all tiles in turn."""
+    runner = ConvRunner(module(), "cpu")
+    check(direction, case, Layout.NHWC, element, plan(runner, tile, 1, 2 if tile in CLUSTERS else 1))
+
+
+def trials(source: str) -> Iterator[Trial]:
+    for name, (element, size) in ELEMENTS.items():
+        if source != f"conv/sm90/{name}.cu":
+            continue
+        for direction in DIRECTIONS if element != "tf32" else ["forward"]:
+            for tile in TILES + CLUSTERS:
+                spans = WINDOWS if tile in SHORT_SPANS and direction != "backward_weight" else [128]
+                for span in spans:
+                    case = case_of(span, size)
+                    yield Trial(f"{direction} of {tile}, {case}", partial(run, direction, element, case, tile))
