@@ -207,6 +207,27 @@ def test_accumulators_are_nonsense_until_waited_for():
     assert np.isnan(run_wgmma(text, image, d)).all()
 
 
+@pytest.mark.parametrize(
+    "copy",
+    [
+        "mov.b32 %copy, %d_3;",
+        "selp.b32 %copy, %d_3, 0, %p1; @!%p1 mov.b32 %copy, %d_3;",
+        "mov.b32 {%h1, %h2}, %d_3; mov.b32 %copy, {%h1, %h2};",
+        ".local .b32 kept; st.local.b32 [kept], %d_3; ld.local.b32 %other, [kept]; mov.b32 %copy, %other;",
+    ],
+)
+def test_copies_of_accumulators_wait_with_them(copy):
+    """Compilers copy them before the wait: from register to register, half by half, through local memory."""
+    fields = [[0, 0, 3, 16, 1024, 0], [0, 8192, 3, 16, 1024, 0]]
+    image, before = small_numbers("float16", np.random.default_rng(0)), np.zeros((64, 16), np.float32)
+    wait = "wgmma.wait_group.sync.aligned 0;"
+    text = wgmma_ptx("float16", 16, fields, ", 1, 1, 0, 0")
+    text = text.replace(wait, f".reg .b32 %copy, %other; {copy} {wait} mov.b32 %d_3, %copy;")
+    for late in (False, True):
+        d = run_wgmma(text, image, swizzle_wgmma.matrix_to_accumulators(before), late=late)
+        assert np.array_equal(swizzle_wgmma.accumulators_to_matrix(d), product(image, "float16", fields, 16))
+
+
 SHAPES = [
     ("m16n8k16", "f16"), ("m16n8k8", "f16"), ("m16n8k16", "bf16"), ("m16n8k8", "bf16"), ("m16n8k8", "tf32"),
     ("m16n8k4", "tf32"), ("m16n8k32", "s8"), ("m16n8k16", "s8"), ("m8n8k16", "s8"), ("m16n8k32", "u8"),

@@ -143,7 +143,9 @@ Slot Decoder::wide_destination(const Statement& statement, const Operand& operan
 }
 
 Slot Decoder::accumulator(const Statement& statement, const Operand& operand, Type type) {
-  return destination(statement, operand, type);
+  const Slot slot = destination(statement, operand, type);
+  kernel_.accumulators.push_back(slot);
+  return slot;
 }
 
 Slot Decoder::predicate(const Statement& statement, const Operand& operand) {

@@ -28,6 +28,7 @@ struct Kernel {
 
   // A warp's registers when it starts: constants are in place, everything else is poison.
   std::vector<std::uint32_t> image;  // slots of kLanes words
+  std::vector<Slot> accumulators;    // which may hold one of wgmma's in flight
   int predicates = 0;
   std::vector<Mask> predicate_image;
   struct Special {

@@ -64,6 +64,7 @@ std::unique_ptr<Kernel> KernelBuilder::build() {
   kernel_->entry.static_shared_bytes = kernel_->dynamic_shared - SharedMemory::kStart;
   kernel_->predicate_image.resize(kernel_->predicates, 0);
   forbid_unassigned_reads(*kernel_, uses_, starts_, scopes_);
+  spread_accumulators(*kernel_, uses_);
   return std::move(kernel_);
 }
 

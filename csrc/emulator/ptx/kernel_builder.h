@@ -78,5 +78,7 @@ class KernelBuilder {
 // Makes a Fault of what reads a register that nothing can have written; `starts` are where functions begin.
 void forbid_unassigned_reads(Kernel& kernel, const std::vector<Decoder::Uses>& uses,
                              const std::vector<int>& starts, const Scopes& scopes);
+// From wgmma's accumulators on to what may be a copy of one.
+void spread_accumulators(Kernel& kernel, const std::vector<Decoder::Uses>& uses);
 
 }  // namespace cnnkernels::emulator

@@ -13,25 +13,37 @@
 namespace cnnkernels::emulator {
 namespace {
 
-// A column's sums of all rows, which compilers keep in vector registers.
+// What a register of a CPU holds of a column; two at a time, of four columns, so that none waits for a sum.
 template <class T>
-using Column [[gnu::vector_size(kRows * sizeof(T))]] = T;
+using Part [[gnu::vector_size(32)]] = T;
+template <class T>
+inline constexpr int kPartRows = 32 / sizeof(T);
 
+// Products are exact, so that a CPU may fuse them with the sums: the bits are the same.
 template <class T, class Result>
-void multiply_as(const Operands& operands, Result (*results)[kRows]) {
-  Column<T> a[kMostDepth];
+[[gnu::optimize("fp-contract=fast")]] void multiply_as(const Operands& operands, Result (*results)[kRows]) {
+  alignas(32) T a[kMostDepth][kRows];
   for (int k = 0; k < operands.depth; ++k) {
     for (int row = 0; row < kRows; ++row) a[k][row] = static_cast<T>(operands.a[k][row]);
   }
-  for (int column = 0; column < operands.columns; column += 2) {  // two, so that additions need not wait
-    Column<T> sums{}, others{};
-    for (int k = 0; k < operands.depth; ++k) {
-      sums += a[k] * static_cast<T>(operands.b[column][k]);
-      others += a[k] * static_cast<T>(operands.b[column + 1][k]);
-    }
-    for (int row = 0; row < kRows; ++row) {
-      results[column][row] = static_cast<Result>(sums[row]);
-      results[column + 1][row] = static_cast<Result>(others[row]);
+  const auto store = [&](int column, int row, Part<T> part) {
+    for (int i = 0; i < kPartRows<T>; ++i) results[column][row + i] = static_cast<Result>(part[i]);
+  };
+  for (int column = 0; column < operands.columns; column += 4) {
+    const float (*b)[kMostDepth] = &operands.b[column];
+    for (int row = 0; row < kRows; row += 2 * kPartRows<T>) {
+      Part<T> low0{}, low1{}, low2{}, low3{}, high0{}, high1{}, high2{}, high3{};
+      for (int k = 0; k < operands.depth; ++k) {
+        const auto& low = *reinterpret_cast<const Part<T>*>(&a[k][row]);
+        const auto& high = *reinterpret_cast<const Part<T>*>(&a[k][row + kPartRows<T>]);
+        const T b0 = b[0][k], b1 = b[1][k], b2 = b[2][k], b3 = b[3][k];
+        low0 += low * b0, high0 += high * b0;
+        low1 += low * b1, high1 += high * b1;
+        low2 += low * b2, high2 += high * b2;
+        low3 += low * b3, high3 += high * b3;
+      }
+      const Part<T> sums[] = {low0, low1, low2, low3, high0, high1, high2, high3};
+      for (int i = 0; i < 8; ++i) store(column + i % 4, row + i / 4 * kPartRows<T>, sums[i]);
     }
   }
 }

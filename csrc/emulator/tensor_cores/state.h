@@ -4,8 +4,6 @@
 #include <array>
 #include <cstdint>
 #include <deque>
-#include <memory>
-#include <unordered_map>
 #include <vector>
 
 #include "emulator/types.h"
@@ -14,13 +12,7 @@ namespace cnnkernels::emulator {
 
 struct WgmmaDetails;
 
-// An accumulator's register while its product is in flight (Mode::late). The register holds a token, a NaN
-// that no computation makes, so that kernels may copy it from register to register as compilers do, and what
-// reads it too early computes nonsense.
-struct Accumulator {
-  std::array<std::uint32_t, kLanes> value;  // before the product, then after
-  std::shared_ptr<Accumulator> before;      // the product that it waits for itself
-};
+using Lanes = std::array<std::uint32_t, kLanes>;  // of a register
 
 struct Product {
   const WgmmaDetails* details;
@@ -29,10 +21,14 @@ struct Product {
   std::uint32_t group = 0;
   int line = 0;
   bool computed = false;
-  std::vector<std::uint32_t> tokens{};
-  std::vector<std::shared_ptr<Accumulator>> accumulators{};
   // As they were: compilers write them again before the wait, and ptxas sees to it.
-  std::vector<std::array<std::uint32_t, kLanes>> a_registers{};
+  std::vector<Lanes> a_registers{};
+  // Of the accumulators, in Mode::late: the tokens that registers hold meanwhile, which count up from
+  // `first_token`; what they were and then become; and, where it is an earlier product's that is still in
+  // flight, where it comes from.
+  std::uint32_t first_token = 0;
+  std::vector<Lanes> values{};
+  std::vector<const Lanes*> sources{};
 };
 
 struct WarpProducts {
@@ -44,7 +40,6 @@ struct WarpProducts {
   bool fenced = false;                   // by wgmma.fence, since a wait or the start let registers be written
   std::deque<Product> in_flight;         // in order
   std::uint32_t next_token = 0;
-  std::unordered_map<std::uint32_t, std::shared_ptr<Accumulator>> tokens;  // in flight
 };
 
 }  // namespace cnnkernels::emulator

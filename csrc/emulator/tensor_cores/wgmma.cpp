@@ -63,7 +63,8 @@ void execute_product(Warp& warp, const Instruction& instruction, Mask) {
   if (warp.cluster->mode().late) return begin(warp, std::move(product));
   std::vector<Register> registers;
   for (const Slot slot : details.d) registers.push_back(warp.lanes(slot));
-  compute(warp, product, registers, registers);
+  OperandB none;
+  compute(warp, product, registers, registers, none);
 }
 
 // A warp's quarter: 16 rows of A, and of B, which all four read together, a fourth.

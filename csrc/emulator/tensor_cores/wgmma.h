@@ -22,9 +22,16 @@ struct WgmmaDetails : Details {
   bool saturates = false;
 };
 
+// Which B was read last, so that the next warp of a warpgroup need not read it again.
+struct OperandB {
+  const WgmmaDetails* details = nullptr;
+  std::uint64_t descriptor = 0;
+};
+
 // The product's operands from shared memory, and its registers of A; then D from the sums and what is read.
+// `last` is of this OS thread's last call, and nothing has been written since.
 void compute(Warp& warp, const Product& product, std::span<const Register> read,
-             std::span<const Register> write);
+             std::span<const Register> write, OperandB& last);
 
 // Tells the races what a product that a warp issues will read.
 void note_reads(Warp& warp, const Product& product);

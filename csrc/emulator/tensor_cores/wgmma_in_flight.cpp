@@ -1,45 +1,33 @@
 // Products that are complete only when somebody waits for them (Mode::late): operands are read as late as may
 // be, and until then accumulators are tokens.
 #include <algorithm>
-#include <optional>
+#include <utility>
 
 #include "emulator/tensor_cores/wgmma.h"
 
 namespace cnnkernels::emulator {
 namespace {
 
-// A token is a word a lane, each a NaN in f32 and two NaNs in f16. Of the upper halves, lanes 0 to 2 spell
+// What a register holds while its product is in flight is a token, a NaN that no computation makes: kernels
+// may copy it from register to register, as compilers do, and what reads it too early computes nonsense. It
+// is a word a lane, each a NaN in f32 and two NaNs in f16. Of the upper halves, lanes 0 to 2 spell
 // the token, of the lower ones lanes 0 and 1; the others repeat a hash of it. So each half is known by
 // itself: kernels unpack accumulators of f16 before they wait.
 constexpr std::uint32_t kTokens = 1 << 18;
 constexpr std::uint32_t kUpperMark = 0xffc0, kLowerMark = 0xfe00;
 
-std::uint32_t hash(std::uint32_t token, int lane) {
-  const std::uint32_t mixed = (token * kLanes + static_cast<std::uint32_t>(lane)) * 0x9e3779b1u;
-  return mixed ^ mixed >> 15;
-}
-
-std::uint16_t upper_half(std::uint32_t token, int lane) {
-  const std::uint32_t payload = lane < 3 ? token >> (6 * lane) : hash(token, lane) >> 9;
-  return static_cast<std::uint16_t>(kUpperMark | (payload & 0x3f));
-}
-
-std::uint16_t lower_half(std::uint32_t token, int lane) {
-  const std::uint32_t payload = lane < 2 ? token >> (9 * lane) : hash(token, lane);
-  return static_cast<std::uint16_t>(kLowerMark | (payload & 0x1ff));
-}
-
-std::uint32_t token_word(std::uint32_t token, int lane) {
-  return std::uint32_t{upper_half(token, lane)} << 16 | lower_half(token, lane);
-}
-
-// Lane l of a register, if it holds words or halves of a token.
-template <class Word>
-bool is_token(const Word* lanes, std::uint32_t token, Word (*spelled)(std::uint32_t, int)) {
-  for (int lane = 0; lane < kLanes; ++lane) {
-    if (lanes[lane] != spelled(token, lane)) return false;
+Lanes spelled(std::uint32_t token) {
+  Lanes words;
+  for (std::uint32_t lane = 0; lane < kLanes; ++lane) {
+    const std::uint32_t mixed = (token * kLanes + lane) * 0x9e3779b1u;
+    const std::uint32_t hash = mixed ^ mixed >> 15;
+    words[lane] = (kUpperMark | (hash >> 9 & 0x3f)) << 16 | kLowerMark | (hash & 0x1ff);
   }
-  return true;
+  for (std::uint32_t lane = 0; lane < 3; ++lane) {
+    const std::uint32_t upper = token >> (6 * lane) & 0x3f, lower = token >> (9 * lane) & 0x1ff;
+    words[lane] = (kUpperMark | upper) << 16 | (lane < 2 ? kLowerMark | lower : words[lane] & 0xffff);
+  }
+  return words;
 }
 
 std::uint32_t token_of_upper(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
@@ -47,103 +35,117 @@ std::uint32_t token_of_upper(std::uint32_t a, std::uint32_t b, std::uint32_t c) 
 }
 std::uint32_t token_of_lower(std::uint32_t a, std::uint32_t b) { return (a & 0x1ff) | (b & 0x1ff) << 9; }
 
-std::optional<std::uint32_t> token_in(const std::uint32_t* lanes) {
-  if ((lanes[0] >> 16 & kUpperMark) != kUpperMark) return std::nullopt;
-  const std::uint32_t token = token_of_upper(lanes[0] >> 16, lanes[1] >> 16, lanes[2] >> 16);
-  if (!is_token(lanes, token, token_word)) return std::nullopt;
-  return token;
+// What the token stands for, or null where none of the warp's products has it.
+const Lanes* value_of(const std::deque<Product>& products, std::uint32_t token) {
+  for (const Product& product : products) {
+    const std::uint32_t index = (token - product.first_token) % kTokens;
+    if (index < product.values.size()) return &product.values[index];
+  }
+  return nullptr;
 }
 
 // The accumulator that a register stands for, or null.
-std::shared_ptr<Accumulator> in_flight(const WarpProducts& products, const std::uint32_t* lanes) {
-  const auto token = token_in(lanes);
-  if (!token) return nullptr;
-  const auto found = products.tokens.find(*token);
-  return found == products.tokens.end() ? nullptr : found->second;
+const Lanes* accumulator_in(const std::deque<Product>& products, const std::uint32_t* lanes) {
+  if ((lanes[0] >> 16 & kUpperMark) != kUpperMark) return nullptr;
+  const std::uint32_t token = token_of_upper(lanes[0] >> 16, lanes[1] >> 16, lanes[2] >> 16);
+  const Lanes* value = value_of(products, token);
+  return value != nullptr && std::ranges::equal(spelled(token), std::span(lanes, kLanes)) ? value : nullptr;
 }
 
-void compute_in_flight(Warp& warp, Product& product) {
-  std::vector<Register> registers;
-  for (const auto& accumulator : product.accumulators) {
-    if (accumulator->before) accumulator->value = accumulator->before->value;
-    accumulator->before = nullptr;
-    registers.push_back(accumulator->value.data());
+// An earlier product is done: what begins with its values has them from now on.
+void take_from(const Product& earlier, Product& product) {
+  const Lanes *begin = earlier.values.data(), *end = begin + earlier.values.size();
+  for (std::size_t i = 0; i < product.sources.size(); ++i) {
+    const Lanes*& source = product.sources[i];
+    if (source >= begin && source < end) product.values[i] = *std::exchange(source, nullptr);
   }
-  compute(warp, product, registers, registers);
+}
+
+void compute_in_flight(Warp& warp, Product& product, OperandB& last) {
+  std::vector<Register> registers;
+  for (std::size_t i = 0; i < product.values.size(); ++i) {
+    if (product.sources[i] != nullptr) product.values[i] = *std::exchange(product.sources[i], nullptr);
+    registers.push_back(product.values[i].data());
+  }
+  compute(warp, product, registers, registers, last);
   product.computed = true;
 }
 
-using Done = std::unordered_map<std::uint32_t, std::shared_ptr<Accumulator>>;
-
 // Puts results where a register holds a token that is done, or half of one.
-void replace(std::uint32_t* lanes, const Done& done) {
-  const auto value_of = [&](std::uint32_t token) -> const std::array<std::uint32_t, kLanes>* {
-    const auto found = done.find(token);
-    return found == done.end() ? nullptr : &found->second->value;
-  };
-  if (const auto token = token_in(lanes)) {
-    if (const auto* value = value_of(*token)) std::ranges::copy(*value, lanes);
+void replace(std::uint32_t* lanes, const std::deque<Product>& done) {
+  if (const Lanes* value = accumulator_in(done, lanes)) {
+    std::ranges::copy(*value, lanes);
     return;
   }
   auto* halves = reinterpret_cast<std::uint16_t*>(lanes);
   if ((halves[0] & kLowerMark) != kLowerMark) return;
-  const std::uint32_t upper = token_of_upper(halves[0], halves[1], halves[2]);
-  if (const auto* value = value_of(upper); value != nullptr && is_token(halves, upper, upper_half)) {
-    for (int lane = 0; lane < kLanes; ++lane) halves[lane] = static_cast<std::uint16_t>((*value)[lane] >> 16);
-    return;
-  }
-  const std::uint32_t lower = token_of_lower(halves[0], halves[1]);
-  if (const auto* value = value_of(lower); value != nullptr && is_token(halves, lower, lower_half)) {
-    for (int lane = 0; lane < kLanes; ++lane) halves[lane] = static_cast<std::uint16_t>((*value)[lane]);
-  }
+  // Halves of all lanes that are those of the token are replaced by those of its value.
+  const auto replace_halves = [&](std::uint32_t token, int shift) {
+    const Lanes* value = value_of(done, token);
+    if (value == nullptr) return false;
+    const Lanes words = spelled(token);
+    const auto half = [shift](std::uint32_t word) { return static_cast<std::uint16_t>(word >> shift); };
+    for (int lane = 0; lane < kLanes; ++lane)
+      if (halves[lane] != half(words[lane])) return false;
+    for (int lane = 0; lane < kLanes; ++lane) halves[lane] = half((*value)[lane]);
+    return true;
+  };
+  if (!replace_halves(token_of_upper(halves[0], halves[1], halves[2]), 16))
+    replace_halves(token_of_lower(halves[0], halves[1]), 0);
 }
 
 }  // namespace
 
 void begin(Warp& warp, Product product) {
   WarpProducts& products = *warp.products;
-  for (const Slot slot : product.details->d) {
-    std::uint32_t* lanes = warp.lanes(slot);
-    auto accumulator = std::make_shared<Accumulator>();
-    accumulator->before = in_flight(products, lanes);
-    if (accumulator->before == nullptr && !products.fenced) {
-      fault("wgmma on accumulators that may have been written since the last wgmma.fence");
+  const std::vector<Slot>& slots = product.details->d;
+  product.first_token = products.next_token;
+  product.values.resize(slots.size());
+  product.sources.resize(slots.size());
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    std::uint32_t* lanes = warp.lanes(slots[i]);
+    product.sources[i] = accumulator_in(products.in_flight, lanes);
+    if (product.sources[i] == nullptr) {
+      if (!products.fenced)
+        fault("wgmma on accumulators that may have been written since the last wgmma.fence");
+      std::copy(lanes, lanes + kLanes, product.values[i].begin());
     }
-    std::copy(lanes, lanes + kLanes, accumulator->value.begin());
-    const std::uint32_t token = products.next_token++ % kTokens;
-    products.tokens[token] = accumulator;
-    product.tokens.push_back(token);
-    product.accumulators.push_back(std::move(accumulator));
-    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = token_word(token, lane);
+    std::ranges::copy(spelled(products.next_token), lanes);
+    products.next_token = (products.next_token + 1) % kTokens;
   }
   products.in_flight.push_back(std::move(product));
 }
 
+// The warps' n-th products are one, so that they read B together.
 void complete(Warp& warp, std::uint32_t groups) {
   const int first = warp.index & ~3;
-  const int last = std::min(first + 4, static_cast<int>(warp.block->warps.size()));
-  for (int i = first; i < last; ++i) {
-    Warp& each = warp.block->warps[i];
-    for (Product& product : each.products->in_flight) {
-      if (product.group < groups && !product.computed) compute_in_flight(each, product);
+  const int end = std::min(first + 4, static_cast<int>(warp.block->warps.size()));
+  OperandB last;
+  bool more = true;
+  for (std::size_t n = 0; more; ++n) {
+    more = false;
+    for (int i = first; i < end; ++i) {
+      Warp& each = warp.block->warps[i];
+      std::deque<Product>& in_flight = each.products->in_flight;
+      if (n >= in_flight.size() || in_flight[n].group >= groups) continue;
+      more = true;
+      if (!in_flight[n].computed) compute_in_flight(each, in_flight[n], last);
     }
   }
 }
 
 bool publish(Warp& warp, std::uint32_t groups) {
-  WarpProducts& products = *warp.products;
-  Done done;
-  for (; !products.in_flight.empty() && products.in_flight.front().group < groups;
-       products.in_flight.pop_front()) {
-    const Product& product = products.in_flight.front();
-    for (std::size_t i = 0; i < product.tokens.size(); ++i) {
-      done[product.tokens[i]] = product.accumulators[i];
-      products.tokens.erase(product.tokens[i]);
-    }
+  std::deque<Product>& in_flight = warp.products->in_flight;
+  std::deque<Product> done;
+  while (!in_flight.empty() && in_flight.front().group < groups) {
+    done.push_back(std::move(in_flight.front()));
+    in_flight.pop_front();
   }
   if (done.empty()) return false;
-  const auto slots = static_cast<Slot>(warp.cluster->state.kernel.image.size() / kLanes);
-  for (Slot slot = 0; slot < slots; ++slot) replace(warp.lanes(slot), done);
+  for (Product& product : in_flight)
+    for (const Product& earlier : done)
+      take_from(earlier, product);  // a moved product's values stay in place
+  for (const Slot slot : warp.cluster->state.kernel.accumulators) replace(warp.lanes(slot), done);
   return true;
 }
 

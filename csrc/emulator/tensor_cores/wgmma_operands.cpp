@@ -1,4 +1,5 @@
 // What a warp's share of a wgmma reads, and its sums.
+#include <algorithm>
 #include <utility>
 
 #include "emulator/tensor_cores/descriptor.h"
@@ -38,20 +39,42 @@ int first_row(const Warp& warp) {
   return kRows * (swaps ? 3 - position : position);
 }
 
-// set(row, k, value) of what a descriptor names.
-template <class Set>
+// Calls use(row, k, values, how many) for what a descriptor names: elements of a row from a k on, or of
+// several rows from a row on at one k, where it is `mn_major`.
+template <class Use>
 void read_operand(Block& block, std::uint64_t bits, Type type, bool mn_major, int begin, int rows, int depth,
-                  bool negated, Set set) {
+                  bool negated, Use use) {
   const bool negates = negated && !is_wrong(WrongModel::negation_ignored);
   const MatrixDescriptor descriptor = MatrixDescriptor::decode(bits);
-  for_each_operand_chunk(
-      descriptor, type, mn_major, begin, rows, depth, [&](int row, int k, std::uint32_t address) {
-        float values[16];
-        const int count = chunk_values(type, chunk_at(block, address), values);
-        for (int i = 0; i < count; ++i) {
-          set(mn_major ? row + i : row, mn_major ? k : k + i, negates ? -values[i] : values[i]);
-        }
-      });
+  for_each_operand_chunk(descriptor, type, mn_major, begin, rows, depth,
+                         [&](int row, int k, std::uint32_t address) {
+                           float values[16];
+                           const int count = chunk_values(type, chunk_at(block, address), values);
+                           for (int i = 0; negates && i < count; ++i) values[i] = -values[i];
+                           use(row, k, values, count);
+                         });
+}
+
+void read_a(Warp& warp, const WgmmaDetails& details, std::uint64_t bits, Operands& operands) {
+  read_operand(*warp.block, bits, details.type_a, details.mn_major_a, first_row(warp), kRows, details.shape.k,
+               details.negates_a, [&](int row, int k, const float* values, int count) {
+                 if (details.mn_major_a) {
+                   std::copy_n(values, count, &operands.a[k][row]);
+                 } else {
+                   for (int i = 0; i < count; ++i) operands.a[k + i][row] = values[i];
+                 }
+               });
+}
+
+void read_b(Warp& warp, const WgmmaDetails& details, std::uint64_t bits, Operands& operands) {
+  read_operand(*warp.block, bits, details.type_b, details.mn_major_b, 0, details.shape.n, details.shape.k,
+               details.negates_b, [&](int column, int k, const float* values, int count) {
+                 if (details.mn_major_b) {
+                   for (int i = 0; i < count; ++i) operands.b[column + i][k] = values[i];
+                 } else {
+                   std::copy_n(values, count, &operands.b[column][k]);
+                 }
+               });
 }
 
 // Of A from registers as they were when the product began.
@@ -74,21 +97,18 @@ void read_fragments(const WgmmaDetails& details, const Product& product, Operand
 }  // namespace
 
 void compute(Warp& warp, const Product& product, std::span<const Register> read,
-             std::span<const Register> write) {
+             std::span<const Register> write, OperandB& last) {
   const WgmmaDetails& details = *product.details;
   static thread_local Operands operands;
   operands.columns = details.shape.n;
   operands.depth = details.shape.k;
   if (details.a.empty()) {
-    read_operand(*warp.block, product.a, details.type_a, details.mn_major_a, first_row(warp), kRows,
-                 details.shape.k, details.negates_a,
-                 [&](int row, int k, float value) { operands.a[k][row] = value; });
+    read_a(warp, details, product.a, operands);
   } else {
     read_fragments(details, product, operands);
   }
-  read_operand(*warp.block, product.b, details.type_b, details.mn_major_b, 0, details.shape.n,
-               details.shape.k, details.negates_b,
-               [&](int column, int k, float value) { operands.b[column][k] = value; });
+  if (last.details != &details || last.descriptor != product.b) read_b(warp, details, product.b, operands);
+  last = {&details, product.b};
   const std::span<const Register> added = product.adds ? read : std::span<const Register>();
   if (details.type_d == Type::s32) {
     static thread_local std::int32_t sums[kMostColumns][kRows];
