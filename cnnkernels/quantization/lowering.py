@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from .. import nn as ours
+from ..convert.capture import attribute
+from ..convert.dropped import Dropped
+from ..convert.graph import LAYERS, adopt
+from ..convert.inputs import Fixed, Rebuilt, Sizes
 from ..convert.replace import Layer
 from ..convert.trace import copy_sharing_tensors, hooked
-from .capture import attribute
-from .dropped import Dropped
-from .graph import LAYERS, adopt
-from .inputs import Fixed, Rebuilt, Sizes
 from .prepare import Tap, carries, part, sums, wanted
 from .units import Unit
 

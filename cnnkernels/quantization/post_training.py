@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..backends import use_backend
+from ..convert.graph import Pieces, call, cut, state_kept
 from ..nn.layer import KernelLayer
-from .graph import Pieces, call, cut, state_kept
 from .linear import swap_linear_layers
 from .lowering import Conversion, convert
 from .observers import checked_observer

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from ..convert.dropped import Dropped
+from ..convert.graph import Piece
+from ..convert.layers import add_module
 from ..convert.trace import hooked
-from .dropped import Dropped
-from .graph import Piece
-from .layers import add_module
 from .units import Unit, own_arithmetic
 
 _CARRYING_METHODS = ("reshape", "contiguous", "squeeze", "unsqueeze")

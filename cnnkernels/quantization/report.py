@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..convert.graph import LAYERS, call
 from ..convert.replace import Layer
-from .graph import LAYERS, call
 from .lowering import Value
 from .prepare import Tap
 from .units import Unit

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..backends import use_backend
+from ..convert.graph import call, cut
 from .formulas import affine_code, fake_quantize
-from .graph import call, cut
 from .post_training import finish, left_out_by, notes, prepare
 from .prepare import Tap
 from .report import Quantization

@@ -8,9 +8,7 @@ added, the later one takes the addition, and the earlier one's result is its res
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,17 +17,17 @@ from torch import Tensor, fx, nn
 from .. import nn as ours
 from ..activation import NEGATIVE_SLOPE, activate
 from ..convert import trace
+from ..convert.chains import ADDITION, Chain, module_of
+from ..convert.dropped import Dropped
 from ..convert.fold import folded
 from ..convert.fusion import FusedConv2dForInference
+from ..convert.graph import LAYERS, Piece
+from ..convert.layers import add_module
 from ..convert.trace import ACTIVATIONS, hooked
 from ..dtypes import FLOATING_DTYPES
 from ..nn.int8 import folded_weight
-from .dropped import Dropped
 from .formulas import fake_quantize_weight
-from .graph import LAYERS, Piece
-from .layers import add_module
 
-_ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_", torch.ops.aten.add.Tensor)
 # int32 sums of products of an int8 weight and an affine activation, whose distance from its zero point is up to 255.
 LONGEST_SUM = (2**31 - 1) // (128 * 255)
 
@@ -146,14 +144,6 @@ def _bare(layer: Any, weight: Tensor, bias: Tensor | None) -> Any:
     return kind
 
 
-@dataclass
-class _Found:
-    unit: Unit
-    nodes: list[fx.Node]
-    addition: fx.Node | None = None
-    residual: int = 0  # which operand of the addition
-
-
 class Matcher:
     """Finds a piece's units and puts them into its graph.
 
@@ -169,42 +159,48 @@ class Matcher:
 
     def run(self) -> None:
         """Makes one node of each unit; a layer that stays in float keeps the reason as its attribute int8_reason."""
-        found: dict[fx.Node, _Found] = {}
-        finished: list[_Found] = []
+        chains: dict[fx.Node, Chain] = {}  # by their last link
+        units: list[tuple[Unit, Chain]] = []
         for node in self.graph.nodes:
-            module = self.module(node)
-            if not isinstance(module, LAYERS):
+            layer = module_of(self.piece, node)
+            if not isinstance(layer, LAYERS):
                 continue
-            if reason := self.why_not(node, module):
-                module.int8_reason = reason  # type: ignore[assignment]
+            if reason := self.why_not(node, layer):
+                layer.int8_reason = reason  # type: ignore[assignment]
                 continue
-            if isinstance(module, ours.Conv2dAct):
-                one = _Found(_finished(module, self.name(node)), [node])
-                if one.unit.activation == "none" and len(node.args) == 1:
-                    found[node] = one
-                else:
-                    finished.append(one)
+            chain = Chain(self.piece, node)
+            if isinstance(layer, ours.Conv2dAct) and (layer.activation not in (None, "none") or len(node.args) > 1):
+                units.append((_finished(layer, self.name(node)), chain))
                 continue
-            unit = _Found(Unit(module, [self.name(node)]), [node])
-            unit.unit.trains = self.trains
-            self.take_norm(unit)
-            self.take_drop(unit)
-            found[unit.nodes[-1]] = unit
+            if not isinstance(layer, ours.Conv2dAct):
+                chain.take_norm(self.trains)
+                chain.take_drop()
+            chains[chain.nodes[-1]] = chain
         for node in self.graph.nodes:
-            self.take_addition(node, found)
-        for one in found.values():
-            self.take_activation(one)
-        for one in (*found.values(), *finished):
-            self.put(one)
+            self.take_addition(node, chains)
+        for chain in chains.values():
+            chain.take_activation()
+            units.append((self.unit(chain), chain))
+        for unit, chain in units:
+            self.put(unit, chain)
         self.graph.lint()
         self.piece.module.delete_all_unused_submodules()
         self.piece.module.recompile()
 
+    def unit(self, chain: Chain) -> Unit:
+        layer, names = chain.layer, [self.name(node) for node in chain.nodes if self.is_named(node)]
+        unit = _finished(layer, names[0]) if isinstance(layer, ours.Conv2dAct) else Unit(layer, names)
+        unit.names, unit.norm, unit.drop, unit.trains = names, chain.norm, chain.drop, self.trains
+        unit.activation, unit.negative_slope = chain.activation, chain.negative_slope
+        return unit
+
+    def is_named(self, node: fx.Node) -> bool:
+        """Whether a link is a layer that the report names: what drops at random does nothing in INT8."""
+        layer = module_of(self.piece, node)
+        return layer is not None and not isinstance(layer, Dropped)
+
     def name(self, node: fx.Node) -> str:
         return self.piece.prefix[:-1] if self.piece.alone else self.piece.prefix + str(node.target)
-
-    def module(self, node: fx.Node) -> nn.Module | None:
-        return self.piece.module.get_submodule(str(node.target)) if node.op == "call_module" else None
 
     def why_not(self, node: fx.Node, layer: Any) -> str:
         """The reason to leave a layer in float, "" where there is none."""
@@ -232,37 +228,8 @@ class Matcher:
             return f"its sums are of {longest} products, above {LONGEST_SUM} they may leave int32"
         return ""
 
-    def reader(self, node: fx.Node) -> fx.Node | None:
-        """The one node that reads another, if it reads nothing else."""
-        readers = list(node.users)
-        if len(readers) != 1 or readers[0].args != (node,) or readers[0].kwargs:
-            return None
-        return readers[0]
-
-    def take_norm(self, found: _Found) -> None:
-        reader = self.reader(found.nodes[-1])
-        norm = self.module(reader) if reader is not None else None
-        kind = nn.BatchNorm2d if isinstance(found.unit.layer, nn.Conv2d) else nn.BatchNorm1d
-        if reader is None or not isinstance(norm, kind) or own_arithmetic(norm) or hooked(norm):
-            return
-        if norm.running_mean is None or norm.running_var is None:
-            return
-        if norm.training and not self.trains:
-            return
-        if kind is nn.BatchNorm1d and len(self.piece.shapes[reader]) != 2:
-            return  # the channels of [N, C, L] are not the features a linear layer makes
-        found.unit.norm = norm
-        found.unit.names.append(self.name(reader))
-        found.nodes.append(reader)
-
-    def take_drop(self, found: _Found) -> None:
-        reader = self.reader(found.nodes[-1])
-        if reader is not None and isinstance(drop := self.module(reader), Dropped):
-            found.unit.drop = drop
-            found.nodes.append(reader)
-
-    def take_addition(self, node: fx.Node, found: dict[fx.Node, _Found]) -> None:
-        if node.op not in ("call_function", "call_method") or node.target not in _ADDITIONS or node.kwargs:
+    def take_addition(self, node: fx.Node, chains: dict[fx.Node, Chain]) -> None:
+        if node.target is not ADDITION or node.kwargs:
             return
         operands = [operand for operand in node.args if isinstance(operand, fx.Node)]
         if len(operands) != 2 or operands[0] is operands[1] or len(node.args) != 2:
@@ -272,43 +239,28 @@ class Matcher:
             return  # broadcast
         if self.piece.dtypes[operands[0]] is not self.piece.dtypes[operands[1]]:
             return
-        ends = [o for o in operands if o in found and len(o.users) == 1 and found[o].addition is None]
+        ends = [o for o in operands if o in chains and len(o.users) == 1 and chains[o].addition is None]
         if not ends:
             return
         last = max(ends, key=lambda end: self.order[end])
-        one = found.pop(last)
-        one.addition, one.residual = node, operands.index(last) ^ 1
-        one.nodes.append(node)
-        found[node] = one
+        chain = chains.pop(last)
+        chain.take_addition(node, operands.index(last))
+        chains[node] = chain
 
-    def take_activation(self, found: _Found) -> None:
-        reader = self.reader(found.nodes[-1])
-        module = self.module(reader) if reader is not None else None
-        name = next((name for cls, name in ACTIVATIONS.items() if isinstance(module, cls)), None)
-        if reader is None or module is None or name is None or own_arithmetic(module) or hooked(module):
-            return
-        if name == "gelu" and module.approximate != "none":
-            return
-        found.unit.activation = name
-        if name == "leaky_relu":
-            found.unit.negative_slope = float(module.negative_slope)  # type: ignore[arg-type]
-        found.unit.names.append(self.name(reader))
-        found.nodes.append(reader)
-
-    def put(self, found: _Found) -> None:
-        """One node in the place of the last, where all that it reads is there."""
-        first, last = found.nodes[0], found.nodes[-1]
-        found.unit.training = self.piece.module.training
-        target = add_module(self.piece.module, f"{first.target!s}_unit", found.unit)
+    def put(self, unit: Unit, chain: Chain) -> None:
+        """One node in the place of the last link, where all that it reads is there."""
+        first, last = chain.nodes[0], chain.nodes[-1]
+        unit.training = self.piece.module.training
+        target = add_module(self.piece.module, f"{first.target!s}_unit", unit)
         inputs = list(first.args)
-        if found.addition is not None:
-            inputs.append(found.addition.args[found.residual])
+        if chain.addition is not None:
+            inputs.append(chain.addition.args[chain.residual])
         with self.graph.inserting_before(last):
             node = self.graph.call_module(target, tuple(inputs))
         for values in (self.piece.shapes, self.piece.dtypes):
             values[node] = values[last]  # type: ignore[index, assignment]
         last.replace_all_uses_with(node)
-        for old in reversed(found.nodes):
+        for old in reversed(chain.nodes):
             self.graph.erase_node(old)
 
 

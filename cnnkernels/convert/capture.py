@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ..convert.trace import HOOKS, hooked
 from .in_place import counts, functional
 from .inputs import Fixed, Rebuilt, Sizes
+from .trace import HOOKS, hooked
 
 _MARKS = "cnnkernels_capture"
 

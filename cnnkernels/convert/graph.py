@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ..convert.trace import copy_of_its_own, copy_sharing_tensors, hooked
 from ..nn.layer import KernelLayer
 from .capture import capture
 from .frozen import keep_frozen
 from .layers import as_layers
+from .trace import copy_of_its_own, copy_sharing_tensors, hooked
 
 LAYERS = (nn.Conv2d, nn.Linear)
 _WHOLE = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)
