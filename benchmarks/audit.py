@@ -7,7 +7,7 @@ are compiled here for sm_80, sm_90 and sm_100.
 
 instructions.json holds, for each kernel, the instructions its main loop takes for 1024 multiply-adds (kernels without
 any: for 1024 bytes of global memory). A kernel that takes more than is written there fails the audit; `--accept` writes
-the figures found.
+the figures found. counts.json does the same for what kernels execute on the workloads' shapes (counts.py).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import counts
 import instruction_table
 from machine_code import GROUPS, Loop, count, main_loop, parse
 
@@ -200,7 +201,9 @@ def main() -> int:
         action="store_true",
         help="every Triton kernel: also odd channels, and every type on every architecture",
     )
-    parser.add_argument("--accept", action="store_true", help="write what main loops take to instructions.json")
+    parser.add_argument(
+        "--accept", action="store_true", help="write what is found to instructions.json and counts.json"
+    )
     parser.add_argument("--json", type=Path, help="write every kernel's figures to this file")
     options = parser.parse_args()
 
@@ -221,6 +224,13 @@ def main() -> int:
             kernels += found
             faults += messages
             faults += [f"{k.name} ({k.arch}): {k.fault}" for k in found if k.fault]
+    if options.only != "triton":
+        if options.accept:
+            counts.write(counts.in_a_process())
+        else:
+            grown, more = counts.compare()
+            faults += grown
+            notes += more
     if options.json:
         options.json.write_text(json.dumps([as_json(k) for k in kernels], indent=1) + "\n")
     if not kernels:

@@ -79,11 +79,22 @@ def _cost_line(candidate: Any, mark: str) -> str:
     return (
         f"  {mark} {candidate.plan!r:<56}{c.tiles:>8}{c.waves:>8.2f}{c.useful:>8.0%}"
         + "".join(f"{_micro(x):>10}" for x in numbers)
+        + f"  {bound(c)}"
     )  # fmt: skip
 
 
-_HEAD = f"    {'plan':<56}{'tiles':>8}{'waves':>8}{'useful':>8}" + "".join(
-    f"{name:>10}" for name in ("arithm.", "operands", "filling", "writing", "memory", "total us")
+def bound(cost: Any) -> str:
+    """What the model says a plan is held up by: tensor, shared (memory), issue (of instructions), L2 or DRAM; or
+    latency, where filling pipelines and writing tiles takes more than any of them."""
+    limits = {cost.limit: cost.arithmetic, "L2": cost.operands, "latency": cost.filling + cost.writing}
+    limits["DRAM"] = cost.memory
+    return max(limits, key=lambda name: limits[name])
+
+
+_HEAD = (
+    f"    {'plan':<56}{'tiles':>8}{'waves':>8}{'useful':>8}"
+    + "".join(f"{name:>10}" for name in ("arithm.", "operands", "filling", "writing", "memory", "total us"))
+    + "  bound"
 )
 
 

@@ -100,6 +100,7 @@ void bind_selection(py::module_& m) {
       .def_readonly("useful", &Cost::useful)
       .def_readonly("arithmetic", &Cost::arithmetic)
       .def_readonly("operands", &Cost::operands)
+      .def_readonly("limit", &Cost::limit)
       .def_readonly("filling", &Cost::filling)
       .def_readonly("writing", &Cost::writing)
       .def_readonly("memory", &Cost::memory)

@@ -19,7 +19,8 @@ struct Cost {
   double useful = 0;       // share of the multiply-adds that are not padding of tiles
   // Seconds: the tiles' arithmetic, operands, filling and writing on the busiest SM, and the memory's.
   double arithmetic = 0, operands = 0, filling = 0, writing = 0, memory = 0;
-  double seconds = 0;  // of the whole, what ranks plans
+  double seconds = 0;            // of the whole, what ranks plans
+  const char* limit = "tensor";  // of arithmetic, what takes longest: tensor, shared or issue
 };
 
 struct Candidate {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-import torch
 
 from cnnkernels.emulator.profile import Profile
 from helpers.profile import aligned, profile, row
@@ -334,7 +333,7 @@ def test_multiply_adds_of_mma(shape: tuple[int, int, int], kinds: str, registers
 def test_multiply_adds_and_operands_of_wgmma(columns: int, from_registers: bool) -> None:
     """64 rows of A and all of B are read, 32 bytes deep; A in registers is not."""
     d = [f"%s{i}" for i in range(columns // 2)]
-    a = "{%r1, %r2, %r3, %r4}" if from_registers else "%d1"
+    a, majors = ("{%r1, %r2, %r3, %r4}", ", 0") if from_registers else ("%d1", ", 0, 0")
     clear = " ".join(f"mov.b32 {register}, 0;" for register in (*d, "%r1", "%r2", "%r3", "%r4"))
     found = profile(
         f"""
@@ -346,7 +345,7 @@ def test_multiply_adds_and_operands_of_wgmma(columns: int, from_registers: bool)
         shr.u32 %r14, %r11, 4; cvt.u64.u32 %d1, %r14; or.b64 %d1, %d1, {0x4000004000010000 & ~(3 << 62)};
         mov.b64 %d2, %d1; setp.ne.u32 %p2, 1, 0;
         wgmma.fence.sync.aligned;
-        wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.f16.f16 {{{", ".join(d)}}}, {a}, %d2, %p2, 1, 1{", 0, 0" if not from_registers else ", 0"};
+        wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.f16.f16 {{{", ".join(d)}}}, {a}, %d2, %p2, 1, 1{majors};
         wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0;
         """,
         threads=128,

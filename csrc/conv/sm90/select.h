@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "../../common/model.h"
 #include "../cost.h"
 #include "limits.h"
 
@@ -73,17 +74,20 @@ inline Cost cost(const Plan& plan, Direction direction, const Problem& problem, 
   const double peak = kReachedOfPeak * (element.bytes() == 4 ? gpu.tensor_tf32 : gpu.tensor16);
   const double multiply = tile.rows * tile.columns * depth / (peak / (2 * gpu.processors));
   const int across = tile.rows >= 128 ? 1 : 2, width = tile.columns / across;  // of one wgmma of 64 rows
-  const double read = tile.rows / 64 * across * (64 + width) * kRowBytes / kSharedBytesPerClock / gpu.clock;
+  // Tensor cores read them of shared memory, after TMA has written rows and columns there.
+  const double wavefronts = tile.rows / 64 * across * (64 + width) + tile.rows + tile.columns;
+  const double shared = wavefronts * kRowBytes / kSharedBytesPerClock / gpu.clock;
   // What is brought for all blocks of a cluster leaves L2 once.
-  const double copies =
-      (tile.rows + static_cast<double>(tile.columns) / tile.cluster) * kRowBytes / (gpu.l2 / gpu.processors);
+  const double copies = (tile.rows + static_cast<double>(tile.columns) / tile.cluster) * kRowBytes /
+                        l2_of_sm(gpu, std::min(sms, static_cast<double>(c.tiles)));
   const double written = plan.splits == 1 ? element.bytes() : element.accumulator_bytes();
   const double store = tile.rows * tile.columns * written / (kReachedOfMemory * gpu.memory / gpu.processors);
 
   // The busiest block's tiles, as long as the average.
   const double turns = ceil_div(c.tiles, static_cast<std::int64_t>(sms));
   const double of_turn = stages / c.tiles;
-  c.arithmetic = turns * of_turn * std::max(multiply, read);
+  c.arithmetic = turns * of_turn * std::max(multiply, shared);
+  c.limit = shared > multiply ? "shared" : "tensor";
   c.operands = turns * of_turn * copies;
   c.filling = kLatency;
   c.writing = turns * store;

@@ -67,6 +67,7 @@ int issue_slots(std::string_view opcode) {
   const std::string_view word = first_word(opcode);
   const Kind kind = kind_of(opcode);
   if (kind == Kind::move || opcode.starts_with("ld.param") || word == "setmaxnreg") return 0;
+  if (opcode == "cvt.u32.u64" || opcode == "cvt.u64.u32") return 0;  // a half of a pair of registers
   const bool wide = has(opcode, "64") && !has(opcode, "f64");
   if (word == "div" || word == "rem") {
     if (is_float(opcode)) return kFloatDivision;
