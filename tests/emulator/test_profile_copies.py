@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from cnnkernels.emulator.profile import Profile
+from helpers.emulated.profile import aligned, profile_text, row
 from helpers.emulator import tiled_map
 from helpers.instructions.ptx import HEADER
-from helpers.profile import aligned, profile_text, row
 
 START = """{header}
 .shared .align 1024 .b8 memory[8192]; .shared .align 8 .b64 barrier;

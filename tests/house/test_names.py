@@ -10,6 +10,7 @@ from pathlib import Path
 from helpers.sources import ROOT, tracked
 
 EXAMPLE = "global_avg_pool"  # the operator that docs/add_an_operator.md makes
+NATIVE = "_cuda", "_emulated", "_emulator", "_interpreter"  # modules, private to the package
 MOST_LINES = 400
 MOST_SUBJECTS = 24  # of a folder
 
@@ -28,7 +29,7 @@ def private_names_taken(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("cnnkernels")):
             for alias in node.names:
                 modules.add(alias.asname or alias.name)
-                if private(alias.name) and alias.name not in ("_cuda", "_interpreter"):
+                if private(alias.name) and alias.name not in NATIVE:
                     taken.add(alias.name)
     for node in ast.walk(tree):
         if (
