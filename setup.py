@@ -24,6 +24,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "csrc"))
 import build_checks  # noqa: E402
+import grouping  # noqa: E402
 import ptx_archive  # noqa: E402
 import toolkit  # noqa: E402
 
@@ -66,6 +67,10 @@ def built_for(cuda: bool) -> str:
     return ", ".join(flag.rpartition("=")[2].strip("[]").replace(",", ", ") for flag in flags) or os.uname().machine
 
 
+def built_for_lines() -> str:
+    return f'#define CNN_BUILT_FOR_CUDA "{built_for(True)}"\n#define CNN_BUILT_FOR_INTERPRETER "{built_for(False)}"\n'
+
+
 def sources(pattern: str) -> list[Path]:
     return sorted(path.relative_to(ROOT) for path in ROOT.glob(pattern))
 
@@ -100,6 +105,7 @@ def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit |
     def module(name: str, paths: list[Path], cuda: bool) -> None:
         own, objects = "cuda" if cuda else "interpreter", []
         for path in paths:
+            source = path if path in grouped.get(path, [path]) else build / path
             rule, tag, flags, assembler = "host", "shared", "-O1", ""  # no kernels: once for all, less optimized
             if path.suffix == ".cu" and cuda:
                 gencode = toolkit.gencode(path, ARCHS)
@@ -116,7 +122,7 @@ def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit |
             objects.append(target := str(build / tag / f"{path}.o"))
             if target not in seen:
                 seen.add(target)
-                lines.append(f"build {target}: {rule} {path}{assembler}\n  flags = {flags}")
+                lines.append(f"build {target}: {rule} {source}{assembler}\n  flags = {flags}")
         lines.append(f"build {out / name}{sysconfig.get_config_var('EXT_SUFFIX')}: link {' '.join(objects)}")
         if name.startswith("_emulated"):
             lines.append("  libs = -Wl,-z,now")  # a function of CUDA that csrc/emulator lacks is missed at import
@@ -126,24 +132,23 @@ def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit |
             lines.append(f"  libs = {shlex.join(cuda_toolkit.libraries)} -lcudart_static -ldl -lrt")
 
     seen: set[str] = set()
-    csrc = sources("csrc/**/*.cu") + sources("csrc/**/*.cpp")
-    # All bindings are one source: most of what each would take to compile is pybind11.
-    parts = [p for p in csrc if p.name == "bindings.cpp"]
-    text = f'#define CNN_BUILT_FOR_CUDA "{built_for(True)}"\n#define CNN_BUILT_FOR_INTERPRETER "{built_for(False)}"\n'
-    text += "".join(f'#include "{p.relative_to("csrc")}"\n' for p in parts)
-    write(bindings := build / "all_bindings.cpp", text)
-    csrc = [bindings, *(p for p in csrc if p not in parts)]
+    grouped = grouping.group(sources("csrc/**/*.cu") + sources("csrc/**/*.cpp"))
+    for path, parts in grouped.items():
+        if path not in parts:
+            head = built_for_lines() if path == grouping.ALL_BINDINGS else ""
+            write(build / path, head + "".join(f'#include "{part.relative_to("csrc")}"\n' for part in parts))
+            for old in [p for part in parts for p in (ROOT / build).glob(f"*/{part}.o*")]:
+                old.unlink()  # of a build that had it alone
     tests = sources("tests/csrc/*.cu") + sources("tests/csrc/*.cpp")
     for base in ["_interpreter", "_cuda", "_emulated"] if cuda_toolkit else ["_interpreter"]:
-        keep = [p for p in csrc if not LEFT_OUT[base] & set(p.parts)]
+        keep = [p for p in grouped if not LEFT_OUT[base] & set(p.parts)]
         module(base, keep, base != "_interpreter")
         if TESTS and tests:
             shared = [p for p in keep if p.parent.name in ("common", "interpreter") or "emulator" in p.parts]
             module(f"{base}_tests", tests + shared, base != "_interpreter")
     if not SANITIZE:
-        module(
-            "_emulator", [p for p in csrc if "emulator" in p.parts and not LEFT_OUT["_emulator"] & set(p.parts)], False
-        )
+        emulator = [p for p in grouped if "emulator" in p.parts and not LEFT_OUT["_emulator"] & set(p.parts)]
+        module("_emulator", emulator, False)
     return "\n".join(lines) + "\n"
 
 

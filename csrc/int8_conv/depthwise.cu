@@ -12,9 +12,8 @@ namespace {
 
 using int8::kRun;
 
-constexpr int kThreads = 256, kTaps = 4;  // in a word
-constexpr int kMostLanes = 32;            // runs of channels in a block
-constexpr int kHeldGroups = 16;           // of four taps, in shared memory at a time
+constexpr int kTaps = 4;         // in a word
+constexpr int kHeldGroups = 16;  // of four taps, in shared memory at a time
 
 // How four neighbouring filters read their channels: a word, at multiples of four bytes or anywhere, or one
 // by one, as is done too where a word might reach past the tensor.

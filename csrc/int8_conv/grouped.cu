@@ -10,8 +10,7 @@ namespace {
 
 using int8::kRun;
 
-constexpr int kThreads = 256, kStrip = 8;
-constexpr int kMostLanes = 32;  // runs of four filters in a block
+constexpr int kStrip = 8;
 constexpr int kHeldWords = 64;  // of each filter, in shared memory at a time
 
 struct Grouped : Strips {

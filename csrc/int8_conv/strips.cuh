@@ -8,6 +8,9 @@
 
 namespace cnnkernels::int8_conv {
 
+inline constexpr int kThreads = 256;
+inline constexpr int kMostLanes = 32;  // runs of filters in a block
+
 struct Strips {
   const std::uint8_t *input = nullptr, *weight = nullptr;
   std::int32_t h = 0, w = 0, c = 0, k = 0, r = 0, s = 0, p = 0, q = 0;

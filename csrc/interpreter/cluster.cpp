@@ -8,7 +8,7 @@ namespace {
 
 // After so many turns of one block another one is looked at, so that a block that spins cannot starve the
 // rest.
-constexpr unsigned kPatience = 1 << 16;
+constexpr unsigned kTurnsOfBlock = 1 << 16;
 
 }  // namespace
 
@@ -70,7 +70,7 @@ Thread* Cluster::next_runnable(Block& now) {
   unsigned rank = now.cluster_rank;
   if (now.order == Order::random) {
     if ((now.random.next() & 7) == 0) rank = now.random.below(size_);
-  } else if (++turns_ == kPatience) {
+  } else if (++turns_ == kTurnsOfBlock) {
     ++rank;
   }
   for (unsigned i = 0; i < size_; ++i) {

@@ -1,5 +1,4 @@
 // The report of a cluster in which nothing can go on.
-#include <cstdio>
 #include <map>
 
 #include "cluster.h"
@@ -7,19 +6,13 @@
 namespace cnnkernels::interpreter {
 namespace {
 
-std::string hex(std::uint32_t mask) {
-  char digits[16];
-  std::snprintf(digits, sizeof digits, "0x%08x", mask);
-  return digits;
-}
-
 std::string named(const Wait& wait) {
   switch (wait.kind) {
     case Wait::Kind::barrier:
       return wait.number == 0 ? wait.what
                               : std::string(wait.what) + " of barrier " + std::to_string(wait.number);
     case Wait::Kind::meeting:
-      return wait.number == 0 ? wait.what : std::string(wait.what) + " with mask " + hex(wait.number);
+      return wait.number == 0 ? wait.what : std::string(wait.what) + " with mask " + hex_of_mask(wait.number);
     case Wait::Kind::condition:
       return (*wait.describe)();
     case Wait::Kind::nothing:

@@ -39,6 +39,12 @@ std::string text(uint3 i) {
 std::string text(dim3 e) { return text(uint3{e.x, e.y, e.z}); }
 std::string text(Site site) { return std::string(site.file_name()) + ":" + std::to_string(site.line()); }
 
+std::string hex_of_mask(std::uint32_t mask) {
+  char digits[16];
+  std::snprintf(digits, sizeof digits, "0x%08x", mask);
+  return digits;
+}
+
 bool same_place(Site a, Site b) {
   return a.line() == b.line() && a.column() == b.column() &&
          (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);

@@ -27,6 +27,7 @@ class KernelFault : public std::runtime_error {
 std::string text(uint3 index);
 std::string text(Site site);  // file:line
 std::string text(dim3 extent);
+std::string hex_of_mask(std::uint32_t mask);
 bool same_place(Site a, Site b);
 
 // Makes SIGSEGV, SIGBUS and SIGFPE of a CUDA thread a fault of its block: to be called on the OS thread that

@@ -17,7 +17,7 @@ struct Allocation {
   char* mapping;
   std::size_t mapped;
 };
-std::mutex mutex;
+std::mutex pages_mutex;
 std::map<std::uintptr_t, Allocation> allocations;
 
 }  // namespace
@@ -35,13 +35,13 @@ void* guarded_alloc(std::size_t bytes, bool after) {
   }
   if (inside != 0) std::memset(mapping + page, 0xff, inside);
   char* const data = mapping + page + (after ? inside - bytes : 0);
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(pages_mutex);
   allocations[reinterpret_cast<std::uintptr_t>(data)] = {bytes, mapping, mapped};
   return data;
 }
 
 void guarded_free(void* pointer) {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(pages_mutex);
   const auto found = allocations.find(reinterpret_cast<std::uintptr_t>(pointer));
   if (found == allocations.end()) throw std::invalid_argument("pointer is not of guarded_alloc");
   munmap(found->second.mapping, found->second.mapped);
@@ -49,7 +49,7 @@ void guarded_free(void* pointer) {
 }
 
 std::string near_guarded(std::uintptr_t address) {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(pages_mutex);
   for (const auto& [start, a] : allocations) {
     const auto mapping = reinterpret_cast<std::uintptr_t>(a.mapping);
     if (address < mapping || address >= mapping + a.mapped) continue;

@@ -57,7 +57,7 @@ Schedule from_environment() {
   return s;
 }
 
-std::mutex mutex;
+std::mutex schedule_mutex;
 std::optional<Schedule> settings;
 // Of the machine, not of the environment: the two hold whatever its variables say.
 std::size_t most_shared_bytes = kMostSharedBytes;
@@ -70,14 +70,14 @@ Schedule& locked_settings() {
 }  // namespace
 
 Schedule schedule() {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(schedule_mutex);
   Schedule now = locked_settings();
   now.most_shared_bytes = most_shared_bytes;
   return now;
 }
 
 void set_schedule(const std::string& order, std::int64_t seed, const std::string& delivery) {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(schedule_mutex);
   Schedule next = locked_settings();
   if (!order.empty()) next.order = choice<Order>(order, kOrders, "order");
   if (!delivery.empty()) next.delivery = choice<Delivery>(delivery, kDeliveries, "delivery");
@@ -86,12 +86,12 @@ void set_schedule(const std::string& order, std::int64_t seed, const std::string
 }
 
 void set_os_threads(unsigned count) {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(schedule_mutex);
   locked_settings().os_threads = count == 0 ? default_os_threads() : count;
 }
 
 void set_most_shared_bytes(std::size_t bytes) {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(schedule_mutex);
   most_shared_bytes = std::min(bytes, kMostSharedBytes);
 }
 

@@ -9,7 +9,7 @@ namespace {
 
 // After so many turns within one warp another one is looked at, so that a warp that spins cannot starve the
 // rest.
-constexpr unsigned kPatience = 4096;
+constexpr unsigned kTurnsOfWarp = 4096;
 
 }  // namespace
 
@@ -22,7 +22,7 @@ void Block::suspend(Thread& self) {
 }
 
 void Block::pass(Thread& self) {
-  turns_in_warp_ = kPatience;
+  turns_in_warp_ = kTurnsOfWarp;
   suspend(self);
 }
 
@@ -54,7 +54,7 @@ Thread* Block::runnable_in(std::uint32_t warp) {
 
 // A warp's lanes first: their stacks are in the cache.
 Thread* Block::next_in_order() {
-  if (++turns_in_warp_ < kPatience) {
+  if (++turns_in_warp_ < kTurnsOfWarp) {
     if (Thread* t = runnable_in(turn_warp_)) return t;
   }
   turns_in_warp_ = 0;

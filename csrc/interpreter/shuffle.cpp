@@ -1,7 +1,6 @@
 // Warp-wide and warpgroup-wide operations: all that take part meet, the last to arrive does the work for all.
 #include <algorithm>
 #include <bit>
-#include <cstdio>
 
 #include "block.h"
 #include "shuffle.h"
@@ -9,26 +8,20 @@
 namespace cnnkernels::interpreter {
 namespace {
 
-std::string hex(std::uint32_t mask) {
-  char digits[16];
-  std::snprintf(digits, sizeof digits, "0x%08x", mask);
-  return digits;
-}
-
 [[noreturn]] void fault_outside(std::uint32_t mask, const char* what, Site site) {
-  fault(site, std::string(what) + ": the calling lane is not in its own mask " + hex(mask));
+  fault(site, std::string(what) + ": the calling lane is not in its own mask " + hex_of_mask(mask));
 }
 
 [[noreturn]] void fault_exited(std::uint32_t mask, std::uint32_t gone, const char* what, Site site) {
-  fault(site, std::string(what) + ": the mask " + hex(mask) + " names lanes " + hex(gone) +
+  fault(site, std::string(what) + ": the mask " + hex_of_mask(mask) + " names lanes " + hex_of_mask(gone) +
                   " that have exited or do not exist");
 }
 
 // Both would wait for each other for ever.
 [[noreturn]] void fault_divergent(std::uint32_t mask, const char* what, Site site, const Meeting& other) {
-  fault(site, std::string(what) + " with mask " + hex(mask) + ": lanes " + hex(other.arrived) +
-                  " of the mask are in another operation, " + other.what + " with mask " + hex(other.mask) +
-                  " at " + text(other.site));
+  fault(site, std::string(what) + " with mask " + hex_of_mask(mask) + ": lanes " +
+                  hex_of_mask(other.arrived) + " of the mask are in another operation, " + other.what +
+                  " with mask " + hex_of_mask(other.mask) + " at " + text(other.site));
 }
 
 }  // namespace

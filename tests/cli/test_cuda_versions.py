@@ -24,10 +24,11 @@ MODULE = native.load("interpreter").module
 OBJECTS = [
     ROOT / "build/native" / name
     for name in (
-        "cuda/csrc/common/this_gpu.cu.o", "cuda/csrc/common/sm90_probe.cu.o", "shared/csrc/common/gpu.cpp.o",
-        "shared/csrc/common/cuda_versions.cpp.o", "shared/csrc/common/errors.cpp.o",
+        "cuda/csrc/common/this_gpu.cu.o",
+        "cuda/csrc/common/sm90_probe.cu.o",
+        "shared/csrc/common/all.cpp.o",
     )
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

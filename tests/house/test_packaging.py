@@ -72,6 +72,20 @@ def test_each_module_and_the_ptx_go_where_a_wheel_takes_them_from(tmp_path: Path
     assert {name for name in found if "_tests" not in name} == modules
 
 
+def test_no_object_stays_of_a_source_that_another_includes(tmp_path: Path) -> None:
+    """benchmarks/audit.py would read it beside the new one."""
+    room = tmp_path / "cuda/csrc/conv/sm90"
+    kept = room / "all.cu.o"
+    old = [room / f"{name}.cu.o{end}" for name in ("arguments", "directions") for end in ("", ".log")]
+    room.mkdir(parents=True)
+    for path in (kept, *old):
+        path.touch()
+    subprocess.run([sys.executable, "-c", NINJA_FILE, tmp_path, tmp_path / "out"], cwd=ROOT, check=True)
+    assert not [path for path in old if path.exists()] and kept.exists()
+    made = tmp_path / "csrc/conv/sm90/all.cu"
+    assert made.read_text() == '#include "conv/sm90/arguments.cu"\n#include "conv/sm90/directions.cu"\n'
+
+
 def test_pins_cover_the_requirements() -> None:
     pins = {}
     for line in (ROOT / "constraints.txt").read_text().splitlines():

@@ -15,7 +15,7 @@ namespace {
 using Bits = std::uint16_t;
 using Chunk = Vector<Bits, kPackedChunk>;
 
-constexpr int kThreads = 256, kChunk = kPackedChunk;
+constexpr int kPackThreads = 256, kChunk = kPackedChunk;
 constexpr int kSide = 64;  // of a tile that is transposed: channels by pixels
 constexpr int kRowChunks = kSide / kChunk;
 
@@ -73,7 +73,7 @@ CNN_DEVICE Bits element_of(const Job& job, const Source& source, std::uint32_t a
 
 // Each thread makes 16 bytes of the destination, wherever its elements come from.
 CNN_DEVICE void gather(const Job& job, std::uint32_t block) {
-  const std::uint32_t first = (block * kThreads + threadIdx.x) * kChunk;
+  const std::uint32_t first = (block * kPackThreads + threadIdx.x) * kChunk;
   if (first >= job.elements) return;
   Chunk chunk;
   Source source = source_of(job, first);
@@ -136,8 +136,8 @@ CNN_DEVICE std::int64_t plane_of(const Job& job, const TilePlace& at, int row) {
 template <int kWidth, class Body>
 CNN_DEVICE void along_planes(const Job& job, const TilePlace& at, Body&& body) {
 #pragma unroll
-  for (int i = 0; i < kSide * kSide / kWidth / kThreads; ++i) {
-    const int number = static_cast<int>(threadIdx.x) + i * kThreads;
+  for (int i = 0; i < kSide * kSide / kWidth / kPackThreads; ++i) {
+    const int number = static_cast<int>(threadIdx.x) + i * kPackThreads;
     const int row = number / (kSide / kWidth), pixel = number % (kSide / kWidth) * kWidth;
     body(row, pixel, at.pixel + pixel < at.pixels ? plane_of(job, at, row) : -1);
   }
@@ -146,8 +146,8 @@ CNN_DEVICE void along_planes(const Job& job, const TilePlace& at, Body&& body) {
 template <class Body>
 CNN_DEVICE void along_pixels(const TilePlace& at, Body&& body) {
 #pragma unroll
-  for (int i = 0; i < kSide * kRowChunks / kThreads; ++i) {
-    const int number = static_cast<int>(threadIdx.x) + i * kThreads;
+  for (int i = 0; i < kSide * kRowChunks / kPackThreads; ++i) {
+    const int number = static_cast<int>(threadIdx.x) + i * kPackThreads;
     const int channel = number % kRowChunks * kChunk, pixel = number / kRowChunks;
     if (at.channel + channel >= at.padded || at.pixel + pixel >= at.pixels) continue;
     body(channel, pixel, at.packed + std::int64_t(at.pixel + pixel) * at.padded + at.channel + channel);
@@ -200,7 +200,7 @@ CNN_DEVICE void to_planes(const Job& job, std::uint32_t block, Bits* tile) {
   }
 }
 
-CNN_KERNEL(kThreads, 4) pack(const __grid_constant__ Jobs jobs) {
+CNN_KERNEL(kPackThreads, 4) pack(const __grid_constant__ Jobs jobs) {
   CNN_SHARED(Chunk, tile, [kSide * kRowChunks]);
   int number = 0;
   while (number + 1 < jobs.count && blockIdx.x >= jobs.job[number + 1].first_block) ++number;
@@ -243,7 +243,7 @@ std::int64_t prepare(const Copy& copy, std::uint32_t first_block, Job& job) {
                 job.channels.divisor % kChunk == 0;
     for (int i = 1; i < 6; ++i) runs = runs && copy.stride[i] % kChunk == 0;
     job.from_chunks = job.from_chunks && runs;
-    return ceil_div(copy.elements, std::int64_t(kThreads) * kChunk);
+    return ceil_div(copy.elements, std::int64_t(kPackThreads) * kChunk);
   }
   const bool runs = copy.size[2] % kChunk == 0;
   job.from_chunks = job.from_chunks && runs;
@@ -351,7 +351,7 @@ void launch_copies(const Copies& copies, std::uintptr_t stream) {
   std::int64_t blocks = 0;
   for (int i = 0; i < copies.count; ++i)
     blocks += prepare(copies.copy[i], static_cast<std::uint32_t>(blocks), jobs.job[i]);
-  launch(pack, Launch{dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream}, jobs);
+  launch(pack, Launch{dim3(static_cast<unsigned>(blocks)), dim3(kPackThreads), 0, stream}, jobs);
 }
 
 }  // namespace cnnkernels::conv

@@ -50,7 +50,7 @@ struct Failure {
 thread_local bool context = false;
 thread_local cudaError_t last = cudaSuccess;
 thread_local Failure explained;  // outlives the taking of the error, after which its text is asked for
-std::mutex mutex;
+std::mutex device_mutex;
 Failure broken_by;
 
 struct Text {
@@ -115,17 +115,17 @@ const char* text_of(cudaError_t status) {
 }
 
 cudaError_t broken() {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(device_mutex);
   return broken_by.status == cudaSuccess ? cudaSuccess : fail(broken_by.status, broken_by.why);
 }
 
 void break_device(cudaError_t status, const std::string& why) {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(device_mutex);
   broken_by = {status, "an earlier kernel's fault, reset_device() forgets it: " + why};
 }
 
 void reset_device() {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(device_mutex);
   broken_by = {};
   last = cudaSuccess;
 }
