@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .activation import ACTIVATIONS, NEGATIVE_SLOPE, activate
+from .geometry import Layout
 
 
 class Epilogue(NamedTuple):
@@ -23,12 +24,27 @@ class Epilogue(NamedTuple):
         """The activation's number in csrc/common/activation.h."""
         return ACTIVATIONS.index(self.activation)
 
-    def apply(self, output: Tensor) -> Tensor:
-        """The same by PyTorch's operators, on a convolution's stored output [N, K, P, Q] or [K, P, Q]."""
+    @property
+    def is_empty(self) -> bool:
+        return self.scale is self.shift is self.residual is None and self.activation == "none"
+
+    def contiguous(self, layout: Layout) -> Epilogue:
+        """With tensors as the kernels take them."""
+        scale, shift, residual = self[:3]
+        return self._replace(
+            scale=None if scale is None else scale.contiguous(),
+            shift=None if shift is None else shift.contiguous(),
+            residual=None if residual is None else residual.contiguous(memory_format=layout.memory_format),
+        )
+
+    def apply(self, output: Tensor, rank: int = 2) -> Tensor:
+        """The same by PyTorch's operators, on a convolution's stored output: [N, K, P, Q] or [K, P, Q], or of another
+        number of spatial axes."""
+        of_filters = (slice(None), *[None] * rank)
         if self.scale is not None:
-            output = output * self.scale[:, None, None]
+            output = output * self.scale[of_filters]
         if self.shift is not None:
-            output = output + self.shift[:, None, None]
+            output = output + self.shift[of_filters]
         if self.residual is not None:
             output = output + self.residual
         return activate(output, self.activation, self.negative_slope)

@@ -131,18 +131,22 @@ class ConvKernels(Launching):
         layout: Layout,
         tf32: bool,
         plan: Any = None,
+        bias: Tensor | None = None,
+        epilogue: Epilogue | None = None,
     ) -> None:
-        plan = plan or self._preferred("backward_input", grad_output, geometry, layout, tf32)
-        workspace = self._room("backward_input", (grad_output, weight, grad_input), geometry, layout, tf32, plan)
+        direction, images = "backward_input", (grad_output, weight, grad_input)
+        plan = plan or self._preferred(direction, grad_output, geometry, layout, tf32)
+        epilogue = epilogue or Epilogue()
+        workspace = self._room(direction, images, geometry, layout, tf32, plan, epilogue.residual)
         self._launch(
             "conv_backward_input",
-            (grad_output, weight, grad_input),
+            images,
             dtype_code(grad_output.dtype),
             int(layout),
             tf32,
             self._geometry(geometry),
-            last=(plan, address(workspace)),
-            also=(workspace,),
+            last=(plan, address(workspace), address(bias), *_epilogue_arguments(epilogue)),
+            also=(workspace, bias, *epilogue),
         )
 
     def conv_backward_weight(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..dtypes import dtype_code
 from ..geometry import ConvGeometry, Layout
-from .launching import Launching
+from .launching import Launching, address
 
 
 class DepthwiseConvKernels(Launching):
@@ -28,10 +28,17 @@ class DepthwiseConvKernels(Launching):
         self._launch("depthwise_conv_forward", (input, weight, bias, output), *numbers)
 
     def depthwise_conv_backward_input(
-        self, grad_output: Tensor, weight: Tensor, grad_input: Tensor, geometry: ConvGeometry, layout: Layout
+        self,
+        grad_output: Tensor,
+        weight: Tensor,
+        grad_input: Tensor,
+        geometry: ConvGeometry,
+        layout: Layout,
+        bias: Tensor | None = None,
     ) -> None:
         numbers = self._depthwise(grad_output, geometry, layout)
-        self._launch("depthwise_conv_backward_input", (grad_output, weight, grad_input), *numbers)
+        images = grad_output, weight, grad_input
+        self._launch("depthwise_conv_backward_input", images, *numbers, last=(None, address(bias)), also=(bias,))
 
     def depthwise_conv_backward_weight(
         self, grad_output: Tensor, input: Tensor, grad_weight: Tensor, geometry: ConvGeometry, layout: Layout

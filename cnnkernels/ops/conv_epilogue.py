@@ -24,7 +24,6 @@ from torch import Tensor
 
 from ..activation import activation_backward, known_from_output
 from ..epilogue import Epilogue
-from ..geometry import Layout
 from .batching import fold, unfold
 from .conv import (
     PARAMETERS,
@@ -64,18 +63,8 @@ def _forward_run(input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any)
     if kernel.depthwise:  # these kernels store the sums; PyTorch does the rest, in a second pass
         kernel.launch(*operands, geometry, layout)
         return output.copy_(epilogue.apply(output))
-    kernel.launch(*operands, geometry, layout, *kernel.tf32, epilogue=_contiguous(epilogue, layout))
+    kernel.launch(*operands, geometry, layout, *kernel.tf32, epilogue=epilogue.contiguous(layout))
     return output
-
-
-def _contiguous(epilogue: Epilogue, layout: Layout) -> Epilogue:
-    scale, shift, residual, *rest = epilogue
-    return Epilogue(
-        None if scale is None else scale.contiguous(),
-        None if shift is None else shift.contiguous(),
-        None if residual is None else dense(residual, layout),
-        *rest,
-    )
 
 
 def _forward_fake(input: Tensor, weight: Tensor, *rest: Any) -> Tensor:

@@ -1,5 +1,6 @@
 #include "missing_windows.h"
 
+#include "activation.h"
 #include "fast_divide.h"
 #include "launch.h"
 #include "types.h"
@@ -144,30 +145,53 @@ CNN_DEVICE Accumulator<T> sum_of_windows(const Border& border, const T* error, c
   return sum;
 }
 
+// What is stored of a sum. An epilogue makes NaN of a NaN, so that it is seen in the output.
+template <class T>
+CNN_DEVICE T finished(const Epilogue& epilogue, Accumulator<T> sum, std::int32_t channel,
+                      std::int64_t offset) {
+  using Sum = Accumulator<T>;
+  const auto number = [&](const void* all, std::int64_t i, Sum otherwise) {
+    return all != nullptr ? widen(static_cast<const T*>(all)[i]) : otherwise;
+  };
+  if (epilogue.bias != nullptr) sum += number(epilogue.bias, channel, Sum(0));
+  if (epilogue.scale != nullptr || epilogue.shift != nullptr) {
+    sum = multiply_add(number(epilogue.scale, channel, Sum(1)), sum, number(epilogue.shift, channel, Sum(0)));
+  }
+  if (epilogue.residual != nullptr) sum += number(epilogue.residual, offset, Sum(0));
+  const auto slope = static_cast<Sum>(static_cast<double>(epilogue.slope));
+  with_activation(epilogue.activation,
+                  [&](auto which) { sum = activate(decltype(which)::value, sum, slope); });
+  return narrow<T>(sum);
+}
+
 // A thread has V channels of a pixel.
 template <class T, int V>
 CNN_KERNEL(kThreads, 4)
-missing_windows_kernel(const __grid_constant__ Border border, const T* error, const T* filter, T* input) {
+missing_windows_kernel(const __grid_constant__ Border border, const __grid_constant__ Epilogue epilogue,
+                       const T* error, const T* filter, T* input) {
   const std::int64_t thread = std::int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (thread >= border.threads) return;
   const Place at = place_of<V>(border, thread);
-  T* const to = input + at.image * border.input.n + at.channel * border.input.c + at.row * border.input.h +
-                at.column * border.input.w;
+  const std::int64_t offset = at.image * border.input.n + at.channel * border.input.c +
+                              at.row * border.input.h + at.column * border.input.w;
+  T* const to = input + offset;
   const Vector<T, V> sums = load<V>(to);
   std::uint32_t asked = 0;
 #pragma unroll
   for (int v = 0; v < V; ++v) asked |= std::uint32_t(is_nan(widen(sums[v]))) << v;
 #pragma unroll 1
   for (int v = 0; asked >> v != 0; ++v) {
-    if ((asked >> v & 1) != 0) to[v] = narrow<T>(sum_of_windows(border, error, filter, at, at.channel + v));
+    if ((asked >> v & 1) == 0) continue;
+    const std::int32_t channel = at.channel + v;
+    to[v] = finished<T>(epilogue, sum_of_windows(border, error, filter, at, channel), channel, offset + v);
   }
 }
 
 }  // namespace
 
 void leave_out_missing_windows(const ConvGeometry& geometry, Layout layout, DType dtype,
-                               const void* grad_output, const void* weight, void* grad_input,
-                               std::uintptr_t stream) {
+                               const void* grad_output, const void* weight, const Epilogue& epilogue,
+                               void* grad_input, std::uintptr_t stream) {
   const ConvGeometry& g = geometry;
   const auto strides = [&](std::int64_t c, std::int64_t h, std::int64_t w) {
     return layout == Layout::nhwc ? Strides{c * h * w, 1, w * c, c} : Strides{c * h * w, h * w, w, 1};
@@ -198,7 +222,7 @@ void leave_out_missing_windows(const ConvGeometry& geometry, Layout layout, DTyp
       launch(
           kernel,
           Launch{dim3(static_cast<unsigned>(ceil_div(border.threads, kThreads))), dim3(kThreads), 0, stream},
-          border, static_cast<const T*>(grad_output), static_cast<const T*>(weight),
+          border, epilogue, static_cast<const T*>(grad_output), static_cast<const T*>(weight),
           static_cast<T*>(grad_input));
     };
     const bool aligned = reinterpret_cast<std::uintptr_t>(grad_input) % 16 == 0;

@@ -5,15 +5,17 @@
 // are NaN are made anew, product by product.
 #pragma once
 
+#include "epilogue.h"
 #include "geometry.h"
 
 namespace cnnkernels {
 
 enum class DType : int;  // types.h
 
-// Tensors as in a convolution's backward_input. One launch, none where every pixel has all of its windows.
+// Tensors as in a convolution's backward_input; the epilogue is what a transposed convolution makes of the
+// sums. One launch, none where every pixel has all of its windows.
 void leave_out_missing_windows(const ConvGeometry& geometry, Layout layout, DType dtype,
-                               const void* grad_output, const void* weight, void* grad_input,
-                               std::uintptr_t stream);
+                               const void* grad_output, const void* weight, const Epilogue& epilogue,
+                               void* grad_input, std::uintptr_t stream);
 
 }  // namespace cnnkernels

@@ -12,6 +12,16 @@ conv::Problem problem(int dtype, int layout, bool tf32, const ConvGeometry& geom
   return {of_planes(geometry), layout_of(layout), dtype_of(dtype), tf32};
 }
 
+Epilogue epilogue(Pointer bias, Pointer scale, Pointer shift, Pointer residual, int activation,
+                  double slope) {
+  return {.bias = pointer(bias),
+          .scale = pointer(scale),
+          .shift = pointer(shift),
+          .residual = pointer(residual),
+          .activation = static_cast<Activation>(activation),
+          .slope = slope};
+}
+
 // Rows and columns; a 2 where two tiles alternate, 1 and the blocks of a cluster where there is one, so that
 // no two tiles of an engine have one name.
 py::tuple shape_of(const Tile& tile) {
@@ -163,13 +173,8 @@ void bind(py::module_& m) {
          const ConvGeometry& geometry, Pointer stream, const Plan* plan, Pointer scale, Pointer shift,
          Pointer residual, int activation, double slope, Pointer workspace) {
         forward(problem(dtype, layout, tf32, geometry), pointer(input), pointer(weight),
-                {.bias = pointer(bias),
-                 .scale = pointer(scale),
-                 .shift = pointer(shift),
-                 .residual = pointer(residual),
-                 .activation = static_cast<Activation>(activation),
-                 .slope = slope},
-                pointer(output), pointer(workspace), stream, plan);
+                epilogue(bias, scale, shift, residual, activation, slope), pointer(output),
+                pointer(workspace), stream, plan);
       },
       py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("output"), py::arg("dtype"),
       py::arg("layout"), py::arg("tf32"), py::arg("geometry"), py::arg("stream"), plan, py::arg("scale") = 0,
@@ -179,12 +184,16 @@ void bind(py::module_& m) {
   m.def(
       "conv_backward_input",
       [](Pointer grad_output, Pointer weight, Pointer grad_input, int dtype, int layout, bool tf32,
-         const ConvGeometry& geometry, Pointer stream, const Plan* plan, Pointer workspace) {
+         const ConvGeometry& geometry, Pointer stream, const Plan* plan, Pointer workspace, Pointer bias,
+         Pointer scale, Pointer shift, Pointer residual, int activation, double slope) {
         backward_input(problem(dtype, layout, tf32, geometry), pointer(grad_output), pointer(weight),
-                       pointer(grad_input), pointer(workspace), stream, plan);
+                       epilogue(bias, scale, shift, residual, activation, slope), pointer(grad_input),
+                       pointer(workspace), stream, plan);
       },
       py::arg("grad_output"), py::arg("weight"), py::arg("grad_input"), py::arg("dtype"), py::arg("layout"),
-      py::arg("tf32"), py::arg("geometry"), py::arg("stream"), plan, py::arg("workspace") = 0);
+      py::arg("tf32"), py::arg("geometry"), py::arg("stream"), plan, py::arg("workspace") = 0,
+      py::arg("bias") = 0, py::arg("scale") = 0, py::arg("shift") = 0, py::arg("residual") = 0,
+      py::arg("activation") = 0, py::arg("slope") = 0.0);
 
   m.def(
       "conv_backward_weight",

@@ -8,7 +8,7 @@
 #include <cstddef>
 
 #include "../common/geometry.h"
-#include "epilogue.h"
+#include "../common/epilogue.h"
 #include "plan.h"
 
 namespace cnnkernels {
@@ -29,15 +29,17 @@ struct Problem {
 // workspace_bytes() says for these pointers, aligned to 16 bytes.
 void forward(const Problem& problem, const void* input, const void* weight, const Epilogue& epilogue,
              void* output, void* workspace, std::uintptr_t stream, const Plan* plan = nullptr);
-void backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
-                    void* workspace, std::uintptr_t stream, const Plan* plan = nullptr);
+// A transposed convolution is this with an epilogue, of numbers of each of the c channels.
+void backward_input(const Problem& problem, const void* grad_output, const void* weight,
+                    const Epilogue& epilogue, void* grad_input, void* workspace, std::uintptr_t stream,
+                    const Plan* plan = nullptr);
 void backward_weight(const Problem& problem, const void* grad_output, const void* input, void* grad_weight,
                      void* workspace, std::uintptr_t stream, const Plan* plan = nullptr);
 void backward_bias(const Problem& problem, const void* grad_output, void* grad_bias, void* workspace,
                    std::uintptr_t stream);
 
 // What a direction reads, in the order in which its launcher takes it, and writes. Null pointers count as
-// aligned; the residual is the forward's, null where there is none.
+// aligned; the residual is the epilogue's, null where there is none.
 struct Tensors {
   const void *first = nullptr, *second = nullptr, *result = nullptr, *residual = nullptr;
 };

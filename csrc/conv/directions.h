@@ -12,7 +12,7 @@ namespace cnnkernels::conv {
 Gemm forward_gemm(const Problem& problem, const void* input, const void* weight, const Epilogue& epilogue,
                   void* output);
 std::vector<Gemm> backward_input_gemms(const Problem& problem, const void* grad_output, const void* weight,
-                                       void* grad_input);
+                                       const Epilogue& epilogue, void* grad_input);
 Gemm backward_weight_gemm(const Problem& problem, const void* grad_output, const void* input,
                           void* grad_weight);
 
@@ -32,8 +32,8 @@ inline Plan decide(Direction direction, const Problem& problem, const Gemm& gemm
 // The directions on tensors as they lie, nothing packed.
 void run_forward(const Problem& problem, const void* input, const void* weight, const Epilogue& epilogue,
                  void* output, std::uintptr_t stream, const Plan* plan);
-void run_backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
-                        std::uintptr_t stream, const Plan* plan);
+void run_backward_input(const Problem& problem, const void* grad_output, const void* weight,
+                        const Epilogue& epilogue, void* grad_input, std::uintptr_t stream, const Plan* plan);
 void run_backward_weight(const Problem& problem, const void* grad_output, const void* input,
                          void* grad_weight, void* workspace, std::uintptr_t stream, const Plan* plan);
 std::size_t bytes_of_parts(const Problem& problem, const Plan* asked);  // of run_backward_weight's workspace

@@ -14,7 +14,7 @@ std::vector<Gemm> gemms(Direction direction, const Problem& problem) {
     case Direction::forward:
       return {forward_gemm(problem, nullptr, nullptr, {}, nullptr)};
     case Direction::backward_input:
-      return backward_input_gemms(problem, nullptr, nullptr, nullptr);
+      return backward_input_gemms(problem, nullptr, nullptr, {}, nullptr);
     case Direction::backward_weight:
       return {backward_weight_gemm(problem, nullptr, nullptr, nullptr)};
   }

@@ -54,9 +54,8 @@ void forward_packed(const Problem& problem, const Packed& packed, const void* in
   const bool unpacked = packed.result == ResultBy::unpacked;
   const std::optional<Plan> inside = plan_inside(asked);
   const Plan* plan = inside ? &*inside : nullptr;
-  const std::int64_t bytes = element_of(problem).bytes(), filters = packed.problem.geometry.k;
+  const std::int64_t bytes = element_of(problem).bytes();
   void* w = packed.second ? ahead(workspace, packed.at_second) : const_cast<void*>(weight);
-  Epilogue what = epilogue;
 
   for (std::int64_t first = 0; first < g.n; first += packed.images) {
     const Problem part = slice_of(problem, packed, first), inner = slice_of(packed.problem, packed, first);
@@ -64,6 +63,7 @@ void forward_packed(const Problem& problem, const Packed& packed, const void* in
     const std::int64_t outputs = first * g.k * g.p * g.q * bytes;
     void* to = ahead(output, outputs);
     const void* x = from;
+    Epilogue what = epilogue;
     what.residual = ahead(epilogue.residual, outputs);
     Copies copies;
     if (packed.first) {
@@ -71,23 +71,7 @@ void forward_packed(const Problem& problem, const Packed& packed, const void* in
       copies.add(pack_input(part, packed.how, from, ahead(workspace, packed.at_first)));
     }
     if (packed.second && first == 0) copies.add(pack_weight(problem, packed.how, weight, w));
-    if (unpacked) {
-      const auto vector = [&](const void* all, int number, const void*& padded) {
-        if (all == nullptr) return;
-        void* place = ahead(workspace, packed.at_vectors + number * filters * bytes);
-        padded = place;
-        if (first == 0)
-          copies.add(pack_image(Layout::nhwc, 1, g.groups, g.k / g.groups, 1, 1, Row{1}, all, place));
-      };
-      vector(epilogue.bias, 0, what.bias);
-      vector(epilogue.scale, 1, what.scale);
-      vector(epilogue.shift, 2, what.shift);
-      if (what.residual != nullptr) {
-        void* place = ahead(workspace, packed.at_residual);
-        copies.add(pack_output(part, what.residual, place));
-        what.residual = place;
-      }
-    }
+    if (unpacked) what = pack_epilogue(Direction::forward, part, packed, what, first == 0, workspace, copies);
     launch_copies(copies, stream);
     if (packed.result == ResultBy::strided) {
       Gemm gemm = forward_gemm(inner, x, w, what, nullptr);

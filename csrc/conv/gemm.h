@@ -18,7 +18,7 @@
 #include "../common/types.h"
 #include "../gemm/shared_tile.cuh"
 #include "border.h"
-#include "epilogue.h"
+#include "../common/epilogue.h"
 #include "plan.h"
 
 namespace cnnkernels::conv {

@@ -39,11 +39,11 @@ Correlation backward_input_correlation(const Problem& problem, bool along_row) {
   return c;
 }
 
-void backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
-                    std::uintptr_t stream, const Plan* plan) {
-  correlate(Direction::backward_input, problem, {grad_output, weight, nullptr, grad_input}, stream, plan);
-  leave_out_missing_windows(problem.geometry, problem.layout, problem.dtype, grad_output, weight, grad_input,
-                            stream);
+void backward_input(const Problem& problem, const void* grad_output, const void* weight, const void* bias,
+                    void* grad_input, std::uintptr_t stream, const Plan* plan) {
+  correlate(Direction::backward_input, problem, {grad_output, weight, bias, grad_input}, stream, plan);
+  leave_out_missing_windows(problem.geometry, problem.layout, problem.dtype, grad_output, weight,
+                            Epilogue{.bias = bias}, grad_input, stream);
 }
 
 }  // namespace cnnkernels::depthwise_conv

@@ -51,12 +51,12 @@ void bind(py::module_& m) {
   m.def(
       "depthwise_conv_backward_input",
       [](Pointer grad_output, Pointer weight, Pointer grad_input, int dtype, int layout,
-         const ConvGeometry& geometry, Pointer stream, const Plan* plan) {
-        backward_input(problem(dtype, layout, geometry), pointer(grad_output), pointer(weight),
+         const ConvGeometry& geometry, Pointer stream, const Plan* plan, Pointer bias) {
+        backward_input(problem(dtype, layout, geometry), pointer(grad_output), pointer(weight), pointer(bias),
                        pointer(grad_input), stream, plan);
       },
       py::arg("grad_output"), py::arg("weight"), py::arg("grad_input"), py::arg("dtype"), py::arg("layout"),
-      py::arg("geometry"), py::arg("stream"), plan);
+      py::arg("geometry"), py::arg("stream"), plan, py::arg("bias") = 0);
 
   m.def(
       "depthwise_conv_backward_weight",

@@ -28,8 +28,9 @@ struct Problem {
 // Every element of the result is written and nothing else is.
 void forward(const Problem& problem, const void* input, const void* weight, const void* bias, void* output,
              std::uintptr_t stream, const Plan* plan = nullptr);
-void backward_input(const Problem& problem, const void* grad_output, const void* weight, void* grad_input,
-                    std::uintptr_t stream, const Plan* plan = nullptr);
+// bias: of each channel, as a transposed convolution has it.
+void backward_input(const Problem& problem, const void* grad_output, const void* weight, const void* bias,
+                    void* grad_input, std::uintptr_t stream, const Plan* plan = nullptr);
 void backward_weight(const Problem& problem, const void* grad_output, const void* input, void* grad_weight,
                      void* workspace, std::uintptr_t stream, const Plan* plan = nullptr);
 

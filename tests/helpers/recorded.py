@@ -21,4 +21,7 @@ class Recorder:
         self._backend, self._calls = backend, calls
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *arguments: self._calls.append(Call(self._backend, name, arguments))
+        def note(*arguments: Any, **named: Any) -> None:
+            self._calls.append(Call(self._backend, name, (*arguments, *named.values())))
+
+        return note

@@ -1,5 +1,5 @@
-"""What becomes of conv2d's sums before they are stored: activation(scale (sum + bias) + shift + residual), in the sums'
-precision. What is None is compiled away.
+"""What becomes of a convolution's sums before they are stored: activation(scale (sum + bias) + shift + residual), in
+the sums' precision. What is None is compiled away.
 """
 
 import triton

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cnnkernels.geometry import ConvGeometry, Layout
 
+from .epilogue import finish
 from .geometry import arguments, is_wide, sizes_of
 from .tiles import filter_offset, image_offset
 from .types import accumulator, indices, narrow
@@ -41,6 +42,10 @@ def beyond(number, begin, end):
 def missing_windows_kernel(
     grad_output,
     weight,
+    bias,
+    scale,
+    shift,
+    residual,
     grad_input,
     geometry,
     border,
@@ -48,6 +53,8 @@ def missing_windows_kernel(
     S: tl.constexpr,
     NHWC: tl.constexpr,
     WIDE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    SLOPE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """BLOCK elements of the images' borders. `border`: rows and columns from the first on and before the second miss no
@@ -67,7 +74,8 @@ def missing_windows_kernel(
     per_row = tl.maximum(ends, 1)
     h = tl.where(pixel < whole, beyond(pixel // W, top, bottom), top + other // per_row)
     w = tl.where(pixel < whole, pixel % W, beyond(other % per_row, left, right))
-    at_input = grad_input + image_offset(n, h, w, c, H, W, C, NHWC)
+    offset = image_offset(n, h, w, c, H, W, C, NHWC)
+    at_input = grad_input + offset
     ACCUMULATOR: tl.constexpr = accumulator(grad_output.dtype.element_ty)
     total = tl.load(at_input, mask=n < N, other=0.0).to(ACCUMULATOR)
     asked = total != total
@@ -86,6 +94,8 @@ def missing_windows_kernel(
         total += dy.to(ACCUMULATOR) * f.to(ACCUMULATOR)
         going = going & (total == total)
         step += 1
+    # An epilogue makes NaN of a NaN, so that it was seen in the output.
+    total = finish(total, bias, scale, shift, residual, c, offset, asked, asked, ACTIVATION, SLOPE)
     tl.store(at_input, narrow(total, grad_input.dtype.element_ty), mask=asked)
 
 
@@ -97,9 +107,20 @@ def _complete(size: int, windows: int, taps: int, stride: int, pad: int, dilatio
 
 
 def leave_out_missing_windows(
-    grad_output: Tensor, weight: Tensor, grad_input: Tensor, geometry: ConvGeometry, layout: Layout
+    grad_output: Tensor,
+    weight: Tensor,
+    grad_input: Tensor,
+    geometry: ConvGeometry,
+    layout: Layout,
+    bias: Tensor | None = None,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    residual: Tensor | None = None,
+    activation: str = "none",
+    slope: float = 0.0,
 ) -> None:
-    """Tensors as in a convolution's backward_input. One launch, none where every pixel has all of its windows."""
+    """Tensors as in a convolution's backward_input; bias and what follows it are a transposed convolution's. One launch,
+    none where every pixel has all of its windows."""
     g = geometry
     top, bottom = _complete(g.h, g.p, g.r, g.stride_h, g.pad_h, g.dilation_h)
     left, right = _complete(g.w, g.q, g.s, g.stride_w, g.pad_w, g.dilation_w)
@@ -107,6 +128,7 @@ def leave_out_missing_windows(
     if pixels == 0:
         return
     missing_windows_kernel[(math.ceil(g.n * pixels * g.c / BLOCK),)](
-        grad_output, weight, grad_input, arguments(g), (top, bottom, left, right),
-        R=g.r, S=g.s, NHWC=layout is Layout.NHWC, WIDE=is_wide(g), BLOCK=BLOCK,
+        grad_output, weight, bias, scale, shift, residual, grad_input, arguments(g), (top, bottom, left, right),
+        R=g.r, S=g.s, NHWC=layout is Layout.NHWC, WIDE=is_wide(g), ACTIVATION=activation,
+        SLOPE=slope if activation == "leaky_relu" else 0.0, BLOCK=BLOCK,
     )  # fmt: skip

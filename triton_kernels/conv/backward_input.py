@@ -6,12 +6,14 @@ with strides u, v and dilations d, e.
 
 With a stride most pairs (h, r) have no such p. Rows h of one remainder mod u, a phase, all share the taps that do, so
 each phase is an implicit GEMM of its own, over its own taps: nothing is multiplied by zero, and a phase without taps
-writes its zeros. Every element of dx belongs to one phase and is written once.
+writes its zeros, or what a transposed convolution's epilogue makes of them. Every element of dx belongs to one phase
+and is written once.
 """
 
 import triton
 import triton.language as tl
 
+from ..common.epilogue import finish
 from ..common.geometry import sizes_of
 from ..common.tiles import filter_offset, image_offset, inside, pixel_axis, product, site
 from ..common.types import accumulator, along, as_wide, indices, narrow
@@ -73,6 +75,10 @@ def phase_pixel(i, j, phase_h, phase_w, window):
 def backward_input_kernel(
     grad_output,
     weight,
+    bias,
+    scale,
+    shift,
+    residual,
     grad_input,
     geometry,
     phases,
@@ -82,6 +88,8 @@ def backward_input_kernel(
     NHWC: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    SLOPE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -129,5 +137,8 @@ def backward_input_kernel(
         total = product(dy, f, total, NHWC, PRECISION)
 
     h, w = phase_pixel(i, j, phase_h, phase_w, window)
-    at_input = grad_input + image_offset(n, h, w, group * channels + column, H, W, C, NHWC)
-    tl.store(at_input, narrow(total, grad_input.dtype.element_ty), mask=m_exists & c_exists)
+    c = group * channels + column
+    at_input = image_offset(n, h, w, c, H, W, C, NHWC)
+    exists = m_exists & c_exists
+    total = finish(total, bias, scale, shift, residual, c, at_input, c_exists, exists, ACTIVATION, SLOPE)
+    tl.store(grad_input + at_input, narrow(total, grad_input.dtype.element_ty), mask=exists)

@@ -65,6 +65,10 @@ def direct_forward_kernel(
 def direct_backward_input_kernel(
     grad_output,
     weight,
+    bias,
+    scale,
+    shift,
+    residual,
     grad_input,
     geometry,
     phases,
@@ -72,6 +76,8 @@ def direct_backward_input_kernel(
     S: tl.constexpr,
     NHWC: tl.constexpr,
     WIDE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    SLOPE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
@@ -104,8 +110,10 @@ def direct_backward_input_kernel(
                 f = tl.load(at_weight, mask=c_exists, other=0.0)
                 total += dy.to(total.dtype) * f.to(total.dtype)
     h, w = phase_pixel(i, j, phase_h, phase_w, window)
-    at_input = grad_input + image_offset(n, h, w, c, H, W, C, NHWC)
-    tl.store(at_input, narrow(total, grad_input.dtype.element_ty), mask=m_exists & c_exists)
+    at_input = image_offset(n, h, w, c, H, W, C, NHWC)
+    exists = m_exists & c_exists
+    total = finish(total, bias, scale, shift, residual, c, at_input, c_exists, exists, ACTIVATION, SLOPE)
+    tl.store(grad_input + at_input, narrow(total, grad_input.dtype.element_ty), mask=exists)
 
 
 @triton.jit

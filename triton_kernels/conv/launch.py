@@ -131,23 +131,32 @@ def conv_backward_input(
     layout: Layout,
     tf32: bool,
     configuration: Configuration | None = None,
+    bias: Tensor | None = None,
+    epilogue: Epilogue | None = None,
 ) -> None:
-    """Writes grad_input [N, C, H, W]; the configuration is chosen unless given."""
+    """Writes grad_input [N, C, H, W]; the configuration is chosen unless given. With bias and epilogue, of numbers of
+    each channel, it is a transposed convolution."""
+    scale, shift, residual, activation, slope = epilogue or Epilogue()
+    images = (grad_output, grad_input) if residual is None else (grad_output, grad_input, residual)
     with on(grad_output):
-        c = configuration or choose(problem_of("backward_input", grad_output, plain(geometry), layout, tf32))
-        for g, dy, dx in in_slices(plain(geometry), grad_output, grad_input):
+        asked = problem_of("backward_input", grad_output, plain(geometry), layout, tf32)
+        c = configuration or choose(asked, epilogue is not None)
+        for g, dy, dx, *more in in_slices(plain(geometry), *images):
             constants = _constants(g, c, layout, tf32)
+            constants |= {"ACTIVATION": activation, "SLOPE": slope if activation == "leaky_relu" else 0.0}
+            finish = (bias, scale, shift, *(more or [None]))
             phases = _phases(g)
             rows = g.n * math.ceil(g.h / g.stride_h) * math.ceil(g.w / g.stride_w)
             programs = math.ceil(rows / c.block_m) * math.prod(phases[4:])
             if c.direct:
                 programs *= math.ceil(g.c / c.block_n)
-                direct_backward_input_kernel[(programs,)](dy, weight, dx, arguments(g), phases, **constants)
+                direct_backward_input_kernel[(programs,)](dy, weight, *finish, dx, arguments(g), phases, **constants)
             else:
                 unit = constants["UNIT"]
                 programs *= math.ceil(g.c // g.groups / c.block_n) * g.groups
-                backward_input_kernel[(programs,)](dy, weight, dx, arguments(g, unit, unit), phases, **constants)
-            leave_out_missing_windows(dy, weight, dx, g, layout)
+                numbers = arguments(g, unit, unit), phases
+                backward_input_kernel[(programs,)](dy, weight, *finish, dx, *numbers, **constants)
+            leave_out_missing_windows(dy, weight, dx, g, layout, *finish, activation, slope)
 
 
 def conv_backward_weight(

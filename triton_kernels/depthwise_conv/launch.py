@@ -82,20 +82,22 @@ def depthwise_conv_backward_input(
     geometry: ConvGeometry,
     layout: Layout,
     configuration: Configuration | None = None,
+    bias: Tensor | None = None,
 ) -> None:
-    """Writes grad_input [N, C, H, W]; the configuration is chosen unless given."""
+    """Writes grad_input [N, C, H, W]; the configuration is chosen unless given. bias: [C], as a transposed convolution
+    has it."""
     g = geometry
     with on(grad_output):
         chosen = _chosen("backward_input", grad_output, g, layout, configuration)
         if chosen is None:
-            conv_backward_input(grad_output, weight, grad_input, g, layout, tf32=False)
+            conv_backward_input(grad_output, weight, grad_input, g, layout, tf32=False, bias=bias)
             return
         c, p = chosen
         sweep_kernel[(p.tiles,)](
-            grad_output, weight, None, grad_input, p.sizes(g),
+            grad_output, weight, bias, grad_input, p.sizes(g),
             UNROLLED=c.unrolled, STORE=p.store, **_constants(g, c, p, layout),
         )  # fmt: skip
-        leave_out_missing_windows(grad_output, weight, grad_input, g, layout)
+        leave_out_missing_windows(grad_output, weight, grad_input, g, layout, bias)
 
 
 def depthwise_conv_backward_weight(

@@ -134,10 +134,14 @@ void sweep_all(Direction direction, const Problem& problem, const Plan& plan, co
             : held_blocks(patch.bytes, groups_of_chunk(sweep.channels, element), gpu) * gpu.processors;
     const std::int64_t workers = std::max<std::int64_t>(blocks / patch.bundles.divisor, 1);
     patch.workers = static_cast<Index>(std::min<std::int64_t>(workers, patch.count));
+    Epilogue of_sweep = epilogue;  // a phase's residual begins where its result does
+    if (epilogue.residual != nullptr)
+      of_sweep.residual = static_cast<const std::byte*>(epilogue.residual) +
+                          (static_cast<std::byte*>(sweep.result) - static_cast<std::byte*>(result));
     if (problem.dtype == DType::float16)
-      launch_sweep<float16>(sweep, patch, epilogue, stream);
+      launch_sweep<float16>(sweep, patch, of_sweep, stream);
     else
-      launch_sweep<bfloat16>(sweep, patch, epilogue, stream);
+      launch_sweep<bfloat16>(sweep, patch, of_sweep, stream);
   }
 }
 

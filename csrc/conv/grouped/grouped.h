@@ -192,7 +192,7 @@ void launch_sweep(const Sweep& sweep, const Patch& patch, const Epilogue& epilog
 std::optional<Plan> plan_for(Direction direction, const Problem& problem, const Plan* asked,
                              std::initializer_list<const void*> pointers = {});
 
-// forward and backward_input. epilogue: none in backward_input.
+// forward and backward_input.
 void sweep_all(Direction direction, const Problem& problem, const Plan& plan, const void* image,
                const void* filter, const Epilogue& epilogue, void* result, std::uintptr_t stream);
 

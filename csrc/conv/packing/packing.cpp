@@ -92,6 +92,11 @@ ResultBy result_by(Direction direction, const Problem& problem, const Packed& pa
   return pays ? ResultBy::unpacked : ResultBy::strided;
 }
 
+// Columns of C in all groups: one number each of an epilogue's vectors.
+std::int64_t columns(Direction direction, const ConvGeometry& g) {
+  return direction == Direction::backward_input ? g.c : g.k;
+}
+
 std::int64_t whole_lines(std::int64_t elements) { return ceil_div(elements * kBytes, 256) * 256; }
 
 // Where the copies of `images` images lie.
@@ -110,8 +115,8 @@ void lay_out(Direction direction, std::int64_t images, Packed& packed) {
   packed.at_first = room(packed.first, images * e.first(direction));
   packed.at_second = room(packed.second, (sums_images ? images : 1) * e.second(direction));
   packed.at_result = room(unpacked, (sums_images ? 1 : images) * e.result(direction));
-  packed.at_residual = room(packed.residual && unpacked, images * e.y);
-  packed.at_vectors = room(unpacked && direction == Direction::forward, 3 * packed.problem.geometry.k);
+  packed.at_residual = room(packed.residual && unpacked, images * e.result(direction));
+  packed.at_vectors = room(unpacked && !sums_images, 3 * columns(direction, packed.problem.geometry));
   packed.end = end;
 }
 
@@ -135,7 +140,7 @@ bool one_image_fits(Direction direction, const Problem& problem, Packing how) {
   worst.how = how;
   worst.problem = packed_problem(problem, how);
   worst.result = ResultBy::unpacked;
-  worst.residual = direction == Direction::forward;
+  worst.residual = direction != Direction::backward_weight;
   lay_out(direction, 1, worst);
   return worst.end <= kWorkspaceLimit;
 }
@@ -259,6 +264,30 @@ Copy pack_weight(const Problem& problem, Packing how, const void* from, void* to
                      from, to);
 }
 
+Epilogue pack_epilogue(Direction direction, const Problem& part, const Packed& packed, Epilogue epilogue,
+                       bool first_slice, void* workspace, Copies& copies) {
+  const std::int64_t groups = part.geometry.groups, plain = columns(direction, part.geometry);
+  const std::int64_t bytes = kBytes * columns(direction, packed.problem.geometry);
+  const auto vector = [&](const void*& all, int number) {
+    if (all == nullptr) return;
+    void* place = ahead(workspace, packed.at_vectors + number * bytes);
+    if (first_slice)
+      copies.add(pack_image(Layout::nhwc, 1, groups, plain / groups, 1, 1, Row{1}, all, place));
+    all = place;
+  };
+  vector(epilogue.bias, 0);
+  vector(epilogue.scale, 1);
+  vector(epilogue.shift, 2);
+  if (epilogue.residual != nullptr) {
+    void* place = ahead(workspace, packed.at_residual);
+    copies.add(direction == Direction::backward_input
+                   ? pack_input(part, Packing::channels, epilogue.residual, place)
+                   : pack_output(part, epilogue.residual, place));
+    epilogue.residual = place;
+  }
+  return epilogue;
+}
+
 void check_workspace(const void* workspace) {
   if (workspace == nullptr)
     throw std::invalid_argument("conv2d: tensors are packed here, and need a workspace");
@@ -284,7 +313,7 @@ CopyCost copy_cost(Direction direction, const Problem& problem, const Packed& pa
   if (packed.second) elements += (images ? n : 1) * both(plain.second(direction), copy.second(direction));
   const bool unpacked = packed.result == ResultBy::unpacked;
   if (unpacked) elements += (images ? 1 : n) * both(plain.result(direction), copy.result(direction));
-  if (unpacked && packed.residual) elements += n * both(plain.y, copy.y);
+  if (unpacked && packed.residual) elements += n * both(plain.result(direction), copy.result(direction));
   cost.bytes = kBytes * elements;
   cost.launches = packed.slices + (!unpacked ? 0 : images ? 1 : packed.slices);
   cost.seconds = cost.bytes / (kReachedOfMemory * gpu.memory) + cost.launches * kLaunch;

@@ -74,6 +74,11 @@ Copy pack_input(const Problem& part, Packing how, const void* from, void* to);
 Copy pack_output(const Problem& part, const void* from, void* to);
 Copy pack_weight(const Problem& problem, Packing how, const void* from, void* to);
 
+// The epilogue of a slice's packed result: its residual, and with the first slice its vectors, are copied
+// too.
+Epilogue pack_epilogue(Direction direction, const Problem& part, const Packed& packed, Epilogue epilogue,
+                       bool first_slice, void* workspace, Copies& copies);
+
 // The plan to ask for inside: the one that was asked for, of packed tensors.
 inline std::optional<Plan> plan_inside(const Plan* asked) {
   if (asked == nullptr) return std::nullopt;

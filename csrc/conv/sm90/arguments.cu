@@ -77,7 +77,7 @@ ForwardArguments forward_arguments(const Problem& problem, const Tile& tile, con
 
 std::vector<BackwardInputArguments> backward_input_arguments(const Problem& problem, const Tile& tile,
                                                              const void* grad_output, const void* weight,
-                                                             void* grad_input) {
+                                                             const Epilogue& epilogue, void* grad_input) {
   const ConvGeometry& g = problem.geometry;
   const std::int64_t e = bytes_of(problem), sums = g.k / g.groups, channels = g.c / g.groups;
   struct Axes {
@@ -105,6 +105,7 @@ std::vector<BackwardInputArguments> backward_input_arguments(const Problem& prob
   a.images = static_cast<int>(g.n);
   a.filter_width = static_cast<int>(g.s);
   a.pointwise = pointwise(g);
+  a.epilogue = epilogue;
   a.data = grad_input;
   a.result_strides = {g.stride_w * g.c, g.stride_h * g.w * g.c, g.h * g.w * g.c};
   a.store_by_tma = phases.size() == 1;

@@ -20,7 +20,7 @@ template <int Phases>
 struct Arguments : TileSchedule<Phases> {
   TensorMap result;
   ResultStrides result_strides;
-  Epilogue epilogue;      // of the forward
+  Epilogue epilogue;      // none in backward_weight
   void* data = nullptr;   // where `result_strides` counts from
   std::int32_t rows = 0;  // of backward_weight's result: filters of a group
   std::int32_t span = kRowBytes;
@@ -41,7 +41,7 @@ ForwardArguments forward_arguments(const Problem& problem, const Tile& tile, con
 // One a launch.
 std::vector<BackwardInputArguments> backward_input_arguments(const Problem& problem, const Tile& tile,
                                                              const void* grad_output, const void* weight,
-                                                             void* grad_input);
+                                                             const Epilogue& epilogue, void* grad_input);
 // result: [part][filter][tap][channel] of fp32, or grad_weight itself where there is one part.
 BackwardWeightArguments backward_weight_arguments(const Problem& problem, const Tile& tile, int parts,
                                                   const void* grad_output, const void* input, void* result);

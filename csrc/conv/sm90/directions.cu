@@ -60,9 +60,9 @@ void forward(const Problem& problem, const Plan& plan, const void* input, const 
 }
 
 void backward_input(const Problem& problem, const Plan& plan, const void* grad_output, const void* weight,
-                    void* grad_input, std::uintptr_t stream) {
+                    const Epilogue& epilogue, void* grad_input, std::uintptr_t stream) {
   for (const BackwardInputArguments& a :
-       backward_input_arguments(problem, tile_of(plan), grad_output, weight, grad_input)) {
+       backward_input_arguments(problem, tile_of(plan), grad_output, weight, epilogue, grad_input)) {
     if (problem.dtype == DType::float16)
       launch_backward_input<float16>(a, plan, stream);
     else

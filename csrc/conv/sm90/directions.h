@@ -16,7 +16,7 @@ std::optional<Plan> plan_for(Direction direction, const Problem& problem, const 
 void forward(const Problem& problem, const Plan& plan, const void* input, const void* weight,
              const Epilogue& epilogue, void* output, std::uintptr_t stream);
 void backward_input(const Problem& problem, const Plan& plan, const void* grad_output, const void* weight,
-                    void* grad_input, std::uintptr_t stream);
+                    const Epilogue& epilogue, void* grad_input, std::uintptr_t stream);
 // workspace: plan.splits times the filter in fp32, where there is more than one.
 void backward_weight(const Problem& problem, const Plan& plan, const void* grad_output, const void* input,
                      void* grad_weight, void* workspace, std::uintptr_t stream);

@@ -68,6 +68,10 @@ class Store {
       if (scales()) scale(work, sums);
       if (by_output(a_.epilogue)) return finished_blocks(work, sums);
     }
+    if constexpr (kTransposed) {
+      if (by_output(a_.epilogue) || a_.epilogue.bias != nullptr || scales())
+        return finished_blocks(work, sums);
+    }
     blocks<typename C::T>(work, sums);
   }
 
@@ -77,6 +81,8 @@ class Store {
   }
 
  private:
+  static constexpr bool kTransposed = C::kDirection == Direction::backward_input;
+
   CNN_DEVICE bool leads() const { return threadIdx.x % kWarpgroup == 0; }
   CNN_DEVICE void sync() const { named_barrier_sync(1 + consumer_, kWarpgroup); }
 
@@ -98,7 +104,7 @@ class Store {
                          [&](int group) { return bias(work, column + 8 * group); });
         fence_proxy_async();
         sync();
-        if (C::kDirection == Direction::backward_input && !a_.store_by_tma) {
+        if (kTransposed && !a_.store_by_tma) {
           store_by_strides<Out>(work, block, row, column);
         } else if (leads()) {
           start(work, block, row, column);
@@ -160,9 +166,9 @@ class Store {
     }
   }
 
-  // With a residual or an activation: sums go to shared memory in fp32, and each thread makes 16 bytes of
-  // outputs of them at a time, in a loop of few instructions (what is done to registers is written out for
-  // each).
+  // With a residual or an activation, and of backward_input with any epilogue: sums go to shared memory in
+  // fp32, and each thread makes 16 bytes of outputs of them at a time, in a loop of few instructions (what is
+  // done to registers is written out for each).
   CNN_DEVICE void finished_blocks(const WorkTile& work, const typename C::Sums& sums) const {
     using T = typename C::T;
     constexpr int kWidth = kRowBytes / sizeof(float), kAcross = C::kN / kWidth;
@@ -185,7 +191,8 @@ class Store {
       }
       sync();
       if (column + chunk * kValues >= a_.columns) continue;
-      const int pixels = a_.phase[0].pixels;
+      const int pixels = a_.phase[kTransposed ? work.phase : 0].pixels;
+      const Numbers<kValues> numbers(a_.epilogue, first + column);
 #pragma unroll 1
       for (int i = thread / kChunks; i < kBlock && row + i < pixels; i += kWarpgroup / kChunks) {
         Vector<float, kValues> run;
@@ -196,7 +203,8 @@ class Store {
 #pragma unroll
           for (int k = 0; k < 4; ++k) run[v + k] = four[k];
         }
-        const std::int64_t offset = (row + i) * a_.result_strides.q + first + column;
+        if constexpr (kTransposed) numbers.apply_to(run);
+        const std::int64_t offset = pixel(work, row + i) + first + column;
         store(static_cast<T*>(a_.data) + offset, finish(run, offset));
       }
     }
@@ -212,23 +220,60 @@ class Store {
     }
   }
 
+  // Bias, scale and shift of a run of neighbouring columns, where the sums in registers were left as they
+  // are.
+  template <int N>
+  struct Numbers {
+    float bias[N], scale[N], shift[N];
+    bool scales;
+
+    CNN_DEVICE Numbers(const Epilogue& epilogue, std::int64_t column)
+        : scales(epilogue.scale != nullptr || epilogue.shift != nullptr) {
+      const auto number = [&](const void* all, int i, float otherwise) {
+        return all != nullptr ? widen(static_cast<const typename C::T*>(all)[column + i]) : otherwise;
+      };
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        bias[i] = number(epilogue.bias, i, 0);
+        scale[i] = number(epilogue.scale, i, 1);
+        shift[i] = number(epilogue.shift, i, 0);
+      }
+    }
+    CNN_DEVICE void apply_to(Vector<float, N>& run) const {
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        run[i] += bias[i];
+        if (scales) run[i] = multiply_add(scale[i], run[i], shift[i]);
+      }
+    }
+  };
+
+  // Where a pixel of the result begins, counted from a_.data.
+  CNN_DEVICE std::int64_t pixel(const WorkTile& work, int row) const {
+    if constexpr (kTransposed) {
+      const Phase& phase = a_.phase[work.phase];
+      std::uint32_t q, p;
+      const std::uint32_t rest = phase.width.divmod(row, q), n = phase.height.divmod(rest, p);
+      return phase.first + q * a_.result_strides.q + p * a_.result_strides.p + n * a_.result_strides.n;
+    } else {
+      return row * a_.result_strides.q;
+    }
+  }
+
   // Pixels of a phase lie a stride apart, which no tensor map of a linear row of them describes: each thread
   // stores 16 bytes of a row.
   template <class Out>
   CNN_DEVICE void store_by_strides(const WorkTile& work, const unsigned char* block, int row,
                                    int column) const {
     constexpr int kChunks = kRowBytes / 16, kValues = 16 / sizeof(Out);
-    const Phase& phase = a_.phase[work.phase];
+    const int pixels = a_.phase[work.phase].pixels;
     const int thread = static_cast<int>(threadIdx.x) % kWarpgroup, chunk = thread % kChunks;
     if (column + chunk * kValues >= a_.columns) return;
-    Out* data = static_cast<Out*>(a_.data) + phase.first + work.group * a_.columns + column + chunk * kValues;
+    Out* data = static_cast<Out*>(a_.data) + work.group * a_.columns + column + chunk * kValues;
 #pragma unroll 1
-    for (int i = thread / kChunks; i < kBlock && row + i < phase.pixels; i += kWarpgroup / kChunks) {
-      std::uint32_t q, p;
-      const std::uint32_t rest = phase.width.divmod(row + i, q), n = phase.height.divmod(rest, p);
+    for (int i = thread / kChunks; i < kBlock && row + i < pixels; i += kWarpgroup / kChunks) {
       const auto* from = reinterpret_cast<const Out*>(block + swizzled(i * kRowBytes + chunk * 16, kSwizzle));
-      store(data + q * a_.result_strides.q + p * a_.result_strides.p + n * a_.result_strides.n,
-            load<kValues>(from));
+      store(data + pixel(work, row + i), load<kValues>(from));
     }
   }
 

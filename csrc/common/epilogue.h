@@ -2,10 +2,10 @@
 // residual).
 #pragma once
 
-#include "../common/activation_kind.h"
-#include "../common/as_bits.h"
+#include "activation_kind.h"
+#include "as_bits.h"
 
-namespace cnnkernels::conv {
+namespace cnnkernels {
 
 // Null pointers stand for nothing to do. All are in the output's type; the arithmetic is the sums'.
 struct Epilogue {
@@ -16,4 +16,4 @@ struct Epilogue {
   AsBits<double> slope = 0;  // of leaky_relu below zero
 };
 
-}  // namespace cnnkernels::conv
+}  // namespace cnnkernels
