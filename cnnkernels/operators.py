@@ -35,6 +35,7 @@ OPERATORS = {
     operator.name: operator
     for operator in (
         Operator("conv2d", "conv", ("conv2d",), measured=("conv2d",)),
+        Operator("conv1d", "conv", ("conv1d",), ranks=(1,)),
         Operator("depthwise_conv2d", "depthwise_conv", ("depthwise_conv2d",), measured=("depthwise_conv2d",)),
         Operator(
             "depthwise_separable_conv2d",
@@ -42,6 +43,8 @@ OPERATORS = {
             ("depthwise_separable_conv2d",),
             measured=("depthwise_separable_conv2d",),
         ),
+        Operator("conv_transpose2d", "conv", ("conv_transpose2d",)),
+        Operator("conv_transpose1d", "conv", ("conv_transpose1d",), ranks=(1,)),
         Operator("max_pool2d", "pool", ("max_pool2d", "max_pool2d_with_indices"), measured=("max_pool2d",)),
         Operator("max_pool1d", "pool", ("max_pool1d", "max_pool1d_with_indices"), ranks=(1,)),
         Operator("max_unpool2d", "pool", ("max_unpool2d",)),

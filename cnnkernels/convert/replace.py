@@ -17,8 +17,14 @@ from . import fusion
 from .trace import copy_sharing_tensors
 
 _COUNTERPARTS: dict[type[torch.nn.Module], type[KernelLayer]] = {
-    torch.nn.LazyConv2d: nn.LazyConv2d,  # before Conv2d, its base
+    torch.nn.LazyConv2d: nn.LazyConv2d,  # each before its base
     torch.nn.Conv2d: nn.Conv2d,
+    torch.nn.LazyConv1d: nn.LazyConv1d,
+    torch.nn.Conv1d: nn.Conv1d,
+    torch.nn.LazyConvTranspose2d: nn.LazyConvTranspose2d,
+    torch.nn.ConvTranspose2d: nn.ConvTranspose2d,
+    torch.nn.LazyConvTranspose1d: nn.LazyConvTranspose1d,
+    torch.nn.ConvTranspose1d: nn.ConvTranspose1d,
     torch.nn.MaxPool2d: nn.MaxPool2d,
     torch.nn.MaxUnpool2d: nn.MaxUnpool2d,
     torch.nn.MaxPool1d: nn.MaxPool1d,

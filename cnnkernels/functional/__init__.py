@@ -9,7 +9,8 @@ import functools
 
 from ..scripting import refuse_scripting
 from .avg_pool import adaptive_avg_pool1d, adaptive_avg_pool2d, avg_pool1d, avg_pool2d
-from .conv import conv2d
+from .conv import conv1d, conv2d
+from .conv_transpose import conv_transpose1d, conv_transpose2d
 from .depthwise_conv import depthwise_conv2d
 from .depthwise_separable_conv import depthwise_separable_conv2d
 from .int8_conv import int8_conv2d
@@ -24,7 +25,10 @@ __all__ = [
     "adaptive_avg_pool2d",
     "avg_pool1d",
     "avg_pool2d",
+    "conv1d",
     "conv2d",
+    "conv_transpose1d",
+    "conv_transpose2d",
     "depthwise_conv2d",
     "depthwise_separable_conv2d",
     "dequantize",

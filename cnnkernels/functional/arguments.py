@@ -47,6 +47,19 @@ def as_pair(op: str, name: str, value: Any) -> tuple[int, int]:
     return as_int(op, name, value[0]), as_int(op, name, value[-1])
 
 
+def as_axes(op: str, name: str, value: Any, rank: int) -> tuple[int, ...]:
+    """An int, or one or `rank` of them, as a number for each spatial axis of a convolution."""
+    if rank == 2:
+        return as_pair(op, name, value)
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        value = (value,)
+    if len(value) != 1:
+        raise RuntimeError(
+            f"{op}: expected {name} to be a single integer value or a list of 1 values, but got {name}={list(value)}"
+        )
+    return (as_int(op, name, value[0]),)
+
+
 def as_single(op: str, name: str, value: Any) -> int:
     """An int, or one in a sequence."""
     if not isinstance(value, Sequence) or isinstance(value, str):
@@ -65,13 +78,16 @@ def check_is_tensor(op: str, name: str, value: Any) -> None:
         raise TypeError(f"{op}(): argument '{name}' must be Tensor, not {type(value).__name__}")
 
 
-def check_dimensions(op: str, input: Tensor, weight: Tensor) -> None:
-    if input.dim() not in (3, 4):
+def check_dimensions(op: str, input: Tensor, weight: Tensor, rank: int = 2) -> None:
+    if input.dim() not in (rank + 1, rank + 2):
         raise RuntimeError(
-            f"Expected 3D (unbatched) or 4D (batched) input to {op}, but got input of size: {list(input.shape)}"
+            f"Expected {rank + 1}D (unbatched) or {rank + 2}D (batched) input to {op}, but got input of size: "
+            f"{list(input.shape)}"
         )
-    if weight.dim() != 4:
-        raise RuntimeError(f"{op}: weight should have 4 dimensions, but got weight of size {list(weight.shape)}")
+    if weight.dim() != rank + 2:
+        raise RuntimeError(
+            f"{op}: weight should have {rank + 2} dimensions, but got weight of size {list(weight.shape)}"
+        )
 
 
 def check_device(name: str, tensor: Tensor, first: str, device: torch.device) -> None:
@@ -90,22 +106,26 @@ def check_like(name: str, tensor: Tensor, input: Tensor) -> None:
     check_device(name, tensor, "input", input.device)
 
 
-def check_conv_tensors(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    check_dimensions(op, input, weight)
+def check_conv_tensors(op: str, input: Tensor, weight: Tensor, bias: Tensor | None, rank: int = 2) -> None:
+    check_dimensions(op, input, weight, rank)
     check_like("weight", weight, input)
-    if bias is None:
-        return
-    if bias.dim() != 1 or bias.shape[0] != weight.shape[0]:
+    if bias is not None:
+        check_bias(f"Given weight of size {list(weight.shape)}", bias, weight.shape[0], input)
+
+
+def check_bias(given: str, bias: Tensor, elements: int, input: Tensor) -> None:
+    if bias.dim() != 1 or bias.shape[0] != elements:
         raise RuntimeError(
-            f"Given weight of size {list(weight.shape)}, expected bias to be 1-dimensional with {weight.shape[0]} "
-            f"elements, but got bias of size {list(bias.shape)} instead"
+            f"{given}, expected bias to be 1-dimensional with {elements} elements, but got bias of size "
+            f"{list(bias.shape)} instead"
         )
     check_like("bias", bias, input)
 
 
-def check_epilogue(op: str, input: Tensor, epilogue: Epilogue, size: Sequence[int]) -> None:
+def check_epilogue(op: str, input: Tensor, epilogue: Epilogue, size: Sequence[int], rank: int = 2) -> None:
     """Raises PyTorch's errors for a scale, shift or residual that does not fit an output of `size`."""
-    for name, wanted in (("scale", size[-3:-2]), ("shift", size[-3:-2]), ("residual", size)):
+    channels = size[-rank - 1 : -rank]
+    for name, wanted in (("scale", channels), ("shift", channels), ("residual", size)):
         tensor = getattr(epilogue, name)
         if tensor is None:
             continue
@@ -145,27 +165,28 @@ def checked_activation(
 
 
 def sides(
-    op: str, kernel: Sequence[int], stride: tuple[int, int], padding: str | Ints, dilation: tuple[int, int]
+    op: str, kernel: Sequence[int], stride: Sequence[int], padding: str | Ints, dilation: Sequence[int]
 ) -> tuple[int, ...]:
     """What stands (before, after) each axis, first axis first, of a convolution's padding."""
+    if padding == "causal" and op == "conv1d":
+        return dilation[0] * (kernel[0] - 1), 0
     if isinstance(padding, str):
         return named_padding(padding, kernel, stride, dilation)
-    rows, columns = as_pair(op, "padding", padding)
-    return rows, rows, columns, columns
+    return tuple(side for pad in as_axes(op, "padding", padding, len(kernel)) for side in (pad, pad))
 
 
 def named_padding(
-    padding: str, kernel: Sequence[int], stride: tuple[int, int], dilation: tuple[int, int]
-) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of 'same' or 'valid'."""
+    padding: str, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[int, ...]:
+    """The sides of 'same' or 'valid'."""
     if padding == "valid":
-        return 0, 0, 0, 0
+        return (0,) * (2 * len(kernel))
     if padding != "same":
         raise RuntimeError(f"Invalid padding string: '{padding}'")
-    if stride != (1, 1):
+    if any(step != 1 for step in stride):
         raise RuntimeError(f"padding='same' is not supported for strided convolutions, but got stride={stride}")
-    rows, columns = (d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
-    return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
+    reaches = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    return tuple(side for reach in reaches for side in (reach // 2, reach - reach // 2))
 
 
 def pool_windows(

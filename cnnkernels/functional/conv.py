@@ -65,6 +65,69 @@ def conv2d(
         NotImplementedError: a dtype that the kernels asked for do not take.
         ImportError, RuntimeError: kernels asked for by name that are not built or can not run here.
     """
+    return _served(
+        2, conv2d, input, weight, bias, stride, padding, dilation, groups,
+        activation, residual, scale, shift, negative_slope, padding_mode,
+    )  # fmt: skip
+
+
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints | str = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    negative_slope: float = NEGATIVE_SLOPE,
+    padding_mode: str = "zeros",
+) -> Tensor:
+    """One-dimensional convolution (cross-correlation), as `torch.nn.functional.conv1d`, with what follows it: `conv2d`
+    of planes of one row, on the same kernels.
+
+    Args:
+        input: [N, C, L] or [C, L].
+        weight: [K, C / groups, S].
+        stride, dilation: an int, or one in a tuple.
+        padding: an int, or one in a tuple, "valid", "same", or "causal": dilation (S - 1) before the first and none
+            after the last, so that no output reads an input later than its own. Read through the index, not a copy.
+        bias, groups, activation, residual, scale, shift, negative_slope, padding_mode: as `conv2d`'s.
+
+    Returns:
+        [N, K, Q] or [K, Q], contiguous as PyTorch's.
+
+    Raises:
+        TypeError, RuntimeError: where `torch.nn.functional.conv1d` raises them, and as `conv2d`.
+        ValueError, NotImplementedError, ImportError: as `conv2d`.
+    """
+    return _served(
+        1, conv1d, input, weight, bias, stride, padding, dilation, groups,
+        activation, residual, scale, shift, negative_slope, padding_mode,
+    )  # fmt: skip
+
+
+def _served(
+    rank: int,
+    function: Any,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Ints,
+    padding: Ints | str,
+    dilation: Ints,
+    groups: int,
+    activation: str | None,
+    residual: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    negative_slope: float,
+    padding_mode: str,
+) -> Tensor:
     if has_torch_function_variadic(input, weight, bias, residual, scale, shift):
         given = (input, weight, bias, residual, scale, shift)
         fused: dict[str, Any] = {"activation": activation, "residual": residual, "scale": scale, "shift": shift}
@@ -73,19 +136,20 @@ def conv2d(
             fused["negative_slope"] = negative_slope
         if padding_mode != "zeros":
             fused["padding_mode"] = padding_mode
-        return handle_torch_function(
-            conv2d, given, input, weight, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            **fused,
+        return handle_torch_function(  # type: ignore[no-any-return]
+            function, given, input, weight, bias=bias, stride=stride, padding=padding, dilation=dilation,
+            groups=groups, **fused,
         )  # fmt: skip
+    op = f"conv{rank}d"
     if padding_mode not in PADDING_MODES:
         raise ValueError(
             f"padding_mode must be one of {', '.join(PADDING_MODES)}, but got padding_mode={padding_mode!r}"
         )
-    if activation is None and residual is None and scale is None and shift is None:
-        return convolve("conv2d", input, weight, bias, stride, padding, dilation, groups, None, padding_mode)
-    name, slope = checked_activation("conv2d", activation, negative_slope)
-    for argument, tensor in (("residual", residual), ("scale", scale), ("shift", shift)):
-        if tensor is not None:
-            check_is_tensor("conv2d", argument, tensor)
-    epilogue = Epilogue(scale, shift, residual, name, slope)
-    return convolve("conv2d", input, weight, bias, stride, padding, dilation, groups, epilogue, padding_mode)
+    epilogue = None
+    if not (activation is None and residual is None and scale is None and shift is None):
+        name, slope = checked_activation(op, activation, negative_slope)
+        for argument, tensor in (("residual", residual), ("scale", scale), ("shift", shift)):
+            if tensor is not None:
+                check_is_tensor(op, argument, tensor)
+        epilogue = Epilogue(scale, shift, residual, name, slope)
+    return convolve(op, input, weight, bias, stride, padding, dilation, groups, epilogue, padding_mode, rank)

@@ -1,4 +1,4 @@
-"""conv2d's way from a caller's arguments to the operators; depthwise_conv2d takes it too, under its own name."""
+"""conv2d's way from a caller's arguments to the operators, which depthwise_conv2d and conv1d take too."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import Tensor
 from ..backends import serving
 from ..epilogue import Epilogue
 from ..ops.border import add_border
+from ..ops.checks import conv_geometry
 from ..ops.conv import ConvParameters, conv_forward, fake_geometry
 from ..ops.conv_epilogue import conv_epilogue_forward
 from ..ops.operator import cast_for_autocast
 from .arguments import (
     Ints,
-    as_pair,
+    as_axes,
     check_conv_tensors,
     check_epilogue,
     check_groups,
@@ -23,8 +24,10 @@ from .arguments import (
     sides,
     under_autocast,
 )
+from .planes import as_planes, from_planes, of_planes, on_planes
 
-_reference: Any = torch.nn.functional.conv2d  # its annotations know fewer kinds of sequence than it takes
+# Their annotations know fewer kinds of sequence than they take.
+_REFERENCES: dict[int, Any] = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d}
 
 
 def convolve(
@@ -38,53 +41,47 @@ def convolve(
     groups: int,
     epilogue: Epilogue | None = None,
     padding_mode: str = "zeros",
+    rank: int = 2,
 ) -> Tensor:
-    """conv2d, under the name that its errors give it."""
+    """A convolution of `rank` spatial axes, under the name that its errors give it."""
     if not isinstance(input, Tensor):
         check_is_tensor(op, "input", input)
     backend = serving(op, input.device, input.dtype)
     if backend == "reference" or input.numel() == 0:
-        if padding_mode != "zeros":
-            input, padding = _with_border(op, input, weight, stride, padding, dilation, padding_mode), 0
-        output = _reference(input, weight, bias, stride, padding, dilation, groups)  # checks and casts for itself
+        if padding_mode != "zeros" or padding == "causal":
+            input = _with_border(op, input, weight, stride, padding, dilation, padding_mode, rank)
+            padding = 0
+        output = _REFERENCES[rank](input, weight, bias, stride, padding, dilation, groups)  # checks, casts for itself
         if epilogue is None:
-            return output
+            return output  # type: ignore[no-any-return]
         epilogue = _cast(input.device, epilogue) if under_autocast(input.device) else epilogue
-        check_epilogue(op, output, epilogue, output.shape)
-        return epilogue.apply(output)
+        check_epilogue(op, output, epilogue, output.shape, rank)
+        return epilogue.apply(output, rank)
     check_is_tensor(op, "weight", weight)
     if bias is not None:
         check_is_tensor(op, "bias", bias)
     if under_autocast(input.device):
         input, weight, bias = cast_for_autocast(input.device.type, input, weight, bias)
         epilogue = None if epilogue is None else _cast(input.device, epilogue)
-    check_conv_tensors(op, input, weight, bias)
+    check_conv_tensors(op, input, weight, bias, rank)
     if type(groups) is not int:
         check_groups(op, groups)
-    strides, dilations = as_pair(op, "stride", stride), as_pair(op, "dilation", dilation)
+    strides, dilations = as_axes(op, "stride", stride, rank), as_axes(op, "dilation", dilation, rank)
     padded = sides(op, weight.shape[2:], strides, padding, dilations)
     parameters = ConvParameters(strides, padded, dilations, groups, backend, padding_mode)
+    if rank == 1:  # PyTorch's errors of a row, before it is one of planes
+        batch = input.shape if input.dim() == 3 else (1, *input.shape)
+        conv_geometry(batch, weight.shape, strides, padded, dilations, groups, padding_mode)
+        parameters = of_planes(parameters)
+    planes, filters = as_planes(input, rank), as_planes(weight, rank)
     if epilogue is not None:
-        return _finished(op, input, weight, bias, epilogue, parameters)
-    if input.dim() == 4:
-        return conv_forward(input, weight, bias, *parameters)
-    return conv_forward(input.unsqueeze(0), weight, bias, *parameters).squeeze(0)
-
-
-def _finished(
-    op: str, input: Tensor, weight: Tensor, bias: Tensor | None, epilogue: Epilogue, parameters: ConvParameters
-) -> Tensor:
-    """A convolution with what follows it, which has to fit its output."""
-    batch = input if input.dim() == 4 else input.unsqueeze(0)
-    g = fake_geometry(batch.shape, weight.shape, parameters)
-    size = g.n, g.k, g.p, g.q
-    if batch is input:
-        check_epilogue(op, input, epilogue, size)
-        return conv_epilogue_forward(input, weight, bias, *epilogue, *parameters)
-    check_epilogue(op, input, epilogue, size[1:])
-    if epilogue.residual is not None:
-        epilogue = epilogue._replace(residual=epilogue.residual.unsqueeze(0))
-    return conv_epilogue_forward(batch, weight, bias, *epilogue, *parameters).squeeze(0)
+        g = fake_geometry(planes.shape, filters.shape, parameters)
+        size = (g.n, g.k, g.p, g.q) if rank == 2 else (g.n, g.k, g.q)
+        check_epilogue(op, input, epilogue, size if input.dim() == rank + 2 else size[1:], rank)
+        output = conv_epilogue_forward(planes, filters, bias, *on_planes(epilogue, rank), *parameters)
+    else:
+        output = conv_forward(planes, filters, bias, *parameters)
+    return output if output.dim() == input.dim() else from_planes(output, input, rank)
 
 
 def _cast(device: torch.device, epilogue: Epilogue) -> Epilogue:
@@ -93,10 +90,22 @@ def _cast(device: torch.device, epilogue: Epilogue) -> Epilogue:
 
 
 def _with_border(
-    op: str, input: Tensor, weight: Tensor, stride: Ints, padding: str | Ints, dilation: Ints, padding_mode: str
+    op: str,
+    input: Tensor,
+    weight: Tensor,
+    stride: Ints,
+    padding: str | Ints,
+    dilation: Ints,
+    padding_mode: str,
+    rank: int,
 ) -> Tensor:
     """An image with its border, which PyTorch's operator then has not to know of."""
     check_is_tensor(op, "weight", weight)
-    strides, dilations = as_pair(op, "stride", stride), as_pair(op, "dilation", dilation)
-    top, bottom, left, right = sides(op, weight.shape[-2:], strides, padding, dilations)
-    return add_border(input, (left, right, top, bottom), padding_mode)
+    strides, dilations = as_axes(op, "stride", stride, rank), as_axes(op, "dilation", dilation, rank)
+    around = sides(op, weight.shape[-rank:], strides, padding, dilations)
+    last_first = [side for axis in range(2 * rank - 2, -1, -2) for side in around[axis : axis + 2]]
+    if padding_mode == "zeros":
+        return torch.nn.functional.pad(input, last_first)
+    if rank == 2:
+        return add_border(input, last_first, padding_mode)
+    return add_border(input.unsqueeze(-2), [*last_first, 0, 0], padding_mode).squeeze(-2)

@@ -11,7 +11,8 @@ A layer runs on the backend in force (see `cnnkernels.use_backend`) unless its a
     layer.backend = "triton"
 """
 
-from .conv import Conv2d, Conv2dAct, LazyConv2d
+from .conv import Conv1d, Conv2d, Conv2dAct, LazyConv1d, LazyConv2d
+from .conv_transpose import ConvTranspose1d, ConvTranspose2d, LazyConvTranspose1d, LazyConvTranspose2d
 from .depthwise_conv import DepthwiseConv2d
 from .depthwise_separable_conv import DepthwiseSeparableConv2d
 from .int8 import Int8Conv2d, Int8Linear
@@ -32,8 +33,11 @@ __all__ = [
     "AdaptiveAvgPool2d",
     "AvgPool1d",
     "AvgPool2d",
+    "Conv1d",
     "Conv2d",
     "Conv2dAct",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "DepthwiseConv2d",
     "DepthwiseSeparableConv2d",
     "Dequantize",
@@ -42,7 +46,10 @@ __all__ = [
     "Int8Conv2d",
     "Int8Linear",
     "Int8MaxPool2d",
+    "LazyConv1d",
     "LazyConv2d",
+    "LazyConvTranspose1d",
+    "LazyConvTranspose2d",
     "MaxPool1d",
     "MaxPool2d",
     "MaxUnpool2d",

@@ -30,6 +30,20 @@ class Conv2d(KernelLayer, torch.nn.Conv2d):
             return F.conv2d(input, weight, bias, *parameters, padding_mode=self.padding_mode)
 
 
+class Conv1d(KernelLayer, torch.nn.Conv1d):
+    """torch.nn.Conv1d: correlates [N, C, L] or [C, L] with `out_channels` filters.
+
+    Types, arguments and padding modes as Conv2d, in one number each. Errors are torch.nn.Conv1d's.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding: Any = self.padding
+        with self._backend():
+            return F.conv1d(
+                input, weight, bias, self.stride, padding, self.dilation, self.groups, padding_mode=self.padding_mode
+            )
+
+
 class Conv2dAct(Conv2d):
     """A Conv2d with what follows it in one store: activation(scale (convolution + bias) + shift + residual).
 
@@ -113,3 +127,9 @@ class LazyConv2d(torch.nn.LazyConv2d, Conv2d):  # type: ignore[misc]
     """torch.nn.LazyConv2d: a Conv2d that takes `in_channels` from its first input, and becomes one then."""
 
     cls_to_become = Conv2d  # type: ignore[assignment]
+
+
+class LazyConv1d(torch.nn.LazyConv1d, Conv1d):  # type: ignore[misc]
+    """torch.nn.LazyConv1d: a Conv1d that takes `in_channels` from its first input, and becomes one then."""
+
+    cls_to_become = Conv1d  # type: ignore[assignment]

@@ -29,7 +29,8 @@ def conv_geometry(
     Args:
         input_size, weight_size: [N, C, H, W] and [K, C / groups, R, S], or with another number of spatial axes.
         stride, dilation: a number for each spatial axis.
-        padding: (before, after) for each spatial axis, the first axis first: (top, bottom, left, right).
+        padding: (before, after) for each spatial axis, the first axis first: (top, bottom, left, right). Of zeros, as
+            many after the last may be negative.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
 
     Raises:
@@ -37,15 +38,13 @@ def conv_geometry(
     """
     if groups <= 0:
         raise RuntimeError(f"non-positive groups is not supported, but got groups={groups}")
-    for name, values, least, kind in (
-        ("padding", padding, 0, "negative"),
-        ("stride", stride, 1, "non-positive"),
-        ("dilation", dilation, 1, "non-positive"),
-    ):
-        if any(value < least for value in values):
-            raise RuntimeError(f"{kind} {name} is not supported, but got {name}={tuple(values)}")
-    n, c, *sizes = input_size
     before, after = padding[::2], padding[1::2]
+    if any(value < 0 for value in (before if padding_mode == "zeros" else padding)):
+        raise RuntimeError(f"negative padding is not supported, but got padding={tuple(padding)}")
+    for name, values in (("stride", stride), ("dilation", dilation)):
+        if any(value < 1 for value in values):
+            raise RuntimeError(f"non-positive {name} is not supported, but got {name}={tuple(values)}")
+    n, c, *sizes = input_size
     padded = [size + one + other for size, one, other in zip(sizes, before, after, strict=True)]
     if padding_mode != "zeros":
         _check_border(input_size, padding, padding_mode)

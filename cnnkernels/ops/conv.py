@@ -29,7 +29,11 @@ from .operator import Operator, register_autocast
 
 
 class ConvParameters(NamedTuple):
-    """What an operator's schema ends with. padding: (before, after) of each spatial axis, first axis first."""
+    """What an operator's schema ends with.
+
+    padding: (before, after) of each spatial axis, first axis first. Where it is of zeros, the number after the last may
+    be negative: so many rows or columns are no window's, as a transposed convolution has them (conv_transpose.py).
+    """
 
     stride: Sequence[int]
     padding: Sequence[int]
@@ -74,7 +78,7 @@ def fake_geometry(input_size: Sequence[int], weight_size: Sequence[int], paramet
     return conv_geometry(of_planes(input_size), weight_size, stride, padding, dilation, groups, mode)
 
 
-def _layout(size: Sequence[int], stride: Sequence[int], other: Tensor) -> Layout:
+def layout_beside(size: Sequence[int], stride: Sequence[int], other: Tensor) -> Layout:
     """channels_last where the input or the filter is, as PyTorch; the gradients take their forward's layout."""
     if is_channels_last(size, stride) or is_channels_last(other.shape, other.stride()):
         return Layout.NHWC
@@ -128,7 +132,7 @@ def forward_fake(input: Tensor, weight: Tensor, bias: Tensor | None, *parameters
 
 
 def forward_output(input: Tensor, weight: Tensor, geometry: ConvGeometry) -> tuple[Tensor, Layout]:
-    layout = _layout(input.shape, input.stride(), weight)
+    layout = layout_beside(input.shape, input.stride(), weight)
     shape = (geometry.n, geometry.k, geometry.p, geometry.q)
     memory_format = layout.memory_format
     return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=memory_format), layout
@@ -213,7 +217,7 @@ def _backward_input_run(
     geometry = geometry_of(size, weight.shape, parameters)
     if grad_input.numel() == 0:
         return grad_input
-    layout = _layout(size, stride, weight)
+    layout = layout_beside(size, stride, weight)
     if geometry.padding_mode is not PaddingMode.ZEROS:
         before, after = parameters.padding[::2], parameters.padding[1::2]
         padded = (*size[:2], *(sum(extents) for extents in zip(before, size[2:], after, strict=True)))
@@ -273,7 +277,7 @@ def _backward_weight_run(
     geometry = geometry_of(input.shape, size, parameters)
     if input.numel() == 0:
         return grad_weight.zero_()
-    layout = _layout(size, stride, input)
+    layout = layout_beside(size, stride, input)
     kernel = kernel_of("backward_weight", input, geometry, parameters.backend)
     operands = dense(grad_output, layout), dense(input, layout)
     grad_output, input, geometry = with_border(kernel, "backward_weight", operands, geometry, layout, parameters)

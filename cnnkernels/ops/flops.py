@@ -55,6 +55,7 @@ def register(counter: ModuleType) -> None:
         "conv_forward": forward,
         "conv_epilogue_forward": forward,
         "conv_backward_input": backward_input,
+        "conv_transpose_forward": backward_input,
         "conv_backward_weight": backward_weight,
         "depthwise_separable_conv_forward": pair,
         "depthwise_separable_conv_intermediate": forward,

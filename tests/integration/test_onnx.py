@@ -29,6 +29,7 @@ class Segmenter(torch.nn.Module):
             torch.nn.Conv2d(8, 8, (2, 3), padding="same", padding_mode="circular"),
             torch.nn.Conv2d(8, 8, 3, padding=(2, 1), padding_mode="replicate"),
             torch.nn.MaxPool2d(3, 1, 1, ceil_mode=True),
+            torch.nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1, output_padding=1, groups=2),
         )
         self.pool = torch.nn.MaxPool2d(2, return_indices=True)
         self.unpool = torch.nn.MaxUnpool2d(2)

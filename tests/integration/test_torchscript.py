@@ -46,6 +46,15 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Any], tuple[Tensor, Tensor]]] = {
         ),
         (IMAGES, WIDER),
     ),
+    "conv1d": (lambda x: F.conv1d(x.flatten(2), W[:, :, 0].to(x.device), None, 2, "causal"), (IMAGES, WIDER)),
+    "conv_transpose1d": (
+        lambda x: F.conv_transpose1d(x.flatten(2), W[:, :, 0].transpose(0, 1).to(x.device), None, 2, 1),
+        (IMAGES, WIDER),
+    ),
+    "conv_transpose2d": (
+        lambda x: F.conv_transpose2d(x, W.mT.transpose(0, 1).to(x.device), None, 2, 1, 1),
+        (IMAGES, WIDER),
+    ),
     "depthwise_conv2d": (lambda x: F.depthwise_conv2d(x, DEPTHWISE.to(x.device)), (IMAGES, WIDER)),
     "depthwise_separable_conv2d": (
         lambda x: F.depthwise_separable_conv2d(x, DEPTHWISE.to(x.device), POINTWISE.to(x.device)),
@@ -117,6 +126,9 @@ def layers() -> torch.nn.ModuleDict:
     conv = torch.nn.Conv2d(4, 4, 3, padding=1)
     made: dict[str, torch.nn.Module] = {
         "Conv2d": nn.Conv2d(4, 6, (2, 3), padding="same", groups=2, padding_mode="circular"),
+        "Conv1d": torch.nn.Sequential(torch.nn.Flatten(2), nn.Conv1d(4, 6, 3, padding="same")),
+        "ConvTranspose2d": nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, groups=2),
+        "ConvTranspose1d": torch.nn.Sequential(torch.nn.Flatten(2), nn.ConvTranspose1d(4, 6, 3, 2)),
         "Conv2dAct": nn.Conv2dAct.fold(conv, torch.nn.BatchNorm2d(4).eval(), "silu"),
         "DepthwiseConv2d": nn.DepthwiseConv2d(4, 3, channel_multiplier=2),
         "DepthwiseSeparableConv2d": nn.DepthwiseSeparableConv2d(4, 5, 3, depthwise_activation="relu"),
@@ -165,7 +177,7 @@ assert not [warning for warning in told if warning.category is torch.jit.TracerW
 
 def test_a_trace_of_every_layer_is_loaded_by_another_process(device: str, tmp_path: Path) -> None:
     """Where tracing warns of nothing."""
-    everything = {name for name in nn.__all__ if name not in ("LazyConv2d", "MaxUnpool2d")}
+    everything = {name for name in nn.__all__ if not name.startswith("Lazy") and name != "MaxUnpool2d"}
     assert set(layers()) == everything
     with use_backend("reference"):
         model = Together().to(device).eval()

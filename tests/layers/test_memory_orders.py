@@ -41,6 +41,8 @@ def module_of(name: str) -> Any:
     known = operators.OPERATORS.get(name)
     if name in ("avg_pool2d", "adaptive_avg_pool2d"):
         return cnnkernels.ops.avg_pool
+    if name == "conv_transpose2d":
+        return cnnkernels.ops.conv_transpose
     return getattr(cnnkernels.ops, name.replace("2d", "") if known is None else known.word)
 
 

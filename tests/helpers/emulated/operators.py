@@ -32,6 +32,17 @@ for dtype in (torch.float16, torch.float32):
     mine = functional.conv2d(x, w, b, 1, 1, activation="relu", residual=r, scale=c, shift=b)
     each = (slice(None), None, None)
     check(f"epilogue {dtype}", (mine, F.relu(F.conv2d(x, w, b, 1, 1) * c[each] + b[each] + r)))
+    mine = gradients(lambda x, w, b: functional.conv_transpose2d(x, w, b, 2, 1, 1), x, w.mT[:16, :16], b[:16])
+    theirs = gradients(lambda x, w, b: F.conv_transpose2d(x, w, b, 2, 1, 1), x, w.mT[:16, :16], b[:16])
+    check(f"conv_transpose2d {dtype}", *zip(mine, theirs))
+    t = w[:16].transpose(0, 1).contiguous().repeat(1, 2, 1, 1)[:, :24]
+    r2 = integers(2, 24, 14, 12, dtype=dtype)
+    mine = functional.conv_transpose2d(x, t, b, 2, 1, 1, activation="relu", residual=r2, scale=c, shift=b)
+    theirs = F.relu(F.conv_transpose2d(x, t, b, 2, 1, 1) * c[each] + b[each] + r2)
+    check(f"conv_transpose2d's epilogue {dtype}", (mine, theirs))
+    rows, taps = x[:, :, 0].contiguous(), w[:, :, 0]
+    mine = gradients(lambda x, w, b: functional.conv1d(x, w, b, 1, 1), rows, taps, b)
+    check(f"conv1d {dtype}", *zip(mine, gradients(lambda x, w, b: F.conv1d(x, w, b, 1, 1), rows, taps, b)))
     v, s = integers(16, 1, 3, 3, dtype=dtype), integers(24, 16, 1, 1, dtype=dtype)
     mine = gradients(lambda x, v: functional.depthwise_conv2d(x, v, padding=1), x, v)
     check(f"depthwise_conv2d {dtype}", *zip(mine, gradients(lambda x, v: F.conv2d(x, v, padding=1, groups=16), x, v)))

@@ -27,7 +27,7 @@ def draw_dtype(trial: Trial) -> torch.dtype:
     return trial.choose(*FLOATS[:2] if trial.direction == "double" else FLOATS)
 
 
-def _bound(dtype: torch.dtype) -> int:
+def bound_of(dtype: torch.dtype) -> int:
     return 1 if dtype in (torch.float16, torch.bfloat16) else 2
 
 
@@ -58,7 +58,7 @@ def differentiate(
         theirs[name].requires_grad_()
     expected = reference(**theirs)
     exact(dtype, expected.detach())
-    grad = trial.integers(expected.shape, dtype, -_bound(dtype), _bound(dtype))
+    grad = trial.integers(expected.shape, dtype, -bound_of(dtype), bound_of(dtype))
     gradients: tuple[Tensor, ...] = ()
     seconds: tuple[Tensor | None, ...] = ()
     leaves = [theirs[name] for name in chosen]
@@ -189,12 +189,12 @@ def axis_of_windows(trial: Trial, modes: bool = False) -> tuple[int, int, int, i
 def images(trial: Trial, channels: int, h: int, w: int, dtype: torch.dtype) -> Tensor:
     """[N, C, H, W], or one image without a batch."""
     batch = () if trial.direction != "batched" and trial.happens(0.1) else (trial.choose(1, 1, 2, 3),)
-    return trial.integers((*batch, channels, h, w), dtype, -_bound(dtype), _bound(dtype))
+    return trial.integers((*batch, channels, h, w), dtype, -bound_of(dtype), bound_of(dtype))
 
 
 def _convolution(trial: Trial, depthwise: bool) -> tuple[dict[str, Tensor | None], dict[str, Any], torch.dtype]:
     dtype = draw_dtype(trial)
-    bound = _bound(dtype)
+    bound = bound_of(dtype)
     mode = trial.choose("reflect", "replicate", "circular") if not depthwise and trial.happens(0.15) else "zeros"
     (h, r, stride_h, pad_h, dilation_h), (w, s, stride_w, pad_w, dilation_w) = (
         axis_of_windows(trial, mode != "zeros") for _ in range(2)
