@@ -338,6 +338,7 @@ class _Graph:
         args, kwargs = pytree.tree_unflatten(given, call.tree)
         module = self.original.get_submodule(call.name)
         made = self.graph.call_module(self.add(call.name or "0", module), args, kwargs)
+        made.meta["nn_module_stack"] = node.meta.get("nn_module_stack")
         paths, _ = pytree.tree_flatten_with_path(call.result)
         values = {}
         for path, place in paths:

@@ -88,6 +88,14 @@ class Chain:
         self.addition, self.residual = node, operand ^ 1
         self.nodes.append(node)
 
+    def leave(self) -> None:
+        """Gives the last link back."""
+        self.nodes.pop()
+        if self.activation != "none":
+            self.activation, self.negative_slope = "none", NEGATIVE_SLOPE
+        else:
+            self.norm = None
+
     def take_activation(self) -> None:
         """Takes the activation, if one follows that kernels know."""
         module = self.follower()

@@ -37,21 +37,21 @@ class Dropped(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         return self.code(input) if self.training else input
 
-    @staticmethod
-    def erase(result: fx.Node) -> set[fx.Node]:
-        """Takes the code out of the graph that it was in: what draws random numbers is not dead to torch.fx."""
-        unread, gone = [result], set()
-        while unread:
-            node = unread.pop()
-            if node in gone or node.users or node.op != "call_function":
-                continue
-            unread += node.all_input_nodes
-            node.graph.erase_node(node)
-            gone.add(node)
-        return gone
-
     def extra_repr(self) -> str:
         return ", ".join(str(n.target) for n in self.code.graph.nodes if n.op == "call_function")
+
+
+def erase(result: fx.Node) -> set[fx.Node]:
+    """Takes what nobody reads any more out of a graph: what draws random numbers is not dead to torch.fx."""
+    unread, gone = [result], set()
+    while unread:
+        node = unread.pop()
+        if node in gone or node.users or node.op != "call_function":
+            continue
+        unread += node.all_input_nodes
+        node.graph.erase_node(node)
+        gone.add(node)
+    return gone
 
 
 def drops(node: fx.Node) -> tuple[nn.Module, fx.Node, fx.Node] | None:

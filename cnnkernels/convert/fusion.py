@@ -3,27 +3,29 @@
     depthwise -> [batch norm] -> [activation] -> 1x1 [-> batch norm] [-> activation]       FusedForInference
     any other convolution -> batch norm and, or, activation                                FusedConv2dForInference
 
-A chain counts only if the model's own code is seen to run it: torch.fx traces the model, or, where its code cannot be
-traced as a whole, its blocks one by one. Of a chain found, the first module becomes one fused layer and the others
-become Identity, so that the model's code stays what it is. Batch norms are folded (fold.py).
+A chain counts only if the graph of the model's code has it (graph.py, chains.py). What is fused are the modules that
+make it: of a chain found, the first module becomes one fused layer and the others become Identity, so that the model's
+code stays what it is. Batch norms are folded (fold.py).
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, fx
+from torch.nn.utils.parametrize import is_parametrized
 
 from .. import nn
-from ..activation import NEGATIVE_SLOPE
 from ..dtypes import FLOATING_DTYPES
+from .chains import Chain, module_of
+from .examples import Run, run
 from .fold import folded
-from .trace import ACTIVATIONS, Tracer, hooked, note_reads, only_calls, own_arithmetic
+from .graph import Piece
+from .trace import ACTIVATIONS, hooked, own_arithmetic
 
 
 def _refuse_training(layer: torch.nn.Module) -> None:
@@ -58,37 +60,31 @@ class Finding:
     reason: str = ""
 
 
-def fuse(model: torch.nn.Module, replica: torch.nn.Module) -> list[Finding]:
+def fuse(model: torch.nn.Module, example: Any) -> list[Finding]:
     """Fuses what it can in `model` itself and tells of every chain, and every depthwise convolution not in one.
 
-    `replica` is a copy of its modules: tracing runs their code on stand-ins for tensors, which code may keep.
+    Args:
+        example: a batch of the model's input, or None for one that fits.
     """
     names: dict[torch.nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
+    if not any(_is_convolution(module) for module in names):
+        return []
     owners = Counter(id(t) for module in names for t in module._parameters.values() if t is not None)
     done = {part for module in names if isinstance(module, nn.DepthwiseSeparableConv2d) for part in module.children()}
-    reads = note_reads(replica, torch.nn.Conv2d, torch.nn.BatchNorm2d)
+    seen = run(model, example)
     findings: list[Finding] = []
-    traced: set[str] = set()
-    for prefix, graph in _graphs(replica, ""):
-        for finding in _fuse_graph(model.get_submodule(prefix.rstrip(".")), graph, prefix, names, owners, reads):
-            findings.append(finding)
-            traced.update(finding.names)
+    told: set[str] = set()
+    for piece in seen.pieces:
+        if not piece.alone:
+            for finding in _Fusion(model, piece, names, owners, seen).run():
+                findings.append(finding)
+                told.update(finding.names)
     for module, where in names.items():
-        if _is_depthwise(module) and module not in done and not traced & set(where):
-            findings.append(Finding((where[0],), "the code that runs it could not be traced"))
+        if _is_depthwise(module) and module not in done and not told & set(where):
+            findings.append(Finding((where[0],), seen.obstacle or "the code that runs it could not be traced"))
     return findings
-
-
-def _graphs(module: torch.nn.Module, prefix: str) -> Iterator[tuple[str, fx.Graph]]:
-    """The module's graph, or where it has none those of its parts."""
-    with contextlib.suppress(Exception):  # whatever the model's code does with what is not a tensor
-        yield prefix, Tracer().trace(module)
-        return
-    for name, child in module.named_children():
-        if type(child) is not torch.nn.Sequential or only_calls(type(module), name):
-            yield from _graphs(child, f"{prefix}{name}.")
 
 
 def _is_convolution(module: torch.nn.Module) -> TypeGuard[torch.nn.Conv2d]:
@@ -99,227 +95,224 @@ def _is_depthwise(module: torch.nn.Module) -> bool:
     return _is_convolution(module) and module.groups == module.in_channels > 1
 
 
-def _fuse_graph(
-    root: torch.nn.Module,
-    graph: fx.Graph,
-    prefix: str,
-    names: dict[torch.nn.Module, list[str]],
-    owners: Counter[int],
-    reads: dict[str, set[str]],
-) -> Iterator[Finding]:
-    calls = Counter(root.get_submodule(str(n.target)) for n in graph.nodes if n.op == "call_module")
-    heads = {str(n.target): n for n in graph.nodes if n.op == "call_module"}  # one line for one run twice
+class _Fusion:
+    """Fuses the chains of one piece of the model."""
 
-    def fused(chain: _Links) -> Finding:
-        where = tuple(prefix + str(n.target) for n in chain.nodes)
-        reason = chain.reason or _why_not(chain.modules, calls, names, owners, reads) or _watched(root, chain)
-        if reason:
-            return Finding(where[:1], reason)
-        layer = chain.fused()
-        if any(not t.is_meta and not t.isfinite().all() for t in layer.parameters()):
-            return Finding(where[:1], f"a folded filter or bias is not finite in {next(layer.parameters()).dtype}")
-        for i, link in enumerate(chain.nodes):
-            root.set_submodule(str(link.target), torch.nn.Identity() if i else layer)
-        return Finding(where)
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        piece: Piece,
+        names: dict[torch.nn.Module, list[str]],
+        owners: Counter[int],
+        seen: Run,
+    ) -> None:
+        self.model, self.piece, self.names, self.owners, self.seen = model, piece, names, owners, seen
+        self.calls: dict[str, set[str]] = {}  # of a module, by name
+        self.code: dict[str, set[fx.Node]] = {}  # what runs in them
+        for node in piece.module.graph.nodes:
+            for call, name in node.meta.get("calls", ()):
+                self.calls.setdefault(name, set()).add(call)
+                self.code.setdefault(name, set()).add(node)
 
-    def once(module: torch.nn.Module) -> bool:
-        return calls[module] == 1 and len(names[module]) == 1
-
-    told = set()
-    for target, node in heads.items():
-        if _is_depthwise(root.get_submodule(target)):
-            told.add(target)
-            yield fused(_Chain(root, node, once))
-    for target, node in heads.items():  # what the pairs have left
-        if not _is_convolution(root.get_submodule(target)):
-            continue
-        chain = _ConvChain(root, node, once)
-        if len(chain.nodes) > 1:
-            finding = fused(chain)
-            if not finding.reason or target not in told:
+    def run(self) -> Iterator[Finding]:
+        heads: dict[str, fx.Node] = {}  # one line for one run twice
+        for node in self.piece.module.graph.nodes:
+            if _is_convolution(module_of(self.piece, node)) and _is_convolution(self.module(node)):
+                heads.setdefault(self.home(node), node)
+        told = set()
+        for name, node in heads.items():
+            if _is_depthwise(self.module(node)):
+                told.add(name)
+                yield self.pair(node)
+        for name, node in heads.items():  # what the pairs have left
+            if not isinstance(self.module(node), torch.nn.Conv2d):
+                continue
+            finding = self.convolution(node)
+            if len(finding.names) > 1 or (finding.reason and name not in told):
                 yield finding
 
+    def pair(self, node: fx.Node) -> Finding:
+        """The depthwise convolution's, and its 1x1's, in one."""
+        first = Chain(self.piece, node)
+        self.follow(first, last=False)
+        reader, second = first.reader(), first.follower()
+        alone = self.places([node])
+        if reason := self.why_not([node]) or (alone if isinstance(alone, str) else self.why_ends(first)):
+            pass
+        elif reader is None or not _is_convolution(second) or _is_depthwise(second):
+            reason = f"{self.follower(first)} follows, not a 1x1 convolution"
+        elif second.kernel_size != (1, 1) or second.stride != (1, 1) or second.groups != 1:
+            reason = f"Conv2d({second.extra_repr()}) follows, not a 1x1 convolution of stride 1"
+        elif any(second._reversed_padding_repeated_twice):
+            reason = "the 1x1 convolution that follows has padding"
+        elif first.layer.padding_mode != "zeros":
+            reason = f"it has padding_mode {first.layer.padding_mode!r}"
+        else:
+            then = Chain(self.piece, reader)
+            self.follow(then)
+            if len({c.negative_slope for c in (first, then) if c.activation == "leaky_relu"}) > 1:
+                then.leave()
+            return self.fused(first, then)
+        return Finding((self.name(node),), reason)
 
-class _Links:
-    """A chain from a convolution on, each link the only one that reads the link before.
+    def convolution(self, node: fx.Node) -> Finding:
+        """A convolution's with what follows it."""
+        chain = Chain(self.piece, node)
+        self.follow(chain)
+        return self.fused(chain) if len(chain.nodes) > 1 else Finding((self.name(node),))
 
-    Args:
-        once: says of a module that it has one name and one call. An activation that has more may stay what it is behind
-            the chain.
-    """
+    def follow(self, chain: Chain, last: bool = True) -> None:
+        """Takes the norm and the activation, as far as modules make them that can go.
 
-    def __init__(self, root: torch.nn.Module, first: fx.Node, once: Callable[[torch.nn.Module], bool]) -> None:
-        self.root, self.once = root, once
-        self.nodes = [first]
-        self.reason = ""
-        self.norms: list[torch.nn.BatchNorm2d | None] = []
-        self.activations: list[str] = []
-        self.slopes: list[float] = []
+        Args:
+            last: an activation that has other calls, too, may stay what it is behind the chain.
+        """
+        chain.take_norm()
+        if chain.norm is not None and isinstance(self.places(chain.nodes), str):
+            chain.leave()
+            return
+        links = len(chain.nodes)
+        chain.take_activation()
+        if len(chain.nodes) > links:
+            shared = last and not self.is_once(self.home(chain.nodes[-1]))
+            if shared or isinstance(self.places(chain.nodes), str):
+                chain.leave()
 
-    def fused(self) -> torch.nn.Module:
-        """The layer that does what the chain does."""
-        raise NotImplementedError
+    def places(self, links: list[fx.Node]) -> dict[str, torch.nn.Module] | str:
+        """What comes into the place of the links' modules behind the first, by name; or why they cannot go."""
+        chain = set(links)
+        found: dict[str, torch.nn.Module] = {}
+        convolutions = {self.home(node) for node in links if _is_convolution(module_of(self.piece, node))}
+        for node in links:
+            home = self.home(node)
+            if any(f"{home}.".startswith(f"{name}.") for name in found):
+                continue
+            rest = {self.home(other) for other in self.code.get(home, set()) - chain}
+            parts = {name.removeprefix(f"{home}.").split(".")[0] for name in rest if name.startswith(f"{home}.")}
+            stays = home in convolutions
+            if rest and (stays or home in rest or len(parts) != 1):
+                return f"{type(self.module(node)).__qualname__} has arithmetic of its own"
+            if stays:
+                continue
+            if any(f"{name}.".startswith(f"{home}." if home else "") for name in convolutions):
+                return f"the code of {home or 'the model'} makes a part of it itself"
+            kept = next(iter(parts), None)  # as the activation of a norm that has one
+            found[home] = self.module(node).get_submodule(kept) if kept else torch.nn.Identity()
+        return found
 
-    @property
-    def modules(self) -> list[torch.nn.Module]:
-        return [self.root.get_submodule(str(node.target)) for node in self.nodes]
+    def fused(self, *chains: Chain) -> Finding:
+        links = [node for chain in chains for node in chain.nodes]
+        places = self.places(links)
+        for chain in chains:
+            if own_arithmetic(chain.layer, nn.Conv2d, torch.nn.Conv2d):
+                places = f"{type(chain.layer).__qualname__} has arithmetic of its own"
+        if isinstance(places, str):
+            return Finding((self.name(links[0]),), places)
+        if reason := self.why_not(links):
+            return Finding((self.name(links[0]),), reason)
+        sources = [self.source(chain) for chain in chains]
+        layer = _pair(chains[0], chains[1], sources) if len(chains) > 1 else _convolution(chains[0], sources[0])
+        layer.backend = getattr(self.module(links[0]), "backend", None)
+        if any(not t.is_meta and not t.isfinite().all() for t in layer.parameters()):
+            reason = f"a folded filter or bias is not finite in {next(layer.parameters()).dtype}"
+            return Finding((self.name(links[0]),), reason)
+        names = tuple(dict.fromkeys(self.name(node) for node in links))
+        heads = [self.home(chain.nodes[0]) for chain in chains]
+        for home, module in {**places, **{home: torch.nn.Identity() for home in heads[1:]}, heads[0]: layer}.items():
+            self.model.set_submodule(self.piece.prefix + home, module)
+        return Finding(names)
 
-    def _reader(self) -> fx.Node | None:
-        """The one node that reads the last link, if there is one and it reads nothing else."""
-        readers = list(self.nodes[-1].users)
-        if len(readers) != 1 or readers[0].op != "call_module":
-            return None
-        return readers[0] if readers[0].args == (self.nodes[-1],) and not readers[0].kwargs else None
+    def source(self, chain: Chain) -> Any:
+        """The convolution with its parameters: the model's own, or where it computes them what they are."""
+        module: Any = self.module(chain.nodes[0])
+        computes = own_arithmetic(module, nn.Conv2d, torch.nn.Conv2d) or is_parametrized(module)
+        return chain.layer if computes else module
 
-    def _next(self) -> torch.nn.Module | None:
-        reader = self._reader()
-        return None if reader is None else self.root.get_submodule(str(reader.target))
+    def home(self, node: fx.Node) -> str:
+        """The module whose code a node is, by its name in the piece."""
+        return str(node.meta.get("home", ""))
 
-    def _take(self) -> None:
-        if (reader := self._reader()) is not None:
-            self.nodes.append(reader)
+    def name(self, node: fx.Node) -> str:
+        return self.piece.prefix + self.home(node)
 
-    def _follower(self) -> str:
-        readers = list(self.nodes[-1].users)
+    def module(self, node: fx.Node) -> torch.nn.Module:
+        return self.model.get_submodule(self.name(node))
+
+    def is_once(self, home: str) -> bool:
+        module = self.model.get_submodule(self.piece.prefix + home)
+        return len(self.names.get(module, ())) == 1 and len(self.calls.get(home, ())) == 1
+
+    def why_ends(self, chain: Chain) -> str:
+        """What of the module that follows ends a chain before it was looked at, "" where nothing does."""
+        reader = chain.reader()
+        if reader is not None and chain.follower() is not None and self.home(reader):
+            module = self.module(reader)
+            if hooked(module):
+                return f"its {type(module).__name__} has hooks, which would see another tensor"
+            if isinstance(module, (torch.nn.BatchNorm2d, *ACTIVATIONS)) and not self.is_once(self.home(reader)):
+                return f"its {type(module).__name__} is used more than once"
+        around = self.piece.prefix[:-1]
+        if (
+            around
+            and (reader is None or reader.op == "output")
+            and hooked(container := self.model.get_submodule(around))
+        ):
+            return f"{type(container).__name__} {around}, which holds a part of the chain, has hooks"
+        return ""
+
+    def follower(self, chain: Chain) -> str:
+        """What follows a chain, in words."""
+        readers = list(chain.nodes[-1].users)
         if len(readers) != 1:
             return "nothing" if not readers else f"more than one reader ({', '.join(map(str, readers))})"
-        module = self._next()
-        if module is not None:
-            return type(module).__name__
-        target = readers[0].target
-        return "the output" if readers[0].op == "output" else getattr(target, "__name__", str(target))
+        [reader] = readers
+        if reader.op == "output":
+            return "the output"
+        layer, home = module_of(self.piece, reader), self.home(reader)
+        if home and not any(True for _ in self.module(reader).children()):
+            return type(self.module(reader)).__name__
+        target = str(getattr(reader.target, "__name__", reader.target)).split(".")[0]
+        return target if layer is None else type(layer).__name__.lower()
 
-    def _take_norm_and_activation(self, last: bool = True) -> None:
-        self.norms.append(self._norm())
-        self.activations.append(self._activation(last))
-
-    def _norm(self) -> torch.nn.BatchNorm2d | None:
-        module = self._next()
-        if not isinstance(module, torch.nn.BatchNorm2d) or module.running_mean is None:
-            return None
-        self._take()
-        return module
-
-    def _activation(self, last: bool) -> str:
-        module = self._next()
-        if module is not None and last and not self.once(module):
-            return "none"
-        name = next((name for cls, name in ACTIVATIONS.items() if isinstance(module, cls)), None)
-        if name is None or (name == "gelu" and module.approximate != "none"):  # type: ignore[union-attr]
-            return "none"
-        if name == "leaky_relu":
-            slope = float(module.negative_slope)  # type: ignore[union-attr, arg-type]
-            if self.slopes and self.slopes != [slope]:
-                return "none"
-            self.slopes = [slope]
-        self._take()
-        return name
+    def why_not(self, links: list[fx.Node]) -> str:
+        """The reason to leave a chain alone, "" where there is none."""
+        head: Any = self.module(links[0])
+        for node in links:
+            module = self.module(node)
+            what = f"its {type(module).__name__}" if module is not head else "it"
+            if module.training:
+                return f"{what} is in training mode: fusing is for inference"
+            if hooked(module):
+                return f"{what} has hooks, which would see another tensor"
+            if not self.is_once(self.home(node)):
+                return f"{what} is used more than once"
+            if read := sorted(self.seen.reads.get(self.names[module][0], ())):
+                return f"the model's code reads the {read[0]} of {what}"
+            for name, tensor in module._parameters.items():
+                if tensor is None:
+                    continue
+                if self.owners[id(tensor)] != 1:
+                    return f"{what} shares its {name} with another layer"
+        return "" if head.weight.dtype in FLOATING_DTYPES else f"its weight is {head.weight.dtype}"
 
 
-class _Chain(_Links):
-    """The longest chain from a depthwise convolution on that the fused pair can be."""
-
-    def __init__(self, root: torch.nn.Module, first: fx.Node, once: Callable[[torch.nn.Module], bool]) -> None:
-        super().__init__(root, first, once)
-        self.depthwise: Any = root.get_submodule(str(first.target))
-        self._take_norm_and_activation(last=False)
-        pointwise = self._next()
-        if not isinstance(pointwise, torch.nn.Conv2d) or _is_depthwise(pointwise):
-            self.reason = f"{self._follower()} follows, not a 1x1 convolution"
-        elif pointwise.kernel_size != (1, 1) or pointwise.stride != (1, 1) or pointwise.groups != 1:
-            self.reason = f"Conv2d({pointwise.extra_repr()}) follows, not a 1x1 convolution of stride 1"
-        elif any(pointwise._reversed_padding_repeated_twice):
-            self.reason = "the 1x1 convolution that follows has padding"
-        elif self.depthwise.padding_mode != "zeros":
-            self.reason = f"it has padding_mode {self.depthwise.padding_mode!r}"
-        else:
-            self.pointwise: Any = pointwise
-            self._take()
-            self._take_norm_and_activation()
-
-    def fused(self) -> FusedForInference:
-        first, second = self.depthwise, self.pointwise
-        layer = FusedForInference(
-            first.in_channels,
-            second.out_channels,
-            first.kernel_size,
-            first.stride,
-            first.padding,
-            first.dilation,
-            channel_multiplier=first.out_channels // first.in_channels,
-            depthwise_activation=self.activations[0],
-            pointwise_activation=self.activations[1],
-            negative_slope=self.slopes[0] if self.slopes else NEGATIVE_SLOPE,
-            device="meta",
-        )
-        layer.backend = getattr(first, "backend", None)
-        for conv, source, norm in zip((layer.depthwise, layer.pointwise), (first, second), self.norms, strict=True):
-            conv.weight, conv.bias = folded(source, norm)
-        return layer.eval()
+def _pair(first: Chain, second: Chain, sources: list[Any]) -> FusedForInference:
+    dw, pw = sources
+    slope = second.negative_slope if second.activation == "leaky_relu" else first.negative_slope
+    layer = FusedForInference(
+        dw.in_channels, pw.out_channels, dw.kernel_size, dw.stride, dw.padding, dw.dilation,
+        channel_multiplier=dw.out_channels // dw.in_channels, depthwise_activation=first.activation,
+        pointwise_activation=second.activation, negative_slope=slope, device="meta",
+    )  # fmt: skip
+    for conv, source, norm in ((layer.depthwise, dw, first.norm), (layer.pointwise, pw, second.norm)):
+        conv.weight, conv.bias = folded(source, norm)
+    return layer.eval()
 
 
-class _ConvChain(_Links):
-    """Any convolution, and the batch norm and activation that its own store can do."""
-
-    def __init__(self, root: torch.nn.Module, first: fx.Node, once: Callable[[torch.nn.Module], bool]) -> None:
-        super().__init__(root, first, once)
-        self.conv: Any = root.get_submodule(str(first.target))
-        self._take_norm_and_activation()
-
-    def fused(self) -> FusedConv2dForInference:
-        conv = self.conv
-        layer = FusedConv2dForInference(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
-            conv.groups, padding_mode=conv.padding_mode, device="meta", activation=self.activations[0],
-            negative_slope=self.slopes[0] if self.slopes else NEGATIVE_SLOPE,
-        )  # fmt: skip
-        layer.backend = getattr(conv, "backend", None)
-        layer.weight, layer.bias = folded(conv, self.norms[0])
-        return layer.eval()
-
-
-def _why_not(
-    modules: list[torch.nn.Module],
-    calls: Counter[torch.nn.Module],
-    names: dict[torch.nn.Module, list[str]],
-    owners: Counter[int],
-    reads: dict[str, set[str]],
-) -> str:
-    """The reason to leave a chain alone, "" where there is none."""
-    first = modules[0].weight
-    for module in modules:
-        what = f"its {type(module).__name__}" if module is not modules[0] else "it"
-        if module.training:
-            return f"{what} is in training mode: fusing is for inference"
-        if hooked(module):
-            return f"{what} has hooks, which would see another tensor"
-        if calls[module] != 1 or len(names[module]) != 1:
-            return f"{what} is used more than once"
-        if read := sorted(reads.get(names[module][0], ())):
-            return f"the model's code reads the {read[0]} of {'it' if module is modules[0] else what}"
-        if own_arithmetic(module, nn.Conv2d, torch.nn.Conv2d, torch.nn.BatchNorm2d, *ACTIVATIONS):
-            return f"{type(module).__qualname__} has arithmetic of its own"
-        if torch.nn.utils.parametrize.is_parametrized(module):
-            return f"{what} is parametrized"
-        for name, tensor in module._parameters.items():
-            if tensor is None:
-                continue
-            if owners[id(tensor)] != 1:
-                return f"{what} shares its {name} with another layer"
-            alike = tensor.dtype is first.dtype and tensor.device == first.device
-            if not alike and not isinstance(module, torch.nn.BatchNorm2d):
-                return f"{what} has {tensor.dtype} on {tensor.device}, beside {first.dtype} on {first.device}"
-    if first.dtype not in FLOATING_DTYPES:
-        return f"its weight is {first.dtype}"
-    return ""
-
-
-def _watched(root: torch.nn.Module, chain: _Links) -> str:
-    """Containers that end or begin inside the chain pass on what fusing takes away."""
-    paths = [str(node.target).split(".") for node in chain.nodes]
-    around: list[set[str]] = [{".".join(path[:i]) for i in range(1, len(path))} for path in paths]
-    for name in sorted(around[0].union(*around[1:]) - around[0].intersection(*around[1:])):
-        container = root.get_submodule(name)
-        if hooked(container):
-            return f"{type(container).__name__} {name}, which holds a part of the chain, has hooks"
-    return ""
+def _convolution(chain: Chain, conv: Any) -> FusedConv2dForInference:
+    layer = FusedConv2dForInference(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
+        padding_mode=conv.padding_mode, device="meta", activation=chain.activation, negative_slope=chain.negative_slope,
+    )  # fmt: skip
+    layer.weight, layer.bias = folded(conv, chain.norm)
+    return layer.eval()

@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 from ..nn.layer import KernelLayer
 from .capture import capture
 from .frozen import keep_frozen
+from .inputs import Sizes
 from .layers import as_layers
 from .trace import copy_of_its_own, copy_sharing_tensors, hooked
 
@@ -58,6 +59,7 @@ class Pieces:
 
     model: nn.Module
     trains: bool
+    any_size: bool = False
     pieces: list[Piece] = field(default_factory=list)
     obstacles: list[tuple[str, str]] = field(default_factory=list)
     training: tuple[str, ...] = ()
@@ -78,13 +80,14 @@ class Call:
         return module(*(value for _, value in items[: self.positional]), **by_name)
 
 
-def cut(model: nn.Module, batch: Any, trains: bool) -> Pieces:
+def cut(model: nn.Module, batch: Any, trains: bool, any_size: bool = False) -> Pieces:
     """Cuts a copy of `model` into pieces; the copy has parameters and buffers of its own.
 
     Args:
         batch: an example of the model's input. What is no tensor in it, or in what the model's code calls its parts
             with, is fixed: a graph has one way through the code.
         trains: for quantization-aware training; else the copy is in evaluation mode.
+        any_size: the batch is not one of the caller's, and a graph for its size alone is none.
 
     Raises:
         ValueError: a parameter has no size yet.
@@ -92,7 +95,7 @@ def cut(model: nn.Module, batch: Any, trains: bool) -> Pieces:
     for name, parameter in model.named_parameters():
         if nn.parameter.is_lazy(parameter):
             raise ValueError(f"the model's parameter {name} has no size yet: run the model once before it is quantized")
-    whole = Pieces(copy_of_its_own(model), trains)
+    whole = Pieces(copy_of_its_own(model), trains, any_size)
     if not trains:
         whole.training = tuple(name for name, module in whole.model.named_modules() if module.training)
         whole.model.eval()
@@ -222,6 +225,8 @@ def _piece(whole: Pieces, prefix: str, original: nn.Module, calls: list[Call]) -
         replica = copy_sharing_tensors(original)
         module = capture(replica, original, first.arguments, _is_leaf, lambda m, arguments: first.of(m, arguments))
         homes = as_layers(module, original, whole.trains)
+        if whole.any_size and not _is_for_any_size(module, first) and not _is_plain(original):
+            raise ValueError("its code asks for the size of its input")
         piece = Piece(prefix, module, isinstance(original, LAYERS))
         if whole.trains:
             _refuse_other_in_training(piece, original, first)
@@ -251,6 +256,24 @@ def _run(piece: Piece, one: Call) -> Any:
     """What a piece gives for a call's arguments; it notes the shapes."""
     with torch.no_grad(), _random_numbers(), state_kept(piece.module):
         return _Shapes(piece).run(*_kept(list(one.arguments.values())))
+
+
+def _is_for_any_size(module: fx.GraphModule, one: Call) -> bool:
+    """Whether a graph is for images of other sizes too."""
+    given = [leaf for leaf in pytree.tree_leaves(one.arguments) if isinstance(leaf, Tensor)]
+    others = [torch.empty([1, *t.shape[1:2], *(2 * n + 13 for n in t.shape[2:])], device="meta") for t in given]
+    for part in module.modules():
+        if isinstance(part, Sizes):
+            try:
+                part(*others)
+            except ValueError:
+                return False
+    return True
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether all its code is torch.nn's, which goes one way whatever the size."""
+    return all(type(part).__module__.startswith("torch.nn.modules") for part in module.modules())
 
 
 def _is_leaf(module: nn.Module) -> bool:

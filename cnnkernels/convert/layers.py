@@ -8,6 +8,7 @@ it copies, and a view may become a reshape: what was contiguous in the float mod
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .dropped import Dropped, alike, drops
+from .dropped import Dropped, alike, drops, erase
 from .in_place import DROPOUTS
 
 aten = torch.ops.aten
@@ -59,8 +60,9 @@ def as_layers(module: fx.GraphModule, original: nn.Module, trains: bool = False)
     for node in graph.nodes:
         _name(node, original)
     gone: set[fx.Node] = set()
-    for node in list(graph.nodes):
-        if node.op != "call_function" or node in gone:
+    # What has a weight first: the weight may be computed by what else would become a layer.
+    for node in [*filter(_has_weight, graph.nodes), *itertools.filterfalse(_has_weight, graph.nodes)]:
+        if node.op != "call_function" or node in gone or not (node.users or node.is_impure()):
             continue
         if (same := _computes_nothing(node)) is not None:
             if not any(reader.op == "output" for reader in node.users):
@@ -83,22 +85,27 @@ def as_layers(module: fx.GraphModule, original: nn.Module, trains: bool = False)
             call = graph.call_module(name, (input,))
         call.meta = dict(node.meta)
         result.replace_all_uses_with(call)
-        if isinstance(layer, Dropped):
-            gone |= layer.erase(result)
+        if isinstance(layer, Dropped) or _has_weight(node):
+            gone |= erase(result)
     module.training = trains and original.training
     graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     for node in graph.nodes:
-        node.meta = {key: value for key, value in node.meta.items() if key in ("home", "layer", "why")}
+        node.meta = {key: value for key, value in node.meta.items() if key in ("home", "calls", "layer", "why")}
     graph.lint()
     module.recompile()
     return homes
 
 
 def _name(node: fx.Node, original: nn.Module) -> None:
-    """Notes whose code a node is: "home"; and as "layer" what it is, where that is a layer of torch.nn."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    home = str(stack[-1][0]).removeprefix("module").removeprefix(".") if stack else ""
+    """Notes whose code a node is: "home"; all "calls" that it is part of, each with its module's name; and as "layer"
+    what it is, where that is a layer of torch.nn."""
+    stack = [
+        (call, str(path).removeprefix("module").removeprefix("."))
+        for call, (path, _) in (node.meta.get("nn_module_stack") or {}).items()
+    ]
+    node.meta["calls"] = tuple((call, name) for call, name in stack if name)
+    home = stack[-1][1] if stack else ""
     try:
         module = original.get_submodule(home)
     except AttributeError:  # a module that the code makes
@@ -130,6 +137,10 @@ def add_module(module: fx.GraphModule, name: str, part: nn.Module) -> str:
         free = f"{name}_{count}"
     module.add_submodule(free, part)
     return free
+
+
+def _has_weight(node: fx.Node) -> bool:
+    return node.target in (aten.conv2d.default, aten.conv2d.padding, aten.linear.default)
 
 
 def _computes_nothing(node: fx.Node) -> Any:
@@ -179,7 +190,7 @@ def _layer(
         layer = kind(**{name: _pair(arguments[name]) for name in names if arguments[name] != []})
     elif node.target in _RESHAPES and _flattens(node):
         layer = nn.Flatten()
-    elif node.target in (aten.conv2d.default, aten.conv2d.padding, aten.linear.default):
+    elif _has_weight(node):
         weight, bias = (_constant(module, arguments[name], changed, trains) for name in ("weight", "bias"))
         if weight is not None and (bias is not None or arguments["bias"] is None):
             layer = _with_weight(node, arguments, weight, bias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.modules import conv, pooling
@@ -84,7 +85,7 @@ class Replacement:
 
 
 def replace_layers(
-    model: torch.nn.Module, backend: str | None = None, inplace: bool = False, fuse: bool = False
+    model: torch.nn.Module, backend: str | None = None, inplace: bool = False, fuse: bool = False, example: Any = None
 ) -> Replacement:
     """Swaps every layer of `model` that has a counterpart in `cnnkernels.nn`, the root itself included.
 
@@ -98,12 +99,14 @@ def replace_layers(
         inplace: False leaves `model` as it is and returns a copy of its modules around the very same parameters and
             buffers: training or loading one is training or loading both. True turns the layers of `model` itself.
         fuse: for inference, makes one layer of each chain depthwise -> [batch norm] -> [activation] -> 1x1 [-> batch
-            norm] [-> activation] that the model's code is seen to run (by torch.fx, on a copy, whole or block by
-            block), then one of each other convolution with the batch norm and the activation after it (which stays
-            behind it where it is used elsewhere too). Batch norms
-            are folded into copies of the filters; the chain's other modules become Identity, so `state_dict` changes
-            there. A chain in training mode, with hooks, shared modules or parameters, or with another reader of what
-            lies between or of its parameters, is left alone, and the report says why.
+            norm] [-> activation] that the model's code is seen to run (by torch.export, on a copy, whole or block by
+            block), in whatever spelling its modules have, then one of each other convolution with the batch norm and
+            the activation after it (which stays behind it where it is used elsewhere too). Batch norms are folded into
+            copies of the filters; the chain's other modules become Identity, so `state_dict` changes there. A chain in
+            training mode, with hooks, shared modules or parameters, or with another reader of what lies between or of
+            its parameters, is left alone, and the report says why.
+        example: for `fuse`, a batch of the model's input: a tensor, a tuple or list of arguments, or a dict of named
+            ones. None takes an image of a size that the model takes.
 
     Returns:
         A `Replacement`: the model, the layers swapped, and those of the field kept, each with its reason: no
@@ -119,7 +122,9 @@ def replace_layers(
         use_backend(backend)  # raises for what is no backend
     if not inplace:
         model = copy_sharing_tensors(model)
-    findings = fusion.fuse(model, copy_sharing_tensors(model)) if fuse else []
+    if example is not None and not fuse:
+        raise ValueError("replace_layers: an example is for fuse=True")
+    findings = fusion.fuse(model, example) if fuse else []
     reported = {part for f in findings if not f.reason for part in model.get_submodule(f.names[0]).modules()}
     names: dict[torch.nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):

@@ -1,17 +1,11 @@
-"""What is asked of a model before its layers are put together: its graphs, its hooks, whose arithmetic a layer has."""
+"""What is asked of a model before its layers are put together: its hooks, its readers, whose arithmetic a layer has."""
 
 from __future__ import annotations
 
-import ast
 import copy
-import inspect
-import textwrap
 from typing import Any
 
 import torch
-from torch import fx
-
-from ..nn.layer import KernelLayer
 
 ACTIVATIONS: dict[type[torch.nn.Module], str] = {
     torch.nn.ReLU: "relu",
@@ -29,24 +23,9 @@ HOOKS = (
 )
 
 
-class Tracer(fx.Tracer):
-    """Takes whole every module that a chain may be made of, ours and subclasses too.
-
-    What the code does to a buffer goes into the graph, not to the buffer.
-    """
-
-    proxy_buffer_attributes = True
-
-    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
-        known = torch.nn.Conv2d, torch.nn.BatchNorm2d, KernelLayer, *ACTIVATIONS
-        return isinstance(m, known) or super().is_leaf_module(m, module_qualified_name)
-
-
 def note_reads(model: torch.nn.Module, *kinds: type[torch.nn.Module]) -> dict[str, set[str]]:
-    """Lets the modules of these kinds note which of their parameters and buffers are read: by their name in the model.
-
-    While torch.fx traces, only the code around them does: of what is taken whole nothing runs.
-    """
+    """Lets the modules of these kinds note which of their parameters and buffers the code around them reads: by their
+    name in the model."""
     reads: dict[str, set[str]] = {}
     for name, module in model.named_modules():
         if isinstance(module, kinds):
@@ -55,27 +34,22 @@ def note_reads(model: torch.nn.Module, *kinds: type[torch.nn.Module]) -> dict[st
 
 
 def _noting(cls: type[torch.nn.Module], noted: set[str]) -> type[torch.nn.Module]:
+    running: list[str] = []
+
     def read(self: torch.nn.Module, name: str) -> Any:
-        if name in self._parameters or name in self._buffers:
+        if not running and (name in self._parameters or name in self._buffers):
             noted.add(name)
         return cls.__getattr__(self, name)
 
-    return type(cls.__name__, (cls,), {"__module__": cls.__module__, "__getattr__": read})
+    def run(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        running.append("forward")
+        try:
+            return cls.__call__(self, *args, **kwargs)
+        finally:
+            running.pop()
 
-
-def only_calls(cls: type, attribute: str) -> bool:
-    """Whether a class's code does nothing with self.<attribute> but call it: it might look into a Sequential."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    except (OSError, TypeError, SyntaxError):
-        return False
-    uses, calls = 0, 0
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr == attribute and isinstance(node.ctx, ast.Load):
-            uses += 1
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == attribute:
-            calls += 1
-    return uses == calls > 0
+    members = {"__module__": cls.__module__, "__getattr__": read, "__call__": run}
+    return type(cls.__name__, (cls,), members)
 
 
 def own_arithmetic(module: torch.nn.Module, *bases: type[torch.nn.Module]) -> bool:

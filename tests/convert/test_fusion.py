@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import cnnkernels
@@ -168,6 +169,106 @@ def test_norms_before_a_shared_activation_are_folded(device) -> None:
     x = image(device, channels=4)
     with use_backend("cuda"):
         torch.testing.assert_close(report.model(x.clone()), model(x.clone()))
+
+
+class NormAct(nn.BatchNorm2d):
+    """A batch norm with its activation, as model libraries have it."""
+
+    def __init__(self, channels: int, act: nn.Module) -> None:
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), act
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.1, self.eps)
+        return self.act(self.drop(x))
+
+
+class Standardized(nn.Conv2d):
+    """Its filters are standardized whenever it runs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = F.batch_norm(self.weight.reshape(1, self.out_channels, -1), None, None, training=True, eps=1e-6)
+        return F.conv2d(x, weight.reshape_as(self.weight), self.bias, self.stride, self.padding)
+
+
+class Loops(nn.Module):
+    """Goes through a Sequential of blocks by itself, as YOLO does, and asks for the size of its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Sequential(conv_norm(4, 6, act=nn.SiLU), conv_norm(6, 6, act=nn.SiLU), nn.Conv2d(6, 4, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] % 64 == 0:
+            return self.model(x) + 1
+        for block in self.model:
+            x = block(x)
+        return x
+
+
+def normalized() -> nn.Module:
+    return nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 6, 1))
+
+
+# What is written, and the names of what is fused.
+SPELLINGS: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
+    "norm with activation": (lambda: nn.Sequential(nn.Conv2d(4, 6, 3), NormAct(6, nn.SiLU())), ["0 + 1 + 1.act"]),
+    "norm with an activation of its own": (
+        lambda: nn.Sequential(nn.Conv2d(4, 6, 3), NormAct(6, nn.Sigmoid()), nn.Conv2d(6, 4, 1)), ["0 + 1"]
+    ),
+    "pair of such": (
+        lambda: nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), NormAct(4, nn.ReLU()), nn.Conv2d(4, 6, 1),
+                              NormAct(6, nn.Identity())), ["0 + 1 + 1.act + 2 + 3"]
+    ),
+    "standardized filters": (lambda: nn.Sequential(Standardized(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU()), ["0 + 1 + 2"]),
+    "normalized filters": (lambda: nn.Sequential(normalized(), nn.BatchNorm2d(6), nn.ReLU()), ["0 + 1 + 2"]),
+    "pair with normalized filters": (lambda: chain(pw=normalized()), ["dw + bn + act + pw"]),
+    "functional activation": (lambda: nn.Sequential(Functional(), nn.Conv2d(6, 4, 1)), ["0.conv + 0.bn"]),
+    "loop": (Loops, ["model.0.0 + model.0.1 + model.0.2", "model.1.0 + model.1.1 + model.1.2"]),
+}  # fmt: skip
+
+
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)), inplace=True)
+
+
+@pytest.mark.parametrize(("make", "names"), SPELLINGS.values(), ids=SPELLINGS)
+def test_chains_of_any_spelling(device, make: Callable[[], nn.Module], names: list[str]) -> None:
+    model = trained(make(), device)
+    report = fused(model)
+    assert [line.names[0] for line in report.fused] == names and not report.unfused, report
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in report.model.modules())
+    x = image(device, channels=4)
+    with use_backend("cuda"):
+        torch.testing.assert_close(report.model(x), model(x))
+
+
+def test_an_example_is_the_callers() -> None:
+    """For a model that takes no image alone; else it is not asked for."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = conv_norm(4, 6)
+
+        def forward(self, x: Tensor, *, scale: Tensor) -> Tensor:
+            return self.block(x) * scale
+
+    model = Two().eval()
+    report = fused(model)
+    assert not report.fused and not report.unfused
+    x, scale = torch.randn(1, 4, 5, 5), torch.ones(())
+    report = cnnkernels.replace_layers(model, fuse=True, example={"x": x, "scale": scale})
+    assert [line.names[0] for line in report.fused] == ["block.0 + block.1 + block.2"]
+    with pytest.raises(TypeError, match="scale"):
+        cnnkernels.replace_layers(model, fuse=True, example=x)
+    with pytest.raises(ValueError, match="an example is for fuse=True"):
+        cnnkernels.replace_layers(model, example=x)
 
 
 def test_fuses_a_converted_model_on_its_backend(device) -> None:

@@ -29,6 +29,11 @@ class Own(nn.ReLU):
         return x.clamp(0, 3)
 
 
+class OwnConv(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
 class Taps(nn.Module):
     """Returns what lies between too."""
 
@@ -94,12 +99,6 @@ class Named(nn.Module):
         return self.pair.pw(self.pair.act(self.pair.bn(self.pair.dw(x))))
 
 
-def parametrized() -> nn.Module:
-    model = chain()
-    nn.utils.parametrizations.weight_norm(model.pw)
-    return model
-
-
 def complex_numbers() -> nn.Module:
     made = nn.Conv2d(4, 4, 3, groups=4, dtype=torch.complex64), nn.Conv2d(4, 6, 1, dtype=torch.complex64)
     return nn.Sequential(*made).eval()
@@ -114,17 +113,17 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "functional activation": (Functional, "relu follows, not a 1x1 convolution"),
     "run twice": (Twice, "it is used more than once"),
     "shared parameter": (shared, "its Conv2d shares its weight with another layer"),
-    "own arithmetic": (lambda: chain(act=Own()), "Own has arithmetic of its own"),
+    "own arithmetic": (lambda: chain(act=Own()), "Own follows, not a 1x1 convolution"),
+    "convolution of its own": (lambda: chain(dw=OwnConv(4, 4, 3, groups=4)), "OwnConv has arithmetic of its own"),
     "batch statistics": (lambda: chain(bn=nn.BatchNorm2d(4, track_running_stats=False)), "BatchNorm2d follows"),
     "3x3 follows": (lambda: chain(pw=nn.Conv2d(4, 6, 3)), "not a 1x1 convolution of stride 1"),
     "strided 1x1": (lambda: chain(pw=nn.Conv2d(4, 6, 1, 2)), "not a 1x1 convolution of stride 1"),
     "grouped 1x1": (lambda: chain(pw=nn.Conv2d(4, 6, 1, groups=2)), "not a 1x1 convolution of stride 1"),
     "two names": (twice_named, "its ReLU is used more than once"),
-    "parametrized": (parametrized, "its ParametrizedConv2d is parametrized"),
     "complex": (complex_numbers, "its weight is torch.complex64"),
     "padded 1x1": (lambda: chain(pw=nn.Conv2d(4, 6, 1, padding=1)), "has padding"),
     "padding mode": (lambda: chain(dw=nn.Conv2d(4, 4, 3, padding=1, groups=4, padding_mode="reflect")), "reflect"),
-    "mixed types": (lambda: chain(pw=nn.Conv2d(4, 6, 1).double()), "torch.float64 on cpu, beside torch.float32 on cpu"),
+    "mixed types": (lambda: chain(pw=nn.Conv2d(4, 6, 1).double()), "no image was found that the model takes: give"),
     "looked into": (lambda: Untraceable(True).eval(), "the code that runs it could not be traced"),
     "alone": (lambda: nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)).eval(), "the output follows"),
 }
