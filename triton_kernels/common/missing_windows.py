@@ -119,8 +119,8 @@ def leave_out_missing_windows(
     activation: str = "none",
     slope: float = 0.0,
 ) -> None:
-    """Tensors as in a convolution's backward_input; bias and what follows it are a transposed convolution's. One launch,
-    none where every pixel has all of its windows."""
+    """Tensors as in a convolution's backward_input; bias and what follows it are a transposed convolution's. One
+    launch, none where every pixel has all of its windows."""
     g = geometry
     top, bottom = _complete(g.h, g.p, g.r, g.stride_h, g.pad_h, g.dilation_h)
     left, right = _complete(g.w, g.q, g.s, g.stride_w, g.pad_w, g.dilation_w)
