@@ -7,6 +7,7 @@ its reduction than a ring of stages has, each compared with PyTorch.
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from collections.abc import Callable
 from functools import cache
@@ -15,6 +16,10 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from cnnkernels import native
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.append(str(ROOT / "csrc"))
+import grouping  # noqa: E402
 
 GPUS = {80: "a100", 90: "h200"}
 
@@ -69,12 +74,22 @@ def reachable() -> dict[str, set[tuple[str, int]]]:
     return found
 
 
-def trials(source: str) -> list[Trial]:
+@cache
+def parts() -> dict[str, list[str]]:
+    """Of what setup.py compiles as one, the sources."""
+    groups = grouping.group(sorted(path.relative_to(ROOT) for path in (ROOT / "csrc").rglob("*.cu")))
+    return {
+        made.relative_to("csrc").as_posix(): [p.relative_to("csrc").as_posix() for p in of]
+        for made, of in groups.items()
+    }
+
+
+def trials(compiled: str) -> list[Trial]:
     """Empty where nobody has written any."""
     from helpers.every_kernel import conv, conv_sm90, depthwise_conv, int8, pairs, pool, quantize
 
     rooms = (conv, conv_sm90, depthwise_conv, int8, pairs, pool, quantize)
-    return [trial for room in rooms for trial in room.trials(source)]
+    return [trial for source in parts()[compiled] for room in rooms for trial in room.trials(source)]
 
 
 def run(trial: Trial) -> set[tuple[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cache, partial
 from typing import Any
@@ -90,6 +91,24 @@ def packed() -> None:
     check("forward", case, NHWC, "fp16", tiled("fp16", 1, "along_depth", "along_depth", 1, "channels"))
 
 
+def at_the_border(layout: Layout, dtype: torch.dtype, channels: int) -> None:
+    """An infinite tap, that some pixels of the border meet no window by: they stay finite, as PyTorch's do."""
+    case = ConvCase("", 2, channels, 5, 6, 8, 3, 3, padding=(1, 1, 1, 1))
+    dy, w = (
+        small_integers(shape, torch.float64, seed=seed)
+        for seed, shape in ((5, case.output_shape), (6, case.weight_shape))
+    )
+    w[0, 0, 0, 0] = math.inf
+    memory = layout.memory_format
+    dy_there, w_there = (torch.empty(t.shape, dtype=dtype).contiguous(memory_format=memory).copy_(t) for t in (dy, w))
+    found = torch.full(case.input_shape, math.nan, dtype=dtype).contiguous(memory_format=memory)
+    emulated().conv_backward_input(dy_there, w_there, found, case.geometry, layout, False)
+    with torch.backends.mkldnn.flags(enabled=False):
+        true = torch.nn.grad.conv2d_input(case.input_shape, w, dy, padding=1)
+    assert true.isfinite().any() and not true.isfinite().all()
+    assert torch.equal(found.double().nan_to_num(7), true.nan_to_num(7))
+
+
 def trials(source: str) -> Iterator[Trial]:
     for element, name in SOURCES.items():
         if source == f"conv/implicit_gemm/{name}.cu":
@@ -106,5 +125,9 @@ def trials(source: str) -> Iterator[Trial]:
     if source == "gemm/add_parts.cu":
         for element in ("fp64", "fp32", "fp16", "bf16"):
             yield Trial(element, partial(in_parts, element))
+    if source == "common/missing_windows.cu":
+        for layout, channels in ((NHWC, 16), (NHWC, 3), (NCHW, 3)):
+            for dtype in dict.fromkeys(dtype for dtype, *_ in ELEMENTS.values()):
+                yield Trial(f"{layout.name} {channels} {dtype}", partial(at_the_border, layout, dtype, channels))
     if source == "conv/packing/pack.cu":
         yield Trial("channels", packed)
