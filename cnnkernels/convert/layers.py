@@ -8,7 +8,6 @@ it copies, and a view may become a reshape: what was contiguous in the float mod
 
 from __future__ import annotations
 
-import itertools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -60,8 +59,8 @@ def as_layers(module: fx.GraphModule, original: nn.Module, trains: bool = False)
     for node in graph.nodes:
         _name(node, original)
     gone: set[fx.Node] = set()
-    # What has a weight first: the weight may be computed by what else would become a layer.
-    for node in [*filter(_has_weight, graph.nodes), *itertools.filterfalse(_has_weight, graph.nodes)]:
+    # What has numbers of its own first: they may be computed by what else would become a layer.
+    for node in sorted(graph.nodes, key=lambda node: (not _has_weight(node), node.target is not aten.mul.Tensor)):
         if node.op != "call_function" or node in gone or not (node.users or node.is_impure()):
             continue
         if (same := _computes_nothing(node)) is not None:
@@ -85,7 +84,7 @@ def as_layers(module: fx.GraphModule, original: nn.Module, trains: bool = False)
             call = graph.call_module(name, (input,))
         call.meta = dict(node.meta)
         result.replace_all_uses_with(call)
-        if isinstance(layer, Dropped) or _has_weight(node):
+        if isinstance(layer, Dropped) or _has_weight(node) or node is not result:
             gone |= erase(result)
     module.training = trains and original.training
     graph.eliminate_dead_code()
@@ -196,6 +195,10 @@ def _layer(
             layer = _with_weight(node, arguments, weight, bias)
         elif trains:
             node.meta["why"] = "its weight is computed, of parameters that are trained"
+    elif node.target is aten.mean.dim and _is_average(arguments):
+        layer = nn.AdaptiveAvgPool2d(1)
+    elif node.target is aten.mul.Tensor:
+        return _affine(module, node, changed, trains)
     elif node.target is aten.flatten.using_ints:
         layer = nn.Flatten(arguments["start_dim"], arguments["end_dim"])
     elif node.target is aten.batch_norm.default:
@@ -219,6 +222,37 @@ _ACTIVATIONS: dict[Any, Callable[[dict[str, Any]], nn.Module | None]] = {
     aten.gelu.default: lambda a: nn.GELU(a["approximate"]),
     aten.hardswish.default: lambda a: nn.Hardswish(),
 }
+
+
+def _is_average(arguments: dict[str, Any]) -> bool:
+    """Whether a mean is an image's, of one number a channel."""
+    input = arguments["self"].meta.get("val")
+    if input is None or input.dim() != 4 or not arguments["keepdim"] or arguments["dtype"] is not None:
+        return False
+    return sorted(dim % 4 for dim in arguments["dim"] or ()) == [2, 3]
+
+
+def _affine(
+    module: fx.GraphModule, node: fx.Node, changed: set[Any], trains: bool
+) -> tuple[nn.Module, fx.Node, fx.Node] | None:
+    """A batch norm, of a convolution's result times one constant a channel plus another, as a frozen one computes."""
+    conv, scale = node.args
+    reader = next(iter(node.users), None)
+    if reader is None or len(node.users) != 1 or reader.target is not aten.add.Tensor or reader.kwargs:
+        return None
+    if not isinstance(conv, fx.Node) or conv.op != "call_module" or reader.args[0] is not node:
+        return None
+    layer: Any = module.get_submodule(str(conv.target))
+    numbers = [_constant(module, value, changed, trains) for value in (scale, reader.args[1])]
+    if not isinstance(layer, nn.Conv2d) or any(number is None for number in numbers):
+        return None
+    if any(
+        tuple(number.shape) not in ((1, layer.out_channels, 1, 1), (layer.out_channels, 1, 1)) for number in numbers
+    ):
+        return None
+    norm = nn.BatchNorm2d(layer.out_channels, eps=0.0, device=numbers[0].device, dtype=numbers[0].dtype)
+    norm.weight, norm.bias = (_parameter(number.flatten()) for number in numbers)
+    return norm, conv, reader
 
 
 def _pair(value: Any) -> Any:

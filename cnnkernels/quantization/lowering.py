@@ -7,6 +7,7 @@ INT8 leaves the float itself.
 
 from __future__ import annotations
 
+import operator
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from ..convert.graph import LAYERS, adopt
 from ..convert.inputs import Fixed, Rebuilt, Sizes
 from ..convert.replace import Layer
 from ..convert.trace import copy_sharing_tensors, hooked
-from .prepare import Tap, carries, part, sums, wanted
+from .prepare import Tap, carried, carries, pads_with_zeros, part, sums, wanted
 from .units import Unit
 
 _ASKING = ("size", "dim", "numel", "ndimension")  # a tensor for its shape, whatever its type
@@ -100,7 +101,7 @@ class Conversion:
                 self.unit(node, unit)
             elif (tap := part(self.source, node, Tap)) is not None:
                 self.tap(node, tap)
-            elif carries(self.source, node) and node.args[0] in self.int8s and node in self.want:
+            elif self.is_carrier(node):
                 self.carrier(node)
             else:
                 self.float(node)
@@ -190,12 +191,22 @@ class Conversion:
             if value in forms:
                 forms[node] = forms[value]
 
+    def is_carrier(self, node: fx.Node) -> bool:
+        """Whether an operation works on codes here; of a list of codes, whatever reads a part."""
+        if not carries(self.source, node) or not all(v in self.int8s and v in self.codes for v in carried(node)):
+            return False
+        one_code = len({self.codes[value] for value in carried(node)}) == 1
+        return one_code and (node in self.want or node.target is operator.getitem)
+
     def carrier(self, node: fx.Node) -> None:
-        value = node.all_input_nodes[0]
+        value = carried(node)[0]
         self.pass_on(value, node)
         self.floats.pop(node, None)
-        if node.op == "call_method":
+        if node.op != "call_module":
             self.int8s[node] = self.graph.node_copy(node, self.as_read)
+            if pads_with_zeros(node):
+                mode = ("constant",) if node.target is torch.ops.aten.pad.default else ()
+                self.int8s[node].args = (*self.int8s[node].args[:2], *mode, float(self.codes[value].zero_point))
             return
         layer = _carried(self.source.get_submodule(str(node.target)), self.codes[value])
         if layer is not None:

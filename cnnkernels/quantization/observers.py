@@ -62,6 +62,10 @@ class MinMax(torch.nn.Module):
         scale, zero_point = affine_code(torch.tensor(low).double(), torch.tensor(high).double())
         return scale.item(), int(zero_point)
 
+    def shared(self, watches: list[Any]) -> list[Any]:
+        """What watches values that are to have one code: one observer of all."""
+        return [self] * len(watches)
+
     def extra_repr(self) -> str:
         return f"low={self.low:.4g}, high={self.high:.4g}"
 

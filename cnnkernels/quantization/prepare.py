@@ -7,6 +7,7 @@ where a unit reads a value that was made in float.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,14 @@ from ..convert.layers import add_module
 from ..convert.trace import hooked
 from .units import Unit, own_arithmetic
 
+aten = torch.ops.aten
+
 _CARRYING_METHODS = ("reshape", "contiguous", "squeeze", "unsqueeze")
+_CARRYING = (
+    aten.permute.default, aten.transpose.int, aten.slice.Tensor, aten.select.int, aten.narrow.default,
+    aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int, aten.expand.default,
+    aten.pixel_shuffle.default, aten.channel_shuffle.default, aten.flip.default, aten.roll.default,
+)  # fmt: skip
 
 
 class Tap(nn.Module):
@@ -55,6 +63,10 @@ def carries(module: fx.GraphModule, node: fx.Node) -> bool:
     """Whether an operation takes the code of its first argument to its result."""
     if node.op == "call_method":
         return node.target in _CARRYING_METHODS
+    if node.op == "call_function":
+        if node.target is operator.getitem:
+            return isinstance(node.args[0], fx.Node) and carries(module, node.args[0])
+        return node.target in (*_CARRYING, aten.cat.default) or pads_with_zeros(node)
     if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
         return False
     layer = module.get_submodule(str(node.target))
@@ -68,6 +80,21 @@ def carries(module: fx.GraphModule, node: fx.Node) -> bool:
         return not sums(layer)
     passing = nn.ReLU, nn.Flatten, nn.Identity, Dropped
     return isinstance(layer, passing)
+
+
+def carried(node: fx.Node) -> list[fx.Node]:
+    """The values whose code an operation takes to its result: one, but for a concatenation, whose have one code."""
+    values: Any = node.args[0] if node.target is aten.cat.default else node.args[:1]
+    return list(values)
+
+
+def pads_with_zeros(node: fx.Node) -> bool:
+    """Whether a node puts zeros around a value, which in a code are its zero point."""
+    if node.target is aten.constant_pad_nd.default:
+        return node.args[2:] in ((), (0,), (0.0,))
+    if node.target is aten.pad.default:
+        return node.args[2:] in ((), ("constant",), ("constant", None), ("constant", 0), ("constant", 0.0))
+    return False
 
 
 def sums(pool: nn.AvgPool2d) -> bool:
@@ -120,6 +147,10 @@ def put_taps(piece: Piece, watch: Callable[[bool], nn.Module], inside: bool) -> 
         tap_of[node] = node
         return node
 
+    def named(value: fx.Node) -> str:
+        return piece.prefix + (str(value.target) if value.op in ("call_module", "placeholder") else value.name)
+
+    together: list[list[fx.Node]] = []  # taps whose values have one code
     for node in list(module.graph.nodes):
         unit = part(module, node, Unit)
         readers = list(node.users)
@@ -127,25 +158,42 @@ def put_taps(piece: Piece, watch: Callable[[bool], nn.Module], inside: bool) -> 
             behind = tap(node, unit.names, node in want)
             if node not in want:
                 del tap_of[behind]
-        elif carries(module, node) and node in want and node.args[0] in tap_of:
-            tap_of[node] = tap_of[node.args[0]]
+        elif carries(module, node) and node in want and any(value in tap_of for value in carried(node)):
+            for value in carried(node):
+                if value not in tap_of:
+                    node.replace_input_with(value, tap(value, [named(value)], True))
+            together.append([tap_of[value] for value in carried(node)])
+            tap_of[node] = together[-1][0]
             if inside and averages(module, node):
                 _average_codes(module, node, tap_of)
             continue
         elif any(part(module, reader, Unit) is not None for reader in readers):
             # Who works on codes reads this code too, not the float beside it: a value has one.
             readers = [r for r in readers if part(module, r, Unit) is not None or (r in want and carries(module, r))]
-            name = piece.prefix + (str(node.target) if node.op in ("call_module", "placeholder") else node.name)
-            behind = tap(node, [name], True)
+            behind = tap(node, [named(node)], True)
         else:
             continue
         for reader in readers:
             reader.replace_input_with(node, behind)
+    _share(module, together)
     for node in module.graph.nodes:
         if inside and (unit := part(module, node, Unit)) is not None:
             unit.codes = [module.get_submodule(str(tap_of[value].target)).watch for value in node.args]
     module.graph.lint()
     module.recompile()
+
+
+def _share(module: fx.GraphModule, together: list[list[fx.Node]]) -> None:
+    """Gives one code to the taps of a list, and to those of lists that have one in common."""
+    groups: list[set[str]] = []
+    for nodes in together:
+        group = {str(node.target) for node in nodes}
+        groups = [*(g for g in groups if not g & group), group.union(*(g for g in groups if g & group))]
+    for group in groups:
+        taps = [module.get_submodule(name) for name in sorted(group)]
+        first: Any = taps[0].watch
+        for tap, watch in zip(taps, first.shared([tap.watch for tap in taps]), strict=True):
+            tap.watch = watch
 
 
 def _average_codes(module: fx.GraphModule, node: fx.Node, tap_of: dict[fx.Node, fx.Node]) -> None:

@@ -41,6 +41,7 @@ class FakeQuantize(nn.Module):
     def __init__(self, momentum: float = 0.1, rounds: bool = True) -> None:
         super().__init__()
         self.momentum, self.rounds = momentum, rounds
+        self.others: list[FakeQuantize] = []  # whose values have the same code
         self.register_buffer("low", torch.tensor(float("inf")))
         self.register_buffer("high", torch.tensor(float("-inf")))
 
@@ -56,16 +57,29 @@ class FakeQuantize(nn.Module):
         self.high.copy_(torch.where(first, high, self.high + self.momentum * (high - self.high)))
 
     def rounded(self, input: Tensor) -> Tensor:
-        return fake_quantize(input, *affine_code(self.low, self.high)) if self.rounds else input
+        return fake_quantize(input, *affine_code(*self.ends())) if self.rounds else input
+
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """Of the range of all values that have this code."""
+        if not self.others:
+            return self.low, self.high
+        each = (self, *self.others)
+        return torch.stack([one.low for one in each]).amin(), torch.stack([one.high for one in each]).amax()
+
+    def shared(self, watches: list[FakeQuantize]) -> list[FakeQuantize]:
+        """What watches values that are to have one code: each its own, which follow their averages."""
+        for one in watches:
+            one.others = [other for other in watches if other is not one]
+        return watches
 
     def codes(self, input: Tensor) -> Tensor:
         """The codes, less the zero point, of numbers that have one."""
-        scale, zero_point = affine_code(self.low, self.high)
+        scale, zero_point = affine_code(*self.ends())
         return fake_quantize(input * (1 / scale), torch.ones_like(scale), zero_point)
 
     def numbers(self, codes: Tensor) -> Tensor:
         """What codes, less the zero point, stand for, after rounding."""
-        scale, zero_point = affine_code(self.low, self.high)
+        scale, zero_point = affine_code(*self.ends())
         return fake_quantize(codes, torch.ones_like(scale), zero_point) * scale
 
     def range(self) -> tuple[float, float]:
@@ -74,7 +88,7 @@ class FakeQuantize(nn.Module):
         Raises:
             ValueError: nothing was seen, or NaN or infinity.
         """
-        low, high = self.low.item(), self.high.item()
+        low, high = (end.item() for end in self.ends())
         if not low <= high or high - low == float("inf"):
             raise ValueError(f"a fake quantizer has a range from {low} to {high}: no code spans that")
         return low, high
@@ -82,7 +96,7 @@ class FakeQuantize(nn.Module):
     def code(self) -> tuple[float, int]:
         """Scale and zero point of that range."""
         self.range()
-        scale, zero_point = affine_code(self.low, self.high)
+        scale, zero_point = affine_code(*self.ends())
         return scale.item(), int(zero_point)
 
     def extra_repr(self) -> str:
