@@ -243,7 +243,7 @@ def _affine(
     if not isinstance(conv, fx.Node) or conv.op != "call_module" or reader.args[0] is not node:
         return None
     layer: Any = module.get_submodule(str(conv.target))
-    numbers = [_constant(module, value, changed, trains) for value in (scale, reader.args[1])]
+    numbers: list[Any] = [_constant(module, value, changed, trains) for value in (scale, reader.args[1])]
     if not isinstance(layer, nn.Conv2d) or any(number is None for number in numbers):
         return None
     if any(
@@ -251,7 +251,7 @@ def _affine(
     ):
         return None
     norm = nn.BatchNorm2d(layer.out_channels, eps=0.0, device=numbers[0].device, dtype=numbers[0].dtype)
-    norm.weight, norm.bias = (_parameter(number.flatten()) for number in numbers)
+    norm.weight, norm.bias = (_parameter(number.flatten()) for number in numbers)  # type: ignore[assignment]
     return norm, conv, reader
 
 
