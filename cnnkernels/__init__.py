@@ -6,7 +6,7 @@ from . import functional, nn
 from .backends import available_backends, choose, use_backend
 from .convert.replace import Replacement, replace_layers
 from .ops.flops import register_when_imported as _register_flops
-from .quantization import Quantization, convert_qat, prepare_qat, quantize
+from .quantization import Quantization, convert_qat, load_quantized, prepare_qat, quantize, save_quantized
 
 __all__ = [
     "Quantization",
@@ -15,10 +15,12 @@ __all__ = [
     "choose",
     "convert_qat",
     "functional",
+    "load_quantized",
     "nn",
     "prepare_qat",
     "quantize",
     "replace_layers",
+    "save_quantized",
     "use_backend",
 ]
 __version__ = "0.1.0"

@@ -22,7 +22,8 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from .in_place import counts, functional
-from .inputs import Fixed, Rebuilt, Sizes
+from .inputs import Fixed, Sizes, conditions_of
+from .outputs import Rebuilt
 from .trace import HOOKS, hooked
 
 _MARKS = "cnnkernels_capture"
@@ -238,6 +239,8 @@ class _Graph:
         self.parts: dict[str, Any] = {}
         self.nodes: dict[fx.Node, fx.Node] = {}
         self.begun: dict[int, fx.Node] = {}
+        self.input: fx.Node | None = None  # the first tensor among the inputs
+        self.device: fx.Node | None = None  # it is on
 
     def made(self) -> fx.GraphModule:
         self.inputs()
@@ -282,9 +285,10 @@ class _Graph:
         given = [node for node in self.source.graph.nodes if node.op == "placeholder"]
         for old, (_, node) in zip(given, tensors, strict=True):
             self.nodes[old] = node
+        self.input = tensors[0][1] if tensors else None
         for name, node, value in fixed:
             self.graph.call_module(self.add("fixed", Fixed(name, value)), (node,))
-        if conditions := _conditions(given, self.program):
+        if conditions := conditions_of(given, self.program):
             kinds = [node.meta["val"].dtype for node in given]
             floating = next((kind for kind in kinds if kind.is_floating_point), None)
             sizes = Sizes(tuple(conditions), tuple(name for name, _ in tensors), floating)
@@ -323,7 +327,19 @@ class _Graph:
             return
         if node.target is torch.ops.aten.copy_.default and (self.is_leafs_own(node.args[0]) or counts(node)):
             return  # what a leaf changes of its own it changes itself
-        self.nodes[node] = self.graph.node_copy(node, lambda old: self.nodes[old])
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            return  # of the device, too, that the model is on today
+        made = self.nodes[node] = self.graph.node_copy(node, lambda old: self.nodes[old])
+        made.args, made.kwargs = pytree.tree_map(self.where_inputs_are, (made.args, made.kwargs))
+
+    def where_inputs_are(self, value: Any) -> Any:
+        """In the place of a device that the code makes a tensor on: the model may move."""
+        if not isinstance(value, torch.device) or self.input is None:
+            return value
+        if self.device is None:
+            with self.graph.inserting_after(self.input):
+                self.device = self.graph.call_function(getattr, (self.input, "device"))
+        return self.device
 
     def is_leafs_own(self, changed: Any) -> bool:
         target = str(changed.target).removeprefix("module.")
@@ -376,17 +392,3 @@ def _is_plain(value: Any) -> bool:
     if type(value) is dict:
         return all(type(key) is str and _is_plain(part) for key, part in value.items())
     return value is None or isinstance(value, (fx.Node, bool, int, float, str))
-
-
-def _conditions(given: list[fx.Node], program: Any) -> list[str]:
-    """What the sizes of the inputs must be, in Python."""
-    found = []
-    for place, node in enumerate(given):
-        for dim, size in enumerate(node.meta["val"].shape):
-            if isinstance(size, int):
-                found.append(f"given[{place}].size()[{dim}] == {size}")
-    for condition in program._guards_code:
-        for place in range(len(given)):
-            condition = condition.replace(f"L['tensors'][{place}]", f"given[{place}]")
-        found.append(condition.replace("\n", " "))
-    return list(dict.fromkeys(found))

@@ -21,8 +21,10 @@ from torch.utils import _pytree as pytree
 from ..nn.layer import KernelLayer
 from .capture import capture
 from .frozen import keep_frozen
+from .graph_module import adopt
 from .inputs import Sizes
 from .layers import as_layers
+from .outputs import keep_orders
 from .trace import copy_of_its_own, copy_sharing_tensors, hooked
 
 LAYERS = (nn.Conv2d, nn.Linear)
@@ -234,6 +236,8 @@ def _piece(whole: Pieces, prefix: str, original: nn.Module, calls: list[Call]) -
         module.eval()
         for one in reversed(calls):
             _refuse_other(_run(piece, one), one.output)
+        if not piece.alone:
+            keep_orders(module, first.arguments, first.output)
     finally:
         for part, mode in given.items():
             part.training = mode
@@ -303,20 +307,6 @@ def _near(a: Tensor, b: Tensor) -> bool:
         return False
     error = (a - b)[known].norm()
     return bool(error <= eps**0.5 * b[known].norm())
-
-
-def adopt(module: fx.GraphModule, original: nn.Module) -> None:
-    """Gives the module that runs a graph what code around it may ask of the original, and its hooks."""
-    plain = {name: value for name, value in vars(original).items() if not name.startswith("_")}
-    if isinstance(original, fx.GraphModule):
-        plain = original.meta["attributes"]
-    module.meta["attributes"] = plain
-    for name, value in plain.items():
-        if name not in vars(module) and not hasattr(type(module), name):  # `graph`, `code`: a GraphModule has its own
-            setattr(module, name, value)
-    for name, value in vars(original).items():
-        if name.startswith("_") and "hooks" in name and value:
-            vars(module)[name] = value.copy()
 
 
 def _put(whole: Pieces, name: str, module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""What a captured graph asks of its inputs, and the form of what it gives back: modules in the graph."""
+"""What a captured graph asks of its inputs: modules in the graph."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import Tensor, fx, nn
+
+from ..nn.numbered import refuse_training
 
 
 class Sizes(nn.Module):
@@ -19,6 +20,8 @@ class Sizes(nn.Module):
         names: of these tensors.
         dtype: of the first that is floating, or None. Constants and codes were made for it.
     """
+
+    only_for_inference = False  # as of an INT8 layer
 
     def __init__(self, conditions: tuple[str, ...], names: tuple[str, ...], dtype: torch.dtype | None) -> None:
         super().__init__()
@@ -48,11 +51,24 @@ class Sizes(nn.Module):
             )
         return super()._apply(fn, recurse)
 
+    def train(self, mode: bool = True) -> Any:
+        if mode and self.only_for_inference:
+            refuse_training()
+        return super().train(mode)
+
     def __reduce__(self) -> Any:
-        return Sizes, (self.conditions, self.names, self.dtype)
+        return _sizes, (self.conditions, self.names, self.dtype, self.only_for_inference)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Sizes:
-        return Sizes(self.conditions, self.names, self.dtype)
+        return _sizes(self.conditions, self.names, self.dtype, self.only_for_inference)
+
+
+def _sizes(
+    conditions: tuple[str, ...], names: tuple[str, ...], dtype: torch.dtype | None, only_for_inference: bool
+) -> Sizes:
+    made = Sizes(conditions, names, dtype).eval()
+    made.only_for_inference = only_for_inference
+    return made
 
 
 class Fixed(nn.Module):
@@ -68,12 +84,15 @@ class Fixed(nn.Module):
             raise ValueError(f"the captured model is for {self.name}={self.value!r}, but got {self.name}={given!r}")
 
 
-class Rebuilt(nn.Module):
-    """Puts the values of an output into the form that the code returns them in."""
-
-    def __init__(self, tree: pytree.TreeSpec) -> None:
-        super().__init__()
-        self.tree = tree
-
-    def forward(self, *leaves: Any) -> Any:
-        return pytree.tree_unflatten(leaves, self.tree)
+def conditions_of(given: list[fx.Node], program: Any) -> list[str]:
+    """What the sizes of the inputs must be, in Python."""
+    found = []
+    for place, node in enumerate(given):
+        for dim, size in enumerate(node.meta["val"].shape):
+            if isinstance(size, int):
+                found.append(f"given[{place}].size()[{dim}] == {size}")
+    for condition in program._guards_code:
+        for place in range(len(given)):
+            condition = condition.replace(f"L['tensors'][{place}]", f"given[{place}]")
+        found.append(condition.replace("\n", " "))
+    return list(dict.fromkeys(found))

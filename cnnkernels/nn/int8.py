@@ -7,7 +7,6 @@ what is floating comes out in the input's dtype.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
 from ..functional.arguments import checked_activation
 from ..functional.int8_arguments import checked_scale, checked_zero_point
 from .conv import Conv2dAct
-from .layer import KernelLayer
+from .numbered import NumberedLayer
 
 MODES = ("static", "dynamic", "weight_only")
 
@@ -30,7 +29,7 @@ def _scale(layer: str, name: str, value: Any) -> float | None:
     return None if value is None else checked_scale(layer, name, float(value))
 
 
-class Int8Layer(KernelLayer):
+class Int8Layer(NumberedLayer):
     """What Int8Linear and Int8Conv2d share: weights, and the numbers that turn integers into what they stand for.
 
     Buffers:
@@ -39,7 +38,9 @@ class Int8Layer(KernelLayer):
         weight_sum: int32 [outputs], weight summed for each output; an input with a zero point needs it.
         bias: float32 [outputs], or None.
 
-    Numbers, which are keyword arguments and attributes, and kept in the state_dict as its extra state:
+        scales, zero_points: of input, output and residual, as `NumberedLayer` keeps them.
+
+    Numbers, which are keyword arguments and attributes; what is no scale or zero point is the state_dict's extra state:
         input_scale, input_zero_point: an integer input q stands for (q - input_zero_point) input_scale, and a floating
             one is quantized so, to int8.
         out_scale, out_zero_point: the output's, if it is to be integers; out_scale None gives a floating one.
@@ -49,6 +50,8 @@ class Int8Layer(KernelLayer):
         activation, negative_slope: `cnnkernels.activation.ACTIVATIONS`, and leaky_relu's factor below zero.
     """
 
+    scale_names = "input_scale", "out_scale", "residual_scale"
+    zero_point_names = "input_zero_point", "out_zero_point", "residual_zero_point"
     weight: Tensor
     weight_scale: Tensor
     weight_sum: Tensor
@@ -57,9 +60,9 @@ class Int8Layer(KernelLayer):
     input_zero_point: int
     out_scale: float | None
     out_zero_point: int
-    out_dtype: torch.dtype | None
     residual_scale: float | None
     residual_zero_point: int
+    out_dtype: torch.dtype | None
     activation: str
     negative_slope: float
 
@@ -107,31 +110,18 @@ class Int8Layer(KernelLayer):
         self.activation, self.negative_slope = checked_activation(name, activation, negative_slope)
 
     def _numbers(self) -> dict[str, Any]:
-        names = (
-            "input_scale", "input_zero_point", "out_scale", "out_zero_point", "out_dtype", "residual_scale",
-            "residual_zero_point", "activation", "negative_slope",
-        )  # fmt: skip
+        names = (*self.scale_names, *self.zero_point_names, "out_dtype", "activation", "negative_slope")
         return {name: getattr(self, name) for name in names}
 
     def get_extra_state(self) -> dict[str, Any]:
-        state = self._numbers()
-        state["out_dtype"] = None if self.out_dtype is None else str(self.out_dtype).removeprefix("torch.")
-        return state
+        out_dtype = None if self.out_dtype is None else str(self.out_dtype).removeprefix("torch.")
+        return {"out_dtype": out_dtype, "activation": self.activation, "negative_slope": self.negative_slope}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        numbers = dict(state)
+        numbers = self._numbers() | state
         if numbers["out_dtype"] is not None:
             numbers["out_dtype"] = getattr(torch, numbers["out_dtype"])
         self._set_numbers(**numbers)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Follows to another device or memory, never to another dtype."""
-
-        def keeping_dtype(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return super()._apply(keeping_dtype, recurse)
 
     @property
     def _integers(self) -> Tensor:
@@ -261,10 +251,8 @@ class Int8Linear(Int8Layer):
         return {**super().get_extra_state(), "mode": self.mode}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        numbers = dict(state)
-        mode = numbers.pop("mode")
-        super().set_extra_state(_numbers_of(mode, numbers))
-        self.mode = mode
+        self.mode = state["mode"]
+        super().set_extra_state({name: value for name, value in state.items() if name != "mode"})
 
     def extra_repr(self) -> str:
         sizes = f"in_features={self.in_features}, out_features={self.out_features}"

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import functional as F
 from .layer import KernelLayer
+from .numbered import NumberedLayer
 
 
 class Int8MaxPool2d(KernelLayer, torch.nn.MaxPool2d):
@@ -30,12 +31,14 @@ class Int8MaxPool2d(KernelLayer, torch.nn.MaxPool2d):
             )  # fmt: skip
 
 
-class Int8AvgPool2d(KernelLayer, torch.nn.AvgPool2d):
+class Int8AvgPool2d(NumberedLayer, torch.nn.AvgPool2d):
     """torch.nn.AvgPool2d of int8 or uint8 images, rounded half to even; scale and zero point stay what they are.
 
-    Its arguments are AvgPool2d's and, by name, `zero_point`: the integer that stands for 0, as padding does. It is kept
-    in the state_dict as its extra state.
+    Its arguments are AvgPool2d's and, by name, `zero_point`: the integer that stands for 0, as padding does. It is a
+    buffer too.
     """
+
+    zero_point_names = ("zero_point",)
 
     def __init__(
         self,
@@ -58,21 +61,17 @@ class Int8AvgPool2d(KernelLayer, torch.nn.AvgPool2d):
                 self.divisor_override, zero_point=self.zero_point,
             )  # fmt: skip
 
-    def get_extra_state(self) -> dict[str, int]:
-        return {"zero_point": self.zero_point}
-
-    def set_extra_state(self, state: dict[str, int]) -> None:
-        self.zero_point = state["zero_point"]
-
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, zero_point={self.zero_point}"
 
 
-class Int8AdaptiveAvgPool2d(KernelLayer, torch.nn.Module):
+class Int8AdaptiveAvgPool2d(NumberedLayer, torch.nn.Module):
     """torch.nn.AdaptiveAvgPool2d with output_size 1 of int8 or uint8 images: the mean of each channel.
 
-    `zero_point` is the integer that stands for 0, and kept in the state_dict as extra state.
+    `zero_point` is the integer that stands for 0; it is a buffer too.
     """
+
+    zero_point_names = ("zero_point",)
 
     def __init__(self, zero_point: int = 0) -> None:
         super().__init__()
@@ -81,12 +80,6 @@ class Int8AdaptiveAvgPool2d(KernelLayer, torch.nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         with self._backend():
             return F.int8_adaptive_avg_pool2d(input, 1, zero_point=self.zero_point)
-
-    def get_extra_state(self) -> dict[str, int]:
-        return {"zero_point": self.zero_point}
-
-    def set_extra_state(self, state: dict[str, int]) -> None:
-        self.zero_point = state["zero_point"]
 
     def extra_repr(self) -> str:
         return ", ".join(filter(None, [f"output_size=1, zero_point={self.zero_point}", super().extra_repr()]))

@@ -10,13 +10,16 @@ from torch import Tensor
 from .. import functional as F
 from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
 from ..functional.int8_arguments import checked_scale, checked_zero_point
-from .layer import KernelLayer
+from .numbered import NumberedLayer
 
 
-class _Scaled(KernelLayer):
-    """A scale, a zero point and the output's dtype: attributes, kept in the state_dict as its extra state."""
+class _Scaled(NumberedLayer):
+    """A scale and a zero point, which are buffers too, and the output's dtype: the state_dict's extra state."""
 
     allowed: tuple[torch.dtype, ...]
+    scale_names, zero_point_names = ("scale",), ("zero_point",)
+    scale: float
+    zero_point: int
 
     def __init__(self, scale: float, zero_point: int, dtype: torch.dtype) -> None:
         super().__init__()
@@ -34,10 +37,10 @@ class _Scaled(KernelLayer):
         self.zero_point = checked_zero_point(name, "zero_point", int(zero_point), kind)
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"scale": self.scale, "zero_point": self.zero_point, "dtype": str(self.dtype).removeprefix("torch.")}
+        return {"dtype": str(self.dtype).removeprefix("torch.")}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self._set_numbers(state["scale"], state["zero_point"], getattr(torch, state["dtype"]))
+        self._set_numbers(self.scale, self.zero_point, getattr(torch, state["dtype"]))
 
     def extra_repr(self) -> str:
         text = f"scale={self.scale}, zero_point={self.zero_point}, dtype={self.dtype}"

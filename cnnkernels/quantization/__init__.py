@@ -5,6 +5,7 @@ from .lowering import Code, Value
 from .observers import MSE, Entropy, MinMax, Percentile
 from .post_training import quantize
 from .report import Noise, Quantization
+from .saved import load_quantized, save_quantized
 from .training import FakeQuantize, convert_qat, prepare_qat
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "convert_qat",
     "fake_quantize",
     "fake_quantize_weight",
+    "load_quantized",
     "prepare_qat",
     "quantize",
+    "save_quantized",
     "symmetric_scale",
 ]

@@ -11,12 +11,17 @@ from torch import Tensor, nn
 from .. import nn as ours
 from ..convert.replace import Layer
 from ..convert.trace import copy_of_its_own, hooked
+from .recipe import Recipe
 from .report import Quantization, kept_layers, size
 from .units import own_arithmetic
 
 
 def swap_linear_layers(
-    model: nn.Module, mode: str, left_out: Callable[[nn.Module, str], str], backend: str | None
+    model: nn.Module,
+    mode: str,
+    left_out: Callable[[nn.Module, str], str],
+    names_left_out: list[str],
+    backend: str | None,
 ) -> Quantization:
     """Swaps linear layers alone, which needs no graph: their inputs and outputs stay floats."""
     made = copy_of_its_own(model)
@@ -34,13 +39,15 @@ def swap_linear_layers(
             continue
         layer = Int8LinearAmongFloats.from_float(module, mode=mode)
         layer.backend = backend
+        layer.only_for_inference = mode == "dynamic"  # "weight_only" passes gradients on to what is before it
         quantized.append(Layer(tuple(n or "(the model)" for n in where), f"Int8Linear({layer.extra_repr()})"))
         for name in where:
             if name:
                 made.set_submodule(name, layer)
             else:
                 made = layer
-    return Quantization(made, tuple(quantized), tuple(kept_layers(made)), (), (), size(model), size(made))
+    recipe = Recipe(mode, tuple(names_left_out))
+    return Quantization(made, tuple(quantized), tuple(kept_layers(made)), (), (), size(model), size(made), None, recipe)
 
 
 def _why_not(layer: nn.Linear) -> str:

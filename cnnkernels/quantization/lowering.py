@@ -16,10 +16,13 @@ from torch import Tensor, fx, nn
 from .. import nn as ours
 from ..convert.capture import attribute
 from ..convert.dropped import Dropped
-from ..convert.graph import LAYERS, adopt
-from ..convert.inputs import Fixed, Rebuilt, Sizes
+from ..convert.graph import LAYERS
+from ..convert.graph_module import InPlaceOf, adopt
+from ..convert.inputs import Fixed, Sizes
+from ..convert.outputs import Order, Rebuilt
 from ..convert.replace import Layer
 from ..convert.trace import copy_sharing_tensors, hooked
+from ..nn.numbered import NumberedLayer
 from .prepare import Tap, carried, carries, pads_with_zeros, part, sums, wanted
 from .units import Unit
 
@@ -52,8 +55,10 @@ class Value(NamedTuple):
     code: Code | None
 
 
-class Int8ReLU(nn.Module):
+class Int8ReLU(NumberedLayer):
     """max(q, zero_point): the ReLU of what q stands for, in the same code."""
+
+    zero_point_names = ("zero_point",)
 
     def __init__(self, zero_point: int) -> None:
         super().__init__()
@@ -61,12 +66,6 @@ class Int8ReLU(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         return input.clamp(min=self.zero_point)
-
-    def get_extra_state(self) -> dict[str, int]:
-        return {"zero_point": self.zero_point}
-
-    def set_extra_state(self, state: dict[str, int]) -> None:
-        self.zero_point = state["zero_point"]
 
     def extra_repr(self) -> str:
         return f"zero_point={self.zero_point}"
@@ -108,7 +107,7 @@ class Conversion:
         if (layer := self.only_layer()) is not None:
             self.values = [value._replace(module=self.prefix[:-1]) for value in self.values if value.code is None]
             return layer
-        made = fx.GraphModule(self.modules, self.graph, type(self.source).__name__)
+        made = InPlaceOf(self.modules, self.graph, type(self.source).__name__)
         made.graph.lint()
         made.eval()
         if "attributes" in self.source.meta:
@@ -218,7 +217,7 @@ class Conversion:
             self.graph.output(fx.map_arg(node.args[0], self.as_float))
             return
         asks = (node.op == "call_method" and node.target in _ASKING) or (
-            node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim")
+            node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim", "device")
         )
         asks = asks or node.target is torch.ops.aten.sym_size.int
         if not asks:
@@ -254,6 +253,7 @@ class Conversion:
             Sizes,
             Fixed,
             Rebuilt,
+            Order,
             nn.Flatten,
             nn.Identity,
             Dropped,

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from ..backends import use_backend
 from ..convert.graph import Pieces, call, cut, state_kept
+from ..convert.inputs import Sizes
 from ..nn.layer import KernelLayer
+from ..nn.numbered import NumberedLayer
 from .linear import swap_linear_layers
 from .lowering import Conversion, convert
 from .observers import checked_observer
 from .prepare import put_taps
+from .recipe import Recipe, described, noting
 from .report import Quantization, batches, kept_layers, size
 from .units import Matcher
 
@@ -82,20 +85,22 @@ def quantize(
     if mode != "static":
         if calibration_data is not None:
             raise ValueError(f"quantize: mode {mode!r} takes no calibration_data")
-        return swap_linear_layers(model, mode, left_out, backend)
+        return swap_linear_layers(model, mode, *noting(left_out), backend)
     if calibration_data is None:
         raise ValueError("quantize: mode 'static' needs calibration_data")
     whole: Pieces | None = None
     with torch.no_grad(), contextlib.ExitStack() as state:
         for batch in batches(calibration_data, model):
             if whole is None:
+                example = described(batch)
                 whole = cut(model, batch, trains=False)
-                prepare(whole, left_out, lambda coded: make_observer())
+                noted, names = noting(left_out)
+                prepare(whole, noted, lambda coded: make_observer())
                 state.enter_context(state_kept(whole.model))
             call(whole.model, batch)
     if whole is None:
         raise ValueError("quantize: expected at least one batch of calibration_data")
-    return finish(model, whole.model, notes(whole), backend)
+    return finish(model, whole.model, notes(whole), backend, Recipe("static", tuple(names), *example))
 
 
 def prepare(
@@ -125,13 +130,20 @@ def notes(whole: Pieces) -> tuple[str, ...]:
     return (*modes, *graphs)
 
 
-def finish(original: nn.Module, prepared: nn.Module, remarks: tuple[str, ...], backend: str | None) -> Quantization:
+def finish(
+    original: nn.Module, prepared: nn.Module, remarks: tuple[str, ...], backend: str | None, recipe: Recipe | None
+) -> Quantization:
     """Converts a model whose taps have seen data, and tells of it."""
     made, conversions = convert(prepared)
     made.eval()
+    device = next(original.parameters(), torch.empty(0)).device
     for module in made.modules():
         if backend is not None and isinstance(module, KernelLayer):
             module.backend = backend
+        if isinstance(module, NumberedLayer):
+            module.to(device)
+        if isinstance(module, (NumberedLayer, Sizes)):
+            module.only_for_inference = True
 
     def gathered(lines: Callable[[Conversion], list[Any]]) -> tuple[Any, ...]:
         return tuple(line for conversion in conversions for line in lines(conversion))
@@ -141,7 +153,7 @@ def finish(original: nn.Module, prepared: nn.Module, remarks: tuple[str, ...], b
         warnings.warn(f"all values of {', '.join(zero)} were 0: their codes mean nothing", stacklevel=3)
     kept = (*kept_layers(made), *gathered(lambda c: c.kept))
     sizes = size(original), size(made)
-    return Quantization(made, gathered(lambda c: c.quantized), kept, remarks, values, *sizes, observed=prepared)
+    return Quantization(made, gathered(lambda c: c.quantized), kept, remarks, values, *sizes, prepared, recipe)
 
 
 def left_out_by(

@@ -16,6 +16,7 @@ from ..convert.graph import LAYERS, call
 from ..convert.replace import Layer
 from .lowering import Value
 from .prepare import Tap
+from .recipe import Recipe
 from .units import Unit
 
 
@@ -38,6 +39,7 @@ class Quantization:
         values: what was watched, in the order in which it is computed: ranges, scales and zero points.
         float_bytes, int8_bytes: of parameters and buffers before and after.
         observed: the float model with what watches its values; `signal_to_noise` runs it.
+        recipe: what `save_quantized` keeps of how it was made.
     """
 
     model: nn.Module
@@ -48,6 +50,7 @@ class Quantization:
     float_bytes: int
     int8_bytes: int
     observed: nn.Module | None = field(default=None, repr=False)
+    recipe: Recipe | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         ratio = f"{self.float_bytes / self.int8_bytes:.2f} times smaller" if self.int8_bytes else "empty"

@@ -17,6 +17,7 @@ from ..convert.graph import call, cut
 from .formulas import affine_code, fake_quantize
 from .post_training import finish, left_out_by, notes, prepare
 from .prepare import Tap
+from .recipe import Recipe, described, noting
 from .report import Quantization
 
 
@@ -133,7 +134,8 @@ def prepare_qat(
     if not 0 < momentum <= 1:
         raise ValueError(f"prepare_qat: momentum must be above 0 and at most 1, but got {momentum}")
     whole = cut(model, example, trains=True)
-    prepare(whole, left_out_by(model, filter_fn), lambda coded: FakeQuantize(momentum, rounds=coded))
+    left_out, names = noting(left_out_by(model, filter_fn))
+    prepare(whole, left_out, lambda coded: FakeQuantize(momentum, rounds=coded))
     prepared = whole.model
     like = next(iter(model.parameters()), torch.empty(0))
     taps = [module for module in prepared.modules() if isinstance(module, Tap)]
@@ -148,6 +150,7 @@ def prepare_qat(
     for tap in taps:
         tap.train(model.training)
     prepared.qat_notes = notes(whole)  # type: ignore[assignment]
+    prepared.qat_recipe = Recipe("qat", tuple(names), *described(example))  # type: ignore[assignment]
     return prepared
 
 
@@ -170,4 +173,4 @@ def convert_qat(model: nn.Module, *, backend: str | None = None) -> Quantization
         raise ValueError("convert_qat: expected a model from prepare_qat that has a layer for INT8")
     if backend is not None:
         use_backend(backend)
-    return finish(model, model, getattr(model, "qat_notes", ()), backend)
+    return finish(model, model, getattr(model, "qat_notes", ()), backend, getattr(model, "qat_recipe", None))

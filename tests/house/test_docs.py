@@ -47,8 +47,11 @@ WITH_PROGRAMS = [page for page in PAGES if programs(page) and not {page.name, pa
 
 
 @pytest.mark.parametrize("page", WITH_PROGRAMS, ids=lambda page: page.name)
-def test_the_programs_run(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_programs_run(
+    page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """In the interpreters, or on a GPU. What is marked as Python is a program, whatever stands around it."""
+    monkeypatch.chdir(tmp_path)  # for what they write
     exec("\n".join([GIVEN, *programs(page)]), {})
     assert "kept" in capsys.readouterr().out
 

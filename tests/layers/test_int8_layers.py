@@ -120,7 +120,8 @@ def test_the_state_is_small_and_int8() -> None:
     state = nn.Int8Conv2d.from_float(conv(), input_scale=0.03).state_dict()
     dtypes = {key: value.dtype for key, value in state.items() if isinstance(value, Tensor)}
     assert dtypes == {
-        "weight": torch.int8, "weight_scale": torch.float32, "weight_sum": torch.int32, "bias": torch.float32
+        "weight": torch.int8, "weight_scale": torch.float32, "weight_sum": torch.int32, "bias": torch.float32,
+        "scales": torch.float64, "zero_points": torch.int32,
     }  # fmt: skip
     assert not list(nn.Int8Linear(3, 4).parameters())
 
