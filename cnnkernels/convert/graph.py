@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ..nn.layer import KernelLayer
+from .called import called_with
 from .capture import capture
 from .frozen import keep_frozen
 from .graph_module import adopt
@@ -101,7 +102,8 @@ def cut(model: nn.Module, batch: Any, trains: bool, any_size: bool = False) -> P
     if not trains:
         whole.training = tuple(name for name, module in whole.model.named_modules() if module.training)
         whole.model.eval()
-    calls = _calls(whole.model, [""], batch)
+    with called_with(batch):
+        calls = _calls(whole.model, [""], batch)
     _cut(whole, "", calls, batch)
     if whole.obstacles:
         try:
@@ -205,6 +207,8 @@ def _cut(whole: Pieces, name: str, calls: dict[str, list[Call]], batch: Any) -> 
                 if not piece.alone and hooked(part) and any(True for _ in part.children()):
                     _cut(whole, prefix + target, _calls(whole.model, [prefix + target], batch), batch)
             return
+    elif isinstance(original, LAYERS):
+        original.int8_reason = "the example input does not run it"  # type: ignore[assignment]
     children = [prefix + child for child, _ in original.named_children()]
     calls = _calls(whole.model, children, batch)
     for child in children:

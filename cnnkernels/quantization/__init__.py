@@ -1,5 +1,6 @@
 """From a float model to an INT8 one: after training (`quantize`) or in training (`prepare_qat`, `convert_qat`)."""
 
+from .errors import Errors, LayerError
 from .formulas import affine_code, fake_quantize, fake_quantize_weight, symmetric_scale
 from .lowering import Code, Value
 from .observers import MSE, Entropy, MinMax, Percentile
@@ -12,7 +13,9 @@ __all__ = [
     "MSE",
     "Code",
     "Entropy",
+    "Errors",
     "FakeQuantize",
+    "LayerError",
     "MinMax",
     "Noise",
     "Percentile",

@@ -15,15 +15,13 @@ from torch import Tensor, fx, nn
 
 from .. import nn as ours
 from ..convert.capture import attribute
-from ..convert.dropped import Dropped
-from ..convert.graph import LAYERS
 from ..convert.graph_module import InPlaceOf, adopt
-from ..convert.inputs import Fixed, Sizes
-from ..convert.outputs import Order, Rebuilt
+from ..convert.inputs import Sizes
 from ..convert.replace import Layer
 from ..convert.trace import copy_sharing_tensors, hooked
 from ..nn.numbered import NumberedLayer
-from .prepare import Tap, carried, carries, pads_with_zeros, part, sums, wanted
+from . import kept
+from .prepare import Tap, carried, carries, pads_with_zeros, part, wanted
 from .units import Unit
 
 _ASKING = ("size", "dim", "numel", "ndimension")  # a tensor for its shape, whatever its type
@@ -230,47 +228,9 @@ class Conversion:
 
     def tell(self, node: fx.Node) -> None:
         """The report's line of an operation that stays in float."""
-        reads_int8 = any(value in self.int8s for value in node.all_input_nodes)
-        if node.op in ("call_function", "call_method"):
-            home = str(node.meta.get("home", ""))
-            if "layer" in node.meta:
-                line = Layer((self.prefix + home,), node.meta["layer"], node.meta.get("why", "no INT8 kernel"))
-                if line not in self.kept:
-                    self.kept.append(line)
-            elif reads_int8 or "why" in node.meta:
-                what = str(getattr(node.target, "__name__", node.target))
-                name = f"{home}.{node.name}".lstrip(".")
-                reason = node.meta.get("why", "no INT8 kernel: it reads floats")
-                self.kept.append(Layer((self.prefix + name,), what, reason))
-            return
-        if node.op != "call_module":
-            return
-        layer = self.source.get_submodule(str(node.target))
-        silent = (
-            *LAYERS,
-            nn.modules.conv._ConvNd,
-            fx.GraphModule,
-            Sizes,
-            Fixed,
-            Rebuilt,
-            Order,
-            nn.Flatten,
-            nn.Identity,
-            Dropped,
-        )
-        if isinstance(layer, silent):
-            return  # the first are told of by name, the others compute nothing
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            reason = "it does not stand behind a layer that could take it in"
-        elif isinstance(layer, nn.AvgPool2d) and sums(layer):
-            reason = f"its divisor {layer.divisor_override} makes sums, which leave the range of what is summed"
-        elif not carries(self.source, node):
-            reason = "no INT8 kernel"
-        else:
-            reason = "no INT8 layer reads its result" if reads_int8 else "what it reads is made in float"
-        self.kept.append(
-            Layer((self.prefix + str(node.target),), f"{type(layer).__name__}({layer.extra_repr()})", reason)
-        )
+        line = kept.line(self.source, self.prefix, node, any(value in self.int8s for value in node.all_input_nodes))
+        if line is not None and line not in self.kept:
+            self.kept.append(line)
 
     def as_read(self, value: fx.Node) -> fx.Node:
         return self.int8s[value] if value in self.int8s else self.floats[value]

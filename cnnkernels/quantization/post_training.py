@@ -15,12 +15,13 @@ from ..convert.graph import Pieces, call, cut, state_kept
 from ..convert.inputs import Sizes
 from ..nn.layer import KernelLayer
 from ..nn.numbered import NumberedLayer
+from .data import feed
 from .linear import swap_linear_layers
 from .lowering import Conversion, convert
 from .observers import checked_observer
 from .prepare import put_taps
 from .recipe import Recipe, described, noting
-from .report import Quantization, batches, kept_layers, size
+from .report import Quantization, kept_layers, size
 from .units import Matcher
 
 MODES = ("static", "dynamic", "weight_only")
@@ -29,7 +30,7 @@ Keep = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 
 def quantize(
     model: nn.Module,
-    calibration_data: Tensor | Iterable[Any] | None = None,
+    calibration_data: Tensor | Iterable[Any] | Callable[..., Any] | None = None,
     *,
     mode: str = "static",
     observer: str = "minmax",
@@ -37,15 +38,17 @@ def quantize(
     filter_fn: Callable[[nn.Module, str], bool] | None = None,
     backend: str | None = None,
     keep: Iterable[Keep] = (),
+    progress: bool | None = None,
 ) -> Quantization:
     """The INT8 form of a trained model, for inference. The model itself stays as it is.
 
     Args:
         model: in evaluation mode, of any floating dtype, on any device. Its code is captured in that mode.
         calibration_data: for mode "static", a few hundred inputs like those to come: one batch, as a tensor or a dict
-            of named arguments, or an iterable of batches. There a batch may also be a tuple or list of the model's
-            arguments; of (images, labels) a model of one argument gets the images. What is no tensor in the first
-            batch is fixed from then on.
+            of named arguments, or an iterable of batches, as a DataLoader. There a batch may also be a tuple or list of
+            the model's arguments; of (images, labels), or of a dict with other things beside, the model gets what it
+            takes. Or a function: one that is called with a model and calls it with what it likes, or one of no
+            argument, which returns batches. What is no tensor in the first batch is fixed from then on.
         mode: "static": convolutions and linear layers in INT8 with ranges fixed beforehand by `calibration_data`. A
             layer takes in the batch norm, the addition and the activation behind it, and values stay INT8 from layer
             to layer through pooling, ReLU, flatten and dropout.
@@ -58,6 +61,7 @@ def quantize(
             force when they run.
         keep: what stays in float: names of layers or of modules that hold them, types of layers, functions of a
             layer's name and the layer.
+        progress: shows a bar of batches on standard error; None where that is a terminal.
 
     Returns:
         A `Quantization`: the model, its INT8 layers, what stayed in float and why, ranges and sizes. In mode "static"
@@ -88,19 +92,24 @@ def quantize(
         return swap_linear_layers(model, mode, *noting(left_out), backend)
     if calibration_data is None:
         raise ValueError("quantize: mode 'static' needs calibration_data")
-    whole: Pieces | None = None
+    whole: list[Pieces] = []
+    noted, names = noting(left_out)
+    example: Any = None
     with torch.no_grad(), contextlib.ExitStack() as state:
-        for batch in batches(calibration_data, model):
-            if whole is None:
+
+        def run(batch: Any) -> Any:
+            nonlocal example
+            if not whole:
                 example = described(batch)
-                whole = cut(model, batch, trains=False)
-                noted, names = noting(left_out)
-                prepare(whole, noted, lambda coded: make_observer())
-                state.enter_context(state_kept(whole.model))
-            call(whole.model, batch)
-    if whole is None:
+                whole.append(cut(model, batch, trains=False))
+                prepare(whole[0], noted, lambda coded: make_observer())
+                state.enter_context(state_kept(whole[0].model))
+            return call(whole[0].model, batch)
+
+        feed(calibration_data, model, run, progress)
+    if not whole:
         raise ValueError("quantize: expected at least one batch of calibration_data")
-    return finish(model, whole.model, notes(whole), backend, Recipe("static", tuple(names), *example))
+    return finish(model, whole[0].model, notes(whole[0]), backend, Recipe("static", tuple(names), *example))
 
 
 def prepare(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,6 +12,8 @@ from torch import Tensor, nn
 
 from ..convert.graph import LAYERS, call
 from ..convert.replace import Layer
+from .data import batches
+from .errors import Errors, Ratio, measured
 from .lowering import Value
 from .prepare import Tap
 from .recipe import Recipe
@@ -55,10 +55,30 @@ class Quantization:
     def __str__(self) -> str:
         ratio = f"{self.float_bytes / self.int8_bytes:.2f} times smaller" if self.int8_bytes else "empty"
         lines = [f"quantized {len(self.quantized)}, kept {len(self.kept)}, {ratio}"]
-        lines += [f"  note      {note}" for note in self.notes]
+        notes = [*self.notes, _ON_A_CPU] if self.quantized and self._on_a_cpu() else self.notes
+        lines += [f"  note      {note}" for note in notes]
         lines += [f"  quantized {layer}" for layer in self.quantized]
         lines += [f"  kept      {layer}" for layer in self.kept]
         return "\n".join(lines)
+
+    def _on_a_cpu(self) -> bool:
+        return all(buffer.device.type == "cpu" for buffer in self.model.buffers())
+
+    def errors(self, model: nn.Module, images: Tensor | Iterable[Any]) -> Errors:
+        """How far each INT8 layer is from its float form, by itself and in the model, and what the model returns.
+
+        Args:
+            model: the float model that was quantized.
+            images: batches, as `quantize` takes them.
+
+        Raises:
+            ValueError: there is no batch.
+        """
+        return measured(self, model, batches(images, model))
+
+    def in_plain_float(self) -> AbstractContextManager[None]:
+        """Within it `observed` is the float model in evaluation, neither values nor weights rounded."""
+        return nullcontext() if self.observed is None else _plain(self.observed)
 
     def signal_to_noise(self, data: Tensor | Iterable[Any]) -> tuple[Noise, ...]:
         """How far each watched value of the INT8 model is from the float model's, over all of `data`.
@@ -73,7 +93,7 @@ class Quantization:
         """
         if self.observed is None:
             raise ValueError("signal_to_noise: there is no calibrated float model beside this one")
-        signal, noise = [0.0] * len(self.values), [0.0] * len(self.values)
+        ratios = [Ratio() for _ in self.values]
         seen = False
         for batch in batches(data, self.observed):
             seen = True
@@ -85,42 +105,13 @@ class Quantization:
                     number = y.double()
                     if value.code is not None:
                         number = (number - value.code.zero_point) * value.code.scale
-                    signal[i] += x.double().square().sum().item()
-                    noise[i] += (x.double() - number).square().sum().item()
+                    ratios[i].add(x, number)
         if not seen:
             raise ValueError("signal_to_noise: expected at least one batch of data")
-        return tuple(Noise(value, _decibels(*sums)) for value, *sums in zip(self.values, signal, noise, strict=True))
+        return tuple(Noise(value, ratio.decibels()) for value, ratio in zip(self.values, ratios, strict=True))
 
 
-def _decibels(signal: float, noise: float) -> float:
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
-
-
-def batches(data: Any, model: nn.Module) -> Iterator[Any]:
-    """A tensor or dict is one batch; else each element is one, or begins with it where the model takes one argument.
-
-    Raises:
-        TypeError: it is nothing of this kind.
-    """
-    if isinstance(data, (Tensor, dict)):
-        data = [data]
-    if isinstance(data, str) or not isinstance(data, Iterable) or hasattr(data, "__array__"):
-        kind = type(data).__name__
-        raise TypeError(f"the data must be a tensor, a dict of arguments or an iterable of batches, not {kind}")
-    signature = inspect.signature(model.forward)
-    for batch in data:
-        if isinstance(batch, (tuple, list)):
-            try:
-                signature.bind(*batch)
-            except TypeError:
-                batch = batch[0]  # (images, labels)
-        if not isinstance(batch, (Tensor, tuple, list, dict)):
-            raise TypeError(
-                f"a batch must be a tensor, or a tuple, list or dict of arguments, not {type(batch).__name__}"
-            )
-        yield batch
+_ON_A_CPU = "on a CPU, INT8 is for checking, not for speed: it is computed as the reference, and slower than floats"
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def test_data_of_every_kind() -> None:
     assert quantize(model, [(x, labels)]).values == expected, "of images and labels the model takes the images"
     assert quantize(torch.compile(model), x).values == expected
     for data, message in (
-        (5, "the data must be a tensor, a dict of arguments or an iterable of batches, not int"),
+        (5, "or a function of the model, not int"),
         ("x", "not str"),
         (x.numpy(), "not ndarray"),
         ([x.numpy()], "a batch must be a tensor, or a tuple, list or dict of arguments, not ndarray"),
