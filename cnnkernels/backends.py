@@ -270,6 +270,11 @@ def serving(op: str, device: torch.device, dtype: torch.dtype) -> Backend:
     return remembered_serving(op, device, dtype, _scope.get())
 
 
+def traced_for_onnx() -> bool:
+    """Whether the code at work is what torch.onnx.export traces."""
+    return (is_compiling() or _jit_tracing() is not None) and exporting_to_onnx()
+
+
 def exporting_to_onnx() -> bool:
     """Whether torch.onnx.export is tracing a model."""
     return torch.onnx.is_in_onnx_export()
@@ -284,7 +289,7 @@ def _for_onnx(op: str) -> Backend:
     """PyTorch's own operators, whichever backend is asked for: a graph in ONNX runs without any of them."""
     if _operator(op).int8:
         raise NotImplementedError(
-            f"{op}: INT8 layers of cnnkernels can not be exported to ONNX; export the float model instead"
+            f"{op}: INT8 functions of cnnkernels can not be exported to ONNX; layers of cnnkernels.nn can"
         )
     return "reference"
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from .. import functional as F
 from ..activation import NEGATIVE_SLOPE
-from ..backends import use_backend
+from ..backends import traced_for_onnx, use_backend
 from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
 from ..functional.arguments import checked_activation
 from ..functional.int8_arguments import checked_scale, checked_zero_point
+from . import onnx
 from .conv import Conv2dAct
 from .numbered import NumberedLayer
 
@@ -235,6 +236,8 @@ class Int8Linear(Int8Layer):
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         if self.mode != "static" and not input.is_floating_point():
             raise RuntimeError(f"Int8Linear: mode={self.mode!r} needs a floating input, but got {input.dtype}")
+        if traced_for_onnx():
+            return onnx.layer(self, input, residual, torch.nn.functional.linear)
         with self._backend():
             if self.mode == "weight_only":
                 return self._weight_only(input, residual)
@@ -355,6 +358,8 @@ class Int8Conv2d(Int8Layer):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         padding: Any = self.padding
+        if traced_for_onnx():
+            return onnx.layer(self, input, residual, self._product)
         if self.padding_mode != "zeros":
             # PyTorch pads no integers this way; floats hold them exactly.
             padded = torch.nn.functional.pad(input.float(), self._both_sides, mode=self.padding_mode)
@@ -364,6 +369,13 @@ class Int8Conv2d(Int8Layer):
                 input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups,
                 input_scale=self.input_scale, weight_scale=self.weight_scale, **self._epilogue(residual),
             )  # fmt: skip
+
+    def _product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """In floats, for ONNX."""
+        padding: Any = self.padding
+        if self.padding_mode != "zeros":
+            input, padding = torch.nn.functional.pad(input, self._both_sides, mode=self.padding_mode), 0
+        return torch.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from ..backends import traced_for_onnx
+from . import onnx
 from .layer import KernelLayer
 from .numbered import NumberedLayer
 
@@ -25,6 +27,8 @@ class Int8MaxPool2d(KernelLayer, torch.nn.MaxPool2d):
             raise ValueError("Int8MaxPool2d: expected return_indices=False, but got return_indices=True")
 
     def forward(self, input: Tensor) -> Tensor:
+        if traced_for_onnx():
+            return onnx.pool(input, 0, super().forward)
         with self._backend():
             return F.int8_max_pool2d(
                 input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
@@ -55,6 +59,8 @@ class Int8AvgPool2d(NumberedLayer, torch.nn.AvgPool2d):
         self.zero_point = zero_point
 
     def forward(self, input: Tensor) -> Tensor:
+        if traced_for_onnx():
+            return onnx.pool(input, self.zero_point, super().forward)
         with self._backend():
             return F.int8_avg_pool2d(
                 input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
@@ -78,6 +84,8 @@ class Int8AdaptiveAvgPool2d(NumberedLayer, torch.nn.Module):
         self.zero_point = zero_point
 
     def forward(self, input: Tensor) -> Tensor:
+        if traced_for_onnx():
+            return onnx.pool(input, self.zero_point, lambda x: torch.nn.functional.adaptive_avg_pool2d(x, 1))
         with self._backend():
             return F.int8_adaptive_avg_pool2d(input, 1, zero_point=self.zero_point)
 

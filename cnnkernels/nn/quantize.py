@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from ..backends import traced_for_onnx
 from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
 from ..functional.int8_arguments import checked_scale, checked_zero_point
+from . import onnx
 from .numbered import NumberedLayer
 
 
@@ -65,6 +67,8 @@ class Quantize(_Scaled):
         super().__init__(scale, zero_point, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
+        if traced_for_onnx():
+            return onnx.quantize(input, self.scale, self.zero_point, self.dtype)
         with self._backend():
             return F.quantize_per_tensor(input, self.scale, self.zero_point, self.dtype)[0]
 
@@ -87,5 +91,7 @@ class Dequantize(_Scaled):
         super().__init__(scale, zero_point, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
+        if traced_for_onnx():
+            return onnx.dequantize(input, self.scale, self.zero_point, self.dtype)
         with self._backend():
             return F.dequantize(input, self.scale, self.zero_point, None, self.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -139,24 +140,36 @@ def test_the_kernels_stay_outside_of_an_export(exporting: None, recorded) -> Non
     assert recorded
 
 
+class Calls(torch.nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
+
+
 def integers() -> dict[str, tuple[torch.nn.Module, Tensor]]:
-    x = torch.ones(2, 4, 6, 6)
+    x, weight = torch.ones(2, 4, 6, 6), torch.ones(3, 4, 2, 2, dtype=torch.int8)
+    q, matrix, f = x.to(torch.int8), torch.ones(3, 6, dtype=torch.int8), functional
     return {
-        "quantize": (nn.Quantize(0.1), x),
-        "dequantize": (nn.Dequantize(0.1), x.to(torch.int8)),
-        "int8_max_pool2d": (nn.Int8MaxPool2d(2), x.to(torch.int8)),
-        "int8_avg_pool2d": (nn.Int8AdaptiveAvgPool2d(), x.to(torch.int8)),
-        "int8_conv2d": (nn.Int8Conv2d.from_float(torch.nn.Conv2d(4, 4, 3), input_scale=0.1), x.to(torch.int8)),
-        "int8_gemm": (nn.Int8Linear.from_float(torch.nn.Linear(6, 3), input_scale=0.1), x.to(torch.int8)),
-        "int8_weight_only_linear": (nn.Int8Linear.from_float(torch.nn.Linear(6, 3), mode="weight_only"), x),
+        "quantize": (Calls(lambda x: f.quantize_per_tensor(x, 0.1)), x),
+        "dequantize": (Calls(lambda x: f.dequantize(x, 0.1)), q),
+        "int8_max_pool2d": (Calls(lambda x: f.int8_max_pool2d(x, 2)), q),
+        "int8_avg_pool2d": (Calls(lambda x: f.int8_adaptive_avg_pool2d(x, 1)), q),
+        "int8_conv2d": (Calls(lambda x: f.int8_conv2d(x, weight, input_scale=0.1, weight_scale=0.1)), q),
+        "int8_gemm": (Calls(lambda x: f.int8_linear(x, matrix, 0.1, 0.1)), q),
+        "int8_weight_only_linear": (Calls(lambda x: f.int8_weight_only_linear(x, matrix, torch.ones(3))), x),
     }
 
 
-REFUSED = "{}: INT8 layers of cnnkernels can not be exported to ONNX; export the float model instead"
+REFUSED = "{}: INT8 functions of cnnkernels can not be exported to ONNX; layers of cnnkernels.nn can"
 
 
 @pytest.mark.parametrize("name", integers())
-def test_int8_is_refused_in_a_sentence(exporting: None, name: str) -> None:
+def test_int8_functions_are_refused_in_a_sentence(exporting: None, name: str) -> None:
     layer, x = integers()[name]
     with pytest.raises(NotImplementedError, match=REFUSED.format(name)):
         torch.export.export(layer, (x,))
