@@ -68,7 +68,8 @@ class Int8LinearAmongFloats(ours.Int8Linear):
     """An INT8 layer in code that knows floats alone.
 
     Code that reads the weight gets the numbers that it stands for, in the type of the float model, which the output
-    has too.
+    has too. Who goes through the model's parameters for types, devices, sizes and names finds the weight as it was: a
+    parameter of one number, NaN, that is seen as many.
     """
 
     dtype: torch.dtype
@@ -78,7 +79,19 @@ class Int8LinearAmongFloats(ours.Int8Linear):
         made: Any = ours.Int8Linear.from_float(layer, **options)
         made.__class__ = cls  # a property may not stand where a buffer is registered
         made.dtype = layer.weight.dtype
+        made._show_weight()
         return made
+
+    def _show_weight(self) -> None:
+        number = torch.full((1, 1), torch.nan, dtype=self.dtype, device=self._integers.device)
+        self._parameters["weight"] = nn.Parameter(number.expand(self._integers.shape), requires_grad=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_parameters": {}}  # a copy would be of all the numbers that are seen
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._show_weight()
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
@@ -98,4 +111,7 @@ class Int8LinearAmongFloats(ours.Int8Linear):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
-        return super()._apply(fn, recurse)
+        self._parameters.clear()
+        super()._apply(fn, recurse)
+        self._show_weight()
+        return self

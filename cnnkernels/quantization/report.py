@@ -179,4 +179,9 @@ def _reason(module: nn.Module) -> str:
 def size(model: nn.Module) -> int:
     """Bytes of a model's parameters and buffers, each counted once."""
     tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    return sum(t.numel() * t.element_size() for t in tensors.values() if not nn.parameter.is_lazy(t))
+    # What is seen as more than there is, as an expanded tensor, takes what there is.
+    return sum(
+        min(t.numel() * t.element_size(), t.untyped_storage().nbytes())
+        for t in tensors.values()
+        if not nn.parameter.is_lazy(t)
+    )

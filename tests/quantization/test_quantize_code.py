@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -178,6 +179,36 @@ def test_a_swapped_layer_shows_its_floats(code: Code, mode: str) -> None:
         assert got.dtype is expected.dtype and distance(got, expected) < 0.02
         assert result.model.half()(x.half()).dtype is torch.float16
         assert all(p.dtype is dtype for p in model.parameters()), "the model itself changed"
+
+
+class Typed(nn.Module):
+    """Linear layers alone, in code that asks the first parameter for its type, as model hubs' does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 64, bias=False), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = next(self.parameters())
+        return self.b(self.a(x.to(first.dtype, copy=True).to(first.device)).relu())
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "weight_only"])
+def test_the_models_parameters_look_like_the_float_ones(mode: str) -> None:
+    model, x = trained(Typed()), images(8, 4, 1).flatten(1)
+    result = quantize(model, mode=mode)
+    assert distance(output(result.model, x), output(model, x)) < 0.03
+    weights = {name: p for name, p in model.named_parameters() if name.endswith("weight")}
+    for made in (result.model, copy.deepcopy(result.model), pickle.loads(pickle.dumps(result.model))):
+        shown = dict(made.named_parameters())
+        assert {n: (p.shape, p.dtype) for n, p in shown.items()} == {n: (p.shape, p.dtype) for n, p in weights.items()}
+        assert all(p.untyped_storage().nbytes() == 4 and p.isnan().all() for p in shown.values()), "no floats are kept"
+        assert torch.equal(output(made, x), output(result.model, x))
+        assert made.state_dict()["a.weight"].dtype is torch.int8
+    assert result.int8_bytes < result.float_bytes / 2, "what is shown takes no memory"
+    half = result.model.half()
+    assert next(half.parameters()).dtype is torch.float16 and output(half, x).dtype is torch.float16
+    assert next(half.to("meta").parameters()).device.type == "meta"
 
 
 # The layer, its arguments, and how many of its products are INT8: of those that its code makes, and of its modules.
