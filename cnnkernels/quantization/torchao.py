@@ -20,8 +20,8 @@ from torchao.quantization.pt2e import MinMaxObserver, PerChannelMinMaxObserver
 from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
 
 from .. import nn as ours
+from ..convert.capture import attribute
 from .canonical import add_module
-from .capture import attribute
 
 aten, decomposed = torch.ops.aten, torch.ops.quantized_decomposed
 _LAYERS = (aten.conv2d.default, aten.linear.default)
