@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 from cnnkernels.triton_kernels.depthwise_conv import select
@@ -33,6 +34,7 @@ def test_the_documented_call(capsys: pytest.CaptureFixture[str]) -> None:
     assert "floor 9.4 us: arithmetic 9.4 us at 791.2 TFLOP/s, memory 6.0 us at 4.32 TB/s (assumed: 80% and 90%" in text
     (chosen,) = [line for line in text.splitlines() if line.startswith("  * wgmma")]
     assert "cuda: " + chosen.split()[1] in text and "the least time by the model" in text
+    assert chosen.endswith("  L2")  # the bound: the same rows are brought once for each of nine taps
     assert "implicit GEMM 0: 100352 x 64 outputs, depth 576, groups 1 (wgmma goes before it)" in text
     assert "not fma 128x128, fma 64x64, fma 128x32: fma is for float64 and exact float32" in text
     assert text.count("triton: dot ") == 1 and text.count("  * dot ") == 1
@@ -51,8 +53,18 @@ def test_phases_loaders_and_another_gpu(capsys: pytest.CaptureFixture[str]) -> N
     assert "triton" not in text
 
 
+def test_the_bound_is_what_takes_longest() -> None:
+    def bound(limit: str, *seconds: float) -> str:
+        names = ("arithmetic", "operands", "filling", "writing", "memory")
+        return explain.bound(SimpleNamespace(limit=limit, **dict(zip(names, seconds, strict=True))))
+
+    assert bound("tensor", 5, 4, 2, 2, 4) == "tensor" and bound("shared", 5, 4, 2, 2, 4) == "shared"
+    assert bound("issue", 5, 6, 2, 2, 4) == "L2" and bound("issue", 5, 4, 2, 2, 6) == "DRAM"
+    assert bound("tensor", 3, 3, 2, 2, 3) == "latency"
+
+
 def test_why_hoppers_kernel_does_not_serve(capsys: pytest.CaptureFixture[str]) -> None:
-    text = explained(capsys, "--input", "8,3,32,32", "--weight", "64,3,3,3", "--gpu", "h200", "--backend", "cuda")
+    text = explained(capsys, "--input", "8,3,16,16", "--weight", "64,3,3,3", "--gpu", "h200", "--backend", "cuda")
     assert "not wgmma: a group's 3 input and 64 output channels are not both multiples of 16 bytes" in text
 
 

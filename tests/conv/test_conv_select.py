@@ -215,8 +215,29 @@ def test_the_model_counts_tiles_waves_padding_and_bytes(runner: ConvRunner) -> N
     stages = 64 * 9 / 16
     assert cost.operands == pytest.approx(turns * stages * (128 + 128) * 64 / (5.5e12 / 132))
     multiply = turns * stages * 128 * 128 * 16 / (0.62 * 495e12 / 2 / 132)
-    assert cost.arithmetic == pytest.approx(multiply)
+    # 8 warps read 64 rows and 32 columns of 64 bytes, 256 rows and columns are copied, places are looked up
+    shared = turns * stages * (8 * (64 + 32) * 64 / 128 + (128 + 128) * 64 / 128 + 136) / 1.83e9
+    assert (cost.limit, cost.arithmetic) == ("shared", pytest.approx(shared)) and shared > multiply
     assert cost.seconds >= max(cost.memory, cost.arithmetic, cost.operands) + cost.filling
+
+
+def test_few_blocks_have_more_of_l2_each(runner: ConvRunner) -> None:
+    """No more than 64 bytes a clock: 512 channels at 7 x 7, batch 1, are 8 tiles of 64 x 64 on 108 SMs."""
+    case = ConvCase("", 1, 512, 7, 7, 512, 3, 3, padding=(1, 1, 1, 1))
+    (found,) = explain(runner, "forward", case, Layout.NHWC, "bf16", "a100").parts
+    (cost,) = [c.cost for c in found.candidates if c.plan.engine.name == "mma" and c.plan.tile_shape == (64, 64)]
+    assert cost.tiles == 8
+    assert cost.operands == pytest.approx(9 * 512 / 32 * (64 + 64) * 64 / (64 * 1.41e9))
+
+
+def test_where_no_other_warp_hides_them_instructions_add_up(runner: ConvRunner) -> None:
+    """One block of 4 warps on an SM: 128 x 128, batch 1, of which 1,131 - 256 instructions a stage are no products."""
+    case = ConvCase("", 1, 512, 14, 14, 128, 3, 3, padding=(1, 1, 1, 1))
+    (found,) = explain(runner, "forward", case, Layout.NHWC, "bf16", "a100").parts
+    (cost,) = [c.cost for c in found.candidates if c.plan.engine.name == "mma" and c.plan.tile_shape == (128, 128)]
+    multiply = 128 * 128 * 32 / (0.9 * 312e12 / 2 / 108)
+    assert cost.tiles == 2
+    assert cost.arithmetic == pytest.approx(9 * 512 / 32 * (multiply + (1131 - 256) / 4 / 1.41e9))
 
 
 def test_a_cluster_brings_its_columns_once(runner: ConvRunner) -> None:

@@ -25,8 +25,8 @@ def module() -> Any:
     module.stand_for(before)
 
 
-def case_of(channels: int, filters: int) -> ConvCase:
-    return ConvCase("", 2, channels, 32, 32, filters, 3, 3, padding=(1, 1, 1, 1))
+def case_of(channels: int, filters: int, batch: int = 2) -> ConvCase:
+    return ConvCase("", batch, channels, 32, 32, filters, 3, 3, padding=(1, 1, 1, 1))
 
 
 def run(engine: str, tile: tuple[int, ...], channels: int, dtype: torch.dtype) -> Profile:
@@ -52,15 +52,16 @@ def of_a_stage(engine: str, tile: tuple[int, ...], dtype: torch.dtype, bytes_dee
 
 
 def modelled(tile: tuple[int, ...], dtype: torch.dtype, engine: str, bytes_deep: int) -> tuple[str, float]:
-    """What limits the arithmetic of a tile, and the clocks of a stage, by the model of an H200."""
+    """What limits the arithmetic of a tile, and the clocks of a stage, by the model of an H200: of so many tiles that
+    its 132 SMs hold all blocks they can, all the time."""
     module: Any = native.load("interpreter").module
-    gpu, case = module.gpu_named("h200"), case_of(256, tile[1])
+    gpu, case = module.gpu_named("h200"), case_of(256, tile[1], batch=66)
     found = module.conv_explain(
         module.ConvDirection.forward, 1 if dtype is torch.float32 else 3, int(Layout.NHWC), dtype is torch.float32,
         module.ConvGeometry(*case.geometry), gpu, None,
     )  # fmt: skip
     candidates = found.wgmma if engine == "wgmma" else found.parts[0].candidates
-    (cost,) = (c.cost for c in candidates if c.plan.tile_shape == tile)
+    (cost,) = (c.cost for c in candidates if c.plan.engine.name == engine and c.plan.tile_shape == tile)
     stages = 256 * 9 / (DEPTH[dtype] * bytes_deep // 64)
     turns = -(-cost.tiles // gpu.processors)
     return cost.limit, cost.arithmetic * gpu.clock / stages / turns
@@ -76,7 +77,7 @@ def test_shared_memory_of_hoppers_kernel(module: Any, tile: tuple[int, int]) -> 
     )
 
 
-@pytest.mark.parametrize(("tile", "dtype"), itertools.product([(128, 128), (64, 64), (128, 32)], DEPTH))
+@pytest.mark.parametrize(("tile", "dtype"), list(itertools.product([(128, 128), (64, 64), (128, 32)], DEPTH)))
 def test_shared_memory_of_mma(module: Any, tile: tuple[int, int], dtype: torch.dtype) -> None:
     """Fragments, copies and the look-ups of where a stage lies."""
     module.stand_for("a100")

@@ -88,6 +88,21 @@ def test_a_wait_that_says_no_and_is_not_come_back_to() -> None:
     assert not [row for row in found.rows if row["opcode"].startswith("mbarrier.test_wait")]
 
 
+@pytest.mark.parametrize("rest", [3, 20])
+def test_what_is_done_between_two_waits_counts(rest: int) -> None:
+    """After a wait that says no: work that is longer than a way back, three times, or that ends soon."""
+    work = "".join(f"xor.b32 %r{i}, %r90, {i}; " for i in range(20, 20 + rest))
+    turns = 3 if rest > 8 else 1
+    found = profile(
+        f"""
+        setp.eq.u32 %p1, %r90, 0; @%p1 mbarrier.init.shared::cta.b64 [memory], 1; bar.sync 0; mov.u32 %r1, 0;
+        LOOP: mbarrier.test_wait.parity.shared::cta.b64 %p3, [memory], 0;
+        {work} add.u32 %r1, %r1, 1; setp.lt.u32 %p4, %r1, {turns}; @%p4 bra LOOP;
+        """
+    )
+    assert sum(row["warps"] for row in found.rows if row["opcode"].startswith("xor")) == turns * rest
+
+
 # --- shared memory
 
 

@@ -79,12 +79,11 @@ void Meter::shared_stream(const Warp& warp, std::uint64_t bytes) {
 // Returns the request's sectors.
 std::uint64_t Meter::request(const Warp& warp, const std::uint64_t (&addresses)[kLanes], Mask lanes,
                              std::uint32_t bytes, Footprint& footprint) {
-  std::uint64_t found[2 * kLanes];
+  std::uint64_t found[kLanes];  // a lane's bytes are aligned: they lie in one sector
   std::size_t count = 0;
   for_each_lane(lanes, [&](int lane) {
     footprint.add(addresses[lane], bytes);
     found[count++] = addresses[lane] / kSectorBytes;
-    found[count++] = (addresses[lane] + bytes - 1) / kSectorBytes;
   });
   std::sort(found, found + count);
   Counted& row = this->row(warp);
