@@ -83,8 +83,8 @@ def profiled(
             return call.function(*tensors.values())
 
     torch.backends.cudnn.conv.fp32_precision = "tf32" if args.dtype == "tf32" else "ieee"  # type: ignore[attr-defined]
-    # What comes before a gradient is run on one block alone: the gradient's counts do not depend on its values.
-    output, launches = counted(forward, 1 if wanted else args.blocks)
+    # Few gradients execute something else for other values: before the others one block of the forward is enough.
+    output, launches = counted(forward, args.blocks if not wanted else 0 if operator.chooses else 1)
     multiply_adds = call.multiply_adds(output)
     if not wanted:
         return {**tensors, "output": output}, 2.0 * multiply_adds, launches, output

@@ -212,18 +212,20 @@ def _dequantize(sizes: Sizes) -> Call:
 
 
 class Operator(NamedTuple):
-    """How an operator's call is made, and what of it can be profiled."""
+    """How an operator's call is made, and what of it can be profiled. `chooses`: what its gradient executes depends on
+    what the forward found, so that all blocks of that have to run."""
 
     make: Callable[[Sizes], Call]
     directions: Directions
+    chooses: bool = False
 
 
 OPERATORS = {
     "conv2d": Operator(_conv2d, CONVOLUTION),
     "depthwise_conv2d": Operator(_depthwise_conv2d, CONVOLUTION),
     "depthwise_separable_conv2d": Operator(_depthwise_separable_conv2d, SEPARABLE),
-    "max_pool2d": Operator(_max_pool(2), POOLING),
-    "max_pool1d": Operator(_max_pool(1), POOLING),
+    "max_pool2d": Operator(_max_pool(2), POOLING, chooses=True),
+    "max_pool1d": Operator(_max_pool(1), POOLING, chooses=True),
     "max_unpool2d": Operator(_max_unpool2d, POOLING),
     "avg_pool1d": Operator(_avg_pool(1), POOLING),
     "adaptive_avg_pool1d": Operator(_adaptive_avg_pool(1), POOLING),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import struct
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ..dtypes import ELEMENTS
 from ..emulator.profile import of_ptx
-from .arguments import ints, there
+from .arguments import ints
 from .profile_report import Measured
 
 # A scalar's bytes, by its type.
@@ -22,7 +23,7 @@ SCALARS = {"int8": "<b", "uint8": "<B", "int32": "<i", "int64": "<q", "fp32": "<
 
 def add_options(options: argparse._ArgumentGroup) -> None:
     """Those of a launch."""
-    options.add_argument("--ptx", type=there, metavar="FILE", help="instead of an operator: what `nvcc -ptx` wrote")
+    options.add_argument("--ptx", metavar="FILE", help="instead of an operator: what `nvcc -ptx` wrote")
     options.add_argument("--entry", metavar="NAME", help="the kernel, mangled as in FILE (default: the only one there)")
     options.add_argument("--grid", type=ints(1, 2, 3), default=(1,), metavar="X[,Y,Z]")
     options.add_argument("--block", type=ints(1, 2, 3), default=(32,), metavar="X[,Y,Z]", help="default: 32 threads")
@@ -56,10 +57,11 @@ def parameter(word: str) -> Tensor | bytes:
 
 def profiled(args: argparse.Namespace) -> Measured:
     """Raises ValueError for what the file and the kernel do not have; an EmulatorFault is let through."""
-    from .. import _emulator  # type: ignore[attr-defined]
-
-    program = _emulator.parse(Path(args.ptx).read_text(), args.ptx)
-    entries = {entry.name: entry for entry in _emulator.entries(program)}
+    emulator: Any = importlib.import_module("cnnkernels._emulator")
+    if not Path(args.ptx).is_file():
+        raise ValueError(f"--ptx: there is no file {args.ptx}")
+    program = emulator.parse(Path(args.ptx).read_text(), args.ptx)
+    entries = {entry.name: entry for entry in emulator.entries(program)}
     name = next(iter(entries)) if args.entry is None and len(entries) == 1 else args.entry
     if name not in entries:
         raise ValueError(f"--entry must be one of {', '.join(entries)}, but got {name}")

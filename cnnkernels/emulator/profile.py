@@ -172,9 +172,8 @@ def of_ptx(
     blocks: int = 0,
 ) -> Profile:
     """A launch of anybody's kernel, parsed by cnnkernels._emulator. `memory`: addresses and bytes that it may touch."""
-    from .. import _emulator  # type: ignore[attr-defined]
-
-    found = _emulator.profile(
+    emulator: Any = importlib.import_module("cnnkernels._emulator")
+    found = emulator.profile(
         program,
         entry,
         grid=tuple(grid),
@@ -182,7 +181,7 @@ def of_ptx(
         cluster=tuple(cluster),
         shared_bytes=shared_bytes,
         parameters=parameters,
-        mode=_emulator.Mode(late=False, races=False, memory=list(memory)),
+        mode=emulator.Mode(late=False, races=False, memory=list(memory)),
         blocks=blocks,
     )
     about = {"kernel": entry, "grid": grid, "block": block, "cluster": cluster, "shared_bytes": shared_bytes}

@@ -9,7 +9,7 @@ namespace {
 // Of the kernels with mma, by tile, for elements of 2 and of 4 bytes: the instructions that a block issues in
 // a stage, and outside of the loop.
 constexpr double kStageSlots[kTileCount][2] = {{1131, 1783}, {619, 755}, {655, 791}};
-constexpr double kTileSlots[kTileCount][2] = {{7510, 11010}, {4384, 4720}, {5091, 5650}};
+constexpr double kTileSlots[kTileCount][2] = {{7374, 10746}, {4268, 4604}, {4949, 5508}};
 // Wavefronts of a block that looks up where a stage's elements lie.
 constexpr double kTableWavefronts[kTileCount][2] = {{144, 136}, {144, 72}, {144, 72}};
 constexpr double kGatherWavefronts = 0.22;  // of an element that is gathered

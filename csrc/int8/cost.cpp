@@ -7,11 +7,11 @@ namespace cnnkernels::int8 {
 namespace {
 
 // Instructions that a block with mma issues in a stage, by tile, where operands come as vectors.
-constexpr double kStageSlots[kTileCount] = {1044, 620, 680};
+constexpr double kStageSlots[kTileCount] = {1016, 592, 652};
 constexpr double kWavefrontBytes = 128;
 
-// What the epilogue of a tile takes an SM: by tile 47 to 65 instructions of a thread for an output of int8,
-// 23 to 41 of int32.
+// What the epilogue of a tile takes an SM: by tile 46 to 66 instructions of a thread for an output of int8,
+// 22 to 39 of int32.
 template <class T>
 double seconds_to_finish(const T& tile, const Gpu& gpu) {
   constexpr int kInstructions = 50, kInstructionsAClock = 128;  // of a thread; of all threads

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from cnnkernels.emulator.profile import Profile
-from helpers.emulated.profile import aligned, profile, row
+from helpers.instructions.profile import aligned, profile, row
 
 LANES, BANKS, BANK, SECTOR = 32, 32, 4, 32
 VECTORS = {1: "u8", 2: "u16", 4: "u32", 8: "v2.u32", 16: "v4.u32"}
