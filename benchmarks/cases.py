@@ -1,7 +1,7 @@
 """What is measured: every layer of thirteen networks, corners and matrix products, from workloads.json.
 
-A transposed convolution is a convolution's backward_input: its layers appear as that convolution, with input and
-output exchanged. A convolution with one filter or more a channel belongs to depthwise_conv2d.
+A transposed convolution's problem is the convolution that it turns around, with input and output exchanged. A
+convolution with one filter or more a channel belongs to depthwise_conv2d.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def problem(row: dict[str, Any], n: int) -> tuple[str, Problem]:
         out = [
             (size - 1) * stride[i] - 2 * padding[i] + dilation[i] * (window[i] - 1) + 1 for i, size in enumerate((h, w))
         ]
-        return "conv2d", ConvCase(reason, n, k, *out, c, *window, stride, both_sides, dilation, row["groups"])
+        return op, ConvCase(reason, n, k, *out, c, *window, stride, both_sides, dilation, row["groups"])
     case = ConvCase(reason, *sizes, row["K"], *window, stride, both_sides, dilation, row["groups"])
     return ("depthwise_conv2d" if case.groups == case.c > 1 else "conv2d"), case
 
@@ -158,7 +158,8 @@ def full(
     for network, family, shape in problems(batches or BATCHES):
         if networks and network not in networks:
             continue
-        for name in (family, "int8_conv2d") if isinstance(shape, ConvCase) else (family,):
+        integers = isinstance(shape, ConvCase) and family != "conv_transpose2d"
+        for name in (family, "int8_conv2d") if integers else (family,):
             operator = FAMILIES[name]
             if families and name not in families:
                 continue
@@ -208,6 +209,10 @@ QUICK: dict[str, tuple[Problem, ...]] = {
         ConvCase("grouped", 32, 128, 56, 56, 128, 3, 3, padding=SAME, groups=32),
         ConvCase("odd channels", 32, 255, 28, 28, 253, 3, 3, padding=SAME),
         ConvCase("a convolution of unet", 8, 128, 256, 256, 64, 3, 3, padding=SAME),
+    ),
+    "conv_transpose2d": (
+        ConvCase("dcgan's", 128, 128, 16, 16, 256, 4, 4, (2, 2), SAME),
+        ConvCase("unet's first up", 8, 512, 64, 64, 1024, 2, 2, (2, 2)),
     ),
     "max_pool2d": (
         PoolCase("resnet50's", 32, 64, 112, 112, (3, 3), (2, 2), (1, 1)),

@@ -159,6 +159,18 @@ def _conv_reductions(p: ConvCase) -> tuple[int, ...]:
     return (g.c // g.groups * taps, g.k // g.groups * taps, g.n * g.p * g.q)
 
 
+# --- conv_transpose2d, described by the convolution that it turns around: its input is that one's output
+
+
+def _transposed_of(functions: Any) -> Callable[..., Tensor]:
+    def transposed(p: ConvCase, x: Tensor, w: Tensor) -> Tensor:
+        axes = zip((p.h, p.w), p.output_shape[2:], (p.r, p.s), p.stride, _pads(p), p.dilation, strict=True)
+        more = [size - (places - 1) * s + 2 * pad - d * (taps - 1) - 1 for size, places, taps, s, pad, d in axes]
+        return functions.conv_transpose2d(x, w, None, p.stride, _pads(p), more, p.groups, p.dilation)
+
+    return transposed
+
+
 def _int8_conv_torch(p: ConvCase, x: Tensor, w: Tensor) -> Tensor:
     """PyTorch has no INT8 convolution on a GPU: its integers in fp64 stand in where numbers are compared."""
     return _conv_torch(p, x.double(), w.double())
@@ -327,6 +339,14 @@ FAMILIES = {
     family.name: family
     for family in (
         _convolution("conv2d", _conv_ours),
+        _convolution(
+            "conv_transpose2d",
+            _transposed_of(functional),
+            shapes=lambda p: (p.output_shape, p.weight_shape),
+            output=lambda p: p.input_shape,
+            torch=_transposed_of(F),
+            reductions=lambda p: tuple(_conv_reductions(p)[i] for i in (1, 0, 2)),
+        ),
         Family(
             name="max_pool2d",
             types=("bf16", "fp16", "fp32"),

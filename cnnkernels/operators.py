@@ -43,7 +43,7 @@ OPERATORS = {
             ("depthwise_separable_conv2d",),
             measured=("depthwise_separable_conv2d",),
         ),
-        Operator("conv_transpose2d", "conv", ("conv_transpose2d",)),
+        Operator("conv_transpose2d", "conv", ("conv_transpose2d",), measured=("conv_transpose2d",)),
         Operator("conv_transpose1d", "conv", ("conv_transpose1d",), ranks=(1,)),
         Operator("max_pool2d", "pool", ("max_pool2d", "max_pool2d_with_indices"), measured=("max_pool2d",)),
         Operator("max_pool1d", "pool", ("max_pool1d", "max_pool1d_with_indices"), ranks=(1,)),

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .. import backends
 from ..dtypes import FLOATING, PRODUCTS
+from ..epilogue import Epilogue
 from ..geometry import Layout, argmax_dtype
 from ..testing.cases import (
     AVG_POOL2D,
@@ -167,6 +168,39 @@ def conv_measurements(
             for name, result in results.items():
                 bound = expected[name].bound(dtype, tf32)
                 yield backend, measure(f"{op}_{name}", kind, result, expected[name].truth, bound)
+            if op == "conv":
+                right = expected["backward_input"]
+                yield backend, _transposed(target, case, (dy, w), right, kind, dtype, tf32, layout)
+
+
+def _transposed(
+    target: Target,
+    case: ConvCase,
+    operands: tuple[Tensor, Tensor],
+    sums: Expected,
+    kind: str,
+    dtype: torch.dtype,
+    tf32: bool,
+    layout: Layout,
+) -> Measurement:
+    """backward_input as conv_transpose2d has it, with all that follows a sum: sums, bias, scale, shift, residual."""
+    bias, scale, shift = (_random((case.c,), seed, dtype) for seed in (11, 12, 13))
+    residual = _random(case.input_shape, 14, dtype)
+    result = target.empty(case.input_shape, dtype, layout)
+    epilogue = Epilogue(scale.to(target.device), shift.to(target.device), target.place(residual, layout), "relu")
+    target.kernels.conv_backward_input(
+        *operands, result, case.geometry, layout, tf32, bias=bias.to(target.device), epilogue=epilogue
+    )
+
+    def followed(sums: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+        b, s, t = (of(each)[:, None, None] for each in (bias, scale, shift))
+        return (sums + b) * s + t + of(residual)
+
+    truth = followed(sums.truth, Tensor.double).relu()
+    theirs = followed(sums.theirs, lambda tensor: tensor).relu()
+    magnitude = followed(sums.magnitude, lambda tensor: tensor.double().abs())
+    whole = Expected(truth, theirs, magnitude, sums.reduction + 3)
+    return measure("conv_transpose_forward", kind, result, truth, whole.bound(dtype, tf32))
 
 
 def _pair(case: DepthwiseSeparableCase, *tensors: Tensor) -> dict[str, Tensor]:

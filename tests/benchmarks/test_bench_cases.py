@@ -67,13 +67,15 @@ def test_every_layer_of_the_data_is_measured() -> None:
     assert {case.layout for case in FULL} == set(Layout)
 
 
-def test_a_transposed_convolution_is_a_backward_input() -> None:
+def test_a_transposed_convolution_has_the_sizes_of_a_backward_input() -> None:
     row = {"op": "conv_transpose2d", "C": 4, "H": 5, "W": 3, "K": 6, "kernel": [3, 2], "stride": [2, 2]}
     row |= {"padding": [1, 0], "dilation": [1, 1], "groups": 1}
     family, problem = cases.problem(row, 2)
     y = torch.nn.functional.conv_transpose2d(torch.ones(2, 4, 5, 3), torch.ones(4, 6, 3, 2), stride=2, padding=(1, 0))
     assert isinstance(problem, ConvCase)
-    assert (family, problem.input_shape, problem.output_shape) == ("conv2d", tuple(y.shape), (2, 4, 5, 3))
+    assert (family, problem.input_shape, problem.output_shape) == (row["op"], tuple(y.shape), (2, 4, 5, 3))
+    x, w = torch.ones(2, 4, 5, 3), torch.ones(4, 6, 3, 2)
+    assert torch.equal(FAMILIES[family].torch(problem, x, w), y)
 
 
 def test_the_corners_lie_around_two_to_the_31() -> None:
