@@ -250,8 +250,8 @@ def _affine(
         tuple(number.shape) not in ((1, layer.out_channels, 1, 1), (layer.out_channels, 1, 1)) for number in numbers
     ):
         return None
-    norm = nn.BatchNorm2d(layer.out_channels, eps=0.0, device=numbers[0].device, dtype=numbers[0].dtype)
-    norm.weight, norm.bias = (_parameter(number.flatten()) for number in numbers)  # type: ignore[assignment]
+    norm: Any = nn.BatchNorm2d(layer.out_channels, eps=0.0, device=numbers[0].device, dtype=numbers[0].dtype)
+    norm.weight, norm.bias = (_parameter(number.flatten()) for number in numbers)
     return norm, conv, reader
 
 

@@ -41,7 +41,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], int, int, int, int]] = {
     "ResNet": (ResNet, 7, 1, 0, 0),
     "MobileNet": (MobileNet, 11, 1, 0, 0),
     "pools and linear layers": (Pools, 5, 1, 0, 0),
-    "functions": (Functional, 3, 2, 0, 4),
+    "functions": (Functional, 3, 1, 0, 0),
     "a layer twice": (Twice, 2, 2, 0, 1),
     "branches": (Branches, 2, 1, 1, 2),
     "untraceable": (Untraceable, 3, 1, 0, 0),  # a block, whose image keeps its order, and two layers by themselves
