@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from cnnkernels.emulator.profile import Profile
-from helpers.instructions.profile import aligned, profile_text, row
 from helpers.emulator import tiled_map
 from helpers.instructions.profile import aligned, profile_text, row
 from helpers.instructions.ptx import HEADER
