@@ -21,7 +21,7 @@ struct Allocation {
   std::size_t bytes;  // between the guards
 };
 
-std::mutex mutex;
+std::mutex allocations_mutex;
 std::map<std::uintptr_t, Allocation> allocations;
 
 std::uintptr_t begin_of(const Allocation& allocation) {
@@ -36,18 +36,18 @@ std::uintptr_t guarded_alloc(std::size_t bytes, bool after) {
   Allocation made{.memory = std::unique_ptr<std::byte, Free>(memory), .bytes = inside};
   std::memset(made.memory.get() + kPage, 0xff, inside);
   const std::uintptr_t data = begin_of(made) + kPage + (after ? inside - bytes : 0);
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(allocations_mutex);
   allocations[data] = std::move(made);
   return data;
 }
 
 void guarded_free(std::uintptr_t pointer) {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(allocations_mutex);
   if (allocations.erase(pointer) == 0) throw std::invalid_argument("pointer is not of guarded_alloc");
 }
 
 std::vector<Range> guards() {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(allocations_mutex);
   std::vector<Range> all;
   for (const auto& [data, allocation] : allocations) {
     all.push_back({begin_of(allocation), kPage});

@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::uint64_t kMostThreads = 256;
 
-std::mutex mutex;
+std::mutex mode_mutex;
 std::optional<Mode> settings;
 
 [[noreturn]] void refuse(const std::string& what, const std::string& words, const std::string& word) {
@@ -48,13 +48,13 @@ Mode from_environment() {
 }  // namespace
 
 Mode mode() {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(mode_mutex);
   if (!settings) settings = from_environment();
   return *settings;
 }
 
 void set_mode(const Mode& mode) {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(mode_mutex);
   settings = mode;
 }
 

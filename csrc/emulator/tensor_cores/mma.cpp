@@ -83,7 +83,7 @@ void execute_f64(Warp& warp, const Instruction& instruction, Mask) {
   for_each_sum(details.d, [](double& value, double sum) { value = sum; });
 }
 
-void measure(Warp& warp, const Instruction& instruction, Mask) {
+void measure_mma(Warp& warp, const Instruction& instruction, Mask) {
   const auto [rows, columns, depth] = details_of(instruction).shape;
   warp.cluster->meter->multiplied(warp, std::uint64_t(rows) * columns * depth);
 }
@@ -154,7 +154,7 @@ bool decode_mma(Decoder& decoder, const Statement& statement, Instruction& instr
   instruction.details = &decoder.keep(std::move(details));
   instruction.control = Control::warp;
   instruction.execute = instruction.type == Type::f64 ? execute_f64 : execute;
-  instruction.measure = measure;
+  instruction.measure = measure_mma;
   return true;
 }
 

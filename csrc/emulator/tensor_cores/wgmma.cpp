@@ -68,7 +68,7 @@ void execute_product(Warp& warp, const Instruction& instruction, Mask) {
 }
 
 // A warp's quarter: 16 rows of A, and of B, which all four read together, a fourth.
-void measure(Warp& warp, const Instruction& instruction, Mask) {
+void measure_wgmma(Warp& warp, const Instruction& instruction, Mask) {
   constexpr std::uint64_t kWarps = 4, kDepthBytes = 32;
   const auto& details = static_cast<const WgmmaDetails&>(*instruction.details);
   const std::uint64_t columns = details.shape.n, depth = details.shape.k;
@@ -161,7 +161,7 @@ void decode_product(Decoder& decoder, const Statement& statement, Instruction& i
   check(statement, *details);
   instruction.details = &decoder.keep(std::move(details));
   instruction.execute = execute_product;
-  instruction.measure = measure;
+  instruction.measure = measure_wgmma;
 }
 
 }  // namespace
