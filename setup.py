@@ -117,8 +117,10 @@ def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit |
                 tag, flags = own, "$interpreter $sanitize"
             elif "interpreter" in path.parts:
                 tag, flags = own, "$interpreter"
+            elif "runtime" in path.parts:
+                tag, flags = "emulator", "-O1 $cuda_headers"
             elif "emulator" in path.parts:
-                tag, flags = "emulator", "-O1 $cuda_headers" if "runtime" in path.parts else "$emulator"
+                tag, flags = "emulator", "$emulator" + " -O1" * (path.name in grouping.BINDINGS)
             objects.append(target := str(build / tag / f"{path}.o"))
             if target not in seen:
                 seen.add(target)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 ALL_BINDINGS = Path("csrc/all_bindings.cpp")  # of all operators
-BINDINGS = ("bindings.cpp", "bind_models.cpp", "python.cpp")  # most of what they take is pybind11
+BINDINGS = ("all_bindings.cpp", "bindings.cpp", "bind_models.cpp", "python.cpp")  # most of what they take is pybind11
 ALONE = (
     # five seconds of nvcc and more
     "csrc/conv/implicit_gemm/*.cu",
