@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from cnnkernels import functional, nn, use_backend
+from cnnkernels.operators import OPERATORS
 
 pytestmark = pytest.mark.long
 
-FUNCTIONS = ("conv1d", "conv_transpose1d", "conv_transpose2d")
+FUNCTIONS = [name for each in OPERATORS.values() if each.word == "conv" for name in each.functions if name != "conv2d"]
 LAYERS = ("Conv1d", "ConvTranspose1d", "ConvTranspose2d", "LazyConv1d", "LazyConvTranspose1d", "LazyConvTranspose2d")
 
 
