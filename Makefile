@@ -12,6 +12,7 @@ help:
 	@echo "make demo      train on handwritten digits with every backend beside torch.nn, then in INT8; write demo*.png"
 	@echo "make test      run the tests (in the interpreters where there is no GPU)"
 	@echo "make test-ptx  the tests of CUDA kernels on what nvcc made of them, in the emulator"
+	@echo "make test-removed  each barrier, wait and fence taken out of the kernels, one at a time: which the emulator misses"
 	@echo "make build     build the extensions in place"
 	@echo "make gpu       on a machine with a GPU, torch and no network: build, test, time (STAGES=\"$(STAGES)\")"
 	@echo "make bench     a few telling cases of every operator beside PyTorch's own, on a GPU, in 4 minutes"
@@ -36,6 +37,9 @@ KERNEL_TESTS = $(addprefix tests/,conv depthwise_conv depthwise_separable_conv i
 test-ptx: $(VENV)/.built-tests
 	CNNKERNELS_INTERPRET=ptx $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	  -k "not triton" $(KERNEL_TESTS)
+
+test-removed: $(VENV)/.built-tests
+	$(BIN)/python tests/removed_synchronisation.py
 
 build: $(VENV)/.built
 
@@ -113,5 +117,5 @@ $(VENV)/.built-tests: $(VENV)/.built $(TEST_SOURCES)
 	CNNKERNELS_BUILD_TESTS=1 $(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-.PHONY: help demo test test-ptx build bench gpu audit sanitize lint format clean distclean
+.PHONY: help demo test test-ptx test-removed build bench gpu audit sanitize lint format clean distclean
 .DELETE_ON_ERROR:

@@ -40,10 +40,11 @@ if not HAS_GPU and importlib.util.find_spec("triton"):
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come first, or one worker would still be at one when the others have no more to do."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
-    if not HAS_GPU:
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    for item in items:
+        if not HAS_GPU and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if MODULE != "interpreter" and item.get_closest_marker("counted"):
+            item.add_marker(pytest.mark.skip(reason="needs the interpreter's counts"))
 
 
 @pytest.fixture

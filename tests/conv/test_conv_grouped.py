@@ -82,7 +82,7 @@ def test_every_schedule(runner: ConvRunner, case: ConvCase, direction: str, orde
         runner.module.set_schedule(order=before["order"], seed=before["seed"], delivery=before["delivery"])
 
 
-@pytest.mark.skipif(HAS_GPU, reason="the interpreter counts bank conflicts")
+@pytest.mark.counted
 def test_ldmatrix_meets_no_bank_twice(runner: ConvRunner) -> None:
     """Where a run of 8 pixels is whole; here it goes on in the next row."""
     runner.module.reset_statistics()

@@ -118,7 +118,7 @@ def test_every_schedule(
     assert torch.equal(result, data.expected(direction, smaller).to(result.dtype))
 
 
-@pytest.mark.skipif(HAS_GPU, reason="the interpreter counts bank conflicts")
+@pytest.mark.counted
 @loaders
 @pytest.mark.parametrize("element", ["tf32", "fp16"])
 @pytest.mark.parametrize("tile", TILES)

@@ -134,7 +134,7 @@ def test_every_case_of_clusters(runner: ConvRunner, direction: str, case: ConvCa
     check(runner, direction, "bf16", case, plan(runner, CLUSTERS[blocks % 2], splits, blocks))
 
 
-@pytest.mark.skipif(HAS_GPU, reason="counts of blocks are the interpreter's")
+@pytest.mark.counted
 def test_row_tiles_come_in_pairs(runner: ConvRunner) -> None:
     """270 pixels are 3 row tiles of 128, so 2 pairs, each of 2 columns of 256 filters."""
     runner.module.reset_statistics()

@@ -94,7 +94,7 @@ def test_every_schedule(scheduled: Backward, element: str, taps: int) -> None:
         assert torch.equal(mine, true.to(mine.dtype))
 
 
-@pytest.mark.skipif(HAS_GPU, reason="the interpreter counts bank conflicts")
+@pytest.mark.counted
 def test_ldmatrix_meets_no_bank_twice(runner: Backward) -> None:
     runner.module.reset_statistics()
     runner.backward(LARGE, NHWC, "fp16", operands(LARGE), error(LARGE))

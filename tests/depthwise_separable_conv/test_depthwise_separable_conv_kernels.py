@@ -135,7 +135,7 @@ def test_every_schedule_of_groups_of_taps(scheduled: PairRunner) -> None:
     assert torch.equal(ours, y.to(ours.dtype))
 
 
-@pytest.mark.skipif(HAS_GPU, reason="the interpreter counts bank conflicts")
+@pytest.mark.counted
 @pytest.mark.parametrize("element", ["tf32", "fp16"])
 @pytest.mark.parametrize("tile", [0, 2])
 def test_ldmatrix_meets_no_bank_twice(runner: PairRunner, element: str, tile: int) -> None:

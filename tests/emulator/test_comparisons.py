@@ -105,6 +105,22 @@ def test_set() -> None:
     check("set.lt.f16x2.f16x2 $d, $a, $b;", "f16x2", ["f16x2"] * 2, doubled, want)
 
 
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
+@pytest.mark.parametrize("word", ["gt", "nan"])
+def test_masks_of_pairs(word: str, kind: str) -> None:
+    """All ones in the half that compares so."""
+    values = [*float_edges(kind), FORMATS[kind].nan]
+    rows = [(a | b << 16, b | c << 16) for a, b, c in zip(values, values[3:] + values[:3], values[::-1], strict=True)]
+
+    def one(a: int, b: int) -> int:
+        x, y = value_of(a & 65535, kind), value_of(b & 65535, kind)
+        nan = x != x or y != y
+        return 0xFFFF * (nan if word == "nan" else not nan and x > y)
+
+    want = lambda a, b: one(a, b) | one(a >> 16, b >> 16) << 16  # noqa: E731
+    check(f"set.{word}.u32.{kind}x2 $d, $a, $b;", "u32", ["b32"] * 2, rows, want)
+
+
 def test_selections() -> None:
     for kind in ("b16", "b32", "b64"):
         rows = product(edges(kind)[:4], edges(kind)[4:], [0, 1])

@@ -91,25 +91,32 @@ def aligned_copy(tensor: torch.Tensor, alignment: int = 256) -> torch.Tensor:
     return copy
 
 
+def emulated_tests() -> ModuleType:
+    """Skips where there is no nvcc, whose objects it is made of."""
+    return pytest.importorskip("cnnkernels._emulated_tests", reason="needs nvcc when building")
+
+
 def interpreter_tests() -> ModuleType:
     return importlib.import_module("cnnkernels._interpreter_tests")
 
 
 RUNNERS = [
     *[pytest.param(schedule, id="-".join(map(str, schedule[:2]))) for schedule in SCHEDULES],
+    pytest.param("ptx", id="ptx"),
     pytest.param(None, id="gpu", marks=pytest.mark.gpu),
 ]
 
 
 @pytest.fixture(params=RUNNERS)
 def runner(request: pytest.FixtureRequest):
-    """The interpreter in several orders of threads and of asynchronous work, and a GPU."""
+    """The interpreter in several orders of threads and of asynchronous work, the emulator in one, and a GPU."""
     if request.param is None:
         yield PrimitiveRunner(importlib.import_module("cnnkernels._cuda_tests"), "cuda")
         return
-    module = interpreter_tests()
+    emulated = request.param == "ptx"
+    module = emulated_tests() if emulated else interpreter_tests()
     before = module.schedule()
-    order, delivery, seed = request.param
+    order, delivery, seed = ("random", "late", 1) if emulated else request.param
     module.set_schedule(order=order, delivery=delivery, seed=seed)
     yield PrimitiveRunner(module, "cpu")
     module.set_schedule(order=before["order"], delivery=before["delivery"], seed=before["seed"])

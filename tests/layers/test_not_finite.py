@@ -191,6 +191,7 @@ def pair_operands(case: Any, which: int) -> tuple[Tensor, ...]:
 
 
 @whichs
+@pytest.mark.usefixtures("on_a_hopper")
 def test_every_pair(which: int) -> None:
     """The intermediate, which the kernels can save, in every kernel that makes one."""
     runner = PairRunner()

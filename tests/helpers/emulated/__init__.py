@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
+from helpers.native import emulated_tests as emulated_tests
 
 # Of CUDA's driver_types.h.
 SUCCESS, INVALID_VALUE, INVALID_CONFIGURATION, INVALID_FUNCTION = 0, 1, 9, 98
@@ -22,11 +22,6 @@ NOT_SUPPORTED, INVALID_CLUSTER = 801, 912
 MAX_DYNAMIC_SHARED, NON_PORTABLE_CLUSTER = 8, 14
 
 _copies = itertools.count()
-
-
-def emulated_tests() -> ModuleType:
-    """Skips where there is no nvcc, whose objects it is made of."""
-    return pytest.importorskip("cnnkernels._emulated_tests", reason="needs nvcc when building")
 
 
 def kernel(module: ModuleType, word: str) -> str:

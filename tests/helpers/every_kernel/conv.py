@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
+from cnnkernels.epilogue import Epilogue
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.numerics import small_integers
 from helpers.conv import ELEMENTS, ConvRunner, Data, in_memory, integers
+from helpers.conv_epilogue import SLOPE, numbers, reference
 from helpers.conv_grouped import KINDS, plan
 from helpers.every_kernel import Trial, emulated, module
 
@@ -50,20 +52,37 @@ def check(direction: str, case: ConvCase, layout: Layout, element: str, chosen: 
     assert torch.equal(result, expected(case, direction).to(result.dtype)), chosen
 
 
+def with_epilogue(case: ConvCase, layout: Layout, element: str, chosen: Any) -> None:
+    """Bias, scale, shift, residual and an activation: sums wait unrounded for what follows."""
+    dtype, _, tf32 = ELEMENTS[element]
+    given = numbers(case, dtype, "cpu", layout)
+    x, w, b, scale, shift, residual = given.values()
+    unwritten = torch.full(case.output_shape, float("nan"), dtype=dtype)
+    output = unwritten.contiguous(memory_format=layout.memory_format)
+    epilogue = Epilogue(scale, shift, residual, "leaky_relu", SLOPE)
+    emulated().conv_forward(x, w, b, output, case.geometry, layout, tf32, chosen, epilogue)
+    assert torch.equal(output, reference(case, given, "leaky_relu").to(dtype)), chosen
+
+
 def tiled(element: str, tile: int, a: str, b: str, splits: int = 1, packing: str = "none") -> Any:
     return ConvRunner(module(), "cpu").plan(element, tile, a, b, splits, packing)
+
+
+def run_tile(direction: str, case: ConvCase, layout: Layout, element: str, tile: int, a: str, b: str) -> None:
+    check(direction, case, layout, element, tiled(element, tile, a, b))
+
+
+def run_tile_and_epilogue(case: ConvCase, layout: Layout, element: str, tile: int, a: str, b: str) -> None:
+    with_epilogue(case, layout, element, tiled(element, tile, a, b))
 
 
 def of_tiles(element: str) -> Iterator[Trial]:
     for a, b, direction, layout, case in LOADERS:
         for tile in range(element == "fp64", 3):
             name = f"{direction} of {case}, tile {tile}, {a} and {b}"
-            yield Trial(
-                name,
-                lambda d=direction, c=case, y=layout, t=tile, l=a, r=b: check(
-                    d, c, y, element, tiled(element, t, l, r)
-                ),
-            )
+            yield Trial(name, partial(run_tile, direction, case, layout, element, tile, a, b))
+            if direction == "forward":
+                yield Trial(f"{name}, epilogue", partial(run_tile_and_epilogue, case, layout, element, tile, a, b))
 
 
 def of_groups(direction: str, case: ConvCase, element: str) -> None:
@@ -86,9 +105,9 @@ def in_parts(element: str) -> None:
     check("backward_weight", PIXELS, NHWC, element, tiled(element, 1, "along_side", "along_side", 3))
 
 
-def packed() -> None:
+def packed(layout: Layout) -> None:
     case = ConvCase("", 2, 19, 6, 7, 21, 3, 3, padding=(1, 1, 1, 1))
-    check("forward", case, NHWC, "fp16", tiled("fp16", 1, "along_depth", "along_depth", 1, "channels"))
+    check("forward", case, layout, "fp16", tiled("fp16", 1, "along_depth", "along_depth", 1, "channels"))
 
 
 def at_the_border(layout: Layout, dtype: torch.dtype, channels: int) -> None:
@@ -130,4 +149,4 @@ def trials(source: str) -> Iterator[Trial]:
             for dtype in dict.fromkeys(dtype for dtype, *_ in ELEMENTS.values()):
                 yield Trial(f"{layout.name} {channels} {dtype}", partial(at_the_border, layout, dtype, channels))
     if source == "conv/packing/pack.cu":
-        yield Trial("channels", packed)
+        yield from (Trial(layout.name, partial(packed, layout)) for layout in Layout)

@@ -10,7 +10,7 @@ from cnnkernels.testing.cases import ConvCase
 from helpers.conv import DIRECTIONS, ConvRunner
 from helpers.conv_sm90 import CLUSTERS, TILES, plan
 from helpers.every_kernel import Trial, module
-from helpers.every_kernel.conv import check
+from helpers.every_kernel.conv import check, with_epilogue
 
 ELEMENTS = {"float16": ("fp16", 2), "bfloat16": ("bf16", 2), "tf32": ("tf32", 4)}
 SHORT_SPANS = ["256x128", "256x64", "128x64", "128x128 ping-pong"]  # tiles with kernels of 32 and 64 bytes
@@ -32,6 +32,10 @@ def run(direction: str, element: str, case: ConvCase, tile: str) -> None:
     check(direction, case, Layout.NHWC, element, plan(runner, tile, 1, 2 if tile in CLUSTERS else 1))
 
 
+def run_and_epilogue(element: str, case: ConvCase, tile: str) -> None:
+    with_epilogue(case, Layout.NHWC, element, plan(ConvRunner(module(), "cpu"), tile, 1, 2 if tile in CLUSTERS else 1))
+
+
 def trials(source: str) -> Iterator[Trial]:
     for name, (element, size) in ELEMENTS.items():
         if source != f"conv/sm90/{name}.cu":
@@ -42,3 +46,5 @@ def trials(source: str) -> Iterator[Trial]:
                 for span in spans:
                     case = case_of(span, size)
                     yield Trial(f"{direction} of {tile}, {case}", partial(run, direction, element, case, tile))
+                    if direction == "forward" and element != "tf32":
+                        yield Trial(f"{tile}, {case}, epilogue", partial(run_and_epilogue, element, case, tile))

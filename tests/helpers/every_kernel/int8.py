@@ -18,6 +18,7 @@ from helpers.int8_conv import run as run_conv
 from helpers.int8_gemm import PLAIN, SM90_TILES, integers, pitched, product, run, sm90, streaming, strided, tiles
 from helpers.pool import dense, unwritten
 
+SIGNS = (torch.int8, torch.uint8)
 ZEROS = PLAIN._replace(zero_point_a=100, zero_point_b=-3)
 
 
@@ -26,16 +27,16 @@ def multiply(plan: Any, m: int, n: int, k: int, how: tuple[str, str] = ("rows", 
     assert torch.equal(run(emulated(), a, b, e, plan()), product(a, b, e))
 
 
-def multiply_sm90(tile: str) -> None:
+def multiply_sm90(tile: str, dtype: torch.dtype) -> None:
     """More stages than the ring has, several tiles by one block or cluster."""
     m, n, k = 140, 136, 9 * 128 + 16
-    a, b = integers(3, m, k, torch.uint8), integers(4, k, n)
+    a, b = integers(3, m, k, dtype), integers(4, k, n)
     plan = sm90(emulated(), tile, 1, 2 if "cluster" in tile else 1)
     assert torch.equal(run(emulated(), pitched(a), pitched(b.t()).t(), plan=plan), product(a, b))
 
 
-def convolution(shape: Shape, plan: Any = None, zero_point: int = 7) -> None:
-    x, w = images(shape)
+def convolution(shape: Shape, plan: Any = None, zero_point: int = 7, dtype: torch.dtype = torch.int8) -> None:
+    x, w = images(shape, dtype)
     chosen = None if plan is None else plan()
     assert torch.equal(
         run_conv(emulated(), shape, x, w, PLAIN._replace(zero_point_a=zero_point), chosen),
@@ -108,11 +109,14 @@ def trials(source: str) -> Iterator[Trial]:
         )
     if source == "int8/sm90_product.cu":
         for tile in SM90_TILES:
-            yield Trial(tile, partial(multiply_sm90, tile))
+            for dtype in SIGNS:  # which of two products, in one kernel
+                yield Trial(f"{tile} of {dtype}", partial(multiply_sm90, tile, dtype))
         for tile in ("128x128 ping-pong", "128x64"):
             for channels in (64, 32):
                 shape = Shape(1, channels, 9, 9, 70, 5, 5, padding=(2, 2))
-                yield Trial(f"{tile}, {channels} channels", partial(convolution, shape, partial(conv_sm90, tile)))
+                for dtype in SIGNS:
+                    run_it = partial(convolution, shape, partial(conv_sm90, tile), dtype=dtype)
+                    yield Trial(f"{tile}, {channels} channels of {dtype}", run_it)
     if source == "int8/sums.cu":
         for how in (("rows", "columns"), ("columns", "rows")):
             yield Trial(str(how), partial(multiply, partial(tiles, k, False, 1), 40, 48, 160, how, ZEROS))
