@@ -84,12 +84,16 @@ def parts() -> dict[str, list[str]]:
     }
 
 
-def trials(compiled: str) -> list[Trial]:
-    """Empty where nobody has written any."""
+def compiled_as(source: str) -> str:
+    return next(made for made, of in parts().items() if source in (made, *of))
+
+
+def trials(source: str) -> list[Trial]:
+    """For the kernels of a source, or of several that are compiled as one; empty where nobody has written any."""
     from helpers.every_kernel import conv, conv_sm90, depthwise_conv, int8, pairs, pool, quantize
 
     rooms = (conv, conv_sm90, depthwise_conv, int8, pairs, pool, quantize)
-    return [trial for source in parts()[compiled] for room in rooms for trial in room.trials(source)]
+    return [trial for part in parts().get(source, [source]) for room in rooms for trial in room.trials(part)]
 
 
 def run(trial: Trial) -> set[tuple[str, int]]:
