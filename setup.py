@@ -5,8 +5,9 @@ cnnkernels._cuda          the same sources compiled by nvcc: built wherever it i
 cnnkernels._emulator      csrc/emulator, which runs PTX: built always, but for sanitizers
 cnnkernels._emulated      the objects of _cuda with csrc/emulator instead of CUDA's runtime; their PTX lies beside it
 
-CNNKERNELS_BUILD_TESTS adds the test kernels of tests/csrc as _interpreter_tests, _cuda_tests and _emulated_tests; all
-variables that a build reads are in docs/environment.md.
+CNNKERNELS_BUILD_TESTS adds the test kernels of tests/csrc as _interpreter_tests, _cuda_tests and _emulated_tests, and
+those of tests/csrc/cutlass as _emulated_cutlass_tests, where the package nvidia-cutlass is installed.
+docs/environment.md has all variables that a build reads.
 """
 
 import os
@@ -109,7 +110,9 @@ def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit |
             rule, tag, flags, assembler = "host", "shared", "-O1", ""  # no kernels: once for all, less optimized
             if path.suffix == ".cu" and cuda:
                 gencode = toolkit.gencode(path, ARCHS)
-                rule, tag, flags = "nvcc", own, shlex.join(["-Icsrc", *gencode])
+                rule, tag, flags = "nvcc", own, shlex.join(["-Icsrc", *toolkit.headers(path), *gencode])
+                if "cutlass" in path.parts:
+                    flags += "\n  lineinfo ="  # one of its kernels would take minutes and more memory than there is
                 assembler = f" | {build / tag / path}.o.s"  # which takes nvcc's PTX into the object
                 kept = build / tag / f"{path}.o.kept"
                 write(build / tag / f"{path}.o.s", ptx_archive.sections(path, gencode, kept))
@@ -148,6 +151,10 @@ def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit |
         if TESTS and tests:
             shared = [p for p in keep if p.parent.name in ("common", "interpreter") or "emulator" in p.parts]
             module(f"{base}_tests", tests + shared, base != "_interpreter")
+    if TESTS and cuda_toolkit and toolkit.CUTLASS:
+        shared = [p for p in keep if p.parent.name == "common" or "emulator" in p.parts]  # _emulated's, the last
+        tests = [Path("tests/csrc/bindings.cpp"), *sources("tests/csrc/cutlass/*.cu")]
+        module("_emulated_cutlass_tests", tests + shared, True)
     if not SANITIZE:
         emulator = [p for p in grouped if "emulator" in p.parts and not LEFT_OUT["_emulator"] & set(p.parts)]
         module("_emulator", emulator, False)

@@ -17,6 +17,7 @@ DEFAULT_ARCHS = "80;90+PTX"
 OLDEST_ARCH = 80  # compute capability 8.0: cp.async, bf16 and tf32
 OLDEST_CUDA = (12, 5)  # cudaGetDriverEntryPointByVersion
 NEWER = ("csrc/pool/forward.cu",)  # look at __CUDA_ARCH__
+CUTLASS = importlib.util.find_spec("cutlass_library")  # the package nvidia-cutlass, for tests/csrc/cutlass
 SEPARATORS = re.compile(r"[;,\s]+")
 
 
@@ -129,8 +130,19 @@ def architectures(text: str) -> dict[int, bool]:
     return found
 
 
+def headers(source: Path) -> list[str]:
+    """What a source of CUTLASS's kernels is compiled with beside all others."""
+    if "cutlass" not in source.parts or CUTLASS is None or CUTLASS.origin is None:
+        return []
+    package = Path(CUTLASS.origin).parent / "source"
+    folders = [package / "include", package / "tools/util/include"]
+    return ["--expt-relaxed-constexpr", *(f"-isystem={folder}" for folder in folders)]
+
+
 def gencode(source: Path, archs: dict[int, bool]) -> list[str]:
     """What to compile a source for: sm_90a where it asks for that, and all else out of the oldest PTX."""
+    if "cutlass" in source.parts:
+        return ["-gencode=arch=compute_90a,code=[sm_90a]"]
     oldest, ptx = min(archs), any(archs.values())
     if str(source) in NEWER:
         keeps = [arch for arch in archs if archs[arch] or (ptx and arch == oldest)]

@@ -1,5 +1,5 @@
-// The face of the test kernels: _interpreter_tests, _cuda_tests and _emulated_tests, compiled once as
-// csrc/bindings.cpp is.
+// The face of the test kernels: _interpreter_tests, _cuda_tests, _emulated_tests and _emulated_cutlass_tests,
+// compiled once as csrc/bindings.cpp is.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -12,6 +12,9 @@ namespace cnnkernels {
 
 [[gnu::weak]] void bind_interpreter(py::module_& m);  // null where csrc/interpreter is not
 [[gnu::weak]] void bind_emulated(py::module_& m);     // null where csrc/emulator/runtime is not
+namespace emulator {
+[[gnu::weak]] void bind_models(py::module_& m);  // the same
+}
 
 namespace tests {
 namespace {
@@ -19,6 +22,7 @@ namespace {
 void bind_module(py::module_& m) {
   if (bind_interpreter != nullptr) bind_interpreter(m);
   if (bind_emulated != nullptr) bind_emulated(m);
+  if (emulator::bind_models != nullptr) emulator::bind_models(m);
   m.def(
       "run",
       [](const std::string& name, const py::args& values, std::uintptr_t stream) {
@@ -48,5 +52,6 @@ void bind_module(py::module_& m) {
 }  // namespace cnnkernels
 
 PYBIND11_MODULE(_cuda_tests, m) { cnnkernels::tests::bind_module(m); }
+PYBIND11_MODULE(_emulated_cutlass_tests, m) { cnnkernels::tests::bind_module(m); }
 PYBIND11_MODULE(_emulated_tests, m) { cnnkernels::tests::bind_module(m); }
 PYBIND11_MODULE(_interpreter_tests, m) { cnnkernels::tests::bind_module(m); }

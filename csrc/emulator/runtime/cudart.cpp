@@ -41,6 +41,8 @@ void __cudaRegisterFunction(void**, const char* host, char*, const char* name, i
                             dim3*, int*) {
   runtime::register_kernel(host, name);
 }
+void __cudaRegisterVar(void**, char*, char*, const char*, int, std::size_t, int, int) {
+}  // no host code copies
 
 // And in the stub of each kernel, which makes a call of a kernel a launch. Ours are launched by address, so
 // that nothing pushes what these pop.
