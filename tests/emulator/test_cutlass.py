@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from helpers.cutlass import CASES, Case, cutlass_module, is_right
+from helpers.emulated.cutlass import CASES, Case, cutlass_module, is_right
 from helpers.emulator import MODES
 
 pytestmark = pytest.mark.long

@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from helpers.cutlass import CASES, Case, cutlass_module, is_right
-from helpers.wrong_models import FACTS
+from helpers.emulated.cutlass import CASES, Case, cutlass_module, is_right
+from helpers.emulated.wrong_models import FACTS
 
 pytestmark = pytest.mark.long
 BY_NAME = {case.name: case for case in CASES}

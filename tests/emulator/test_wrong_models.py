@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cnnkernels import _emulator
+from helpers.emulated.wrong_models import FACTS
 from helpers.emulator import run_case
 from helpers.triton_cases.cases import CASES
-from helpers.wrong_models import FACTS
 
 BY_NAME = {case.name: case for case in CASES}
 QUICK = [case.name for case in CASES if case.grid == (1, 1, 1)]

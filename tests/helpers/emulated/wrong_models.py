@@ -9,7 +9,7 @@ from typing import NamedTuple
 class Fact(NamedTuple):
     says: str
     triton: str | None = None  # the case that notices the wrong model: of helpers/triton_cases
-    cutlass: str | None = None  # of helpers/cutlass.py
+    cutlass: str | None = None  # of helpers/emulated/cutlass.py
 
 
 TILE = "one f16 tile"
