@@ -22,7 +22,7 @@ from ..nn.layer import KernelLayer
 from .called import called_with
 from .capture import capture
 from .frozen import keep_frozen
-from .graph_module import adopt
+from .graph_module import adopt, copy_of_pieces
 from .inputs import Sizes
 from .layers import as_layers
 from .outputs import keep_orders
@@ -130,7 +130,7 @@ def state_kept(model: nn.Module) -> Iterator[None]:
 
 def _calls(model: nn.Module, names: list[str], batch: Any) -> dict[str, list[Call]]:
     """Runs a copy of the model once, in evaluation and without gradient; how some of its parts were called."""
-    model = copy_sharing_tensors(model).eval()
+    model = copy_of_pieces(model).eval()
     seen: dict[str, list[Call]] = {name: [] for name in names}
     running: list[Call] = []
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import fx, nn
 
+from .trace import copy_sharing_tensors
+
 
 class InPlaceOf(fx.GraphModule):
     """A GraphModule that keeps what torch.fx forgets in a copy: hooks, and what code around it may ask of the original.
@@ -38,13 +40,31 @@ def _hooks(module: nn.Module) -> dict[str, Any]:
 
 
 def adopt(module: fx.GraphModule, original: nn.Module) -> None:
-    """Gives the module that runs a graph what code around it may ask of the original, and its hooks."""
+    """Gives the module that runs a graph what code around it may ask of the original (attributes, properties, methods),
+    and its hooks."""
     plain = {name: value for name, value in vars(original).items() if not name.startswith("_")}
     if isinstance(original, fx.GraphModule):
         plain = original.meta.get("attributes", {})
     module.meta["attributes"] = plain
+    own = not type(original).__module__.startswith("torch.nn.modules") or bool(plain.keys() - {"training"})
+    module.meta["asked"] = original.meta.get("asked", False) if isinstance(original, fx.GraphModule) else own
     for name, value in plain.items():
         if name not in vars(module) and not hasattr(type(module), name):  # `graph`, `code`: a GraphModule has its own
             setattr(module, name, value)
+    # Each GraphModule has a class of its own.
+    for base in reversed([base for base in type(original).__mro__ if base not in nn.Module.__mro__]):
+        for name, member in list(vars(base).items()):
+            if not name.startswith(("__", "_wrapped")) and name != "forward" and not hasattr(fx.GraphModule, name):
+                setattr(type(module), name, member)
     for name, value in _hooks(original).items():
         vars(module)[name] = value.copy()
+
+
+def copy_of_pieces(model: nn.Module) -> nn.Module:
+    """A copy around the same tensors; torch.fx copies neither hooks nor attributes."""
+    made = copy_sharing_tensors(model)
+    for name, source in model.named_modules():
+        if isinstance(source, fx.GraphModule) and "attributes" in source.meta:
+            copied: Any = made.get_submodule(name)
+            adopt(copied, source)
+    return made

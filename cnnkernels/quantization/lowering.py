@@ -15,10 +15,10 @@ from torch import Tensor, fx, nn
 
 from .. import nn as ours
 from ..convert.capture import attribute
-from ..convert.graph_module import InPlaceOf, adopt
+from ..convert.graph_module import InPlaceOf, adopt, copy_of_pieces
 from ..convert.inputs import Sizes
 from ..convert.replace import Layer
-from ..convert.trace import copy_sharing_tensors, hooked
+from ..convert.trace import hooked
 from ..nn.numbered import NumberedLayer
 from . import kept
 from .prepare import Tap, carried, carries, pads_with_zeros, part, wanted
@@ -114,8 +114,8 @@ class Conversion:
 
     def only_layer(self) -> nn.Module | None:
         """The INT8 layer that is all there is to a piece inside a model: it quantizes its input itself."""
-        if not self.prefix or hooked(self.source):
-            return None
+        if not self.prefix or hooked(self.source) or self.source.meta.get("asked"):
+            return None  # code around it may see it, or ask more of it than to be called
         called = [node for node in self.graph.nodes if node.op == "call_module"]
         parts = [part for node in called if not isinstance(part := self.modules[str(node.target)], Sizes)]
         if [node.op for node in self.graph.nodes if node.op != "call_module"] != ["placeholder", "output"]:
@@ -257,11 +257,7 @@ class Conversion:
 
 def convert(prepared: nn.Module) -> tuple[nn.Module, list[Conversion]]:
     """The INT8 form of a model whose taps have seen data; a copy, with what stays float around the same tensors."""
-    model = copy_sharing_tensors(prepared)
-    for name, source in prepared.named_modules():
-        if isinstance(source, fx.GraphModule) and "attributes" in source.meta:
-            copied: Any = model.get_submodule(name)
-            adopt(copied, source)  # torch.fx copies neither hooks nor attributes
+    model = copy_of_pieces(prepared)
     names = [
         name
         for name, module in model.named_modules()

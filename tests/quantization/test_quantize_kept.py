@@ -121,6 +121,44 @@ def test_hooks_see_what_they_saw() -> None:
         assert (got_in - was_in).norm() <= 0.03 * was_in.norm() and (got_out - was_out).norm() <= 0.03 * was_out.norm()
 
 
+class Encoder(nn.Module):
+    """Has what code around it asks for: an attribute, a property, a method."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.block, self.number = conv_norm(3, 3), number
+
+    @property
+    def stride(self) -> int:
+        return 1
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return x * self.number
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)
+
+
+class Asks(nn.Module):
+    """Goes through its parts by itself, as detectors do, and looks at values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(Encoder(1), Encoder(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.parts:
+            x = part.scaled(part(x)[..., :: part.stride]) + part.number
+        return x if x.sum() > -1e9 else -x
+
+
+def test_parts_keep_what_code_around_them_asks_for() -> None:
+    model, x = trained(Asks()), images()
+    result = quantize(model, x)
+    assert len(result.quantized) == 2 and len(result.notes) == 1, result
+    close(result, model, x)
+
+
 class Counts(nn.Module):
     """Keeps state."""
 
