@@ -233,13 +233,13 @@ class _Fusion:
         return str(node.meta.get("home", ""))
 
     def name(self, node: fx.Node) -> str:
-        return self.piece.prefix + self.home(node)
+        return (self.piece.prefix + self.home(node)).rstrip(".")
 
     def module(self, node: fx.Node) -> torch.nn.Module:
         return self.model.get_submodule(self.name(node))
 
     def is_once(self, home: str) -> bool:
-        module = self.model.get_submodule(self.piece.prefix + home)
+        module = self.model.get_submodule((self.piece.prefix + home).rstrip("."))
         return len(self.names.get(module, ())) == 1 and len(self.calls.get(home, ())) == 1
 
     def why_ends(self, chain: Chain) -> str:

@@ -224,6 +224,7 @@ SPELLINGS: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "normalized filters": (lambda: nn.Sequential(normalized(), nn.BatchNorm2d(6), nn.ReLU()), ["0 + 1 + 2"]),
     "pair with normalized filters": (lambda: chain(pw=normalized()), ["dw + bn + act + pw"]),
     "functional activation": (lambda: nn.Sequential(Functional(), nn.Conv2d(6, 4, 1)), ["0.conv + 0.bn"]),
+    "functional activation of a part": (lambda: Untraceable(False, Functional()), ["called.conv + called.bn"]),
     "loop": (Loops, ["model.0.0 + model.0.1 + model.0.2", "model.1.0 + model.1.1 + model.1.2"]),
 }  # fmt: skip
 
