@@ -322,8 +322,9 @@ class _Graph:
         if node.target is torch.ops.cnnkernels_capture.layer.default:
             call = self.calls[int(node.args[2])]
             module = self.original.get_submodule(call.name)
-            self.nodes[node] = self.graph.call_module(self.add(call.name or "0", module), (self.nodes[node.args[0]],))
-            self.nodes[node].meta["val"] = node.meta["val"]
+            made = self.graph.call_module(self.add(call.name or "0", module), (self.nodes[node.args[0]],))
+            made.meta |= {"val": node.meta["val"], "nn_module_stack": node.meta.get("nn_module_stack")}
+            self.nodes[node] = made
             return
         if node.target is torch.ops.aten.copy_.default and (self.is_leafs_own(node.args[0]) or counts(node)):
             return  # what a leaf changes of its own it changes itself

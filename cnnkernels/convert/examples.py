@@ -51,7 +51,8 @@ def run(model: nn.Module, example: Any) -> Run:
             if example is not None:
                 raise
             continue
-        return Run(cut(model, batch, trains=False, any_size=example is None).pieces, reads)
+        pieces = cut(model, batch, trains=False, any_size=example is None, keeps_orders=False).pieces
+        return Run(pieces, reads)
     return Run(obstacle=obstacle)
 
 

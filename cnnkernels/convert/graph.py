@@ -63,6 +63,7 @@ class Pieces:
     model: nn.Module
     trains: bool
     any_size: bool = False
+    keeps_orders: bool = True
     pieces: list[Piece] = field(default_factory=list)
     obstacles: list[tuple[str, str]] = field(default_factory=list)
     training: tuple[str, ...] = ()
@@ -83,7 +84,7 @@ class Call:
         return module(*(value for _, value in items[: self.positional]), **by_name)
 
 
-def cut(model: nn.Module, batch: Any, trains: bool, any_size: bool = False) -> Pieces:
+def cut(model: nn.Module, batch: Any, trains: bool, any_size: bool = False, keeps_orders: bool = True) -> Pieces:
     """Cuts a copy of `model` into pieces; the copy has parameters and buffers of its own.
 
     Args:
@@ -91,6 +92,7 @@ def cut(model: nn.Module, batch: Any, trains: bool, any_size: bool = False) -> P
             with, is fixed: a graph has one way through the code.
         trains: for quantization-aware training; else the copy is in evaluation mode.
         any_size: the batch is not one of the caller's, and a graph for its size alone is none.
+        keeps_orders: a graph gives back images in the order of memory that the code does.
 
     Raises:
         ValueError: a parameter has no size yet.
@@ -98,7 +100,7 @@ def cut(model: nn.Module, batch: Any, trains: bool, any_size: bool = False) -> P
     for name, parameter in model.named_parameters():
         if nn.parameter.is_lazy(parameter):
             raise ValueError(f"the model's parameter {name} has no size yet: run the model once before it is quantized")
-    whole = Pieces(copy_of_its_own(model), trains, any_size)
+    whole = Pieces(copy_of_its_own(model), trains, any_size, keeps_orders)
     if not trains:
         whole.training = tuple(name for name, module in whole.model.named_modules() if module.training)
         whole.model.eval()
@@ -240,7 +242,7 @@ def _piece(whole: Pieces, prefix: str, original: nn.Module, calls: list[Call]) -
         module.eval()
         for one in reversed(calls):
             _refuse_other(_run(piece, one), one.output)
-        if not piece.alone:
+        if whole.keeps_orders and not piece.alone:
             keep_orders(module, first.arguments, first.output)
     finally:
         for part, mode in given.items():
