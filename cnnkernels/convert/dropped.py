@@ -114,6 +114,8 @@ def _dropped(result: fx.Node, input: Any) -> Dropped:
             kind = value.meta.get("val")
             if isinstance(kind, torch.SymInt):
                 here[value] = size(value)
+            elif value.target is getattr and value.args[1] == "device":  # the model's, wherever it moves
+                here[value] = graph.call_function(getattr, (here[input], "device"))
             elif value.op != "call_function":
                 raise _OfSomethingElse
             else:

@@ -39,7 +39,7 @@ def line(source: fx.GraphModule, prefix: str, node: fx.Node, reads_int8: bool) -
         reads_int8: whether something that it reads is INT8.
     """
     if node.op in ("call_function", "call_method"):
-        return _of_function(prefix, node, reads_int8)
+        return _of_function(source, prefix, node)
     if node.op != "call_module":
         return None
     layer = source.get_submodule(str(node.target))
@@ -58,17 +58,30 @@ def line(source: fx.GraphModule, prefix: str, node: fx.Node, reads_int8: bool) -
     return Layer((prefix + str(node.target),), f"{type(layer).__name__}({layer.extra_repr()})", reason)
 
 
-def _of_function(prefix: str, node: fx.Node, reads_int8: bool) -> Layer | None:
+def _of_function(source: fx.GraphModule, prefix: str, node: fx.Node) -> Layer | None:
     home = str(node.meta.get("home", ""))
     if "layer" in node.meta:
         return Layer((prefix + home,), node.meta["layer"], node.meta.get("why", "no INT8 kernel"))
     symbols = isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "_operator"
     if symbols or node.target in _SILENT or getattr(node.target, "__module__", "") in ("_operator", "math", "builtins"):
         return None
+    if "why" not in node.meta and not _reads_the_input(node):
+        return None  # it computes a parameter
     what = str(getattr(node.target, "__name__", node.target))
-    reason = "no INT8 kernel: it reads floats" if reads_int8 else "what it reads is made in float"
-    reason = node.meta.get("why", reason)
-    return Layer(((prefix + f"{home}.{node.name}".lstrip(".")),), what, reason)
+    reason = "what it reads is made in float" if carries(source, node) else "no INT8 kernel: it reads floats"
+    return Layer(((prefix + f"{home}.{node.name}".lstrip(".")),), what, node.meta.get("why", reason))
+
+
+def _reads_the_input(node: fx.Node) -> bool:
+    seen: set[fx.Node] = set()
+    unread = [node]
+    while unread:
+        value = unread.pop()
+        if value.op == "placeholder":
+            return True
+        unread += set(value.all_input_nodes) - seen
+        seen |= set(value.all_input_nodes)
+    return False
 
 
 def _of_norm(source: fx.GraphModule, node: fx.Node, norm: nn.Module) -> str:

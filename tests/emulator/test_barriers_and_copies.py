@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cnnkernels import _emulator
-from helpers.emulator import MODES, launch
+from helpers.emulated.launches import MODES, launch
 from helpers.instructions.ptx import kernel
 
 MEMORY = ".shared .align 128 .b8 memory[4096]; .shared .align 8 .b64 barrier[2];\n"

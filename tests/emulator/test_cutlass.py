@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from helpers.emulated.cutlass import CASES, Case, cutlass_module, is_right
-from helpers.emulator import MODES
+from helpers.emulated.launches import MODES
 
 pytestmark = pytest.mark.long
 

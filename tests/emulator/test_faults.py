@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cnnkernels import _emulator
-from helpers.emulator import launch
+from helpers.emulated.launches import launch
 from helpers.instructions.ptx import HEADER, kernel, run
 
 THREAD = "mov.u32 %r0, %tid.x;\n"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cnnkernels.emulator.profile import Profile
-from helpers.emulator import tiled_map
+from helpers.emulated.launches import tiled_map
 from helpers.instructions.profile import aligned, profile_text, row
 from helpers.instructions.ptx import HEADER
 

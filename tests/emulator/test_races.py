@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cnnkernels import _emulator
-from helpers.emulator import MODES, launch, tiled_map
+from helpers.emulated.launches import MODES, launch, tiled_map
 from helpers.instructions.ptx import HEADER
 
 REGISTERS = ".reg .pred %p<9>; .reg .b32 %r<40>; .reg .b64 %d<20>; .reg .f32 %f<40>;"

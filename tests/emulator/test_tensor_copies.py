@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cnnkernels import _emulator
-from helpers.emulator import launch
+from helpers.emulated.launches import launch
 from helpers.instructions.ptx import HEADER
 from helpers.native import Host, PrimitiveRunner, interpreter_tests
 from oracles import swizzle_wgmma, tma_im2col

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cnnkernels import _emulator
-from helpers.emulator import MODES, launch
+from helpers.emulated.launches import MODES, launch
 from helpers.instructions.ptx import kernel
 from helpers.native import Host, PrimitiveRunner, interpreter_tests
 from helpers.operands import FORMATS, accumulator_dtype, integers, to_bits
@@ -323,7 +323,7 @@ def test_matrices_move(count, transposed):
     body += "bar.warp.sync -1; mad.lo.u32 %row, %row, 16, %from;\n"
     body += f"ldmatrix.sync.aligned.m8n8.x{count}{transposed}.shared.b16 {vector}, [%row];\n"
     body += f"mul.wide.u32 %at, %lane, {4 * count}; add.u64 %at, %at, %found;\n"
-    body += "".join(f"st.global.u32 [%at + {4 * i}], {r};\n" for i, r in enumerate(registers))
+    body += "".join(f"st.global.u32 [%at + {4 * i}], {r};\n" for i, r in enumerate(registers)) + "bar.warp.sync -1;\n"
     for i in range(4):
         body += f"st.shared.u32 [%word + {4 * i}], 0;\n"
     body += "bar.warp.sync -1;\n"

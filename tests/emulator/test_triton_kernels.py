@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from helpers.emulator import MODES, run_case
+from helpers.emulated.launches import MODES, run_case
 from helpers.triton_cases.cases import CASES
 
 

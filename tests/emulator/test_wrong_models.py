@@ -10,7 +10,7 @@ import pytest
 
 from cnnkernels import _emulator
 from helpers.emulated.wrong_models import FACTS
-from helpers.emulator import run_case
+from helpers.emulated.launches import run_case
 from helpers.triton_cases.cases import CASES
 
 BY_NAME = {case.name: case for case in CASES}

@@ -166,6 +166,12 @@ def operator_calls(memory_format: torch.memory_format, device: str, backend: str
             *(y, "silu", 0.1),
             *conv,
         ),
+        "conv_transpose_forward": (
+            *(y, w),
+            *(torch.randn(4, device=device, requires_grad=True) for _ in range(3)),
+            *(x, "silu", 0.1),
+            *conv,
+        ),
         "conv_backward_input": (y, w, x.shape, x.stride(), *conv),
         "conv_backward_weight": (y, x, w.shape, w.stride(), *conv),
         "conv_backward_bias": (y, backend),

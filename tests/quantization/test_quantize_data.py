@@ -189,7 +189,7 @@ def test_everything_in_float_has_its_own_reason() -> None:
         "b": "keep names it",
         "read": "others read what it normalizes, too",
         "sigmoid": "no INT8 kernel: it reads floats",
-        "mul": "what it reads is made in float",
+        "mul": "no INT8 kernel: it reads floats",
         "after": "the layer before it stays in float",
         "roll": "what it reads is made in float",
         "alone": "it does not stand behind a layer that could take it in",

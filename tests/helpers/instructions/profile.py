@@ -9,7 +9,7 @@ import torch
 
 from cnnkernels import _emulator
 from cnnkernels.emulator.profile import Profile, of_ptx
-from helpers.emulator import parameter_bytes, parsed
+from helpers.emulated.launches import parameter_bytes, parsed
 from helpers.instructions.ptx import kernel
 
 SHARED = ".shared .align 1024 .b8 memory[32768];\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from helpers.emulator import launch
+from helpers.emulated.launches import launch
 
 HEADER = ".version 8.6\n.target sm_90a\n.address_size 64\n"
 LONGEST = 1024  # threads of a block

@@ -96,7 +96,7 @@ def tiled_map(tensor: torch.Tensor, block: list[int], swizzle: int, nan_fill: bo
 @cache
 def compiled_triton() -> dict[str, dict[str, Any]]:
     """PTX and what its launch needs, of every case by its name. Compiled once, in a process that does not interpret."""
-    tests = Path(__file__).parent.parent
+    tests = Path(__file__).parents[2]
     environment = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "CNNKERNELS_INTERPRET")}
     environment["PYTHONPATH"] = str(tests)
     with TemporaryDirectory() as folder:

@@ -78,7 +78,7 @@ cnnkernels.use_backend("cuda").__enter__()
 module = native.load("emulated").module
 x = torch.randint(-2, 3, (1, 64, 8, 8)).half().to(memory_format=torch.channels_last)
 w = torch.randint(-2, 3, (128, 64, 3, 3)).half()
-a, b = (torch.randint(-128, 128, (rows, 32768)).to(torch.int8)[:, :-1] for rows in (2, 1))
+a, b = (torch.randint(-128, 128, (rows, 512)).to(torch.int8) for rows in (256, 192))
 module.set_recording(True)
 functional.conv2d(x, w, padding=1)
 functional.int8_gemm(a, b.t())

@@ -16,7 +16,7 @@ import pytest
 from cnnkernels import _emulator
 from helpers.emulated import emulated_tests
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "csrc"))
 import ptx_archive  # noqa: E402
 import toolkit  # noqa: E402
