@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cnnkernels import _emulator
-from helpers.emulated.wrong_models import FACTS
 from helpers.emulated.launches import run_case
+from helpers.emulated.wrong_models import FACTS
 from helpers.triton_cases.cases import CASES
 
 BY_NAME = {case.name: case for case in CASES}
