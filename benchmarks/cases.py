@@ -210,10 +210,7 @@ QUICK: dict[str, tuple[Problem, ...]] = {
         ConvCase("odd channels", 32, 255, 28, 28, 253, 3, 3, padding=SAME),
         ConvCase("a convolution of unet", 8, 128, 256, 256, 64, 3, 3, padding=SAME),
     ),
-    "conv_transpose2d": (
-        ConvCase("dcgan's", 128, 128, 16, 16, 256, 4, 4, (2, 2), SAME),
-        ConvCase("unet's first up", 8, 512, 64, 64, 1024, 2, 2, (2, 2)),
-    ),
+    "conv_transpose2d": (ConvCase("dcgan's", 128, 128, 16, 16, 256, 4, 4, (2, 2), SAME),),
     "max_pool2d": (
         PoolCase("resnet50's", 32, 64, 112, 112, (3, 3), (2, 2), (1, 1)),
         PoolCase("vgg16's first", 32, 64, 224, 224, (2, 2), (2, 2)),
@@ -271,7 +268,7 @@ def quick() -> list[Case]:
             for shape in some
             for direction in directions
         ]
-        if "tf32" in operator.types:
+        if "tf32" in operator.types and name != "conv_transpose2d":  # its kernels are conv2d's
             found += [Case(name, word, "tf32", LAYOUTS[0], some[0], ("quick",)) for word in directions]
     return interleaved(found)
 

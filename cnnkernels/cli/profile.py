@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("operator", nargs="?", choices=tuple(OPERATORS), help="or --ptx")
     sizes = parser.add_argument_group("the operator's call")
     sizes.add_argument("--input", type=ints(1, 2, 3, 4), metavar="N,...", help="N,C,H,W; M,K of a product")
-    sizes.add_argument("--weight", type=ints(2, 4), metavar="K,...", help="K,C/groups,R,S; N,K of a product")
+    sizes.add_argument("--weight", type=ints(2, 3, 4), metavar="K,...", help="K,C/groups,R,S; N,K of a product")
     sizes.add_argument("--filters", type=positive, metavar="K", help="of the 1x1 of depthwise_separable_conv2d")
     sizes.add_argument("--kernel", type=ints(1, 2), metavar="N[,N]", help="of a pooling")
     sizes.add_argument("--bins", type=ints(1, 2), default=(1,), metavar="N[,N]", help="of an adaptive pooling")

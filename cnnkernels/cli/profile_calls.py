@@ -68,18 +68,37 @@ class Sizes:
         return torch.uint8 if self.args.dtype == "uint8" else torch.int8
 
 
-def _conv2d(sizes: Sizes) -> Call:
-    args = sizes.args
-    weight = sizes.needed("weight", 4)
-    tensors = {"input": sizes.tensor(sizes.needed("input", 4)), "weight": sizes.tensor(weight)}
-    options = {**sizes.steps(), "groups": args.groups, "activation": args.activation, "padding_mode": args.padding_mode}
-    if args.bias:
-        options["bias"] = torch.zeros(weight[0], dtype=tensors["input"].dtype)
-    return Call(
-        lambda x, w: functional.conv2d(x, w, **options),
-        tensors,
-        lambda output: output.numel() * math.prod(weight[1:]),
-    )
+def _conv(rank: int) -> Callable[[Sizes], Call]:
+    def make(sizes: Sizes) -> Call:
+        args = sizes.args
+        weight = sizes.needed("weight", 2 + rank)
+        tensors = {"input": sizes.tensor(sizes.needed("input", 2 + rank)), "weight": sizes.tensor(weight)}
+        options = {**sizes.steps(), "groups": args.groups}
+        options |= {"activation": args.activation, "padding_mode": args.padding_mode}
+        if args.bias:
+            options["bias"] = torch.zeros(weight[0], dtype=tensors["input"].dtype)
+        function: Any = functional.conv2d if rank == 2 else functional.conv1d
+        return Call(
+            lambda x, w: function(x, w, **options), tensors, lambda output: output.numel() * math.prod(weight[1:])
+        )
+
+    return make
+
+
+def _conv_transpose(rank: int) -> Callable[[Sizes], Call]:
+    """--weight is [C, K / groups, ...], as PyTorch has it."""
+
+    def make(sizes: Sizes) -> Call:
+        args = sizes.args
+        image, weight = sizes.needed("input", 2 + rank), sizes.needed("weight", 2 + rank)
+        tensors = {"input": sizes.tensor(image), "weight": sizes.tensor(weight)}
+        options = {**sizes.steps(), "groups": args.groups, "activation": args.activation}
+        if args.bias:
+            options["bias"] = torch.zeros(weight[1] * args.groups, dtype=tensors["input"].dtype)
+        function: Any = functional.conv_transpose2d if rank == 2 else functional.conv_transpose1d
+        return Call(lambda x, w: function(x, w, **options), tensors, lambda _: math.prod(image) * math.prod(weight[1:]))
+
+    return make
 
 
 def _depthwise_conv2d(sizes: Sizes) -> Call:
@@ -221,9 +240,12 @@ class Operator(NamedTuple):
 
 
 OPERATORS = {
-    "conv2d": Operator(_conv2d, CONVOLUTION),
+    "conv2d": Operator(_conv(2), CONVOLUTION),
+    "conv1d": Operator(_conv(1), CONVOLUTION),
     "depthwise_conv2d": Operator(_depthwise_conv2d, CONVOLUTION),
     "depthwise_separable_conv2d": Operator(_depthwise_separable_conv2d, SEPARABLE),
+    "conv_transpose2d": Operator(_conv_transpose(2), CONVOLUTION),
+    "conv_transpose1d": Operator(_conv_transpose(1), CONVOLUTION),
     "max_pool2d": Operator(_max_pool(2), POOLING, chooses=True),
     "max_pool1d": Operator(_max_pool(1), POOLING, chooses=True),
     "max_unpool2d": Operator(_max_unpool2d, POOLING),

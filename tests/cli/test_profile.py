@@ -19,14 +19,18 @@ from cnnkernels.operators import OPERATORS
 CONVOLUTION = ["--input", "1,8,6,6", "--weight", "8,8,3,3", "--padding", "1"]
 PER_CHANNEL = ["--input", "1,8,6,6", "--weight", "8,1,3,3", "--padding", "1"]
 POOLING = ["--input", "1,8,6,6", "--kernel", "2"]
+OF_ROWS = ["--input", "1,16,9", "--weight", "16,16,3", "--padding", "1"]
 ROWS = ["--input", "1,8,6", "--kernel", "2"]
 PRODUCT = ["--input", "16,32", "--weight", "24,32"]
 GRADIENTS = ["--direction", "forward", "--direction", "backward_input"]
 ALL = [*GRADIENTS, "--direction", "backward_weight"]
 CALLS = {
     "conv2d": [*CONVOLUTION, *ALL],
+    "conv1d": [*OF_ROWS, *ALL],
     "depthwise_conv2d": [*PER_CHANNEL, *ALL],
     "depthwise_separable_conv2d": [*PER_CHANNEL, "--filters", "16", *ALL],
+    "conv_transpose2d": [*CONVOLUTION, *ALL],
+    "conv_transpose1d": [*OF_ROWS, *ALL],
     "max_pool2d": [*POOLING, *GRADIENTS],
     "max_pool1d": [*ROWS, *GRADIENTS],
     "max_unpool2d": [*POOLING, *GRADIENTS],
