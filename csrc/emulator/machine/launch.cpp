@@ -88,7 +88,6 @@ class Workers {
   Workers(const LaunchState& state, std::vector<std::uint64_t> chosen, Tally& tally)
       : state_(state), clusters_(chosen.size()), listed_(std::move(chosen)), tally_(&tally) {}
 
-
   Counts run() {
     const int wanted = state_.mode.threads;
     const unsigned cores = wanted > 0 ? wanted : std::max(1u, std::thread::hardware_concurrency());
