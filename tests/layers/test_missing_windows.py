@@ -211,6 +211,37 @@ def test_derivatives_beside_pytorch(backend: str, layout: Layout, groups: int) -
     assert results[0][0].isfinite().any() and not results[0][0].isfinite().all()
 
 
+@backends
+@layouts
+@pytest.mark.parametrize("groups", [1, 4, 8], ids=["dense", "narrow groups", "depthwise"])
+@quiet
+def test_a_transposed_convolution_finishes_what_is_made_anew(backend: str, layout: Layout, groups: int) -> None:
+    """Bias, scale, shift, residual and activation, as of every other sum."""
+    generator = torch.Generator().manual_seed(groups)
+
+    def number(*shape: int) -> Tensor:
+        return torch.randint(-3, 4, shape, generator=generator).float().to(DEVICE)
+
+    x, w, residual = number(2, 8, 4, 4), number(8, 8 // groups, 3, 3), number(2, 8, 9, 6)
+    w[1, 0, 0, 0], w[5, 0, 2, 1] = math.inf, -math.inf
+    bias, scale, shift = (number(8) for _ in range(3))
+    scale[scale == 0] = 2
+    with torch.backends.mkldnn.flags(enabled=False):
+        sums = F.conv_transpose2d(
+            x.cpu().double(), w.cpu().double(), bias.cpu().double(), (2, 1), (0, 1), 0, groups, (1, 2)
+        )
+    true = sums * scale.cpu()[:, None, None] + shift.cpu()[:, None, None] + residual.cpu()
+    true = torch.where(true < 0, 0.5 * true, true)
+    placed = [t.contiguous(memory_format=layout.memory_format) for t in (x, w, residual)]
+    with use_backend(backend):
+        found = ours.conv_transpose2d(
+            placed[0], placed[1], bias, (2, 1), (0, 1), groups=groups, dilation=(1, 2), activation="leaky_relu",
+            negative_slope=0.5, residual=placed[2], scale=scale, shift=shift,
+        )  # fmt: skip
+    assert true.isfinite().any() and not true.isfinite().all()
+    assert_same(found.cpu().double(), true)
+
+
 @quiet
 @backends
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
