@@ -185,6 +185,26 @@ _TENSOR = object()  # where one stands among arguments
 
 
 @contextlib.contextmanager
+def _one_precision() -> Iterator[None]:
+    """torch.export reads the one TF32 switch of older versions for all of cuDNN. Where convolutions were set apart from
+    that by themselves it gives up, and leaves oneDNN and NNPACK switched off."""
+    cudnn: Any = torch.backends.cudnn
+    conv, rnn = cudnn.conv, cudnn.rnn
+    before = conv.fp32_precision, rnn.fp32_precision
+    for precision in ("", "tf32", "ieee"):
+        if precision:
+            conv.fp32_precision = rnn.fp32_precision = precision
+        with contextlib.suppress(RuntimeError):
+            cudnn.allow_tf32  # noqa: B018 - raises where the three differ
+            break
+    try:
+        yield
+    finally:
+        if precision:
+            conv.fp32_precision, rnn.fp32_precision = before
+
+
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without what torch.export says of sizes that it fixes and graphs that it gives up, and with attention's own code,
     not its shortcut."""
@@ -196,7 +216,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
-            yield
+            with _one_precision():
+                yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         logger.setLevel(level)

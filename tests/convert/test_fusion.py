@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -78,6 +79,27 @@ def test_errs_at_most_twice_as_much(device, dtype: torch.dtype) -> None:
     torch.backends.cudnn.conv.fp32_precision = before
     bound = 2 * (theirs - exact).abs().max() + UNIT_ROUNDOFF[dtype] * exact.abs().max()
     assert (ours - exact).abs().max() <= bound
+
+
+@pytest.mark.parametrize("mixed", [("ieee", "tf32"), ("none", "ieee")], ids=str)
+def test_a_precision_of_convolutions_alone(device, mixed: tuple[str, str]) -> None:
+    """torch.export gives up at two settings for cuDNN, with oneDNN switched off for the rest of the process."""
+    cudnn: Any = torch.backends.cudnn
+    layers = cudnn.conv, cudnn.rnn
+    before = [layer.fp32_precision for layer in layers]
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), device)
+    try:
+        for layer, precision in zip(layers, mixed, strict=True):
+            layer.fp32_precision = precision
+        with pytest.raises(RuntimeError, match="different TF32 flags"):
+            print(cudnn.allow_tf32)
+        report = fused(model)
+        assert len(report.fused) == 1
+        assert tuple(layer.fp32_precision for layer in layers) == mixed
+        assert torch.backends.mkldnn.enabled and torch._C._get_nnpack_enabled()
+    finally:
+        for layer, precision in zip(layers, before, strict=True):
+            layer.fp32_precision = precision
 
 
 def test_folding_is_rounded_once(device) -> None:
