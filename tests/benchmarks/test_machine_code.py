@@ -15,8 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(not nvcc(), reason="needs nvcc: compiles the primitives for sm_80 and sm_90a"),
+    pytest.mark.skipif(not nvcc(), reason="needs nvcc, which compiled the primitives for sm_80 and sm_90a"),
     pytest.mark.skipif(cuobjdump() is None, reason="needs cuobjdump, of the CUDA toolkit or of triton's wheel"),
 ]
 
@@ -74,29 +73,21 @@ EXPECTED = {
 }  # fmt: skip
 
 
+BUILT = ROOT / "build" / "native" / "cuda"
+
+
 @cache
-def compiled(source: str, arch: str, directory: Path) -> tuple[str, str]:
-    """What ptxas said of a file, and its machine code."""
-    target = directory / f"{Path(source).name}.{arch}.cubin"
-    file = f"csrc/{source}" if source in (HOPPER, HOPPER_INT8) else f"tests/csrc/{source}"
-    done = subprocess.run(
-        [*nvcc(), "-std=c++20", "-O3", "-Icsrc", "-Itests/csrc", f"-gencode=arch=compute_{arch},code=sm_{arch}",
-         "-Xptxas", "-v", "-cubin", file, "-o", str(target)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    sass = subprocess.run([cuobjdump(), "--dump-sass", target], capture_output=True, text=True, check=True).stdout
-    return done.stderr, sass
-
-
-@pytest.fixture(scope="session")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("machine_code")
+def compiled(source: str, arch: str) -> tuple[str, str]:
+    """What ptxas said of a file in the build, for all architectures, and its machine code for one."""
+    made = BUILT / ("csrc" if source in (HOPPER, HOPPER_INT8) else "tests/csrc") / f"{source}.o"
+    dump = [cuobjdump(), "--dump-sass", "--gpu-architecture", f"sm_{arch}", made]
+    sass = subprocess.run(dump, capture_output=True, text=True, check=True).stdout
+    return made.with_name(made.name + ".log").read_text(), sass
 
 
 @pytest.mark.parametrize(("source", "arch"), EXPECTED, ids=lambda part: part.removesuffix(".cu"))
-def test_instructions(source: str, arch: str, directory: Path) -> None:
-    log, sass = compiled(source, arch, directory)
+def test_instructions(source: str, arch: str) -> None:
+    log, sass = compiled(source, arch)
     assert not re.findall(r"\(C75\d\d\).*", log), "ptxas gave something up"
     assert set(re.findall(r"(\d+) bytes spill", log)) == {"0"}
     found = set(re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+ )?([A-Z][\w.]*)", sass, re.MULTILINE))
@@ -104,25 +95,25 @@ def test_instructions(source: str, arch: str, directory: Path) -> None:
     assert not missing, f"not in the machine code: {sorted(missing)}"
 
 
-def test_a_body_that_was_left_out_traps(directory: Path) -> None:
+def test_a_body_that_was_left_out_traps() -> None:
     """Code for older GPUs of what only Hopper runs: nothing that returns with its result unwritten."""
-    sass = compiled(HOPPER_INT8, "80", directory)[1]
+    sass = compiled(HOPPER_INT8, "80")[1]
     kernels = re.findall(r"Function : \S+\n(.*?)(?=Function : |\Z)", sass, re.DOTALL)
     assert len(kernels) == 9
     for code in kernels:
         assert "BPT.TRAP" in code and not re.search(r"\bEXIT\b", code)
 
 
-def test_majors_reach_the_instruction(directory: Path) -> None:
-    sass = compiled("conformance_wgmma.cu", "90a", directory)[1]
+def test_majors_reach_the_instruction() -> None:
+    sass = compiled("conformance_wgmma.cu", "90a")[1]
     products = re.findall(r"HGMMA\.64x64x16\.F32\.BF16 ([^;]*)", sass)
     majors = {("tnspA" in product, "tnspB" in product) for product in products}
     assert majors == {(False, False), (True, False), (False, True), (True, True)}
 
 
-def test_hopper_multiplies_in_one_loop(directory: Path) -> None:
+def test_hopper_multiplies_in_one_loop() -> None:
     """A stage is four steps of wgmma, twice where a consumer has 128 rows: the compiler made no second copy of it."""
-    sass = compiled(HOPPER, "90a", directory)[1]
+    sass = compiled(HOPPER, "90a")[1]
     kernels = re.findall(r"Function : (\S*convolution\S*)(.*?)(?=Function : |\Z)", sass, re.DOTALL)
     # Ten tiles of each direction; of forward and backward_input four also with two shorter spans.
     assert len(kernels) == 10 * 3 + 4 * 2 * 2

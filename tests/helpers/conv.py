@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,6 +39,7 @@ class Data:
     w: Tensor
     b: Tensor
     dy: Tensor
+    results: dict[tuple[str, ConvCase], Tensor] = field(default_factory=dict)
 
     def operands(self, direction: str) -> tuple[Tensor, Tensor]:
         return {
@@ -48,11 +49,14 @@ class Data:
         }[direction]
 
     def expected(self, direction: str, case: ConvCase) -> Tensor:
-        return convolve(direction, case, *self.operands(direction))
+        if (direction, case) not in self.results:
+            self.results[direction, case] = convolve(direction, case, *self.operands(direction))
+        return self.results[direction, case]
 
 
+@functools.cache
 def integers(case: ConvCase) -> Data:
-    """Small enough that every sum is exact in fp32 and every result in 16 bits."""
+    """Small enough that every sum is exact in fp32 and every result in 16 bits. For all tests of a case: only read."""
     return Data(
         small_integers(case.input_shape, torch.float64, seed=1),
         small_integers(case.weight_shape, torch.float64, seed=2, bound=1),
