@@ -118,7 +118,12 @@ def runner(request: pytest.FixtureRequest):
     before = module.schedule()
     order, delivery, seed = ("random", "late", 1) if emulated else request.param
     module.set_schedule(order=order, delivery=delivery, seed=seed)
+    gpu = module.standing_for() if emulated else ""
+    if emulated:
+        module.stand_for("h200")  # which has every instruction, whatever GPU this process emulates
     yield PrimitiveRunner(module, "cpu")
+    if emulated:
+        module.stand_for(gpu)
     module.set_schedule(order=before["order"], delivery=before["delivery"], seed=before["seed"])
 
 
