@@ -60,6 +60,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--lines", nargs="?", type=positive, const=20, metavar="N", help="also the N costliest source lines (20)"
     )
     how.add_argument("--json", type=writable, metavar="FILE", help="write all counts there, too")
+    how.add_argument(
+        "--figure", type=writable, metavar="FILE", help="draw them as bars, in the format of FILE's ending"
+    )
 
 
 def _count(text: str) -> int:
@@ -109,8 +112,15 @@ def run(args: argparse.Namespace, refuse: Callable[[str], Any]) -> int:
     """Prints it; `refuse` ends with what is wrong with the arguments."""
     if (args.operator is None) == (args.ptx is None):
         refuse("an operator or --ptx is needed, and not both")
-    if args.json is not None:
-        Path(args.json).unlink(missing_ok=True)
+    for file in filter(None, (args.json, args.figure)):
+        Path(file).unlink(missing_ok=True)
+    if args.figure is not None:
+        try:
+            from . import profile_figure
+        except ImportError as error:
+            refuse(f"--figure needs {error.name}: `pip install 'cnnkernels[demo]'`")
+        if Path(args.figure).suffix.lstrip(".") not in profile_figure.FORMATS:
+            refuse(f"--figure must end in one of {', '.join(profile_figure.FORMATS)}, but got {args.figure}")
     try:
         gpu = machine(args.gpu or "h200")
     except ValueError as error:
@@ -139,4 +149,6 @@ def run(args: argparse.Namespace, refuse: Callable[[str], Any]) -> int:
         print("\n" * (number > 0) + "\n".join(report(one, gpu, args.lines)))
     if args.json is not None:
         Path(args.json).write_text(json.dumps([as_json(one, gpu) for one in measured], indent=1) + "\n")
+    if args.figure is not None:
+        profile_figure.draw(args.figure, measured, gpu)
     return 0

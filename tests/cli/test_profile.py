@@ -150,6 +150,48 @@ def test_a_kernel_of_ones_own(tmp_path: Path) -> None:
     assert "parameter 0 1,024 read and 1,024 written of 1,024" in text
 
 
+def test_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of bars for each launch: numbers, names and which unit is the bound."""
+    matplotlib = pytest.importorskip("matplotlib")
+    (tmp_path / "twice.ptx").write_text(PTX)
+    arguments = [
+        "profile",
+        "--ptx",
+        str(tmp_path / "twice.ptx"),
+        "--grid",
+        "4",
+        "--parameters",
+        "int32[256]",
+        "int32=9",
+    ]
+    assert cli.main([*arguments, "--figure", str(tmp_path / "counts.png")]) == 0
+    assert (tmp_path / "counts.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")  # letters, not their outlines
+    assert cli.main([*arguments, "--figure", str(tmp_path / "counts.svg"), "--json", str(tmp_path / "counts")]) == 0
+    words = re.findall(r">([^<>]+)</text>", (tmp_path / "counts.svg").read_text())
+    ((launch,),) = (one["launches"] for one in json.loads((tmp_path / "counts").read_text()))
+    kinds = launch["warp_instructions"]
+    assert words[: 2 * len(kinds)] == [*kinds, *(str(count) for count in kinds.values())]
+    assert {"warp instructions", "requests of memory", "least time by each unit", *launch["model"]} - set(words) == {
+        "bound",
+        "seconds",
+        "measured",
+    }
+    assert any("nothing was measured on a GPU" in word for word in words)
+
+
+def test_a_figure_that_cannot_be_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "twice.ptx").write_text(PTX)
+    arguments = ["--ptx", str(tmp_path / "twice.ptx"), "--parameters", "int32[256]", "int32=9", "--figure"]
+    assert "must end in one of png, svg, pdf, but got" in refused(capsys, *arguments, str(tmp_path / "counts.bars"))
+    monkeypatch.delitem(sys.modules, "cnnkernels.cli.profile_figure", raising=False)
+    monkeypatch.delattr("cnnkernels.cli.profile_figure", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "--figure needs matplotlib: `pip install" in refused(capsys, *arguments, str(tmp_path / "counts.png"))
+
+
 def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "twice.ptx").write_text(PTX)
     ptx = ["--ptx", str(tmp_path / "twice.ptx")]
