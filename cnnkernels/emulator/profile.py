@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
+from torch.overrides import TorchFunctionMode
+
 SECTOR = 32  # bytes
 # What csrc/emulator/profile/python.cpp counts of an instruction.
 COUNTS = (
@@ -125,6 +128,17 @@ def of_dict(found: dict[str, Any]) -> Profile:
     )
 
 
+class Zeros(TorchFunctionMode):
+    """Memory that nobody fills is zero within it: what a sample leaves unwritten is then the same in every run, and
+    kernels that look at it, as the one at the border of a convolution's gradient does, do as they mostly do."""
+
+    UNFILLED = (torch.empty, torch.empty_like, torch.empty_strided, torch.Tensor.new_empty)
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        return made.zero_() if function in self.UNFILLED else made
+
+
 def counted(call: Callable[[], Any], blocks: int) -> tuple[Any, list[Profile]]:
     """What `call` returns, and a profile of each launch in the emulator that it made, in order.
 
@@ -148,7 +162,8 @@ def counted(call: Callable[[], Any], blocks: int) -> tuple[Any, list[Profile]]:
             module.set_profiling(blocks)
         if triton is not None:
             triton.set_profiling(blocks, launches.append)
-        result = call()
+        with Zeros():
+            result = call()
     finally:
         if module is not None:
             launches += module.set_profiling(None)

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from cnnkernels.emulator.profile import Profile, of_dict
+from cnnkernels.emulator.profile import Profile, counted, of_dict
 from helpers.emulated import emulated_tests
 
 SIDE = 32
@@ -59,3 +59,22 @@ def test_nothing_is_counted_unless_asked(module: ModuleType) -> None:
     square, result = torch.zeros(SIDE * SIDE, dtype=torch.int32), torch.zeros(SIDE * SIDE, dtype=torch.int32)
     module.run("profiled_transpose", square.data_ptr(), result.data_ptr(), SIDE)
     assert module.set_profiling(None) == []
+
+
+def test_memory_that_a_sample_leaves_unwritten_is_zero() -> None:
+    """Whatever lay there: else two runs would count differently."""
+    like = torch.full((33,), float("nan"))
+
+    def made() -> list[torch.Tensor]:
+        return [
+            torch.empty(33),
+            torch.empty_like(like),
+            torch.empty_strided((33,), (1,)),
+            like.new_empty(33),
+        ]
+
+    before = [torch.full((33,), float("nan")) for _ in range(8)]
+    del before
+    found, launches = counted(made, 1)
+    assert launches == []
+    assert torch.equal(torch.stack(found), torch.zeros(4, 33))
