@@ -36,7 +36,7 @@ from helpers.conv_grouped import plan as grouped_plan
 from helpers.conv_sm90 import CLUSTERS, TILES
 from helpers.conv_sm90 import plan as hopper_plan
 from helpers.depthwise_conv import TYPES, DepthwiseRunner
-from helpers.device import DEVICE, HAS_GPU
+from helpers.device import DEVICE, HAS_GPU, MODULE
 from helpers.native import why_no_wgmma
 
 THIS = "backward_input"
@@ -59,7 +59,7 @@ def beside(flat: Tensor) -> Tensor:
 
 @pytest.fixture(scope="module")
 def module() -> Any:
-    return native.load("cuda" if HAS_GPU else "interpreter").module
+    return native.load(MODULE).module
 
 
 def trials(seed: int, count: int, **kind: Any) -> Iterator[tuple[ConvCase, tuple[Tensor, Tensor], random.Random]]:
