@@ -16,6 +16,7 @@ from cnnkernels.testing.numerics import small_integers
 from helpers.conv import ELEMENTS, ConvRunner, Data, in_memory, integers
 from helpers.conv_epilogue import SLOPE, numbers, reference
 from helpers.conv_grouped import KINDS, plan
+from helpers.conv_sm90 import plan as on_hopper
 from helpers.every_kernel import Trial, emulated, module
 
 NCHW, NHWC = Layout.NCHW, Layout.NHWC
@@ -105,9 +106,13 @@ def in_parts(element: str) -> None:
     check("backward_weight", PIXELS, NHWC, element, tiled(element, 1, "along_side", "along_side", 3))
 
 
-def packed(layout: Layout) -> None:
-    case = ConvCase("", 2, 19, 6, 7, 21, 3, 3, padding=(1, 1, 1, 1))
-    check("forward", case, layout, "fp16", tiled("fp16", 1, "along_depth", "along_depth", 1, "channels"))
+def packed(layout: Layout, size: tuple[int, int]) -> None:
+    """Channels enough that planes are transposed in shared memory: of the image and, as Hopper's kernel stores no
+    planes, of the result."""
+    case = ConvCase("", 2, 35, *size, 37, 3, 3, padding=(1, 1, 1, 1))
+    chosen = on_hopper(ConvRunner(module(), "cpu"))
+    chosen.packing = module().ConvPacking.channels
+    check("forward", case, layout, "fp16", chosen)
 
 
 def at_the_border(layout: Layout, dtype: torch.dtype, channels: int) -> None:
@@ -149,4 +154,9 @@ def trials(source: str) -> Iterator[Trial]:
             for dtype in dict.fromkeys(dtype for dtype, *_ in ELEMENTS.values()):
                 yield Trial(f"{layout.name} {channels} {dtype}", partial(at_the_border, layout, dtype, channels))
     if source == "conv/packing/pack.cu":
-        yield from (Trial(layout.name, partial(packed, layout)) for layout in Layout)
+        for layout, size in (
+            (NCHW, (6, 7)),
+            (NCHW, (8, 8)),
+            (NHWC, (6, 7)),
+        ):  # planes of whole runs of 16 bytes, and not
+            yield Trial(f"{layout.name} of {size}", partial(packed, layout, size))
