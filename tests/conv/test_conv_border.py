@@ -158,6 +158,7 @@ def test_on_hopper_the_layer_decides(runner: Bordered, direction: str) -> None:
     assert (why(256, element="tf32") == "") == (direction == "backward_weight")
 
 
+@pytest.mark.usefixtures("on_a_hopper")
 def test_refusals(runner: Bordered) -> None:
     runner.mode, data = "circular", integers(UNEVEN)
     with pytest.raises(ValueError, match="16 bytes alone"):
