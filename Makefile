@@ -31,13 +31,13 @@ demo: $(VENV)/.built
 test: $(VENV)/.built-tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-# Triton's are compiled in the emulator by tests/emulator, once a configuration; the many shapes here stay with its interpreter.
+# Triton's are compiled for the emulator once a configuration; the many shapes here stay with its interpreter.
 KERNEL_TESTS = $(addprefix tests/,conv depthwise_conv depthwise_separable_conv int8_conv int8_gemm int8_pool \
   int8_weight_only_linear layers pool ptx quantize)
 
 test-ptx: $(VENV)/.built-tests
 	CNNKERNELS_INTERPRET=ptx $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
-	  -k "not triton" $(KERNEL_TESTS)
+	  -k "not triton or test_every_triton_kernel" $(KERNEL_TESTS) tests/emulator/test_every_triton_kernel.py
 
 test-removed: $(VENV)/.built-tests
 	$(BIN)/python tests/removed_synchronisation.py

@@ -16,27 +16,13 @@ PTX = {"CNNKERNELS_INTERPRET": "ptx", "CNNKERNELS_BACKEND": "triton"}
 
 
 def test_operators() -> None:
-    """On a Hopper products of 16 bits and of bytes are wgmma's, on an A100 mma.sync's."""
+    """In the order of the blocks; test_every_triton_kernel.py has the variables that say otherwise. Triton compiles
+    nothing here that it does not there."""
     assert children(
         OPERATORS,
-        {**PTX, "CNNKERNELS_SCHEDULE": "random", "CNNKERNELS_SEED": "3"},
-        {**PTX, "CNNKERNELS_EMULATED_GPU": "a100", "CNNKERNELS_DELIVERY": "early"},
         {"CNNKERNELS_INTERPRET": "1", "TRITON_INTERPRET": "0", "CNNKERNELS_BACKEND": "triton"},
-    ) == ["sm_90, right", "sm_80, right", "sm_90, right"]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("gpu", ["h200", "a100"])
-def test_every_configuration_of_a_convolution(gpu: str) -> None:
-    """Every tile that selection may take, in every type, direction and layout: random order, late delivery."""
-    command = [sys.executable, "-m", "helpers.emulated.configurations"]
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path), **PTX}
-    environment |= {"CNNKERNELS_SCHEDULE": "random", "CNNKERNELS_SEED": "1", "CNNKERNELS_EMULATED_GPU": gpu}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    *wrong, count = done.stdout.splitlines()
-    assert not wrong
-    assert int(count) > 90
+        {**PTX, "CNNKERNELS_EMULATED_GPU": "a100", "CNNKERNELS_DELIVERY": "early"},
+    ) == ["sm_90, right", "sm_80, right"]
 
 
 REFUSED = """

@@ -26,14 +26,36 @@ def case_of(span: int, size: int) -> ConvCase:
     )
 
 
-def run(direction: str, element: str, case: ConvCase, tile: str) -> None:
+def run(direction: str, element: str, case: ConvCase, tile: str, splits: int = 1) -> None:
     """One block, or one cluster, takes all tiles in turn."""
     runner = ConvRunner(module(), "cpu")
-    check(direction, case, Layout.NHWC, element, plan(runner, tile, 1, 2 if tile in CLUSTERS else 1))
+    check(direction, case, Layout.NHWC, element, plan(runner, tile, splits, 2 if tile in CLUSTERS else 1))
 
 
 def run_and_epilogue(element: str, case: ConvCase, tile: str) -> None:
     with_epilogue(case, Layout.NHWC, element, plan(ConvRunner(module(), "cpu"), tile, 1, 2 if tile in CLUSTERS else 1))
+
+
+def larger(source: str) -> Iterator[Trial]:
+    """Every path of a kernel's store, to the last column of its tile: sums rounded in blocks, sums that something
+    follows, strided phases, parts. For removed.py; too much for every kernel."""
+    for name, (element, size) in ELEMENTS.items():
+        if source != f"conv/sm90/{name}.cu":
+            continue
+        channels = 128 // size
+        wide = ConvCase("many filters", 5, channels, 5, 6, 264, 3, 3, padding=(1, 1, 1, 1))
+        deep = ConvCase("many channels", 5, 264, 5, 6, channels, 3, 3, padding=(1, 1, 1, 1))
+        strided = ConvCase("phases", 5, 264, 9, 11, channels, 3, 3, (2, 2), padding=(1, 1, 1, 1))
+        for tile in TILES + CLUSTERS:
+            yield Trial(f"forward of {tile}, {wide}", partial(run, "forward", element, wide, tile))
+            if element == "tf32":
+                continue
+            yield Trial(f"{tile}, {wide}, epilogue", partial(run_and_epilogue, element, wide, tile))
+            for case in (deep, strided):
+                yield Trial(f"backward_input of {tile}, {case}", partial(run, "backward_input", element, case, tile))
+            for splits in (1, 2):
+                name = f"backward_weight of {tile} in {splits}"
+                yield Trial(name, partial(run, "backward_weight", element, wide, tile, splits))
 
 
 def trials(source: str) -> Iterator[Trial]:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from helpers.every_kernel import Trial, archive, compiled_as, module, run, source_of, text_of, trials
+from helpers.every_kernel import Trial, archive, compiled_as, conv_sm90, module, run, source_of, text_of, trials
 
 SYNCHRONISING = re.compile(
     r"\b(bar\.(?:warp\.)?(?:sync|arrive|red)|barrier\.cluster\.(?:arrive|wait)|membar|fence|griddepcontrol\.\w+"
@@ -114,7 +114,7 @@ def trials_of_kernels(source: str) -> dict[tuple[str, int], list[Trial]]:
     found: dict[tuple[str, int], list[Trial]] = {}
     compiled = compiled_as(source)
     of_source = {kernel for image in archive() if source_of(image) == compiled for kernel in image["kernels"]}
-    for trial in trials(source):
+    for trial in [*conv_sm90.larger(source), *trials(source)]:
         for kernel, architecture in run(trial):
             if kernel in of_source:
                 found.setdefault((kernel, architecture), []).append(trial)
