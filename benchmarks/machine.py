@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from cnnkernels.dtypes import ELEMENTS
+from cnnkernels.tuning.timing import ONCE, GpuChain, HostChain, Patience, in_turns
 
 from .providers import flags
-from .timing import ONCE, GpuChain, HostChain, Patience, in_turns
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_name("results")

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from cnnkernels.tuning.timing import Chain, GpuChain, HostChain, Patience, Timing, extra_memory, in_turns, input_sets
+
 from .cases import Case
 from .machine import Ceilings, Machine
 from .providers import Provider
 from .results import FAILED, LOST, MISSING, OK, WRONG, Record
-from .timing import Chain, GpuChain, HostChain, Patience, Timing, extra_memory, in_turns, input_sets
 from .verify import Reference, make_inputs, same_bits
 
 # Of a case's inputs, outputs and gradients: what its sets, its fp64 reference and all providers' outputs take at most.

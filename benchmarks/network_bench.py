@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from cnnkernels import backends, replace_layers
 from cnnkernels.dtypes import ELEMENTS, HALF_DTYPES
 from cnnkernels.testing.numerics import UNIT_ROUNDOFF
+from cnnkernels.tuning.timing import HostChain, Patience, in_turns
 
 from .measure import Bench
 from .networks import NETWORKS, Network
 from .providers import flags
 from .results import FAILED, OK, WRONG, Results
 from .summary import table
-from .timing import HostChain, Patience, in_turns
 
 MODES = ("inference", "training")
 # Providers that are timed in turns: all of a group are on the GPU together.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cnnkernels.geometry import Layout
+from cnnkernels.tuning.timing import ONCE, QUICK, Patience
 
 from . import cases as all_cases
 from . import host, network_bench, performance, prewarm, report
@@ -28,7 +29,6 @@ from .networks import NETWORKS
 from .providers import PROVIDERS, QUICK_PROVIDERS, Provider
 from .results import LOST, OK, WRONG, Record, Results, regressions
 from .summary import OURS, Row, faults, one_line, remarks, summary
-from .timing import ONCE, QUICK, Patience
 
 QUICK_SECONDS = 225.0
 LONGEST_CASE = {False: 120.0, True: 900.0}  # seconds until a case counts as hung; whether torch.compile takes part

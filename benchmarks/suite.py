@@ -17,10 +17,11 @@ if not torch.cuda.is_available():
 
 import pytest
 
+from cnnkernels.tuning.timing import GpuChain, HostChain, input_sets
+
 from .cases import QUICK, Case, quick, tiny
 from .machine import this_machine
 from .providers import PROVIDERS, QUICK_PROVIDERS
-from .timing import GpuChain, HostChain, input_sets
 from .verify import Reference, make_inputs
 
 GPU = torch.cuda.is_available()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import functional, nn
 from .backends import available_backends, choose, use_backend
 from .convert.replace import Replacement, replace_layers
+from .convert.tune import tune
 from .ops.flops import register_when_imported as _register_flops
 from .quantization import Quantization, convert_qat, load_quantized, prepare_qat, quantize, save_quantized
 
@@ -21,6 +22,7 @@ __all__ = [
     "quantize",
     "replace_layers",
     "save_quantized",
+    "tune",
     "use_backend",
 ]
 __version__ = "0.1.0"

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, get_args
@@ -22,8 +23,11 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from .environment import interpreting
+from .mixed import Mixed, Reference
 from .native import BUILD_HINT, load
 from .operators import OPERATOR_OF, Operator
+from .records import tuned
+from .records.measured import Measured, Recorder, measured
 
 Backend = Literal["cuda", "triton", "reference"]
 Request = Literal["cuda", "triton", "reference", "auto"]
@@ -254,8 +258,8 @@ def choose(problem: Problem, request: str | None = None) -> Decision:
     return decide(problem, requested() if request is None else _checked(request, "request"))
 
 
-def serving(op: str, device: torch.device, dtype: torch.dtype) -> Backend:
-    """The backend that serves a call here.
+def serving(op: str, device: torch.device, dtype: torch.dtype) -> str | Measured:
+    """The backend that serves a call here, or the table of measured calls that says which.
 
     Raises:
         NotImplementedError: where the kernels asked for do not take the tensor's dtype, and for an INT8 operator in an
@@ -302,7 +306,29 @@ def _serving(op: str, device: torch.device, dtype: torch.dtype, request: Request
     return decision.backend
 
 
-remembered_serving = functools.cache(_serving)
+@tuned.until_forgotten
+@functools.cache
+def remembered_serving(op: str, device: torch.device, dtype: torch.dtype, request: Request) -> str | Measured:
+    """As `_serving`, but for "auto" what `cnnkernels tune` measured of the operator on this device, if anything."""
+    if isinstance(request, Recorder):
+        return request.of(op, dtype)
+    backend = _serving(op, device, dtype, request)
+    if request != "auto" or backend == "reference":
+        return backend
+    problem = _problem(op, device, dtype)
+    return measured(op, _with_index(device), backend, lambda name: why_not(name, problem) is None)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[Recorder]:
+    """While entered, PyTorch's own operators serve what no backend is asked for by name, and its calls are noted."""
+    recorder = Recorder()
+    token = _scope.set(recorder)  # type: ignore[arg-type]
+    try:
+        yield recorder
+    finally:
+        _scope.reset(token)
+        remembered_serving.cache_clear()  # it holds the recorder, and so the calls' tensors
 
 
 def available_backends(device: str | torch.device | None = None) -> tuple[Backend, ...]:
@@ -322,6 +348,8 @@ def kernels(backend: str, device: str) -> Any:
     Raises:
         ImportError: with the build command, where they were not built or installed.
     """
+    if "/" in backend:
+        return Mixed(*(Reference if name == "reference" else kernels(name, device) for name in backend.split("/")))
     if backend == "cuda":
         return load("cuda" if device == "cuda" else CPU_MODULE)
     if backend != "triton":

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
-
-import torch
 
 from ..dtypes import ELEMENTS
 from ..native import load
 from ..ops.depthwise_conv import is_depthwise
 from ..records import tuned
-from .problem import Floor, Problem, depthwise_problem, floor, host_module, triton_problem
-
-
-def machine(name: str | None) -> Any:
-    """A machine of csrc/common/gpu.h: the one called `name`, in any case and with any spaces or dashes; else the
-    GPU at hand; else an H200. It has wgmma unless the build was made for GPUs without it.
-
-    Raises:
-        ValueError: no machine is called so; the error has all names.
-    """
-    module = host_module()
-    built = importlib.import_module("cnnkernels._cuda") if importlib.util.find_spec("cnnkernels._cuda") else None
-    if name is not None or not torch.cuda.is_available():
-        plain = re.sub(r"[\s_-]", "", name or "h200").lower()
-        known = next((one for one in module.gpus() if one.name == plain), None)
-        found = known or module.gpu_named(name)
-        found.wgmma = built is None or "sm_90a" in built.built_for
-        return found
-    gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
-    found = module.gpu_like(gpu.name, 10 * gpu.major + gpu.minor, gpu.multi_processor_count)
-    found.wgmma = built is None or built.this_gpu().wgmma  # what is loaded, which is not all that was built
-    return found
+from ..tuning.problem import (
+    Floor,
+    Problem,
+    chosen_whole,
+    depthwise_problem,
+    floor,
+    host_module,
+    machine,
+    triton_problem,
+)
 
 
 def _micro(seconds: float) -> str:
@@ -173,13 +156,6 @@ def explain_depthwise(problem: Problem, gpu: Any, backend: str) -> Iterator[str]
         return
     yield "triton: no patch of depthwise_conv2d's kernels can serve, so conv2d's do"
     yield from explain_triton(problem, gpu)
-
-
-def chosen_whole(found: Any) -> Any | None:
-    """The candidate that serves a problem as a whole, before its implicit GEMMs; None where they serve it."""
-    if found.chosen_grouped >= 0:
-        return found.grouped[found.chosen_grouped]
-    return found.wgmma[found.chosen_wgmma] if found.chosen_wgmma >= 0 else None
 
 
 def _packing(found: Any) -> Iterator[str]:

@@ -17,6 +17,7 @@ from .. import __version__, backends, environment
 from ..native import BUILD_HINT
 from ..operators import OPERATORS
 from ..ops.conv_kernel import tf32_allowed
+from ..records import tuned
 
 
 def _version(package: str) -> str:
@@ -134,6 +135,16 @@ def _variables() -> list[str]:
     return [f"{name}={value}" + " (nobody reads it)" * (name in misspelt) for name, value in sorted(found.items())]
 
 
+def _tuned() -> list[str]:
+    """What `cnnkernels tune` measured that holds here, and why other tables do not."""
+    lines = []
+    for name in dict.fromkeys(map(torch.cuda.get_device_name, range(torch.cuda.device_count()))):
+        calls = sum(map(len, tuned.choices(name).values()))
+        rows = sum(len(tuned.plans(name, backend)) for backend in backends.KERNEL_BACKENDS)
+        lines += [f"{name}: {calls} calls and {rows} plans of conv2d", *tuned.ignored(name)]
+    return lines
+
+
 def _fp32() -> str:
     setting = "torch.backends.cudnn.conv.fp32_precision"
     if tf32_allowed(torch.float32):
@@ -156,6 +167,9 @@ def run() -> int:
     print("\nGPU")
     print(*(f"  {gpu}" for gpu in _gpus(cuda)), sep="\n")
     print(f"  driver: {driver(cuda)}")
+    if measured := _tuned():
+        print("\nTuned")
+        print(*(f"  {line}" for line in measured), sep="\n")
     if variables := _variables():
         print("\nEnvironment")
         print(*(f"  {variable}" for variable in variables), sep="\n")

@@ -16,9 +16,10 @@ from ..functional.arguments import named_padding
 from ..geometry import PADDING_MODES, Layout
 from ..ops.checks import conv_geometry
 from ..records import tuned
+from ..tuning.problem import Problem
 from . import bench, profile
-from .arguments import ints, padding, positive, size, there, writable
-from .problem import Problem
+from .arguments import ints, padding, positive, size, writable
+from .tune import add_options as add_tune_options
 
 _DESCRIPTION = "Hand-written CUDA and Triton kernels for convolutional networks, as drop-in PyTorch layers."
 _WHERE = "Without a GPU the kernels run in the interpreters. Exit code 0: all is well, 1: something is not, 2: usage."
@@ -65,19 +66,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     tune = command(
         "tune",
-        "time every plan that can serve a convolution on the GPU at hand and write a table of those that win",
-        " The kernels read the tables that CNNKERNELS_TUNED names. Without --input it takes every layer of --shapes.",
+        "time on the GPU at hand who serves a network's calls the fastest, PyTorch included; `auto` follows",
+        " Winners, and of conv2d the best plans, go to a table in the cache directory; CNNKERNELS_TUNED names others."
+        " With conv2d for a network: the plans of one convolution, or of every layer of --shapes.",
     )
+    explain.add_argument("operator", choices=("conv2d",))
+    networks = "torchvision.models:resnet50, mine:Net, ...; or conv2d"
+    tune.add_argument("what", nargs="?", metavar="MODULE:FACTORY", help=networks)
     for sub in (explain, tune):
-        sub.add_argument("operator", choices=("conv2d",))
         _add_problem(sub, needed=sub is explain)
         sub.add_argument("--backend", action="append", choices=("cuda", "triton"), help="only this one (default: both)")
     explain.add_argument("--padding-mode", choices=PADDING_MODES, default="zeros", help="default: %(default)s")
     explain.add_argument("--gpu", help="a100, RTX 4090, h200, ... (default: the one at hand, else h200)")
-    layers = "layers, as benchmarks/workloads.json of a checkout has them"
-    tune.add_argument("--shapes", type=there, metavar="FILE", help=layers)
-    tune.add_argument("--batch", type=positive, default=32, help="of the layers of --shapes (default: %(default)s)")
-    tune.add_argument("--output", type=writable, metavar="FILE", help="the table (default: the GPU's name with .json)")
+    add_tune_options(tune)
     demo.add_argument("--epochs", type=positive, default=4, help="passes over the training set (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="of the split, the start and the batches (default: 0)")
     demo.add_argument(
@@ -110,14 +111,20 @@ def _parser() -> argparse.ArgumentParser:
 def _add_problem(parser: argparse.ArgumentParser, needed: bool) -> None:
     """The arguments that name a convolution, as torch.nn.functional.conv2d's."""
     sizes = parser.add_argument_group("the convolution")
-    sizes.add_argument("--input", type=ints(4), required=needed, metavar="N,C,H,W")
+    if needed:
+        sizes.add_argument("--input", type=ints(4), required=True, metavar="N,C,H,W")
+    else:
+        several = "or an input of the network (may be repeated)"
+        sizes.add_argument("--input", type=size, action="append", metavar="N,C,H,W", help=several)
     sizes.add_argument("--weight", type=ints(4), required=needed, metavar="K,C/groups,R,S")
     sizes.add_argument("--stride", type=ints(1, 2), default=(1,), metavar="N[,N]")
     sizes.add_argument("--padding", type=padding, default=(0,), metavar="N[,N]", help="or same, or valid")
     sizes.add_argument("--dilation", type=ints(1, 2), default=(1,), metavar="N[,N]")
     sizes.add_argument("--groups", type=positive, default=1, metavar="N")
-    sizes.add_argument("--dtype", choices=PRODUCTS, default="bf16", help="default: %(default)s")
-    sizes.add_argument("--layout", choices=("nhwc", "nchw"), default="nhwc", help="default: %(default)s")
+    network = "" if needed else "; of a network: as it is made"
+    sizes.add_argument("--dtype", choices=PRODUCTS, default="bf16" if needed else None, help=f"default: bf16{network}")
+    layouts = "nhwc", "nchw"
+    sizes.add_argument("--layout", choices=layouts, default="nhwc" if needed else None, help=f"default: nhwc{network}")
     directions = f"{', '.join(tuned.DIRECTIONS)} (may be repeated)"
     sizes.add_argument("--direction", action="append", choices=tuned.DIRECTIONS, metavar="NAME", help=directions)
 
@@ -137,6 +144,18 @@ def _problems(args: argparse.Namespace) -> list[Problem]:
         args.parser.error(str(error))
     layout = Layout[args.layout.upper()]
     return [Problem(direction, args.dtype, layout, geometry) for direction in args.direction or ("forward",)]
+
+
+def _convolution(args: argparse.Namespace) -> list[Problem] | None:
+    """The one that the arguments name, if any."""
+    if (args.input is None) != (args.weight is None):
+        args.parser.error("--input and --weight come together")
+    if args.input is None:
+        return None
+    if len(args.input) != 1 or len(args.input[0]) != 4:
+        args.parser.error("argument --input: must be 4 numbers, once, of a convolution")
+    given = {"input": args.input[0], "dtype": args.dtype or "bf16", "layout": args.layout or "nhwc"}
+    return _problems(argparse.Namespace(**vars(args) | given))
 
 
 def _device() -> str:
@@ -190,10 +209,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "tune":
             from . import tune
 
-            if (args.input is None) != (args.weight is None):
-                args.parser.error("--input and --weight come together")
-            problems = None if args.input is None else _problems(args)
-            return tune.run(problems, args)
+            if args.merge:
+                return tune.merge(args.merge, args.output)
+            if args.what is None:
+                args.parser.error("name a network as module:factory, or conv2d")
+            try:
+                return tune.run(_convolution(args) if args.what == "conv2d" else None, args)
+            except ValueError as error:  # no such model
+                args.parser.error(str(error))
         if args.int8:
             from . import demo_int8
 

@@ -14,6 +14,7 @@ from .. import nn
 from ..backends import use_backend
 from ..dtypes import FLOATING_DTYPES
 from ..nn.layer import KernelLayer
+from ..tuning import Tuning, tune_layers
 from . import fusion
 from .trace import copy_sharing_tensors
 
@@ -65,13 +66,14 @@ class Layer:
 class Replacement:
     """What `replace_layers` did: the model to use, and every layer it swapped or kept; with `fuse=True` also every
     chain it fused, and every chain it did not and every depthwise convolution without its 1x1 (which may be fused
-    with what lies between)."""
+    with what lies between); with `tune=True` also what was measured."""
 
     model: torch.nn.Module
     swapped: tuple[Layer, ...]
     kept: tuple[Layer, ...]
     fused: tuple[Layer, ...] = ()
     unfused: tuple[Layer, ...] = ()
+    tuning: Tuning | None = None
 
     def __str__(self) -> str:
         lines = [f"swapped {len(self.swapped)}, kept {len(self.kept)}"]
@@ -81,11 +83,19 @@ class Replacement:
         lines += [f"  unfused {layer}" for layer in self.unfused]
         lines += [f"  swapped {layer}" for layer in self.swapped]
         lines += [f"  kept    {layer}" for layer in self.kept]
+        if self.tuning is not None:
+            lines.append(str(self.tuning))
         return "\n".join(lines)
 
 
 def replace_layers(
-    model: torch.nn.Module, backend: str | None = None, inplace: bool = False, fuse: bool = False, example: Any = None
+    model: torch.nn.Module,
+    backend: str | None = None,
+    inplace: bool = False,
+    fuse: bool = False,
+    example: Any = None,
+    example_input: Any = None,
+    tune: bool = False,
 ) -> Replacement:
     """Swaps every layer of `model` that has a counterpart in `cnnkernels.nn`, the root itself included.
 
@@ -106,7 +116,9 @@ def replace_layers(
             training mode, with hooks, shared modules or parameters, or with another reader of what lies between or of
             its parameters, is left alone, and the report says why.
         example: for `fuse`, a batch of the model's input: a tensor, a tuple or list of arguments, or a dict of named
-            ones. None takes an image of a size that the model takes.
+            ones. None takes `example_input`, and without it an image of a size that the model takes.
+        example_input: for `tune`, a batch of the model's input in the same ways.
+        tune: times the layers' calls on the GPU at hand and has "auto" follow, as `cnnkernels.tune` does.
 
     Returns:
         A `Replacement`: the model, the layers swapped, and those of the field kept, each with its reason: no
@@ -114,7 +126,8 @@ def replace_layers(
 
     Raises:
         TypeError: `model` is not a torch.nn.Module.
-        ValueError: `backend` is no backend.
+        ValueError: `backend` is no backend; an example is missing, or there for nothing; with `tune`, what
+            `cnnkernels.tune` raises.
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"replace_layers(): argument 'model' must be a torch.nn.Module, not {type(model).__name__}")
@@ -124,7 +137,9 @@ def replace_layers(
         model = copy_sharing_tensors(model)
     if example is not None and not fuse:
         raise ValueError("replace_layers: an example is for fuse=True")
-    findings = fusion.fuse(model, example) if fuse else []
+    if tune != (example_input is not None):
+        raise ValueError(f"replace_layers: example_input and tune=True come together, but got tune={tune}")
+    findings = fusion.fuse(model, example_input if example is None else example) if fuse else []
     reported = {part for f in findings if not f.reason for part in model.get_submodule(f.names[0]).modules()}
     names: dict[torch.nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -147,7 +162,8 @@ def replace_layers(
             module.backend = backend
     fused = tuple(_line(model, f) for f in findings if not f.reason)
     unfused = tuple(_line(model, f) for f in findings if f.reason)
-    return Replacement(model, tuple(swapped), tuple(kept), fused, unfused)
+    tuning = tune_layers(model, example_input) if tune else None
+    return Replacement(model, tuple(swapped), tuple(kept), fused, unfused, tuning)
 
 
 def _line(model: torch.nn.Module, finding: fusion.Finding) -> Layer:

@@ -72,6 +72,10 @@ def avg_pool2d(
     op = "avg_pool2d"
     check_is_tensor(op, "input", input)
     backend = serving(op, input.device, input.dtype)
+    if not isinstance(backend, str):
+        backend = backend.choose(
+            (input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override), avg_pool2d
+        )
     if backend == "reference" or 0 in input.shape[-3:]:
         strides = () if stride is None else stride
         return _reference.avg_pool2d(
@@ -116,6 +120,8 @@ def adaptive_avg_pool2d(input: Tensor, output_size: OutputSize) -> Tensor:
     op = "adaptive_avg_pool2d"
     check_is_tensor(op, "input", input)
     backend = serving(op, input.device, input.dtype)
+    if not isinstance(backend, str):
+        backend = backend.choose((input, output_size), adaptive_avg_pool2d)
     if backend == "reference" or 0 in input.shape[-2:]:
         return _reference.adaptive_avg_pool2d(input, output_size)
     size = _output_size(op, output_size, input.shape)
@@ -163,6 +169,8 @@ def avg_pool1d(
     op = "avg_pool1d"
     check_is_tensor(op, "input", input)
     backend = serving(op, input.device, input.dtype)
+    if not isinstance(backend, str):
+        backend = backend.choose((input, kernel_size, stride, padding, ceil_mode, count_include_pad), avg_pool1d)
     if backend == "reference" or 0 in input.shape[-2:]:
         strides = () if stride is None else stride
         return _reference.avg_pool1d(input, kernel_size, strides, padding, ceil_mode, count_include_pad)
@@ -193,6 +201,8 @@ def adaptive_avg_pool1d(input: Tensor, output_size: Ints) -> Tensor:
     op = "adaptive_avg_pool1d"
     check_is_tensor(op, "input", input)
     backend = serving(op, input.device, input.dtype)
+    if not isinstance(backend, str):
+        backend = backend.choose((input, output_size), adaptive_avg_pool1d)
     if backend == "reference" or 0 in input.shape[-1:]:
         return _reference.adaptive_avg_pool1d(input, output_size)
     _check_rows(op, input)

@@ -79,6 +79,9 @@ def depthwise_separable_conv2d(
         tensors = cast_for_autocast(input.device.type, *tensors)
     input, depthwise_weight = tensors[:2]
     backend = serving(op, input.device, input.dtype)
+    if not isinstance(backend, str):
+        given = *tensors, stride, padding, dilation, depthwise_activation, pointwise_activation, save_intermediate
+        backend = backend.choose((*given, negative_slope), depthwise_separable_conv2d)
     _check_tensors(*tensors)
     if backend == "reference" or input.numel() == 0:
         return _depthwise_separable.reference(*tensors, stride, padding, dilation, (first, second, slope))

@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ..activation import NEGATIVE_SLOPE
-from ..backends import serving
 from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
 from ..ops import int8_conv as _int8_conv2d
 from ..ops.checks import conv_geometry
@@ -23,6 +22,7 @@ from .int8_arguments import (
     refuse_gradients,
 )
 from .quantize import quantize_per_tensor
+from .served import served
 
 
 def int8_conv2d(
@@ -121,6 +121,6 @@ def int8_conv2d(
     check_reduction(op, LAYER, input, weight.shape[1] * g.r * g.s, given)
     size, filters = (g.n, g.k, g.p, g.q), ((g.k,), (g.k, 1, 1, 1))
     epilogue, dtype = checked_epilogue(op, LAYER, input, given, size, (), filters, default)
-    backend = serving(op, input.device, input.dtype)
-    output = _int8_conv2d.int8_conv(input, weight, strides, padded, dilations, groups, *flat(epilogue), dtype, backend)
+    numbers = strides, padded, dilations, groups, *flat(epilogue), dtype
+    output = served(op, _int8_conv2d.int8_conv, input.dtype, input, weight, *numbers)
     return output.squeeze(0) if unbatched else output

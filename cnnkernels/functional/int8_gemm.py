@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from ..activation import NEGATIVE_SLOPE
-from ..backends import serving
 from ..dtypes import INT8_DTYPES, ROUNDED_DTYPES
 from ..ops import int8_gemm as _int8_gemm
 from ..ops.int8_epilogue import flat
@@ -26,6 +25,7 @@ from .int8_arguments import (
     refuse_gradients,
 )
 from .quantize import quantize_per_tensor, quantize_per_token
+from .served import served
 
 
 def int8_gemm(
@@ -120,7 +120,7 @@ def _multiply(
     check_reduction(op, names, a, a.shape[1], given)
     size = a.shape[0], b.shape[1]
     epilogue, out_dtype = checked_epilogue(op, names, a, given, size, rows, columns, default)
-    return _int8_gemm.int8_gemm(a, b, *flat(epilogue), out_dtype, serving("int8_gemm", a.device, a.dtype))
+    return served("int8_gemm", _int8_gemm.int8_gemm, a.dtype, a, b, *flat(epilogue), out_dtype)  # type: ignore[no-any-return]
 
 
 def int_mm(self: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:

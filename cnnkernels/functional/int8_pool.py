@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from ..backends import serving
 from ..dtypes import INT8_DTYPES
 from ..ops import int8_pool as _int8_pool2d
 from .arguments import Ints, as_int, as_pair, check_is_tensor, pool_windows
 from .int8_arguments import checked_zero_point
+from .served import served
 
 LARGEST_SUM = 2**31 - 1
 
@@ -46,8 +46,7 @@ def int8_max_pool2d(
             int8_max_pool2d, (input,), input, kernel_size, stride, padding, dilation, ceil_mode
         )  # fmt: skip
     parameters = _parameters(op, input, kernel_size, stride, padding, dilation, ceil_mode)
-    backend = serving(op, input.device, input.dtype)
-    output = _int8_pool2d.int8_max_pool(_batch(input), *parameters, backend)
+    output = served(op, _int8_pool2d.int8_max_pool, input.dtype, _batch(input), *parameters)
     return output if input.dim() == 4 else output.squeeze(0)
 
 
@@ -97,9 +96,8 @@ def int8_avg_pool2d(
     places = min(parameters[0][0], input.shape[-2]) * min(parameters[0][1], input.shape[-1])
     if places * 255 > LARGEST_SUM:
         raise ValueError(f"{op}: sums over {places} places could overflow int32: a window has at most 8421504")
-    backend = serving(op, input.device, input.dtype)
     numbers = zero_point, bool(count_include_pad), divisor_override
-    output = _int8_pool2d.int8_avg_pool(_batch(input), *parameters, *numbers, backend)
+    output = served(op, _int8_pool2d.int8_avg_pool, input.dtype, _batch(input), *parameters, *numbers)
     return output if input.dim() == 4 else output.squeeze(0)
 
 

@@ -16,6 +16,7 @@ from ..ops import int8_weight_only_linear as _int8_weight_only_linear
 from ..ops.int8_epilogue import flat
 from .arguments import check_device, check_is_tensor, under_autocast
 from .int8_arguments import LAYER, Given, check_operand, checked_epilogue
+from .served import served
 
 
 def int8_weight_only_linear(
@@ -95,11 +96,12 @@ def int8_weight_only_linear(
         negative_slope=negative_slope, out_dtype=dtype if dtype in ROUNDED_DTYPES else torch.float32,
     )  # fmt: skip
     epilogue, _ = checked_epilogue(op, LAYER, rows, given, (m, n), (), ((n,), (n, 1)))
-    backend = serving(op, input.device, input.dtype)
     if input.dtype is torch.float64 or _differentiated(rows, residual):
+        serving(op, input.device, input.dtype)  # raises for a backend that was asked for and is not here
         output = widened_linear(rows, weight, epilogue._replace(residual=residual)).to(dtype)
     else:
-        output = _int8_weight_only_linear.int8_weight_only_linear(rows, weight, *flat(epilogue), dtype, backend)
+        operator = _int8_weight_only_linear.int8_weight_only_linear
+        output = served(op, operator, input.dtype, rows, weight, *flat(epilogue), dtype)
     return output.view(size)
 
 

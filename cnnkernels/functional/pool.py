@@ -73,6 +73,8 @@ def max_pool2d(
         )
     check_is_tensor("max_pool2d", "input", input)
     backend = serving("max_pool2d", input.device, input.dtype)
+    if not isinstance(backend, str):
+        backend = backend.choose((input, kernel_size, stride, padding, dilation, ceil_mode, return_indices), max_pool2d)
     if backend == "reference" or input.numel() == 0:
         if return_indices:
             return _reference.max_pool2d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
@@ -145,6 +147,8 @@ def max_pool1d(
     op = "max_pool1d"
     check_is_tensor(op, "input", input)
     backend = serving(op, input.device, input.dtype)
+    if not isinstance(backend, str):
+        backend = backend.choose((input, kernel_size, stride, padding, dilation, ceil_mode, return_indices), max_pool1d)
     if backend == "reference" or input.numel() == 0:
         return _reference.max_pool1d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     if input.dim() not in (2, 3):
@@ -217,6 +221,8 @@ def max_unpool2d(
     if under_autocast(input.device):
         (input,) = _ops.cast_unpool_for_autocast(input.device.type, input)
     backend = serving("max_unpool2d", input.device, input.dtype)
+    if not isinstance(backend, str):
+        backend = backend.choose((input, indices, kernel_size, stride, padding, output_size), max_unpool2d)
     if backend == "reference" or input.numel() == 0:
         return _reference.max_unpool2d(input, indices, kernel_size, stride, padding, output_size)
     if input.dim() not in (3, 4):

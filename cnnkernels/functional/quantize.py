@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from ..backends import serving
 from ..dtypes import FLOATING_DTYPES, INT8_DTYPES
 from ..ops import quantize as _quantize
 from .arguments import check_is_tensor
 from .int8_arguments import Shapes, checked_scales, checked_zero_points, refuse_gradients
+from .served import served
 
 
 def quantize_per_tensor(
@@ -45,12 +45,12 @@ def quantize_per_tensor(
     op = "quantize_per_tensor"
     if has_torch_function_variadic(input):
         return handle_torch_function(quantize_per_tensor, (input,), input, scale, zero_point, dtype)
-    backend = _checked_input(op, input, scale)
+    _check_input(op, input, scale)
     if scale is None:
         _check_dynamic(op, zero_point, dtype)
-        q, scales = _quantize.quantize_dynamic(input, "tensor", 0, backend)
+        q, scales = _dynamic(input, "tensor", 0)
         return q, scales.view(())
-    return _static(op, input, scale, zero_point, dtype, (), ("tensor", 0), backend), scale
+    return _static(op, input, scale, zero_point, dtype, (), ("tensor", 0)), scale
 
 
 def quantize_per_channel(
@@ -78,13 +78,13 @@ def quantize_per_channel(
     op = "quantize_per_channel"
     if has_torch_function_variadic(input):
         return handle_torch_function(quantize_per_channel, (input,), input, axis, scale, zero_point, dtype)
-    backend = _checked_input(op, input, scale)
+    _check_input(op, input, scale)
     axis = _checked_axis(input, axis)
     if scale is None:
         _check_dynamic(op, zero_point, dtype)
-        return _quantize.quantize_dynamic(input, "channel", axis, backend)
+        return _dynamic(input, "channel", axis)
     shapes = ((input.shape[axis],),)
-    return _static(op, input, scale, zero_point, dtype, shapes, ("channel", axis), backend), scale
+    return _static(op, input, scale, zero_point, dtype, shapes, ("channel", axis)), scale
 
 
 def quantize_per_token(input: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,10 +102,10 @@ def quantize_per_token(input: Tensor) -> tuple[Tensor, Tensor]:
     op = "quantize_per_token"
     if has_torch_function_variadic(input):
         return handle_torch_function(quantize_per_token, (input,), input)
-    backend = _checked_input(op, input, None)
+    _check_input(op, input, None)
     if input.dim() == 0:
         raise RuntimeError(f"{op}: expected input to have a dimension or more, but got size []")
-    q, scales = _quantize.quantize_dynamic(input, "token", 0, backend)
+    q, scales = _dynamic(input, "token", 0)
     return q, scales.view(*input.shape[:-1], 1)
 
 
@@ -143,7 +143,6 @@ def dequantize(
         raise RuntimeError(f"{op}: expected q to be of dtype int8 or uint8, but got {q.dtype}")
     if dtype not in FLOATING_DTYPES:
         raise ValueError(f"{op}: dtype must be float64, float32, float16 or bfloat16, but got dtype={dtype}")
-    backend = serving(op, q.device, dtype)
     by = ("tensor", 0)
     shapes: Shapes = ()
     if axis is not None:
@@ -153,18 +152,16 @@ def dequantize(
         by = ("token", 0)
         shapes = ((*q.shape[:-1], 1),)
     numbers = _numbers(op, ("q", q.device), scale, zero_point, q.dtype, shapes)
-    return _quantize.dequantize(q, *numbers, *by, dtype, backend)
+    return served(op, _quantize.dequantize, dtype, q, *numbers, *by, dtype)  # type: ignore[no-any-return]
 
 
-def _checked_input(op: str, input: Any, scale: Any) -> str:
-    """The backend that serves a floating input."""
+def _check_input(op: str, input: Any, scale: Any) -> None:
     check_is_tensor(op, "input", input)
     refuse_gradients(op, input=input, scale=scale)
     if input.dtype not in FLOATING_DTYPES:
         raise RuntimeError(
             f"{op}: expected input to be of dtype float64, float32, float16 or bfloat16, but got {input.dtype}"
         )
-    return serving("quantize", input.device, input.dtype)
 
 
 def _checked_axis(input: Tensor, axis: int) -> int:
@@ -189,12 +186,15 @@ def _static(
     dtype: torch.dtype,
     shapes: Shapes,
     by: tuple[str, int],
-    backend: str,
 ) -> Tensor:
     if dtype not in INT8_DTYPES:
         raise ValueError(f"{op}: dtype must be torch.int8 or torch.uint8, but got dtype={dtype}")
     numbers = _numbers(op, ("input", input.device), scale, zero_point, dtype, shapes)
-    return _quantize.quantize(input, *numbers, *by, dtype, backend)
+    return served("quantize", _quantize.quantize, input.dtype, input, *numbers, *by, dtype)  # type: ignore[no-any-return]
+
+
+def _dynamic(input: Tensor, granularity: str, axis: int) -> tuple[Tensor, Tensor]:
+    return served("quantize", _quantize.quantize_dynamic, input.dtype, input, granularity, axis)  # type: ignore[no-any-return]
 
 
 def _numbers(

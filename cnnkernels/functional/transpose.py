@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +44,9 @@ def transpose(
     op = f"conv_transpose{rank}d"
     check_is_tensor(op, "input", input)
     backend = serving(op, input.device, input.dtype)
+    if not isinstance(backend, str):
+        given = input, weight, bias, stride, padding, output_padding, groups, dilation, epilogue
+        backend = backend.choose(given, functools.partial(transpose, rank))
     if backend == "reference" or input.numel() == 0:
         reference: Any = getattr(torch.nn.functional, op)
         output = reference(input, weight, bias, stride, padding, output_padding, groups, dilation)

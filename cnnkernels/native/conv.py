@@ -26,7 +26,7 @@ def _epilogue_arguments(epilogue: Epilogue) -> tuple[Any, ...]:
 class ConvKernels(Launching):
     def __init__(self, module: ModuleType, device_type: str) -> None:
         super().__init__(module, device_type)
-        self._measured = functools.cache(self._measured_plans)
+        self._measured = tuned.until_forgotten(functools.cache(self._measured_plans))
         self._bytes_by_rule = functools.lru_cache(maxsize=4096)(self._workspace_bytes)
 
     def plan(self, fields: dict[str, Any], binding: bool = True) -> Any:

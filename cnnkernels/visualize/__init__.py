@@ -13,7 +13,7 @@ are (call `eval()` first); hooks are taken off again, no parameter's `grad` is t
 
 from .cost import Cost, Layer, cost
 from .features import feature_maps, filters
-from .figures import draw_cost, draw_filters, draw_maps
+from .figures import draw_cost, draw_filters, draw_maps, draw_tuning
 from .maximize import maximize
 from .receptive_field import ReceptiveField, receptive_field
 from .saliency import grad_cam, occlusion
@@ -26,6 +26,7 @@ __all__ = [
     "draw_cost",
     "draw_filters",
     "draw_maps",
+    "draw_tuning",
     "feature_maps",
     "filters",
     "grad_cam",

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..tuning import Tuning
 from .cost import Cost
 
 if TYPE_CHECKING:
@@ -79,4 +80,20 @@ def draw_cost(cost: Cost) -> Figure:
     axis.barh(names, floors.tolist(), color=["#4c78a8" if s < 0.02 else "#e07b39" for s in share.tolist()])
     axis.invert_yaxis()
     axis.set_xlabel(f"floor by a model of an {cost.gpu}, us; orange: at least 2 % of all operations")
+    return figure
+
+
+def draw_tuning(tuning: Tuning) -> Figure:
+    """Three bars a call: PyTorch's own operator, the fastest of ours, and as chosen; of `cnnkernels.tune`."""
+    lines = [line for line in tuning.lines if line.chosen is not None]
+    figure = _figure(8, 1 + 0.4 * len(lines))
+    axis = figure.subplots()
+    bars = ("PyTorch", "reference", "#9d9d9d"), ("ours", "ours", "#4c78a8"), ("as chosen", "chosen", "#e07b39")
+    for place, (label, what, colour) in enumerate(bars):
+        times = [getattr(line, what) or 0.0 for line in lines]
+        axis.barh([row + 0.27 * (place - 1) for row in range(len(lines))], times, 0.25, color=colour, label=label)
+    axis.set_yticks(range(len(lines)), [f"{line.layers[0]}: {line.what}" for line in lines], fontsize=7)
+    axis.invert_yaxis()
+    axis.set_xlabel(f"us, on {tuning.gpu}, {'forward and gradients' if tuning.training else 'forward'}")
+    axis.legend()
     return figure

@@ -13,10 +13,10 @@ from pathlib import Path
 import output
 
 from cnnkernels.cli import explain
-from cnnkernels.cli.problem import Problem, floor, host_module
 from cnnkernels.dtypes import ELEMENTS
 from cnnkernels.geometry import Layout
 from cnnkernels.ops.checks import conv_geometry
+from cnnkernels.tuning.problem import Problem, floor, host_module
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "conv.md"

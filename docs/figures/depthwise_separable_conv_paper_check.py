@@ -16,10 +16,10 @@ import output
 import torch
 
 from cnnkernels.cli import explain
-from cnnkernels.cli.problem import host_module
 from cnnkernels.dtypes import dtype_code
 from cnnkernels.geometry import ConvGeometry, Layout
 from cnnkernels.ops.checks import conv_geometry
+from cnnkernels.tuning.problem import host_module
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "depthwise_separable_conv.md"

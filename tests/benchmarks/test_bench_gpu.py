@@ -17,7 +17,7 @@ from benchmarks import measure, prewarm, timing
 from benchmarks.cases import Case
 from benchmarks.machine import Machine
 from benchmarks.results import OK, WRONG
-from benchmarks.timing import GpuChain, extra_memory
+from cnnkernels.tuning.timing import GpuChain, extra_memory
 from helpers.bench import CEILINGS, Planted, conv_case, one_thread, pool_case  # noqa: F401
 
 

@@ -16,7 +16,7 @@ from benchmarks.cases import workloads
 from benchmarks.network_bench import Truth, layers_of, measure, table_of
 from benchmarks.networks import NETWORKS, Network
 from benchmarks.results import FAILED, OK, WRONG, Results
-from benchmarks.timing import ONCE
+from cnnkernels.tuning.timing import ONCE
 from helpers.bench import bench, one_thread, parsed  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 import helpers.bench as bench_helpers  # noqa: F401, puts the harness on the path
-from benchmarks import timing
-from benchmarks.timing import HostChain, Patience, in_turns, input_sets, percentile
+from cnnkernels.tuning import timing
+from cnnkernels.tuning.timing import HostChain, Patience, in_turns, input_sets, percentile
 
 
 class Clock:

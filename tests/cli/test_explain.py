@@ -10,11 +10,11 @@ from cnnkernels.triton_kernels.depthwise_conv import select
 
 from cnnkernels.cli import explain
 from cnnkernels.cli import main as cli
-from cnnkernels.cli.problem import Problem, depthwise_problem, floor, host_module
 from cnnkernels.dtypes import PRODUCTS
 from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
 from cnnkernels.testing.cases import ConvCase
+from cnnkernels.tuning.problem import Problem, depthwise_problem, floor, host_module
 
 CASE = ConvCase("", 32, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1))
 

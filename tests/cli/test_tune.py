@@ -11,10 +11,12 @@ import torch
 
 from cnnkernels.cli import explain, tune
 from cnnkernels.cli import main as cli
-from cnnkernels.cli.problem import Problem
 from cnnkernels.geometry import Layout
 from cnnkernels.records import tuned
 from cnnkernels.testing.cases import ConvCase
+from cnnkernels.tuning import plans
+from cnnkernels.tuning.plans import best_plans
+from cnnkernels.tuning.problem import Problem
 
 CASE = ConvCase("", 4, 64, 14, 14, 64, 3, 3, padding=(1, 1, 1, 1))
 POINTWISE = ConvCase("", 4, 64, 14, 14, 64, 1, 1)
@@ -39,7 +41,7 @@ class Watch:
 
 def rows(watch: Watch, *names: str, of: Problem | None = None, gpu: str = "a100") -> list[tuned.Row]:
     lines: list[str] = []
-    found = tune.tune([of or problem()], names, explain.machine(gpu), watch, lines.append)
+    found = best_plans([of or problem()], names, explain.machine(gpu), watch, lines.append)
     assert len(lines) == len(names)
     return found
 
@@ -67,7 +69,7 @@ def test_a_choice_that_fails_is_beaten_by_one_that_runs() -> None:
 @pytest.mark.parametrize("gpu", ["a100", "h200"])
 def test_every_plan_that_can_serve_is_timed_the_models_choice_first(direction: str, gpu: str) -> None:
     watch = Watch()
-    tune.tune([problem(direction)], ["cuda"], explain.machine(gpu), watch, lambda line: None)
+    best_plans([problem(direction)], ["cuda"], explain.machine(gpu), watch, lambda line: None)
     assert [plan["engine"] for plan in watch.asked].count("mma") == 3
     assert [plan["engine"] for plan in watch.asked].count("wgmma") == (10 if gpu == "h200" else 0)
     lines = list(explain.explain_cuda(problem(direction), explain.machine(gpu)))
@@ -93,8 +95,8 @@ def test_a_row_of_triton_is_found_by_its_launcher(monkeypatch: pytest.MonkeyPatc
 def test_a_timed_launch_is_the_plans(name: str, direction: str, device: str) -> None:
     """It runs, here in the interpreter, and writes its result."""
     small = Problem(direction, "fp32", Layout.NHWC, ConvCase("", 1, 8, 4, 4, 8, 3, 3).geometry)
-    plan = list(tune.PLANS[name](small, explain.machine("a100")))[-1]
-    tune._launch(small, name, plan, device)()
+    plan = list(plans.PLANS[name](small, explain.machine("a100")))[-1]
+    plans.launch_of(small, name, plan, device)()
 
 
 def test_layers_of_a_file_come_once() -> None:
@@ -112,7 +114,7 @@ def test_layers_of_a_file_come_once() -> None:
 )
 def test_what_has_no_plans_to_choose_from_is_named_and_not_timed(case: ConvCase, why: str) -> None:
     watch, lines = Watch(50.0, 40.0), list[str]()
-    assert tune.tune([problem(case=case)], ("cuda", "triton"), explain.machine("a100"), watch, lines.append) == []
+    assert best_plans([problem(case=case)], ("cuda", "triton"), explain.machine("a100"), watch, lines.append) == []
     assert len(lines) == 1 and why in lines[0] and watch.asked == []
 
 

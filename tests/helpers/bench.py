@@ -17,10 +17,10 @@ from benchmarks.cases import Case
 from benchmarks.machine import Ceilings, Machine
 from benchmarks.measure import Bench
 from benchmarks.results import OK, Record
-from benchmarks.timing import ONCE
 from cnnkernels.cli import bench as options
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase, PoolCase
+from cnnkernels.tuning.timing import ONCE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -48,6 +48,8 @@ def test_atomics_are_of_integers() -> None:
     assert used == {"tl.atomic_max"}
 
 
+# Files of the cache are nobody's request: of these alone one that cannot be read is passed over, and a warning says so.
+SAYS_SO = "cnnkernels/records/left_out.py"
 # What a call goes through, from the function to the launch.
 ON_THE_WAY = ("nn", "functional", "ops", "native", "int8", "records", "backends.py", "dtypes.py", "geometry.py")
 
@@ -84,7 +86,8 @@ def test_nothing_falls_back_in_silence() -> None:
     paths += [ROOT / "cnnkernels" / room for room in ON_THE_WAY if room.endswith(".py")]
     texts = {str(path.relative_to(ROOT)): path.read_text() for path in paths} | TRITON
     assert len(texts) > 80
-    assert [f"{name}:{line}" for name, text in texts.items() for line in silent(ast.parse(text))] == []
+    lines = [f"{name}:{line}" for name, text in texts.items() for line in silent(ast.parse(text))]
+    assert [line.partition(":")[0] for line in lines] == [SAYS_SO] * 2, lines  # the one that is caught, and the warning
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,7 @@ def _fits_epilogue(problem: Problem, c: Configuration) -> bool:
     return c.direct or c.block_m * c.block_n <= most * 32 * c.warps
 
 
+@tuned.until_forgotten
 @functools.lru_cache(maxsize=4096)
 def choose(problem: Problem, finished: bool = False) -> Configuration:
     """The configuration of a problem; `finished`: of one with an epilogue beyond the bias."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
+import re
 from typing import Any, NamedTuple
+
+import torch
 
 from ..dtypes import ELEMENTS
 from ..geometry import ConvGeometry, Layout
@@ -70,6 +75,27 @@ def host_module() -> Any:
     return load("interpreter").module
 
 
+def machine(name: str | None) -> Any:
+    """A machine of csrc/common/gpu.h: the one called `name`, in any case and with any spaces or dashes; else the
+    GPU at hand; else an H200. It has wgmma unless the build was made for GPUs without it.
+
+    Raises:
+        ValueError: no machine is called so; the error has all names.
+    """
+    module = host_module()
+    built = importlib.import_module("cnnkernels._cuda") if importlib.util.find_spec("cnnkernels._cuda") else None
+    if name is not None or not torch.cuda.is_available():
+        plain = re.sub(r"[\s_-]", "", name or "h200").lower()
+        known = next((one for one in module.gpus() if one.name == plain), None)
+        found = known or module.gpu_named(name)
+        found.wgmma = built is None or "sm_90a" in built.built_for
+        return found
+    gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
+    found = module.gpu_like(gpu.name, 10 * gpu.major + gpu.minor, gpu.multi_processor_count)
+    found.wgmma = built is None or built.this_gpu().wgmma  # what is loaded, which is not all that was built
+    return found
+
+
 def floor(problem: Problem, machine: Any) -> Floor:
     """The floor on a machine of csrc/common/gpu.h, at the shares of the data sheet's rates that are assumed to be
     within reach."""
@@ -98,3 +124,10 @@ def depthwise_problem(problem: Problem, arch: int) -> Any:
 
     size = ELEMENTS[problem.dtype].dtype.itemsize
     return select.Problem(problem.direction, size, problem.layout, problem.geometry, arch)  # type: ignore[arg-type]
+
+
+def chosen_whole(found: Any) -> Any | None:
+    """The candidate that serves a problem as a whole, before its implicit GEMMs; None where they serve it."""
+    if found.chosen_grouped >= 0:
+        return found.grouped[found.chosen_grouped]
+    return found.wgmma[found.chosen_wgmma] if found.chosen_wgmma >= 0 else None
