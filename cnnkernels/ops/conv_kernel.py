@@ -10,9 +10,8 @@ from torch import Tensor
 
 from .. import backends
 from ..geometry import ConvGeometry
+from ..records.choice import conv_precision
 from .depthwise_conv import is_depthwise
-
-_conv_precision = torch.backends.cudnn.conv  # type: ignore[attr-defined]
 
 
 def tf32_allowed(dtype: torch.dtype) -> bool:
@@ -23,7 +22,7 @@ def tf32_allowed(dtype: torch.dtype) -> bool:
     (`torch.backends.cudnn.allow_tf32`) write through to. Reading it is right under any mixture of them, where reading
     `allow_tf32` raises.
     """
-    return dtype is torch.float32 and _conv_precision.fp32_precision == "tf32"
+    return dtype is torch.float32 and conv_precision("cuda", "conv") == "tf32"
 
 
 class Kernel(NamedTuple):

@@ -28,8 +28,10 @@ class Measured:
         row = self.rows.get(key_of(arguments))
         if row is None:
             return self.otherwise
-        wanted = torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)
-        return row[wanted] or self.otherwise
+        inference, training = row
+        if inference != training and torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
+            return training or self.otherwise
+        return inference or self.otherwise
 
 
 class Call(NamedTuple):
