@@ -73,22 +73,29 @@ def run(problems: list[Problem] | None, args: argparse.Namespace) -> int:
     if not torch.cuda.is_available():
         print("cnnkernels tune: it times kernels on a GPU, and PyTorch finds none here", file=sys.stderr)
         return 2
-    return _network(args) if args.what != "conv2d" else _convolutions(problems, args)
+    return network(args, "cuda") if args.what != "conv2d" else _convolutions(problems, args)
 
 
-def _network(args: argparse.Namespace) -> int:
-    """Raises ValueError: there is no such model."""
+def network(args: argparse.Namespace, device: str) -> int:
+    """Tunes a network; 2, with the reason, where no input is named.
+
+    Raises:
+        ValueError: there is no such model.
+    """
     if not args.input:
         print("cnnkernels tune: give an input of the network (--input)", file=sys.stderr)
         return 2
-    dtype, tf32 = PRODUCTS[args.dtype] if args.dtype else (torch.float32, None)
-    if tf32 is not None and dtype is torch.float32:
-        torch.backends.cudnn.conv.fp32_precision = "tf32" if tf32 else "ieee"  # type: ignore[attr-defined]
     memory = Layout[args.layout.upper()].memory_format if args.layout else torch.preserve_format
-    model = model_of(args.what).train(not args.inference).to("cuda", dtype, memory_format=memory)  # type: ignore[call-overload]
+    model = model_of(args.what).train(not args.inference).to(device=device, memory_format=memory)  # type: ignore[call-overload]
+    if args.dtype:
+        dtype, tf32 = PRODUCTS[args.dtype]
+        model = model.to(dtype)
+        if dtype is torch.float32:
+            torch.backends.cudnn.conv.fp32_precision = "tf32" if tf32 else "ieee"  # type: ignore[attr-defined]
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     inputs = []
     for sizes in args.input:
-        made = torch.randn(*sizes, device="cuda", dtype=dtype)
+        made = torch.randn(*sizes, device=device, dtype=dtype)
         inputs.append(made.to(memory_format=memory) if made.dim() == 4 else made)
     found = tune(model, tuple(inputs), path=args.output, say=print)
     print(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 import cnnkernels
 from cnnkernels import backends
+from cnnkernels.cli import main as cli
+from cnnkernels.cli import tune as command
 from cnnkernels.records import tuned
 from cnnkernels.tuning import tune_layers
 from helpers.tuned import Clock, anew, cache, served  # noqa: F401
@@ -58,6 +61,7 @@ def test_a_tie_goes_to_pytorch(cache: Path, device: str, ours: float, winner: st
 
 LAYERS = {
     "conv2d": lambda: cnnkernels.nn.Conv2d(2, 4, 3, stride=2, padding=1),
+    "activated": lambda: cnnkernels.nn.Conv2dAct(2, 4, 3),
     "conv1d": lambda: cnnkernels.nn.Conv1d(2, 4, 3, padding=1),
     "depthwise": lambda: cnnkernels.nn.Conv2d(2, 2, 3, padding=1, groups=2),
     "conv_transpose2d": lambda: cnnkernels.nn.ConvTranspose2d(2, 4, 3, stride=2, padding=1, output_padding=1),
@@ -70,6 +74,7 @@ DIRECTIONS = ("forward", "backward_input", "backward_weight")
     ("name", "fast"),
     [
         *(("conv2d", direction) for direction in DIRECTIONS),
+        ("activated", "backward_input"),
         ("conv1d", "backward_input"),
         ("depthwise", "forward"),
         ("depthwise", "backward_weight"),
@@ -266,3 +271,27 @@ def test_a_picture_of_it(cache: Path, device: str, tmp_path: Path) -> None:  # n
     figure = draw_tuning(cnnkernels.tune(conv(device), images(device), training=False, timer=Clock()))
     (axis,) = figure.axes
     assert [bar.get_width() for bar in axis.patches] == [10.0, 5.0, 5.0]
+
+
+def test_a_network_by_its_name(
+    cache: Path,  # noqa: F811
+    device: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In the layout and type that are asked for, without gradients."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(command, "tune", functools.partial(cnnkernels.tune, timer=Clock()))
+    table, picture = tmp_path / "table.json", tmp_path / "picture.png"
+    words = ["tune", "small:network", "--input", "1,2,5,5", "--dtype", "bf16", "--layout", "nhwc", "--inference"]
+    args = cli._parser().parse_args([*words, "--output", str(table), "--picture", str(picture)])
+    made = nn.Sequential(nn.Conv2d(2, 2, 3))
+    monkeypatch.setattr(command, "model_of", {"small:network": made}.__getitem__)
+    assert command.network(args, device) == 0
+    assert "conv2d 1x2x5x5 by 2x2x3x3 bfloat16 channels_last" in capsys.readouterr().out
+    assert {choice.training for choice in tuned.load(table).choices} == {None}
+    assert picture.stat().st_size > 1000 and not made.training
+    args.input = None
+    assert command.network(args, device) == 2
+    assert "give an input of the network (--input)" in capsys.readouterr().err
