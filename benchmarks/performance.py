@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnkernels.certified import certificates
+
 from .families import FAMILIES
 from .machine import RESULTS, ROOT
 from .network_bench import table_of
@@ -39,6 +41,13 @@ NOTHING = """
 No kernel of this project has run on a GPU, so there is no time to show, and none is claimed. To measure, on a machine
 with a GPU:
 """
+CERTIFIED = """
+## Certified on
+
+GPUs on which every kernel ran on small exact problems ([proof](proof.md)), as `make gpu` left it in
+`benchmarks/results/certificates`.
+"""
+NOWHERE = "None yet: no GPU has proved the kernels."
 
 
 def result_files(folder: Path = RESULTS) -> list[Path]:
@@ -76,10 +85,22 @@ def _section(results: Results) -> list[str]:
     return parts
 
 
-def page(files: Sequence[Path]) -> str:
-    """The document's text."""
+def _certified(folder: Path) -> list[str]:
+    found = [certificates.read(path) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        return [CERTIFIED, NOWHERE]
+    lines = ["| GPU | driver | torch | triton | on | families certified | not certified |", "|" + " --- |" * 7]
+    for each in found:
+        gpu, counts = each.identity, f"{len(each.families) - len(each.failed)} of {len(each.families)}"
+        words = gpu.gpu, gpu.driver, gpu.torch, gpu.triton, each.date[:10], counts, ", ".join(each.failed) or "-"
+        lines.append(f"| {' | '.join(words)} |")
+    return [CERTIFIED, *lines]
+
+
+def page(files: Sequence[Path], proved: Path = RESULTS / "certificates") -> str:
+    """The document's text. `proved`: the folder of certificates."""
     results = [found for path in files if (found := Results(path)).sessions]
-    parts = [HEAD.rstrip()]
+    parts = [HEAD.rstrip(), *_certified(proved)]
     for one in results:
         parts += _section(one)
     parts += ["\n## To measure\n" if results else NOTHING, HOW.lstrip("\n")]

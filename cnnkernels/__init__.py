@@ -7,6 +7,7 @@ from .backends import available_backends, choose, use_backend
 from .convert.replace import Replacement, replace_layers
 from .convert.tune import tune
 from .ops.flops import register_when_imported as _register_flops
+from .proof.run import prove
 from .quantization import Quantization, convert_qat, load_quantized, prepare_qat, quantize, save_quantized
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "load_quantized",
     "nn",
     "prepare_qat",
+    "prove",
     "quantize",
     "replace_layers",
     "save_quantized",

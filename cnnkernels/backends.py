@@ -3,6 +3,7 @@
 `use_backend` asks for one in a scope, CNNKERNELS_BACKEND for a process; `choose` says which one serves a call,
 why, and why the others do not. CNNKERNELS_INTERPRET=1 makes CPU tensors run the kernels in the interpreters, `ptx`
 as nvcc and Triton compiled them in the emulator. Both variables are read once, when the package is imported.
+On a GPU "auto" takes kernels that are certified there alone (`cnnkernels.certified`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from . import certified
+from .certified import Proof
 from .environment import interpreting
 from .mixed import Mixed, Reference
 from .native import BUILD_HINT, load
@@ -115,12 +118,14 @@ def requested() -> Request:
 
 
 class Problem(NamedTuple):
-    """What the choice depends on; `capability` is the CUDA device's, None elsewhere."""
+    """What the choice depends on; `capability` is the CUDA device's, None elsewhere; `proof` what its certificate says,
+    None where none is asked for: of a device that is not at hand."""
 
     op: str
     device: str
     dtype: torch.dtype
     capability: tuple[int, int] | None = None
+    proof: Proof | None = None
 
 
 class Decision(NamedTuple):
@@ -133,7 +138,7 @@ class Decision(NamedTuple):
     rejected: tuple[tuple[Backend, str], ...] = ()
 
     def __str__(self) -> str:
-        op, device, dtype, _ = self.problem
+        op, device, dtype, *_ = self.problem
         lines = [f"{op} of {dtype} on {device}, asked for {self.request}: {self.backend or 'none'}, {self.reason}"]
         lines += [f"  not {name}: {why}" for name, why in self.rejected]
         return "\n".join(lines)
@@ -199,23 +204,31 @@ def why_not(backend: Backend, problem: Problem) -> str | None:
 def decide(problem: Problem, request: Request) -> Decision:
     """The choice as a pure function of the problem and of what was asked for.
 
-    "auto" takes the first of cuda, triton, reference that can serve the call. A backend asked for by name serves it
-    or none does.
+    "auto" takes the first of cuda, triton, reference that can serve the call and, on a GPU, is certified there. A
+    backend asked for by name serves it, certified or not, or none does.
     """
+    proof = problem.proof
     if request != "auto":
         why = why_not(request, problem)
         if why is None:
-            return Decision(problem, request, request, "asked for by name")
+            unproved = proof.why_not(request) if proof is not None else None
+            return Decision(
+                problem, request, request, "asked for by name" + (f", though {unproved}" if unproved else "")
+            )
         return Decision(problem, request, None, why, ((request, why),))
     if problem.device == "meta":
         return Decision(problem, request, "reference", "meta tensors have no values to compute")
     rejected: list[tuple[Backend, str]] = []
     for backend in BACKENDS:
         why = why_not(backend, problem)
+        if why is None and proof is not None:
+            why = proof.why_not(backend)
         if why is None:
             reason = "the first of cuda, triton, reference that can"
+            if proof is not None and backend != "reference":
+                reason += f" and is certified on {proof.gpu}, {proof.since}"
             if backend == "reference":
-                reason = "PyTorch's own operator, as no kernel can"
+                reason = f"PyTorch's own operator, as no kernel can{' and is certified' if proof is not None else ''}"
             elif problem.device == "cpu":
                 emulated = _TRITON_EMULATED if backend == "triton" else CPU_MODULE == "emulated"
                 reason += ", in the emulator" if emulated else ", in the interpreter"
@@ -238,11 +251,13 @@ def _with_index(device: torch.device) -> torch.device:
 
 def problem_of(op: str, tensor: Tensor) -> Problem:
     """The problem that a call of `op` poses whose first tensor this is."""
-    return _problem(op, tensor.device, tensor.dtype)
+    return problem_on(op, tensor.device, tensor.dtype)
 
 
-def _problem(op: str, device: torch.device, dtype: torch.dtype) -> Problem:
-    return Problem(op, device.type, dtype, _capability(device) if device.type == "cuda" else None)
+def problem_on(op: str, device: torch.device, dtype: torch.dtype) -> Problem:
+    """The same by the tensor's device and type."""
+    capability = _capability(device) if device.type == "cuda" else None
+    return Problem(op, device.type, dtype, capability, certified.proof(op, device, dtype))
 
 
 def choose(problem: Problem, request: str | None = None) -> Decision:
@@ -270,6 +285,8 @@ def serving(op: str, device: torch.device, dtype: torch.dtype) -> str | Measured
         if exporting_to_onnx():
             return _for_onnx(op)
         if is_compiling():
+            if device.type in certified.NEEDED:
+                return _certified_serving(op, device, dtype, _traced.request)
             return _serving(op, device, dtype, _traced.request)
     return remembered_serving(op, device, dtype, _scope.get())
 
@@ -299,10 +316,11 @@ def _for_onnx(op: str) -> Backend:
 
 
 def _serving(op: str, device: torch.device, dtype: torch.dtype, request: Request) -> Backend:
-    decision = decide(_problem(op, device, dtype), request)
+    decision = decide(problem_on(op, device, dtype), request)
     if decision.backend is None:
         kind = RuntimeError if dtype in _operator(op).dtypes else NotImplementedError
         raise kind(f"{op}: the {request} backend can not serve this call: {decision.reason}")
+    certified.warn_of(decision.problem.proof, decision.backend, request)
     return decision.backend
 
 
@@ -315,8 +333,13 @@ def remembered_serving(op: str, device: torch.device, dtype: torch.dtype, reques
     backend = _serving(op, device, dtype, request)
     if request != "auto" or backend == "reference":
         return backend
-    problem = _problem(op, device, dtype)
-    return measured(op, _with_index(device), backend, lambda name: why_not(name, problem) is None)  # type: ignore[arg-type]
+    problem = problem_on(op, device, dtype)
+
+    def serves(name: Any) -> bool:
+        proved = name == "reference" or problem.proof is None or problem.proof.why_not(name) is None
+        return proved and why_not(name, problem) is None
+
+    return measured(op, _with_index(device), backend, serves)
 
 
 @contextlib.contextmanager
@@ -329,6 +352,19 @@ def recording() -> Iterator[Recorder]:
     finally:
         _scope.reset(token)
         remembered_serving.cache_clear()  # it holds the recorder, and so the calls' tensors
+
+
+# A constant to Dynamo, as above: it can not trace the reading of a certificate.
+def _certified_serving(op: str, device: torch.device, dtype: torch.dtype, request: Request) -> Backend:
+    return _serving(op, device, dtype, request)
+
+
+_certified_serving._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def forget() -> None:
+    """Has calls be decided anew, as certificates have changed."""
+    remembered_serving.cache_clear()
 
 
 def available_backends(device: str | torch.device | None = None) -> tuple[Backend, ...]:

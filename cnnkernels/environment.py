@@ -32,10 +32,12 @@ RUNNING = {
     "CNNKERNELS_EMULATED_GPU": Variable(
         "`a100`, `rtx3090`, `rtx4090`, `h100`, `h200`, `rtx5090`", "`h200`", "the GPU that the emulator stands for"
     ),
-    "CNNKERNELS_TUNED": Variable("files, `:` between them", "none", "more tables that `cnnkernels tune` wrote"),
     "CNNKERNELS_CACHE": Variable(
-        "a folder", "`cnnkernels` in `XDG_CACHE_HOME`, else in `~/.cache`", "where what this machine found out is kept"
+        "folders, `:` between them",
+        "`cnnkernels` in `XDG_CACHE_HOME`, else in `~/.cache`",
+        "where certificates and measured choices lie; the first that can be is written to",
     ),
+    "CNNKERNELS_TUNED": Variable("files, `:` between them", "none", "more tables that `cnnkernels tune` wrote"),
     "CNNKERNELS_NATIVE_DIR": Variable(
         "a folder", "the package", "where to load the native modules from: `build/thread`, `build/address`"
     ),

@@ -6,6 +6,7 @@
 #include "common/activation_kind.h"
 #include "common/cuda_versions.h"
 #include "common/geometry.h"
+#include "common/giving_way.h"
 #include "common/gpu.h"
 #include "common/types.h"
 
@@ -88,6 +89,12 @@ void bind_module(py::module_& m, const char* built_for) {
   m.def(
       "why_not_driver", [](int runtime, int driver) { return why_not_driver({runtime, driver}); },
       "Why a driver cannot serve a CUDA; empty where it can.", py::arg("runtime"), py::arg("driver"));
+  m.def(
+      "give_way",
+      [](const std::string& word, const std::string& direction, const std::string& engine, int dtype,
+         bool gives) { give_way(word, direction, engine, static_cast<DType>(dtype), gives); },
+      "Has selection pass an engine over, as it failed its proof, or no longer.", py::arg("word"),
+      py::arg("direction"), py::arg("engine"), py::arg("dtype"), py::arg("gives") = true);
   bind_geometry(m);
   bind_numbers(m);
   conv::bind(m);

@@ -21,6 +21,7 @@ from .. import backends
 from ..dtypes import FLOATING, PRODUCTS
 from ..epilogue import Epilogue
 from ..geometry import Layout, argmax_dtype
+from ..proof.check_int8 import int8_checks
 from ..testing.cases import (
     AVG_POOL2D,
     CONV2D,
@@ -32,7 +33,6 @@ from ..testing.cases import (
 )
 from ..testing.depthwise_cases import DEPTHWISE_CONV2D
 from ..testing.numerics import rounding_bound
-from .check_int8 import int8_checks
 
 
 class Measurement(NamedTuple):

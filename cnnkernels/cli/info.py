@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .. import __version__, backends, environment
+from .. import __version__, backends, certified, environment
 from ..native import BUILD_HINT
 from ..operators import OPERATORS
 from ..ops.conv_kernel import tf32_allowed
@@ -90,7 +90,7 @@ def _gpus(module: Any) -> list[str]:
             f"PyTorch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "PyTorch is built without CUDA"
         )
         return [f"none ({built})"]
-    gpus = []
+    gpus: list[str] = []
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
         gpus.append(f"{gpu.name}, compute capability {gpu.major}.{gpu.minor}, {gpu.total_memory / 2**30:.0f} GiB")
@@ -100,21 +100,32 @@ def _gpus(module: Any) -> list[str]:
                     gpus.append(f"  {able(module.this_gpu())}")
                 except RuntimeError as error:
                     gpus.append(f"  {able(error)}")
+        gpus += [f"  {line}" for line in _certified(torch.device("cuda", index))]
     return gpus
+
+
+def _certified(device: torch.device) -> list[str]:
+    """What its certificate says, and which engines gave way or took their operator with them."""
+    found = certified.certificate(device)
+    if found is None:
+        return [f"kernels: not proved, so that PyTorch's own operators serve: `{certified.COMMAND}`"]
+    good = len(found.families) - len(found.failed)
+    lines = [f"kernels: {good} of {len(found.families)} families certified, {found.since}"]
+    return lines + [f"  not {name}: {why}" for name, why in found.failed.items()]
 
 
 def _served() -> list[str]:
     """Who serves a call, one line a decision; operators and types that are decided alike stand together."""
-    devices: list[tuple[str, tuple[int, int] | None]] = [("cpu", None)]
+    devices = [torch.device("cpu")]
     if torch.cuda.is_available():
-        devices.append(("cuda", torch.cuda.get_device_capability()))
+        devices.append(torch.device("cuda", torch.cuda.current_device()))
     lines = []
-    for device, capability in devices:
+    for device in devices:
         groups: dict[tuple[str, tuple[torch.dtype, ...]], list[str]] = {}
         for op, operator in OPERATORS.items():
             others = () if operator.int8 else (torch.complex64, torch.int8)  # those of INT8 take no other types
             for dtype in (*operator.dtypes, *others):
-                decision = backends.choose(backends.Problem(op, device, dtype, capability))
+                decision = backends.choose(backends.problem_on(op, device, dtype))
                 name = str(dtype).removeprefix("torch.")
                 answer = f"{decision.backend or 'nobody'}: {decision.reason}"
                 if decision.backend is not None:
@@ -124,7 +135,7 @@ def _served() -> list[str]:
         for (answer, _), calls in groups.items():
             ops = list(dict.fromkeys(call.split()[0] for call in calls))
             dtypes = list(dict.fromkeys(call.split()[1] for call in calls))
-            lines.append(f"  {', '.join(ops)} of {', '.join(dtypes)} on {device}:\n    {answer}")
+            lines.append(f"  {', '.join(ops)} of {', '.join(dtypes)} on {device.type}:\n    {answer}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The command `cnnkernels`: info, check, demo, summary, bench, explain, profile and tune."""
+"""The command `cnnkernels`: info, check, prove, demo, summary, bench, explain, profile and tune."""
 
 from __future__ import annotations
 
@@ -38,6 +38,16 @@ def _parser() -> argparse.ArgumentParser:
 
     command("info", "what is built, for which architectures, and which backend serves a call and why")
     check = command("check", "every kernel of every backend against PyTorch in fp64: a table of errors")
+    prove = command(
+        "prove",
+        "test every kernel on the GPU at hand, each family in a process of its own, and keep what is certified",
+        " Calls take certified kernels alone, and PyTorch's own operators else. Fails where something is not certified."
+        " The certificate lies in CNNKERNELS_CACHE, or in the user's cache folder.",
+    )
+    prove.add_argument("--again", action="store_true", help="also where there is a certificate")
+    words = "try the families with these words alone, as cuda conv wgmma (may be repeated); nothing is kept"
+    prove.add_argument("--only", action="append", nargs="+", metavar="WORD", help=words)
+    prove.add_argument("--list", action="store_true", help="name the families, and do nothing")
     demo = command(
         "demo",
         "train on handwritten digits with every backend beside torch.nn, write a picture",
@@ -186,6 +196,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from . import check
 
             return check.run(args.backend, _device())
+        if args.command == "prove":
+            from . import prove
+
+            return prove.run(args.again, args.only, args.list)
         if args.command == "bench":
             if args.tiny:
                 _device()

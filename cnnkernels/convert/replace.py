@@ -14,6 +14,7 @@ from .. import nn
 from ..backends import use_backend
 from ..dtypes import FLOATING_DTYPES
 from ..nn.layer import KernelLayer
+from ..proof.run import prove_for
 from ..tuning import Tuning, tune_layers
 from . import fusion
 from .trace import copy_sharing_tensors
@@ -96,6 +97,7 @@ def replace_layers(
     example: Any = None,
     example_input: Any = None,
     tune: bool = False,
+    prove: bool = True,
 ) -> Replacement:
     """Swaps every layer of `model` that has a counterpart in `cnnkernels.nn`, the root itself included.
 
@@ -119,6 +121,8 @@ def replace_layers(
             ones. None takes `example_input`, and without it an image of a size that the model takes.
         example_input: for `tune`, a batch of the model's input in the same ways.
         tune: times the layers' calls on the GPU at hand and has "auto" follow, as `cnnkernels.tune` does.
+        prove: tests the kernels first on a GPU that the model is on, where `cnnkernels.prove` has not: kernels that
+            are not certified there are not used.
 
     Returns:
         A `Replacement`: the model, the layers swapped, and those of the field kept, each with its reason: no
@@ -133,6 +137,8 @@ def replace_layers(
         raise TypeError(f"replace_layers(): argument 'model' must be a torch.nn.Module, not {type(model).__name__}")
     if backend is not None:
         use_backend(backend)  # raises for what is no backend
+    if prove:
+        prove_for(model)
     if not inplace:
         model = copy_sharing_tensors(model)
     if example is not None and not fuse:

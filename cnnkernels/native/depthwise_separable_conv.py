@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,9 +29,11 @@ class DepthwiseSeparableConvKernels(Launching):
         depthwise_activation: str,
         pointwise_activation: str,
         negative_slope: float,
+        plan: Any = None,
     ) -> None:
         """`geometry` is the depthwise convolution's: k = c multiplier, groups = c. The output [N, K, P, Q] has the
-        pointwise filter's K. Where an intermediate is given, it takes the depthwise sums before their activation."""
+        pointwise filter's K. Where an intermediate is given, it takes the depthwise sums before their activation.
+        `plan`: a DepthwiseSeparablePlan of the module; None leaves the choice to its select.h."""
         self._launch(
             "depthwise_separable_conv_forward",
             (input, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, output, intermediate),
@@ -41,6 +45,7 @@ class DepthwiseSeparableConvKernels(Launching):
             ACTIVATIONS.index(depthwise_activation),
             ACTIVATIONS.index(pointwise_activation),
             negative_slope,
+            last=(plan,),
         )
 
     def depthwise_separable_conv_intermediate(

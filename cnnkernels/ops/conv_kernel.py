@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import backends
+from .. import backends, certified
 from ..geometry import ConvGeometry
 from ..records.choice import conv_precision
 from .depthwise_conv import is_depthwise
@@ -35,9 +35,16 @@ class Kernel(NamedTuple):
     tf32: tuple[bool, ...]
 
 
+def rounds_to_tf32(backend: str, word: str, dtype: torch.dtype) -> bool:
+    """Whether a backend's fp32 products do: TF32 that failed its proof gives way to fp32."""
+    return tf32_allowed(dtype) and (backend, word) not in certified.WITHOUT_TF32
+
+
 def kernel_of(direction: str, tensor: Tensor, geometry: ConvGeometry, backend: str) -> Kernel:
     """A backend's kernel for a direction: looked up once a call."""
     kernels = backends.kernels(backend, tensor.device.type)
     if is_depthwise(geometry):
         return Kernel(kernels, getattr(kernels, f"depthwise_conv_{direction}"), True, ())
-    return Kernel(kernels, getattr(kernels, f"conv_{direction}"), False, (tf32_allowed(tensor.dtype),))
+    return Kernel(
+        kernels, getattr(kernels, f"conv_{direction}"), False, (rounds_to_tf32(backend, "conv", tensor.dtype),)
+    )

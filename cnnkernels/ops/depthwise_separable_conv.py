@@ -27,7 +27,7 @@ from . import conv
 from .batching import fold, unfold
 from .checks import conv_geometry, of_planes
 from .conv import ConvParameters, conv_backward_bias, conv_backward_input, conv_backward_weight, conv_forward
-from .conv_kernel import tf32_allowed
+from .conv_kernel import rounds_to_tf32
 from .depthwise_separable_conv_backward import depthwise_separable_conv_backward
 from .memory import dense, dense_stride, gradient_stride, is_channels_last
 from .operator import Operator, register_autocast
@@ -96,7 +96,7 @@ def _forward_run(
             intermediate if save else None,
             geometry,
             layout,
-            tf32_allowed(input.dtype),
+            rounds_to_tf32(backend, "depthwise_separable_conv", input.dtype),
             *activations,
         )
     return output, intermediate
@@ -150,10 +150,11 @@ def _forward_backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[
     of_input, of_depthwise, of_pointwise, of_depthwise_bias, of_pointwise_bias, *_ = ctx.needs_input_grad
     depthwise = (*convolution, backend)
     kernels = backends.kernels(backend, grad.device.type)
+    tf32 = rounds_to_tf32(backend, "depthwise_separable_conv", grad.dtype)
     fuses = (
         ctx.needs_z
         and _is_last_derivative()
-        and kernels.depthwise_separable_conv_fuses_backward(grad.dtype, int(grad.shape[1]), tf32_allowed(grad.dtype))
+        and kernels.depthwise_separable_conv_fuses_backward(grad.dtype, int(grad.shape[1]), tf32)
     )
     below = of_input or of_depthwise or of_depthwise_bias
     grad, error, by_pointwise = (_fused_errors if fuses else _composed_errors)(ctx, grad, below, of_pointwise)

@@ -15,6 +15,7 @@ from ..convert.graph import Pieces, call, cut, state_kept
 from ..convert.inputs import Sizes
 from ..nn.layer import KernelLayer
 from ..nn.numbered import NumberedLayer
+from ..proof.run import prove_for
 from .data import feed
 from .linear import swap_linear_layers
 from .lowering import Conversion, convert
@@ -39,6 +40,7 @@ def quantize(
     backend: str | None = None,
     keep: Iterable[Keep] = (),
     progress: bool | None = None,
+    prove: bool = True,
 ) -> Quantization:
     """The INT8 form of a trained model, for inference. The model itself stays as it is.
 
@@ -62,6 +64,8 @@ def quantize(
         keep: what stays in float: names of layers or of modules that hold them, types of layers, functions of a
             layer's name and the layer.
         progress: shows a bar of batches on standard error; None where that is a terminal.
+        prove: tests the kernels first on a GPU that the model is on, where `cnnkernels.prove` has not: kernels that
+            are not certified there are not used.
 
     Returns:
         A `Quantization`: the model, its INT8 layers, what stayed in float and why, ranges and sizes. In mode "static"
@@ -86,6 +90,8 @@ def quantize(
     if model.training:
         raise ValueError("quantize: the model is in training mode: call eval(), or prepare_qat to train for INT8")
     left_out = left_out_by(model, filter_fn, keep)
+    if prove:
+        prove_for(model)
     if mode != "static":
         if calibration_data is not None:
             raise ValueError(f"quantize: mode {mode!r} takes no calibration_data")

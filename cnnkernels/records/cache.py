@@ -9,11 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def folder() -> Path:
-    """CNNKERNELS_CACHE, else `cnnkernels` in the user's cache directory. It need not be there."""
+def folders() -> list[Path]:
+    """Those of CNNKERNELS_CACHE, else `cnnkernels` in the user's cache directory, whether there or not. All are read,
+    the first before the others; the first that can be written to is written to."""
     if named := os.environ.get("CNNKERNELS_CACHE"):
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cnnkernels"
+        return [Path(each).expanduser() for each in named.split(os.pathsep) if each]
+    return [Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cnnkernels"]
+
+
+def can_be_written(folder: Path) -> bool:
+    """Whether it, or the nearest folder above it that is there, takes a file."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 @contextlib.contextmanager
@@ -34,6 +41,9 @@ def write(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # a shared cache is read by others
         os.replace(name, path)
     except BaseException:
         os.unlink(name)

@@ -207,14 +207,16 @@ def gpu_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def cached_folder() -> Path:
-    return cache.folder() / "tuned"
+def cached_folders() -> list[Path]:
+    return [folder / "tuned" for folder in cache.folders()]
 
 
 def cached_path(gpu: str) -> Path:
     """Where a GPU's table is kept for the versions here."""
     digest = hashlib.sha256(json.dumps(versions(), sort_keys=True).encode()).hexdigest()[:8]
-    return cached_folder() / f"{re.sub(r'[^a-z0-9]+', '-', gpu.lower()).strip('-')}-{digest}.json"
+    folders = cached_folders()
+    mine = next(filter(cache.can_be_written, folders), folders[0])
+    return mine / f"{re.sub(r'[^a-z0-9]+', '-', gpu.lower()).strip('-')}-{digest}.json"
 
 
 def _named() -> Iterable[Path]:
@@ -241,7 +243,7 @@ def _tables() -> tuple[Table, ...]:
     """All that can be read. A file of the cache directory that can not is left out, with a warning; one that somebody
     chose to name is an error."""
     own = [load(path) for path in sorted(FOLDER.glob("*.json"))]
-    cached = [readable(load, path) for path in sorted(cached_folder().glob("*.json"))]
+    cached = [readable(load, path) for folder in cached_folders() for path in sorted(folder.glob("*.json"))]
     return *own, *filter(None, cached), *(load(path) for path in _named()), *_used
 
 

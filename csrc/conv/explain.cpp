@@ -27,6 +27,9 @@ namespace {
 void explain_grouped(Explanation& all, Direction direction, const Problem& problem, const Gpu& gpu,
                      const Plan* tuned) {
   all.why_not_grouped = grouped::cannot_serve(direction, problem).value_or("");
+  if (all.why_not_grouped.empty() &&
+      gave_way(Yielding::conv_grouped, static_cast<int>(direction), problem.dtype))
+    all.why_not_grouped = kGaveWay;
   if (!all.why_not_grouped.empty()) return;
   all.grouped = grouped::candidates(direction, problem, gpu);
   if (tuned != nullptr && tuned->engine == Engine::grouped &&

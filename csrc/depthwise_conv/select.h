@@ -11,6 +11,7 @@
 #include "../common/types.h"
 #include "correlate.h"
 #include "describe.h"
+#include "../common/giving_way.h"
 #include "select_band.h"
 #include "slab.h"
 #include "weight_gradient.h"
@@ -259,15 +260,16 @@ inline bool choose_boxes(Plan& plan, const Problem& problem, const WeightGradien
 
 inline Plan select(Direction direction, const Problem& problem, bool may_vectorize) {
   Plan plan;
+  const bool bands = !gave_way(Yielding::depthwise_band, static_cast<int>(direction), problem.dtype);
   if (may_vectorize && can_vectorize(problem)) plan.vector = kVectorBytes / element_bytes(problem.dtype);
   if (direction == Direction::backward_weight) {
-    if (choose_band(plan, problem, weight_gradient(problem, false))) return plan;
+    if (bands && choose_band(plan, problem, weight_gradient(problem, false))) return plan;
     const WeightGradient w = weight_gradient(problem, plan.vector > 1);
     if (plan.vector == 1 && choose_boxes(plan, problem, w)) return plan;
     plan.chunk = weight_chunk_for(w.a, problem.dtype, plan);
     choose_shares(plan, w);
   } else {
-    if (choose_band(plan, problem, correlation_of(direction, problem, 1))) return plan;
+    if (bands && choose_band(plan, problem, correlation_of(direction, problem, 1))) return plan;
     const Correlation c = correlation_of(direction, problem, plan.vector);
     if (plan.vector == 1 && choose_slab(plan, problem, c)) return plan;
     plan.chunk = chunk_for(c, problem.dtype, plan);

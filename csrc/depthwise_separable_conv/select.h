@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "../common/giving_way.h"
 #include "../common/gpu.h"
 #include "../common/types.h"
 #include "describe.h"
@@ -123,7 +124,8 @@ inline Plan select(const Problem& problem, const Tensors& at, const Gpu& gpu) {
   double least = 1e300;
   const Reader reader = reader_for(problem, at);
   for (const bool wgmma : {true, false}) {
-    if (wgmma && why_not_wgmma(gpu) != nullptr) continue;
+    if (wgmma && (why_not_wgmma(gpu) != nullptr || gave_way(Yielding::pair_wgmma, 0, problem.dtype)))
+      continue;
     for (int tile = 0; tile < kTileCount; ++tile) {
       if (!has_kernel(tile, reader, problem, wgmma)) continue;
       Plan plan{tile, reader};

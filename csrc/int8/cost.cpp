@@ -1,4 +1,5 @@
 // How long a plan of an INT8 product should take. Nothing in it was fitted to a measurement.
+#include "../common/giving_way.h"
 #include "../common/model.h"
 #include "plan.h"
 
@@ -97,7 +98,7 @@ Plan choose(const Extents& size, bool vectors, const Gpu& gpu) {
     }
   };
   for (int tile = 0; tile < kTileCount; ++tile) consider({vectors, tile});
-  if (why_not_wgmma(gpu) == nullptr)
+  if (why_not_wgmma(gpu) == nullptr && !gave_way(Yielding::int8_wgmma, 0, DType::int8))
     for (int tile = 0; tile < kSm90TileCount; ++tile) consider({false, tile, 1, true});
   if (least < 0) throw std::invalid_argument("an INT8 product of more than 2^31 tiles of output");
   return best;

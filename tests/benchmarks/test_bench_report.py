@@ -16,7 +16,10 @@ from benchmarks import performance, report, run
 from benchmarks.cases import Case
 from benchmarks.results import WRONG, Record, Results
 from benchmarks.summary import OURS
+from cnnkernels.certified import certificates
+from cnnkernels.certified.families import FAMILIES
 from helpers.bench import CEILINGS, conv_case, parsed, pool_case, record
+from helpers.proving import certificate
 
 SESSION = {"gpu": "Made Up <GPU>", "torch": "2.11", "commit": "abc123", "date": "2026-01-02", "sources": "s"}
 SESSION |= {"clocks": {"clocks.sm": "1980", "driver_version": "580.1"}, "ceilings": asdict(CEILINGS)}
@@ -175,6 +178,15 @@ def test_performance_of_nothing(tmp_path: Path) -> None:
     (tmp_path / "tiny.jsonl").write_text("")
     assert performance.result_files(tmp_path) == []
     assert "Nothing has been measured on a GPU yet" in performance.page([])
+
+
+def test_performance_says_where_the_kernels_are_certified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNKERNELS_CACHE", str(tmp_path))
+    assert "None yet: no GPU has proved the kernels." in performance.page([], tmp_path)
+    certificates.save(certificate(cuda_conv_forward_wgmma_bf16="it took more than 30 s"))
+    text = performance.page([], tmp_path)
+    count = len(FAMILIES)
+    assert f"| {count - 1} of {count} | cuda conv forward wgmma bf16 |" in text and "None yet" not in text
 
 
 def test_the_document_is_the_results() -> None:

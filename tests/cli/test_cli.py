@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from cnnkernels import backends, quantize
-from cnnkernels.cli import check, check_int8, demo, demo_int8
+from cnnkernels.cli import check, demo, demo_int8
 from cnnkernels.cli import main as cli
 from cnnkernels.native import NativeKernels
+from cnnkernels.proof import check_int8
 
 pytestmark = pytest.mark.long
 

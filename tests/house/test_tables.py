@@ -12,9 +12,9 @@ import torch
 
 from cnnkernels import backends, functional
 from cnnkernels.cli import bench, info
-from cnnkernels.cli.check_int8 import int8_checks
 from cnnkernels.dtypes import ELEMENTS, dtype_code, dtype_name
 from cnnkernels.operators import OPERATORS
+from cnnkernels.proof.check_int8 import int8_checks
 from helpers.sources import ROOT
 
 FOLDERS = ("cnnkernels", "triton_kernels", "benchmarks", "tests", "docs")

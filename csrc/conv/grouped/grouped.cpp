@@ -1,4 +1,5 @@
 // The three directions on the kernels of grouped.h and grouped/weight.h, and when they serve.
+#include "../../common/giving_way.h"
 #include "../../gemm/add_parts.h"
 #include "select.h"
 
@@ -110,6 +111,8 @@ std::optional<Plan> plan_for(Direction direction, const Problem& problem, const 
     if (why) refuse(*why);
   }
   if (why) return std::nullopt;
+  if (!binding && gave_way(Yielding::conv_grouped, static_cast<int>(direction), problem.dtype))
+    return std::nullopt;
   if (asked != nullptr) {
     const char* reason = cannot_serve(direction, problem, tile_of(*asked));
     if (binding && reason != nullptr) refuse(reason);

@@ -1,6 +1,7 @@
 // The rule of packing.h, what it costs and how much memory it takes.
 #include "packing.h"
 
+#include "../../common/giving_way.h"
 #include "../grouped/grouped.h"
 #include "../sm90/select.h"
 
@@ -177,6 +178,7 @@ const char* why_not(Direction direction, const Problem& problem, Packing how) {
 
 PackingCost packing_cost(Direction direction, const Problem& problem, const Gpu& gpu) {
   PackingCost cost;
+  if (gave_way(Yielding::conv_packed, static_cast<int>(direction), problem.dtype)) return cost;
   const ConvGeometry& g = problem.geometry;
   if (!two_bytes(problem) || g.padding_mode != PaddingMode::zeros || !gathers(direction, problem))
     return cost;
@@ -214,6 +216,8 @@ PackingCost packing_cost(Direction direction, const Problem& problem, const Gpu&
 std::optional<Packed> packed_for(Direction direction, const Problem& problem, const Plan* asked,
                                  const Tensors& tensors, const Gpu& gpu) {
   const bool binding = asked != nullptr && asked->binding;
+  if (!binding && gave_way(Yielding::conv_packed, static_cast<int>(direction), problem.dtype))
+    return std::nullopt;
   Packed packed;
   packed.how = asked != nullptr ? asked->packing : packing_cost(direction, problem, gpu).how;
   if (packed.how == Packing::none) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "../../common/giving_way.h"
 #include "../../common/model.h"
 #include "../cost.h"
 #include "limits.h"
@@ -17,6 +18,7 @@ namespace cnnkernels::conv::sm90 {
 
 inline std::optional<std::string> why_not(Direction direction, const Problem& problem, const Gpu& gpu) {
   if (const char* why = why_not_wgmma(gpu)) return why;
+  if (gave_way(Yielding::conv_wgmma, static_cast<int>(direction), problem.dtype)) return kGaveWay;
   return cannot_serve(direction, problem);
 }
 

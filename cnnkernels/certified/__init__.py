@@ -1,0 +1,124 @@
+"""What the certificates of the GPUs at hand say to selection: which backends are certified for an operator, and which
+engines give way to the next. Each GPU's is read once a process."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+
+from ..dtypes import ELEMENTS
+from ..native import load
+from . import certificates
+from .certificates import Certificate
+from .families import Family, needed
+
+COMMAND = "cnnkernels prove"
+WITHOUT_GPU = "PyTorch sees no GPU to prove the kernels on: `cnnkernels info` says what it sees"
+# Whose tensors no kernel takes unproved; those of the interpreters stand for no GPU.
+NEEDED = {"cuda"}
+
+# Backends and words whose fp32 products are not rounded to TF32, as that failed.
+WITHOUT_TF32: set[tuple[str, str]] = set()
+
+_held: dict[certificates.Identity, Certificate] = {}  # made by this process: kept where no folder takes them
+
+
+class Proof(NamedTuple):
+    """What is known of an operator and type on a GPU. `since` is empty where there is no certificate; `missing`: by
+    backend, why it is not certified."""
+
+    gpu: str
+    since: str
+    missing: tuple[tuple[str, str], ...] = ()
+
+    def why_not(self, backend: str) -> str | None:
+        """Why a backend is not certified, None where it is; PyTorch's own operators need no proof."""
+        if backend == "reference":
+            return None
+        if not self.since:
+            return f"its kernels are not proved on {self.gpu}: `{COMMAND}` does it"
+        return dict(self.missing).get(backend)
+
+
+def hold(made: Certificate) -> None:
+    """Goes by a certificate in this process, whether or not it could be kept."""
+    _held[made.identity] = made
+    forget()
+
+
+def forget() -> None:
+    """Has certificates read again."""
+    certificate.cache_clear()
+    proof.cache_clear()
+
+
+@functools.cache
+def certificate(device: torch.device) -> Certificate | None:
+    """Of a device; engines that failed there give way from now on."""
+    of = certificates.identity(device)
+    found = _held.get(of) or certificates.load(of)
+    if found is not None:
+        _give_way(found, device.type)
+    return found
+
+
+def _give_way(found: Certificate, device: str) -> None:
+    """In the whole process: plans are remembered by problem, whichever of its GPUs they are for."""
+    module = f"cnnkernels._{'cuda' if device == 'cuda' else 'interpreter'}"
+    for name in found.failed:
+        parts = name.split()
+        family = Family(*parts) if len(parts) == len(Family._fields) else None
+        if family is None or not family.gives_way:
+            continue
+        if family.element == "tf32" and family.engine in ("mma", "dot"):
+            WITHOUT_TF32.add((family.backend, family.word))
+        elif family.backend == "cuda" and importlib.util.find_spec(module):
+            native: Any = load("cuda" if device == "cuda" else "interpreter")
+            native.give_way(family.word, family.direction, family.engine, ELEMENTS[family.element].code)
+
+
+@functools.cache
+def proof(op: str, device: torch.device, dtype: torch.dtype) -> Proof | None:
+    """What the device's certificate says of an operator; None where no proof is asked for."""
+    if device.type not in NEEDED:
+        return None
+    if device.type == "cuda" and not torch.cuda.is_available():  # of a tensor that is not there
+        return None
+    found = certificate(device)
+    gpu = certificates.identity(device).gpu
+    if found is None:
+        return Proof(gpu, "")
+    missing = [(backend, why) for backend in ("cuda", "triton") if (why := _missing(found, op, dtype, backend))]
+    return Proof(gpu, found.since, tuple(missing))
+
+
+def _missing(found: Certificate, op: str, dtype: torch.dtype, backend: str) -> str:
+    try:
+        families = needed(op, dtype, backend)
+    except KeyError:  # a type that no kernel takes
+        return ""
+    failed = [(family, found.families.get(str(family), "it was not tried")) for family in families]
+    bad = [f"{family} failed on {found.identity.gpu}: {why}" for family, why in failed if why]
+    return bad[0] + (f" (and {len(bad) - 1} more: `cnnkernels info`)" if len(bad) > 1 else "") if bad else ""
+
+
+_warned: set[str] = set()
+
+
+def warn_of(proof: Proof | None, backend: str, request: str) -> None:
+    """Once each: that a GPU has no certificate, and that a backend asked for by name is not certified there."""
+    if proof is None or request == "reference":
+        return
+    if request == "auto":
+        text = f"PyTorch's own operators serve on {proof.gpu}, as the kernels are not proved there: run `{COMMAND}`, or"
+        text = "" if proof.since else f"{text} cnnkernels.prove()"
+    else:
+        why = proof.why_not(backend)
+        text = f"the {backend} backend was asked for by name and runs, though {why}" if why else ""
+    if text and text not in _warned:
+        _warned.add(text)
+        warnings.warn(f"cnnkernels: {text}", stacklevel=5)

@@ -1,0 +1,24 @@
+// Engines that failed their proof on a GPU of this process (docs/proof.md). Selection passes them over; a
+// plan that is dictated runs all the same.
+#pragma once
+
+#include <string>
+
+#include "types.h"
+
+namespace cnnkernels {
+
+// Those with another engine of their operator behind them.
+enum class Yielding { conv_wgmma, conv_grouped, conv_packed, depthwise_band, pair_wgmma, int8_wgmma };
+
+inline constexpr const char* kGaveWay = "it failed its proof here (cnnkernels info)";
+
+// `direction`: an operator's own number, 0 where it has one direction.
+bool gave_way(Yielding engine, int direction, DType dtype);
+
+// By the words of cnnkernels/certified/families.py; std::invalid_argument for an engine that has none behind
+// it.
+void give_way(const std::string& word, const std::string& direction, const std::string& engine, DType dtype,
+              bool gives);
+
+}  // namespace cnnkernels
