@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := setup.py $(shell find csrc -type f)
 TEST_SOURCES := $(shell find tests/csrc -type f 2>/dev/null)
 WORKERS ?= 2
-STAGES ?= build conformance gpu quick tests
+STAGES ?= build conformance prove quick tune gpu tests
 
 help:
 	@echo "make demo      train on handwritten digits with every backend beside torch.nn, then in INT8; write demo*.png"
@@ -15,7 +15,7 @@ help:
 	@echo "make test-removed  each barrier, wait and fence taken out of the kernels, one at a time: which the emulator misses"
 	@echo "make test-cutlass  install CUTLASS's headers and run its kernels for Hopper in the emulator"
 	@echo "make build     build the extensions in place"
-	@echo "make gpu       on a machine with a GPU, torch and no network: build, test, time (STAGES=\"$(STAGES)\")"
+	@echo "make gpu       on a machine with a GPU, torch and no network: build, prove, time, test (STAGES=\"$(STAGES)\")"
 	@echo "make bench     a few telling cases of every operator beside PyTorch's own, on a GPU, in 4 minutes"
 	@echo "make audit     registers, spills, shared memory and instruction mix of every kernel; fails where a main loop takes"
 	@echo "               more instructions than benchmarks/instructions.json says (ACCEPT=1 writes what it takes now)"

@@ -3,29 +3,34 @@
 #
 # STAGES names what to do, in order:
 #   build        both native modules and the test kernels, laid out as an install would
-#   conformance  each PTX primitive on its own
+#   conformance  each PTX primitive on its own, those first that no emulator could be sure of: TF32 and TMA
+#   prove        `cnnkernels prove`: which kernels are certified on this GPU, which all that follows goes by
+#   quick        `cnnkernels bench --quick`, its tables and plots
+#   tune         `cnnkernels tune` of the workloads' convolutions, as far as the time reaches
 #   gpu          the other tests that only a GPU can run
 #   tests        all tests that run anywhere: here their kernels run on the GPU
-#   quick        `cnnkernels bench --quick`, its tables and plots
 #   networks     `cnnkernels bench --whole`, and                full: every case; both as far as the time reaches
 # A stage that fails does not keep the next from its turn (but nothing runs without a build), and none takes more than
-# its share of LIMIT seconds. gpu.log and the results go to $OUT, or to benchmarks/results. What matters is printed last.
+# its share of LIMIT seconds; tests have TESTS_LIMIT for themselves, and come last. gpu.log, certificates and results go
+# to $OUT, or to benchmarks/results, as they come. What matters is printed last.
 # Where there is no GPU, CNNKERNELS_INTERPRET=1 runs the stages in the interpreters, to try this script.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
-STAGES=${STAGES:-build conformance gpu quick tests}
-LIMIT=${LIMIT:-540}
+STAGES=${STAGES:-build conformance prove quick tune gpu tests}
+LIMIT=${LIMIT:-540} TESTS_LIMIT=${TESTS_LIMIT:-600}
 OUT=${OUT:-benchmarks/results}
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 TREE=$PWD/build/gpu # on the path instead of the checkout: nothing is installed
+export CNNKERNELS_CACHE=$OUT/certificates
 export OUT PYTHONPATH=$TREE PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 CNNKERNELS_BUILD_TESTS=1
 LOGS=$(mktemp -d)
 trap 'rm -rf "$LOGS"' EXIT
 
-declare -A SHARE=([build]=360 [conformance]=60 [gpu]=120 [tests]=200 [quick]=240 [networks]=$LIMIT [full]=$LIMIT)
+declare -A SHARE=([build]=300 [conformance]=60 [prove]=120 [quick]=240 [tune]=90 [gpu]=60 [tests]=$TESTS_LIMIT
+  [networks]=$LIMIT [full]=$LIMIT)
 for stage in $STAGES; do
   [ -n "${SHARE[$stage]:-}" ] || { echo "gpu.sh: no stage $stage: there are ${!SHARE[*]}" >&2; exit 2; }
 done
@@ -47,7 +52,21 @@ bench() { limited "$PYTHON" -m cnnkernels bench --seconds $((seconds > 60 ? seco
 build() {
   limited "$PYTHON" setup.py --quiet build --build-lib "$TREE" && "$PYTHON" -m cnnkernels info && echo "built $TREE"
 }
-conformance() { pytest -m gpu tests/ptx; }
+conformance() {
+  local failed=0
+  pytest -m gpu tests/ptx -k "tf32 or tma" || failed=$?
+  pytest -m gpu tests/ptx -k "not tf32 and not tma" || failed=$?
+  return $failed
+}
+prove() {
+  if [ "$interpreting" = 0 ]; then limited "$PYTHON" -m cnnkernels prove --again
+  else limited "$PYTHON" -m cnnkernels prove --only cuda pool fp32; fi
+}
+tune() {
+  if [ "$interpreting" = 0 ]; then
+    limited "$PYTHON" -m cnnkernels tune conv2d --shapes benchmarks/workloads.json --output "$OUT/tuned.json"
+  else echo "nothing is timed in the interpreters"; fi
+}
 gpu() { pytest -m gpu --ignore=tests/ptx; }
 # shellcheck disable=SC2046
 tests() { pytest $(workers) -m 'not gpu'; }
@@ -55,19 +74,21 @@ quick() { if [ "$interpreting" = 0 ]; then bench --quick; else bench --tiny --op
 networks() { bench --whole; }
 full() { bench; }
 
+: >"$OUT/gpu.log"
 summary=()
 failed=0
 for stage in $STAGES; do
-  printf '\n== %s\n' "$stage"
+  printf '\n== %s\n' "$stage" | tee -a "$OUT/gpu.log"
   started=$SECONDS
   seconds=$((LIMIT - started < SHARE[$stage] ? LIMIT - started : SHARE[$stage]))
+  [ "$stage" != tests ] || seconds=$TESTS_LIMIT
   if [ "$seconds" -lt "${LEAST:-10}" ]; then
     echo "no time left of the $LIMIT seconds"
     status=124
   else
     "$stage"
     status=$?
-  fi > >(tee "$LOGS/$stage") 2>&1
+  fi > >(tee -a "$OUT/gpu.log" "$LOGS/$stage") 2>&1
   wait $! # for tee
   [ "$status" != 124 ] || echo "stopped: its time was up" | tee -a "$LOGS/$stage"
   last=$(grep -v '^[[:space:]]*$' "$LOGS/$stage" | tail -n 1 | cut -c 1-150)
@@ -82,17 +103,12 @@ done
   for stage in $STAGES; do
     [ -f "$LOGS/$stage" ] || continue
     case $stage in
+      prove) grep -E 'certified|^  not ' "$LOGS/$stage" | cut -c 1-200 | head -n 40 ;;
       quick | networks | full) sed -n '/times as fast as/,$p' "$LOGS/$stage" | cut -c 1-220 | head -n 60 ;;
       *) grep -E '^(FAILED|ERROR)|error:' "$LOGS/$stage" | cut -c 1-200 | head -n 15 ;;
     esac
   done
   printf '\n== summary\n'
   printf '%s\n' "${summary[@]}"
-} | tee "$LOGS/end"
-{
-  for stage in $STAGES; do
-    [ ! -f "$LOGS/$stage" ] || { printf '\n== %s\n' "$stage"; cat "$LOGS/$stage"; }
-  done
-  cat "$LOGS/end"
-} >"$OUT/gpu.log"
+} | tee -a "$OUT/gpu.log"
 exit $failed

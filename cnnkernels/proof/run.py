@@ -190,7 +190,8 @@ def _prove_all(device: str, families: Sequence[Family], bar: _Bar, workers: int)
 def gpus() -> list[torch.device]:
     """One of each kind that is visible, in their order."""
     every = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    return list({certificates.identity(device): device for device in reversed(every)}.values())[::-1]
+    first = {certificates.identity(device): device for device in reversed(every)}
+    return sorted(first.values(), key=every.index)
 
 
 def prove(

@@ -52,25 +52,29 @@ def gpu_sh(fake: Path, stages: str, fail: str = "nothing", **environment: str) -
 
 
 def test_every_stage_runs_and_the_summary_is_last(fake: Path) -> None:
-    status, said, calls = gpu_sh(fake, "build conformance gpu tests quick")
+    stages = ("build", "conformance", "prove", "quick", "tune", "gpu", "tests")
+    status, said, calls = gpu_sh(fake, " ".join(stages))
     assert status == 0, said
     words = (
         "setup.py",
         "cnnkernels info",
-        "-m gpu tests/ptx",
+        "-m gpu tests/ptx -k tf32 or tma",
+        "-m gpu tests/ptx -k not tf32 and not tma",
+        "cnnkernels prove --again",
+        "bench --seconds 210 --quick",
+        "cnnkernels tune conv2d",
         "-m gpu --ignore=tests/ptx",
         "not gpu",
-        "bench --seconds 210 --quick",
     )
     asked = [next(number for number, call in enumerate(calls) if word in call) for word in words]
     assert asked == sorted(asked)
     lines = said.splitlines()
     end = lines.index("== summary")
-    assert [line.split()[:2] for line in lines[end + 1 :]] == [
-        [stage, "ok"] for stage in ("build", "conformance", "gpu", "tests", "quick")
-    ]
+    assert [line.split()[:2] for line in lines[end + 1 :]] == [[stage, "ok"] for stage in stages]
     assert "conv2d 1.00" in lines[lines.index("== what matters") : end]
-    assert "3 passed in 1s" in (fake.parent / "out" / "gpu.log").read_text()
+    log = (fake.parent / "out" / "gpu.log").read_text()
+    assert "3 passed in 1s" in log and "== summary" in log
+    assert [line[3:] for line in log.splitlines() if line.startswith("== ")][: len(stages)] == list(stages)
 
 
 def test_a_failure_does_not_hide_the_next_stage(fake: Path) -> None:
@@ -80,6 +84,19 @@ def test_a_failure_does_not_hide_the_next_stage(fake: Path) -> None:
     summary = said[said.index("== summary") :]
     assert "conformance  rc 1" in summary and "gpu          ok" in summary and "quick        ok" in summary
     assert any("cnnkernels bench" in call for call in calls)
+
+
+def test_what_is_not_certified_matters(fake: Path) -> None:
+    said_of = 'echo "H200: 1 of 2 families of kernels certified, proved 2026"; echo "  not cuda conv: it hangs"; exit 1'
+    fake.write_text(PYTHON.replace('*"$FAIL"*)', f'*"cnnkernels prove"*) {said_of} ;;\n  *"$FAIL"*)'))
+    status, said, _ = gpu_sh(fake, "prove tune")
+    matters = said[said.index("== what matters") :]
+    assert status == 1 and "not cuda conv: it hangs" in matters and "tune         ok" in matters
+
+
+def test_tests_have_a_limit_of_their_own(fake: Path) -> None:
+    _, said, _ = gpu_sh(fake, "gpu tests", LIMIT="0")
+    assert "gpu          rc 124" in said and "tests        ok" in said
 
 
 def test_nothing_runs_without_a_build(fake: Path) -> None:
