@@ -6,7 +6,8 @@ tensor cores fails the audit. The CUDA kernels are read from the objects and ptx
 are compiled here for sm_80, sm_90 and sm_100.
 
 instructions.json holds, for each kernel, the instructions its main loop takes for 1024 multiply-adds (kernels without
-any: for 1024 bytes of global memory). A kernel that takes more than is written there fails the audit; `--accept` writes
+any: for 1024 bytes of global memory), and of those that finish INT8 products what four outputs of a thread take
+(epilogue_code.py). A kernel that takes more than is written there fails the audit; `--accept` writes
 the figures found. counts.json does the same for what kernels execute on the workloads' shapes (counts.py).
 """
 
@@ -25,6 +26,7 @@ from typing import Any
 
 import counts
 import instruction_table
+from epilogue_code import finish_int8
 from machine_code import GROUPS, Loop, count, main_loop, parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +34,7 @@ OBJECTS = ROOT / "build" / "native" / "cuda" / "csrc"
 WARPS_PER_SM = 64
 REGISTERS_PER_SM = 65536
 MOVERS = ("pool", "int8_pool", "quantize")  # operators whose kernels' work is to move data
+FINISHERS = ("int8", "int8_conv")  # operators whose CUDA kernels end in the epilogue of INT8 products
 
 
 @dataclass
@@ -48,11 +51,14 @@ class Kernel:
     shared_bytes: int = 0
     instructions: Counter[str] = field(default_factory=Counter)
     loop: Loop | None = None
+    finish: float | None = None  # instructions for a run of INT8 outputs
 
     def read(self, sass: str) -> None:
         """Takes the machine code's figures."""
         instructions, operator = parse(sass), self.family.partition(".")[0]
         self.instructions, self.loop = count(instructions), main_loop(instructions, operator in MOVERS)
+        if self.family in FINISHERS:
+            self.finish = finish_int8(instructions)
 
     @property
     def warps(self) -> int:
@@ -181,12 +187,13 @@ def as_json(kernel: Kernel) -> dict[str, Any]:
 def print_table(title: str, kernels: list[Kernel]) -> None:
     used = [name for name in GROUPS if any(k.instructions[name] for k in kernels)]
     width = min(96, max(len(k.name) for k in kernels))
-    header = ["arch", "threads", "regs", "warps", "spill", "smem", "all", "loop", "/1024", *used]
+    header = ["arch", "threads", "regs", "warps", "spill", "smem", "all", "loop", "/1024", "finish", *used]
     print(f"{title}: {len(kernels)} kernels")
     print(f"{'kernel':<{width}} " + " ".join(f"{name:>{max(6, len(name))}}" for name in header))
     for k in sorted(kernels, key=lambda k: (k.family, k.arch, k.name)):
         numbers = [k.arch, k.threads, k.registers, k.warps, k.spill_bytes, k.shared_bytes, k.instructions["all"]]
         numbers += [k.loop.instructions["all"], k.loop.per_1024] if k.loop else [".", "."]
+        numbers.append(k.finish or ".")
         numbers += [k.instructions[name] or "." for name in used]
         cells = " ".join(f"{value!s:>{max(6, len(name))}}" for value, name in zip(numbers, header, strict=True))
         print(f"{k.name[:width]:<{width}} {cells}")

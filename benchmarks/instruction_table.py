@@ -1,4 +1,5 @@
-"""The committed table of what main loops take: instructions.json, a line a kernel, its figures by architecture.
+"""The committed table of what main loops take, and epilogues of INT8: instructions.json, a line a kernel, its figures
+by architecture.
 
 A figure is of one compiler: another one's figures are not compared. Where two kernels of a call have one name, the
 larger figure stands for both.
@@ -19,6 +20,7 @@ from machine_code import Loop
 
 TABLE = Path(__file__).with_name("instructions.json")
 ACCEPT = "make audit ACCEPT=1"
+FINISH = "four INT8 outputs"  # what a name ends in whose figure is an epilogue's
 
 
 class Audited(Protocol):
@@ -28,6 +30,7 @@ class Audited(Protocol):
     name: str
     arch: str
     loop: Loop | None
+    finish: float | None
 
 
 def compiler(language: str) -> str:
@@ -48,12 +51,15 @@ def compiler(language: str) -> str:
 
 
 def figures(kernels: Iterable[Audited]) -> dict[str, dict[str, float]]:
-    """Instructions of a main loop for 1024 multiply-adds (or bytes), by name and architecture."""
+    """Instructions of a main loop for 1024 multiply-adds (or bytes), and of an epilogue for four INT8 outputs, by name
+    and architecture."""
     found: dict[str, dict[str, float]] = {}
     for kernel in kernels:
-        if kernel.loop is not None:
-            by_arch = found.setdefault(f"{kernel.family}: {kernel.name}", {})
-            by_arch[kernel.arch] = max(by_arch.get(kernel.arch, 0.0), kernel.loop.per_1024)
+        name = f"{kernel.family}: {kernel.name}"
+        for called, figure in ((name, kernel.loop and kernel.loop.per_1024), (f"{name}: {FINISH}", kernel.finish)):
+            if figure is not None:
+                by_arch = found.setdefault(called, {})
+                by_arch[kernel.arch] = max(by_arch.get(kernel.arch, 0.0), figure)
     return found
 
 
@@ -90,6 +96,8 @@ def compare(language: str, kernels: Iterable[Audited]) -> tuple[list[str], list[
             before = known.get(name, {}).get(arch)
             if before is None:
                 new += 1
+            elif now > before and name.endswith(FINISH):
+                grown.append(f"{name} ({arch}): take {now} instructions, {before} before. If that is meant: `{ACCEPT}`")
             elif now > before:
                 loop = loops[name, arch, now]
                 mix = ", ".join(f"{number} {kind}" for kind, number in loop.instructions.most_common() if kind != "all")
@@ -102,7 +110,7 @@ def compare(language: str, kernels: Iterable[Audited]) -> tuple[list[str], list[
     notes = []
     if smaller or new:
         notes.append(
-            f"{language}: {smaller} main loops take fewer instructions than {TABLE.name} says, {new} are not in it:"
-            f" `{ACCEPT}`"
+            f"{language}: {smaller} main loops and epilogues take fewer instructions than {TABLE.name} says, {new} are"
+            f" not in it: `{ACCEPT}`"
         )
     return grown, notes

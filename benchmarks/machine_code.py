@@ -114,7 +114,7 @@ def global_bytes(mnemonic: str) -> int:
     return _LANES * int(width.lstrip("US")) // 8
 
 
-class _Graph:
+class Graph:
     """Which runs of instructions follow which: what a kernel can do, as far as its branches show."""
 
     def __init__(self, instructions: list[Instruction]) -> None:
@@ -190,7 +190,7 @@ def main_loop(instructions: list[Instruction], moves_data: bool = False) -> Loop
         amounts, unit = [global_bytes(i.mnemonic) for i in instructions], "bytes"
     if not any(amounts):
         return None
-    graph = _Graph(instructions)
+    graph = Graph(instructions)
     spans = list(zip(graph.first, graph.past, strict=True))
     worth = [sum(amounts[i] for i in range(*span)) for span in spans]
     size = [past - first for first, past in spans]

@@ -63,15 +63,17 @@ CNN_DEVICE void store_tile(const Product& product, const Multiplier& engine, std
   if (columns_left <= 0) return;
   const int count = static_cast<int>(min(columns_left, std::int64_t(kRun)));
   const std::int64_t place = group * product.b.extent + first_column + column;  // among all groups' columns
-  const Columns columns = columns_at(product.epilogue, place, count);
-  const int rows = static_cast<int>(min(product.a.extent - first_row, std::int64_t(C::kRows)));
-#pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x) / kRuns; i < rows; i += kRowsAtOnce) {
-    const std::int64_t row = first_row + i;
-    finish(product.epilogue, row_at(product.epilogue, row), columns,
-           load<kRun>(staging + place_in_staging<C::kColumns>(i, column)), output,
-           skipped + row * product.columns() + place, count, vectors);
-  }
+  const int begin = static_cast<int>(threadIdx.x) / kRuns;
+  const Rows rows{begin,
+                  static_cast<int>(min(product.a.extent - first_row, std::int64_t(C::kRows))),
+                  kRowsAtOnce,
+                  first_row + begin,
+                  skipped + (first_row + begin) * product.columns() + place,
+                  kRowsAtOnce * product.columns()};
+  static_assert(kRowsAtOnce % 4 == 0);  // so that a thread's rows begin at the same banks
+  const std::int32_t* const from = staging + place_in_staging<C::kColumns>(begin, column);
+  finish(product.epilogue, Columns(product.epilogue, place, count, vectors), rows, output,
+         [&](int i) { return load<kRun>(from + (i - begin) * C::kColumns); });
 }
 
 template <class C>
@@ -148,9 +150,9 @@ finish_parts(const __grid_constant__ Product product, const std::int32_t* parts,
 #pragma unroll
     for (int i = 0; i < kRun; ++i) sums[i] = wrapping_subtract(sums[i], -1, part[i]);
   }
-  cnnkernels::int8::finish(product.epilogue, row_at(product.epilogue, row),
-                           columns_at(product.epilogue, column, count), sums, product.output, offset, count,
-                           vectors);
+  const Rows rows{0, 1, 1, row, offset, columns};
+  finish(product.epilogue, Columns(product.epilogue, column, count, vectors), rows, product.output,
+         [&](int) { return sums; });
 }
 
 template <class C>

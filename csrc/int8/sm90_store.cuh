@@ -88,18 +88,29 @@ class Store {
       const int count = min(a_.columns - first - mine, kRun);
       if (count <= 0) continue;
       const std::int64_t place = std::int64_t(work.group) * a_.columns + first + mine;
-      const Columns columns = columns_at(a_.epilogue, place, count);
+      constexpr int kStep = kWarpgroup / kChunks;
+      static_assert(kStep % 8 == 0);  // so that a thread's rows are swizzled alike
+      const int begin = thread / kChunks;
+      auto* const from = reinterpret_cast<std::int32_t*>(staging_ + place_of(begin, mine));
+      const auto sums_of = [&](int i) { return from + (i - begin) * (kRowBytes / 4); };
+      const Rows rows{begin,
+                      min(kBlock, pixels - row),
+                      kStep,
+                      row + begin,
+                      work.part * a_.part_elements + (row + begin) * a_.row_elements + place,
+                      kStep * a_.row_elements};
+      if (a_.inside.sums != nullptr && work.part == 0) {
 #pragma unroll 1
-      for (int i = thread / kChunks; i < kBlock && row + i < pixels; i += kWarpgroup / kChunks) {
-        auto run = load<kRun>(reinterpret_cast<const std::int32_t*>(staging_ + place_of(i, mine)));
-        if (a_.inside.sums != nullptr && work.part == 0) {
+        for (int i = begin; i < rows.end; i += kStep) {
           const auto inside = sum_inside(a_, row + i, place, count);
+          auto run = load<kRun>(sums_of(i));
 #pragma unroll
           for (int v = 0; v < kRun; ++v) run[v] = wrapping_subtract(run[v], a_.zero_point, inside[v]);
+          store(sums_of(i), run);  // which the same thread reads below
         }
-        int8::finish(a_.epilogue, row_at(a_.epilogue, row + i), columns, run, a_.output,
-                     work.part * a_.part_elements + (row + i) * a_.row_elements + place, count, a_.vectors);
       }
+      int8::finish(a_.epilogue, Columns(a_.epilogue, place, count, a_.vectors), rows, a_.output,
+                   [&](int i) { return load<kRun>(sums_of(i)); });
     }
   }
 

@@ -111,12 +111,10 @@ CNN_DEVICE void finish_strip(const Strips& d, const Strip& at, const int8::Epilo
     store(memory[j * kThreads + thread].element, of_output);
   }
   if (!at.live) return;
-  const int8::Row row{int8::number_at(epilogue.scale_a, 0), 0, 0};
-  const int8::Columns columns = int8::columns_at(epilogue, at.first, count);
-  std::int64_t offset = ((std::int64_t(at.n) * d.p + at.p) * d.q + at.q) * d.k + at.first;
-#pragma unroll 1
-  for (int j = 0; j < min(kLength, d.q - at.q); ++j, offset += d.k)
-    int8::finish(epilogue, row, columns, memory[j * kThreads + thread], output, offset, count, d.vectors);
+  const std::int64_t first = (std::int64_t(at.n) * d.p + at.p) * d.q + at.q;
+  const int8::Rows rows{0, min(kLength, d.q - at.q), 1, first, first * d.k + at.first, d.k};
+  int8::finish(epilogue, int8::Columns(epilogue, at.first, count, d.vectors), rows, output,
+               [&](int j) { return memory[j * kThreads + thread]; });
 }
 
 }  // namespace cnnkernels::int8_conv

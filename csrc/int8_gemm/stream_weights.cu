@@ -101,8 +101,9 @@ stream_weights(const Stream s, const __grid_constant__ int8::Epilogue epilogue, 
 #pragma unroll
       for (int e = 0; e < kRun; ++e) total[e] = int8::wrapping_subtract(total[e], -1, part[e]);
     }
-    int8::finish(epilogue, int8::row_at(epilogue, row), int8::columns_at(epilogue, place, count), total,
-                 output, row * s.n + place, count, s.vectors);
+    const int8::Rows rows{0, 1, 1, row, row * s.n + place, s.n};
+    int8::finish(epilogue, int8::Columns(epilogue, place, count, s.vectors), rows, output,
+                 [&](int) { return total; });
   }
 }
 

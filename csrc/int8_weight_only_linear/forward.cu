@@ -199,11 +199,12 @@ stream_weight(const __grid_constant__ Stream s, const __grid_constant__ int8::Ep
 #pragma unroll
       for (int e = 0; e < kRun; ++e) total[e] = __fadd_rn(total[e], part[e]);
     }
-    const int8::Columns columns = int8::columns_at(epilogue, place, count);
-    float x[kRun];
+    const int8::Columns columns(epilogue, place, count, s.output_vectors);
+    float x[1][kRun];
 #pragma unroll
-    for (int e = 0; e < kRun; ++e) x[e] = __fmul_rn(total[e], columns.scale[e]);
-    int8::finish_scaled(epilogue, columns, x, output, row * s.problem.n + place, count, s.output_vectors);
+    for (int e = 0; e < kRun; ++e) x[0][e] = __fmul_rn(total[e], columns.scale[e]);
+    const int8::Rows rows{0, 1, 1, row, row * s.problem.n + place, s.problem.n};
+    int8::finish_scaled(epilogue, columns, rows, x, output);
   }
 }
 

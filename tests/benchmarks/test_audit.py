@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "benchmarks"))
 import audit
 import instruction_table
+from epilogue_code import finish_int8
 from machine_code import Loop, count_instructions, main_loop, multiply_adds, parse
 
 SASS = """
@@ -139,7 +140,7 @@ def test_a_main_loop_that_grew_is_a_fault(table: Path, monkeypatch: pytest.Monke
     assert "conv2d: tile (sm_90a)" in fault and "takes 10.25 instructions for 1024 multiply-adds, 10.0 before" in fault
     assert "now 41, of them 4 MMA" in fault and "ACCEPT=1" in fault
     (note,) = notes
-    assert "1 main loops take fewer" in note and "1 are not in it" in note
+    assert "1 main loops and epilogues take fewer" in note and "1 are not in it" in note
 
     instruction_table.write("triton", kernels(tile=1))  # the other language's part stays
     assert len(instruction_table.compare("cuda", kernels(tile=41))[0]) == 1
@@ -148,11 +149,31 @@ def test_a_main_loop_that_grew_is_a_fault(table: Path, monkeypatch: pytest.Monke
     assert not faults and "not compared" in note
 
 
+def test_the_shortest_way_to_finish_outputs_is_counted() -> None:
+    """Of a loop with a way for other types, a jump by table, and one output at a time at the end."""
+    ways = ["LDS.128 R4, [R2]", "@P0 BRA 0x40", "BRX R8 -0x20", "STG.E.128 [R2], R4"]  # no integers go there
+    ways += ["F2I.NTZ R4, R4", "F2I.NTZ R5, R5", "STG.E [R2], R4", "STG.E [R2], R5", "@P1 BRA 0x0"]
+    ways += ["F2I.NTZ R4, R4", "STG.E.U8 [R2], R4", "@P1 BRA 0x90", "EXIT"]
+    assert finish_int8(parse(machine_code("\n".join(ways)))) == 3.5  # seven instructions, two stores
+    by_table = [*ways[:1], "BRX R8 -0x20", "STG.E.128 [R2], R4", "BRA 0x0", *ways[4:8], "BRA 0x0"]
+    assert finish_int8(parse(machine_code("\n".join(by_table)))) == 3.5
+    assert finish_int8(parse(machine_code("LDS.128 R4, [R2]\nSTG.E [R2], R4\n@P0 BRA 0x0\nEXIT"))) is None
+
+
+def test_an_epilogue_that_grew_is_a_fault(table: Path) -> None:
+    finishing = [audit.Kernel("int8", "product", "sm_90a", finish=50.0)]
+    instruction_table.write("cuda", finishing)
+    assert instruction_table.compare("cuda", finishing) == ([], [])
+    finishing[0].finish = 51.0
+    (fault,), _ = instruction_table.compare("cuda", finishing)
+    assert "int8: product: four INT8 outputs (sm_90a): take 51.0 instructions, 50.0 before" in fault
+
+
 def test_of_two_kernels_of_one_name_the_larger_stands(table: Path) -> None:
     instruction_table.write("cuda", kernels(tile=40) + kernels(tile=20))
     assert instruction_table.compare("cuda", kernels(tile=20)) == (
-        [], ["cuda: 1 main loops take fewer instructions than instructions.json says, 0 are not in it:"
-             " `make audit ACCEPT=1`"]
+        [], ["cuda: 1 main loops and epilogues take fewer instructions than instructions.json says, 0 are not in"
+             " it: `make audit ACCEPT=1`"]
     )  # fmt: skip
 
 

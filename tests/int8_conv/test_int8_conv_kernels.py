@@ -168,13 +168,14 @@ def test_epilogue(runner: NativeKernels, name: str, dtype: torch.dtype) -> None:
         residual=integers(4, (g.n, g.k, g.p, g.q)),
         residual_scale=0.05,
         residual_zero_point=-128,
-        activation="hardswish",
         out_scale=0.1,
         out_zero_point=4,
     )
-    expected = nhwc(torch.zeros(g.n, g.k, g.p, g.q, dtype=dtype, device=DEVICE))
-    int8_reference.int8_conv(x, w, expected, g, e)
-    assert torch.equal(run(runner, shape, x, w, e, dtype=dtype), expected.cpu())
+    for activation in ("hardswish", "relu6"):  # one output after the other, and rows of four at a time
+        asked = e._replace(activation=activation)
+        expected = nhwc(torch.zeros(g.n, g.k, g.p, g.q, dtype=dtype, device=DEVICE))
+        int8_reference.int8_conv(x, w, expected, g, asked)
+        assert torch.equal(run(runner, shape, x, w, asked, dtype=dtype), expected.cpu())
 
 
 @pytest.mark.skipif(HAS_GPU, reason="guard pages are the interpreter's")

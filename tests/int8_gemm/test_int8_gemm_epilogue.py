@@ -17,6 +17,8 @@ from cnnkernels.native import NativeKernels
 from helpers.device import DEVICE, MODULE
 from helpers.int8_gemm import full, integers, residual, run, strided, tiles
 
+M = 77  # rows: some are finished four at a time, some singly
+
 
 @pytest.fixture(scope="module")
 def runner() -> NativeKernels:
@@ -24,7 +26,7 @@ def runner() -> NativeKernels:
 
 
 def check(runner: NativeKernels, n: int, epilogue: Int8Epilogue, dtype: torch.dtype, plan: Any = None) -> None:
-    m, k = 21, 80
+    m, k = M, 80
     a, b = integers(18, m, k).to(DEVICE), strided(integers(19, k, n), "columns")
     expected = torch.empty(m, n, dtype=dtype, device=DEVICE)
     int8_reference.int8_gemm(a, b, expected, epilogue)
@@ -47,22 +49,22 @@ OUTPUTS = [torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.uint8
 @pytest.mark.parametrize("dtype", OUTPUTS)
 def test_epilogue(runner: NativeKernels, dtype: torch.dtype, n: int) -> None:
     """Scales, bias and a residual of every type, into every type."""
-    check(runner, n, full(21, n), dtype)
+    check(runner, n, full(M, n), dtype)
     for other in OUTPUTS:
-        more = full(21, n, residual=residual(other, 21, n), residual_scale=0.07, residual_zero_point=9)
+        more = full(M, n, residual=residual(other, M, n), residual_scale=0.07, residual_zero_point=9)
         check(runner, n, more, dtype)
-    check(runner, n, full(21, n, scale_a=0.37, scale_b=0.011, bias=None), dtype)
+    check(runner, n, full(M, n, scale_a=0.37, scale_b=0.011, bias=None), dtype)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_epilogue_activations(runner: NativeKernels, activation: str) -> None:
-    epilogue = full(21, 36, activation=activation, negative_slope=0.3)
+    epilogue = full(M, 36, activation=activation, negative_slope=0.3)
     if activation not in ("silu", "gelu"):
         check(runner, 36, epilogue, torch.float32)
         check(runner, 36, epilogue, torch.int8, tiles(runner, True, 1, 2))  # in the kernel that adds splits
         return
-    a, b = integers(18, 21, 80).to(DEVICE), strided(integers(19, 80, 36), "columns")
-    expected = torch.empty(21, 36, device=DEVICE)
+    a, b = integers(18, M, 80).to(DEVICE), strided(integers(19, 80, 36), "columns")
+    expected = torch.empty(M, 36, device=DEVICE)
     int8_reference.int8_gemm(a, b, expected, epilogue)
     torch.testing.assert_close(run(runner, a, b, epilogue, dtype=torch.float32), expected.cpu(), rtol=1e-6, atol=1e-6)
 
@@ -109,8 +111,8 @@ def test_scales_that_nobody_looked_at(runner: NativeKernels, dtype: torch.dtype)
 def test_a_residual_at_any_address(runner: NativeKernels) -> None:
     """Runs of four outputs are whole, but four of the residual do not lie where a vector may."""
     for dtype in (torch.int8, torch.float16, torch.float32):
-        apart = torch.zeros(21 * 36 + 1, dtype=dtype, device=DEVICE)[1:].view(21, 36).copy_(residual(dtype, 21, 36))
-        check(runner, 36, full(21, 36, residual=apart), torch.int8)
+        apart = torch.zeros(M * 36 + 1, dtype=dtype, device=DEVICE)[1:].view(M, 36).copy_(residual(dtype, M, 36))
+        check(runner, 36, full(M, 36, residual=apart), torch.int8)
 
 
 def test_a_zero_keeps_its_sign_where_there_is_no_bias(runner: NativeKernels) -> None:
