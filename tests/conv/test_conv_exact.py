@@ -102,3 +102,22 @@ def test_backward_bias(kernels, device, case: ConvCase, layout: Layout, dtype: s
     db = torch.full((case.k,), float("nan"), dtype=torch_dtype, device=device)
     kernels.conv_backward_bias(place(dy.to(torch_dtype), layout, device), db, case.geometry, layout)
     assert torch.equal(db.cpu(), dy.sum((0, 2, 3)).to(torch_dtype))
+
+
+@layouts
+@pytest.mark.parametrize("k", [24, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_backward_bias_in_parts(kernels, device, k: int, dtype: torch.dtype, layout: Layout) -> None:
+    """Parts of uneven length, one of loads that are not whole; and the same bits of floats wherever they lie."""
+    case = ConvCase("", 2, 1, 95, 101, k, 1, 1)
+    dy = small_integers(case.output_shape, torch.float64, seed=4, bound=1)
+    db = torch.empty(k, dtype=dtype, device=device)
+    kernels.conv_backward_bias(place(dy.to(dtype), layout, device), db, case.geometry, layout)
+    assert torch.equal(db.cpu(), dy.sum((0, 2, 3)).to(dtype))
+
+    floats = place(torch.randn(case.output_shape, generator=torch.Generator().manual_seed(5)).to(dtype), layout, device)
+    apart = torch.empty(floats.numel() + 1, dtype=dtype, device=device)[1:].as_strided(floats.shape, floats.stride())
+    moved = torch.empty_like(db)
+    kernels.conv_backward_bias(floats, db, case.geometry, layout)
+    kernels.conv_backward_bias(apart.copy_(floats), moved, case.geometry, layout)
+    assert torch.equal(db, moved)

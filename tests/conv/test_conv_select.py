@@ -145,7 +145,7 @@ def test_the_bias_workspace_is_small(runner: ConvRunner, element: str) -> None:
         case = case_of(spec, 256)
         _, dtype, _ = ELEMENTS[element]
         size = runner.module.conv_backward_bias_workspace(dtype, 1, runner.geometry(case))
-        assert 0 < size <= 128 * case.k * 8
+        assert 0 < size <= 512 * case.k * 8
 
 
 SHORT_RUNS = {

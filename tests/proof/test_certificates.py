@@ -12,7 +12,7 @@ import pytest
 
 from cnnkernels import certified
 from cnnkernels.certified import certificates
-from cnnkernels.records import cache
+from cnnkernels.records.cache import folders
 from helpers.proving import CPU, certificate
 
 IDENTITY = certificates.identity(CPU)
@@ -113,7 +113,7 @@ def test_a_shared_cache_is_read_and_not_written_to(monkeypatch: pytest.MonkeyPat
 def test_where_it_lies_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CNNKERNELS_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.folders() == [tmp_path / "cnnkernels"]
+    assert folders() == [tmp_path / "cnnkernels"]
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.folders() == [tmp_path / ".cache" / "cnnkernels"]
+    assert folders() == [tmp_path / ".cache" / "cnnkernels"]

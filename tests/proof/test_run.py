@@ -12,7 +12,7 @@ from cnnkernels.certified import certificates
 from cnnkernels.certified.families import FAMILIES
 from cnnkernels.cli import main as cli
 from cnnkernels.proof import run
-from cnnkernels.records import cache
+from cnnkernels.records.cache import folders
 from helpers.processes import child
 from helpers.proving import CHILD, CPU, child_with
 
@@ -139,7 +139,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: py
     assert cli.main(["prove"]) == 1
     out = capsys.readouterr().out
     assert f"CPU: {len(FAMILIES) - 1} of {len(FAMILIES)} families of kernels certified, proved 20" in out
-    assert f"  not {NAMES[0]}: a trial: wrong" in out and str(cache.folders()[0]) in out
+    assert f"  not {NAMES[0]}: a trial: wrong" in out and str(folders()[0]) in out
     assert cli.main(["prove", "--only", "cudnn"]) == 2
     assert "no family of kernels has these words" in capsys.readouterr().err
     assert cli.main(["prove", "--list"]) == 0
