@@ -1,7 +1,11 @@
-"""Finds chains of layers in a model and makes one layer of each, for inference:
+"""Finds chains of layers in a model and makes one layer of each; for inference:
 
     depthwise -> [batch norm] -> [activation] -> 1x1 [-> batch norm] [-> activation]       FusedForInference
     any other convolution -> batch norm and, or, activation                                FusedConv2dForInference
+
+and of what is in training mode:
+
+    convolution -> activation whose derivative is known from its result                    Conv2dAct
 
 A chain counts only if the graph of the model's code has it (graph.py, chains.py). What is fused are the modules that
 make it: of a chain found, the first module becomes one fused layer and the others become Identity, so that the model's
@@ -20,6 +24,7 @@ from torch import Tensor, fx
 from torch.nn.utils.parametrize import is_parametrized
 
 from .. import nn
+from ..activation import known_from_output
 from ..dtypes import FLOATING_DTYPES
 from .chains import Chain, module_of
 from .examples import Run, run
@@ -73,17 +78,22 @@ def fuse(model: torch.nn.Module, example: Any) -> list[Finding]:
         return []
     owners = Counter(id(t) for module in names for t in module._parameters.values() if t is not None)
     done = {part for module in names if isinstance(module, nn.DepthwiseSeparableConv2d) for part in module.children()}
-    seen = run(model, example)
     findings: list[Finding] = []
     told: set[str] = set()
-    for piece in seen.pieces:
-        if not piece.alone:
-            for finding in _Fusion(model, piece, names, owners, seen).run():
-                findings.append(finding)
-                told.update(finding.names)
+    obstacle = ""
+    for trains in sorted({module.training for module in names if _is_convolution(module)}):
+        seen = run(model, example, trains)
+        obstacle = obstacle or seen.obstacle
+        for piece in seen.pieces:
+            if not piece.alone:
+                for finding in (_InTraining if trains else _Fusion)(model, piece, names, owners, seen).run():
+                    findings.append(finding)
+                    told.update(finding.names)
+    if obstacle:
+        return [Finding(("",), obstacle)]
     for module, where in names.items():
         if _is_depthwise(module) and module not in done and not told & set(where):
-            findings.append(Finding((where[0],), seen.obstacle or "the code that runs it could not be traced"))
+            findings.append(Finding((where[0],), "the code that runs it could not be traced"))
     return findings
 
 
@@ -97,6 +107,8 @@ def _is_depthwise(module: torch.nn.Module) -> bool:
 
 class _Fusion:
     """Fuses the chains of one piece of the model."""
+
+    trains = False
 
     def __init__(
         self,
@@ -117,7 +129,9 @@ class _Fusion:
     def run(self) -> Iterator[Finding]:
         heads: dict[str, fx.Node] = {}  # one line for one run twice
         for node in self.piece.module.graph.nodes:
-            if _is_convolution(module_of(self.piece, node)) and _is_convolution(self.module(node)):
+            if not _is_convolution(module_of(self.piece, node)) or not _is_convolution(self.module(node)):
+                continue
+            if self.module(node).training == self.trains:
                 heads.setdefault(self.home(node), node)
         told = set()
         for name, node in heads.items():
@@ -210,10 +224,9 @@ class _Fusion:
             return Finding((self.name(links[0]),), places)
         if reason := self.why_not(links):
             return Finding((self.name(links[0]),), reason)
-        sources = [self.source(chain) for chain in chains]
-        layer = _pair(chains[0], chains[1], sources) if len(chains) > 1 else _convolution(chains[0], sources[0])
+        layer = self.layer(*chains)
         layer.backend = getattr(self.module(links[0]), "backend", None)
-        if any(not t.is_meta and not t.isfinite().all() for t in layer.parameters()):
+        if not self.trains and any(not t.is_meta and not t.isfinite().all() for t in layer.parameters()):
             reason = f"a folded filter or bias is not finite in {next(layer.parameters()).dtype}"
             return Finding((self.name(links[0]),), reason)
         names = tuple(dict.fromkeys(self.name(node) for node in links))
@@ -221,6 +234,11 @@ class _Fusion:
         for home, module in {**places, **{home: torch.nn.Identity() for home in heads[1:]}, heads[0]: layer}.items():
             self.model.set_submodule(self.piece.prefix + home, module)
         return Finding(names)
+
+    def layer(self, *chains: Chain) -> Any:
+        """What one or two chains become."""
+        sources = [self.source(chain) for chain in chains]
+        return _pair(chains[0], chains[1], sources) if len(chains) > 1 else _convolution(chains[0], sources[0])
 
     def source(self, chain: Chain) -> Any:
         """The convolution with its parameters: the model's own, or where it computes them what they are."""
@@ -280,7 +298,7 @@ class _Fusion:
         for node in links:
             module = self.module(node)
             what = f"its {type(module).__name__}" if module is not head else "it"
-            if module.training:
+            if module.training and not self.trains:
                 return f"{what} is in training mode: fusing is for inference"
             if hooked(module):
                 return f"{what} has hooks, which would see another tensor"
@@ -296,6 +314,44 @@ class _Fusion:
         return "" if head.weight.dtype in FLOATING_DTYPES else f"its weight is {head.weight.dtype}"
 
 
+class _InTraining(_Fusion):
+    """Fuses a convolution in training mode with the activation behind it, around its own parameters."""
+
+    trains = True
+
+    def pair(self, node: fx.Node) -> Finding:
+        return Finding((self.name(node),), "it is in training mode: a pair is fused for inference")
+
+    def follow(self, chain: Chain, last: bool = True) -> None:
+        chain.take_activation()
+        shared = len(chain.nodes) > 1 and not self.is_once(self.home(chain.nodes[-1]))
+        if shared or isinstance(self.places(chain.nodes), str):
+            chain.leave()
+
+    def convolution(self, node: fx.Node) -> Finding:
+        chain = Chain(self.piece, node)
+        name = (self.name(node),)
+        if isinstance(chain.follower(), torch.nn.BatchNorm2d):
+            return Finding(name, "its BatchNorm2d is folded for inference alone, and it is in training mode")
+        self.follow(chain)
+        if len(chain.nodes) == 1:
+            return Finding(name)
+        if not known_from_output(chain.activation, chain.negative_slope):
+            # One kernel would keep no pre-activation, and convolve once more in backward.
+            return Finding(name, f"the derivative of its {chain.activation} asks for more than the result")
+        if self.name(chain.nodes[-1]) in self.seen.changed:
+            return Finding(name, f"the result of its {chain.activation}, which backward reads, is changed in place")
+        return self.fused(chain)
+
+    def layer(self, *chains: Chain) -> Any:
+        conv = self.module(chains[0].nodes[0])
+        layer = _of_sizes(nn.Conv2dAct, chains[0], conv)
+        layer.weight, layer.bias = conv.weight, conv.bias
+        for name, value in vars(conv).items():  # what its owner has given it
+            vars(layer).setdefault(name, value)
+        return layer.train(conv.training)
+
+
 def _pair(first: Chain, second: Chain, sources: list[Any]) -> FusedForInference:
     dw, pw = sources
     slope = second.negative_slope if second.activation == "leaky_relu" else first.negative_slope
@@ -309,10 +365,14 @@ def _pair(first: Chain, second: Chain, sources: list[Any]) -> FusedForInference:
     return layer.eval()
 
 
-def _convolution(chain: Chain, conv: Any) -> FusedConv2dForInference:
-    layer = FusedConv2dForInference(
+def _convolution(chain: Chain, conv: Any) -> nn.Conv2dAct:
+    layer: Any = _of_sizes(FusedConv2dForInference, chain, conv)
+    layer.weight, layer.bias = folded(conv, chain.norm)
+    return layer.eval()
+
+
+def _of_sizes(kind: type[nn.Conv2dAct], chain: Chain, conv: Any) -> Any:
+    return kind(
         conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
         padding_mode=conv.padding_mode, device="meta", activation=chain.activation, negative_slope=chain.negative_slope,
     )  # fmt: skip
-    layer.weight, layer.bias = folded(conv, chain.norm)
-    return layer.eval()

@@ -110,13 +110,15 @@ def replace_layers(
             "reference" or "auto"; None leaves them to the backend in force when they run.
         inplace: False leaves `model` as it is and returns a copy of its modules around the very same parameters and
             buffers: training or loading one is training or loading both. True turns the layers of `model` itself.
-        fuse: for inference, makes one layer of each chain depthwise -> [batch norm] -> [activation] -> 1x1 [-> batch
-            norm] [-> activation] that the model's code is seen to run (by torch.export, on a copy, whole or block by
-            block), in whatever spelling its modules have, then one of each other convolution with the batch norm and
-            the activation after it (which stays behind it where it is used elsewhere too). Batch norms are folded into
-            copies of the filters; the chain's other modules become Identity, so `state_dict` changes there. A chain in
-            training mode, with hooks, shared modules or parameters, or with another reader of what lies between or of
-            its parameters, is left alone, and the report says why.
+        fuse: of what is in evaluation makes one layer of each chain depthwise -> [batch norm] -> [activation] -> 1x1
+            [-> batch norm] [-> activation] that the model's code is seen to run (by torch.export, on a copy, whole or
+            block by block), in whatever spelling its modules have, then one of each other convolution with the batch
+            norm and the activation after it (which stays behind it where it is used elsewhere too). Batch norms are
+            folded into copies of the filters; the chain's other modules become Identity, so `state_dict` changes there.
+            Of what is in training mode a convolution and the activation behind it become a `Conv2dAct` around the same
+            parameters, which trains, where the activation's derivative is known from its result (relu, relu6,
+            leaky_relu); norms stay. A chain with hooks, shared modules or parameters, or with another reader of what
+            lies between or of its parameters, is left alone, and the report says why.
         example: for `fuse`, a batch of the model's input: a tensor, a tuple or list of arguments, or a dict of named
             ones. None takes `example_input`, and without it an image of a size that the model takes.
         example_input: for `tune`, a batch of the model's input in the same ways.

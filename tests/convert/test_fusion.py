@@ -284,7 +284,10 @@ def test_an_example_is_the_callers() -> None:
 
     model = Two().eval()
     report = fused(model)
-    assert not report.fused and not report.unfused
+    assert not report.fused
+    assert [str(line) for line in report.unfused] == [
+        "(the model): Two(): no image was found that the model takes: give replace_layers an example of its input"
+    ]
     x, scale = torch.randn(1, 4, 5, 5), torch.ones(())
     report = cnnkernels.replace_layers(model, fuse=True, example={"x": x, "scale": scale})
     assert [line.names[0] for line in report.fused] == ["block.0 + block.1 + block.2"]

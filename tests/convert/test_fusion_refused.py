@@ -105,7 +105,7 @@ def complex_numbers() -> nn.Module:
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "training": (lambda: chain().train(), "it is in training mode: fusing is for inference"),
+    "training": (lambda: chain().train(), "it is in training mode: a pair is fused for inference"),
     "norm in training": (norm_in_training, "its BatchNorm2d is in training mode"),
     "hook": (lambda: hooked("0.1"), "its BatchNorm2d has hooks"),
     "hook around a part": (lambda: hooked("0"), "Sequential 0, which holds a part of the chain, has hooks"),
@@ -159,7 +159,7 @@ def overflowing() -> nn.Module:
 
 
 CONVOLUTIONS_REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "training": (lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU()), "it is in training mode"),
+    "training": (lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU()), "it is in training mode"),
     "norm in training": (
         lambda: in_training(nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU()).eval(), "1"),
         "its BatchNorm2d is in training mode",
