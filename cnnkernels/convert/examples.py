@@ -71,7 +71,9 @@ def _changes(model: nn.Module) -> Iterator[set[str]]:
     def noting(name: str) -> Any:
         return lambda module, args, output: made.append((name, output, output._version))
 
-    handles = [m.register_forward_hook(noting(n)) for n, m in model.named_modules() if isinstance(m, (*ACTIVATIONS,))]
+    kinds = tuple(ACTIVATIONS)
+    modules = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
+    handles = [module.register_forward_hook(noting(name)) for name, module in modules]
     try:
         yield changed
         changed.update(name for name, output, version in made if output._version != version)
