@@ -15,7 +15,7 @@ class Operator(NamedTuple):
     word: the folder or file that is its own in csrc, triton_kernels, ops, native, functional, nn and tests.
     functions: those of `cnnkernels.functional` that it serves.
     dtypes: of its first operand, that the kernels take.
-    ranks: how many spatial axes it knows; none for one that has no images.
+    ranks: how many spatial axes it knows; none for one that has no images, or any number of axes.
     backends: that have kernels of it.
     int8: for inference alone, and in no export to ONNX.
     measured: the functions that `cnnkernels bench` knows.
@@ -52,6 +52,7 @@ OPERATORS = {
         Operator("adaptive_avg_pool1d", "pool", ("adaptive_avg_pool1d",), ranks=(1,)),
         Operator("avg_pool2d", "pool", ("avg_pool2d",), measured=("avg_pool2d",)),
         Operator("adaptive_avg_pool2d", "pool", ("adaptive_avg_pool2d",), measured=("adaptive_avg_pool2d",)),
+        Operator("batch_norm", "norm", ("batch_norm",), ranks=(), measured=("batch_norm",)),
         Operator(
             "int8_gemm",
             "int8_gemm",

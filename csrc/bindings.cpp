@@ -24,6 +24,7 @@ namespace int8_conv { void bind(py::module_& m); }
 namespace int8_gemm { void bind(py::module_& m); }
 namespace int8_pool { void bind(py::module_& m); }
 namespace int8_weight_only_linear { void bind(py::module_& m); }
+namespace norm { void bind(py::module_& m); }
 namespace pool { void bind(py::module_& m); }
 namespace quantize { void bind(py::module_& m); }
 // clang-format on
@@ -105,6 +106,7 @@ void bind_module(py::module_& m, const char* built_for) {
   int8_gemm::bind(m);
   int8_pool::bind(m);
   int8_weight_only_linear::bind(m);
+  norm::bind(m);
   pool::bind(m);
   quantize::bind(m);
   if (bind_emulated != nullptr) bind_emulated(m);

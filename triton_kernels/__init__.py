@@ -29,6 +29,9 @@ from .int8_conv.launch import int8_conv
 from .int8_gemm.launch import int8_gemm
 from .int8_pool.int8_pool import int8_avg_pool, int8_max_pool
 from .int8_weight_only_linear.int8_weight_only_linear import int8_weight_only_linear
+from .norm.backward import batch_norm_backward, batch_norm_combine, batch_norm_sums
+from .norm.normalize import batch_norm_normalize
+from .norm.statistics import batch_norm_statistics
 from .pool.avg_pool import (
     adaptive_avg_pool_backward,
     adaptive_avg_pool_forward,
@@ -44,6 +47,11 @@ __all__ = [
     "adaptive_avg_pool_forward",
     "avg_pool_backward",
     "avg_pool_forward",
+    "batch_norm_backward",
+    "batch_norm_combine",
+    "batch_norm_normalize",
+    "batch_norm_statistics",
+    "batch_norm_sums",
     "conv_backward_bias",
     "conv_backward_input",
     "conv_backward_weight",

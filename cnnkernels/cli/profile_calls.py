@@ -160,6 +160,13 @@ def _adaptive_avg_pool(rank: int) -> Callable[[Sizes], Call]:
     return make
 
 
+def _batch_norm(sizes: Sizes) -> Call:
+    """In training, of an input of any number of axes."""
+    return Call(
+        lambda x: functional.batch_norm(x, None, None, training=True), {"input": sizes.tensor(sizes.needed("input", 4))}
+    )
+
+
 def _int8_scales(sizes: Sizes, outputs: int) -> dict[str, Any]:
     """What makes int8 of the sums; nothing where int32 is wanted."""
     if not sizes.args.requantize:
@@ -253,6 +260,7 @@ OPERATORS = {
     "adaptive_avg_pool1d": Operator(_adaptive_avg_pool(1), POOLING),
     "avg_pool2d": Operator(_avg_pool(2), POOLING),
     "adaptive_avg_pool2d": Operator(_adaptive_avg_pool(2), POOLING),
+    "batch_norm": Operator(_batch_norm, POOLING),
     "int8_gemm": Operator(_int8_gemm, FORWARD),
     "int8_conv2d": Operator(_int8_conv2d, FORWARD),
     "int8_weight_only_linear": Operator(_int8_weight_only_linear, FORWARD),

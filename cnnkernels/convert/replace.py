@@ -35,6 +35,12 @@ _COUNTERPARTS: dict[type[torch.nn.Module], type[KernelLayer]] = {
     torch.nn.AvgPool2d: nn.AvgPool2d,
     torch.nn.AdaptiveAvgPool1d: nn.AdaptiveAvgPool1d,
     torch.nn.AdaptiveAvgPool2d: nn.AdaptiveAvgPool2d,
+    torch.nn.LazyBatchNorm1d: nn.LazyBatchNorm1d,
+    torch.nn.BatchNorm1d: nn.BatchNorm1d,
+    torch.nn.LazyBatchNorm2d: nn.LazyBatchNorm2d,
+    torch.nn.BatchNorm2d: nn.BatchNorm2d,
+    torch.nn.LazyBatchNorm3d: nn.LazyBatchNorm3d,
+    torch.nn.BatchNorm3d: nn.BatchNorm3d,
 }
 # What a layer computes is decided by these; a class that inherits them all computes what its base does.
 _ARITHMETIC = ("__call__", "_call_impl", "_wrapped_call_impl", "forward", "_conv_forward")

@@ -17,6 +17,7 @@ from .int8_conv import int8_conv2d
 from .int8_gemm import int8_gemm, int8_linear, int_mm
 from .int8_pool import int8_adaptive_avg_pool2d, int8_avg_pool2d, int8_max_pool2d
 from .int8_weight_only_linear import int8_weight_only_linear
+from .norm import batch_norm
 from .pool import max_pool1d, max_pool1d_with_indices, max_pool2d, max_pool2d_with_indices, max_unpool2d
 from .quantize import dequantize, quantize_per_channel, quantize_per_tensor, quantize_per_token
 
@@ -25,6 +26,7 @@ __all__ = [
     "adaptive_avg_pool2d",
     "avg_pool1d",
     "avg_pool2d",
+    "batch_norm",
     "conv1d",
     "conv2d",
     "conv_transpose1d",

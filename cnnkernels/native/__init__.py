@@ -20,6 +20,7 @@ from .int8_conv import Int8ConvKernels
 from .int8_gemm import Int8GemmKernels
 from .int8_pool import Int8PoolKernels
 from .int8_weight_only_linear import Int8WeightOnlyLinearKernels
+from .norm import NormKernels
 from .pool import AvgPoolKernels, MaxPoolKernels, MaxUnpoolKernels
 from .quantize import QuantizeKernels
 
@@ -39,6 +40,7 @@ class NativeKernels(
     Int8WeightOnlyLinearKernels,
     MaxPoolKernels,
     MaxUnpoolKernels,
+    NormKernels,
     QuantizeKernels,
 ):
     """One native module's launchers over tensors. Inputs are validated and dense, outputs allocated by the caller."""

@@ -17,6 +17,15 @@ from .depthwise_conv import DepthwiseConv2d
 from .depthwise_separable_conv import DepthwiseSeparableConv2d
 from .int8 import Int8Conv2d, Int8Linear
 from .int8_pool import Int8AdaptiveAvgPool2d, Int8AvgPool2d, Int8MaxPool2d
+from .norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm2dAct,
+    BatchNorm3d,
+    LazyBatchNorm1d,
+    LazyBatchNorm2d,
+    LazyBatchNorm3d,
+)
 from .pool import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -33,6 +42,10 @@ __all__ = [
     "AdaptiveAvgPool2d",
     "AvgPool1d",
     "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm2dAct",
+    "BatchNorm3d",
     "Conv1d",
     "Conv2d",
     "Conv2dAct",
@@ -46,6 +59,9 @@ __all__ = [
     "Int8Conv2d",
     "Int8Linear",
     "Int8MaxPool2d",
+    "LazyBatchNorm1d",
+    "LazyBatchNorm2d",
+    "LazyBatchNorm3d",
     "LazyConv1d",
     "LazyConv2d",
     "LazyConvTranspose1d",

@@ -90,9 +90,9 @@ def compiled_as(source: str) -> str:
 
 def trials(source: str) -> list[Trial]:
     """For the kernels of a source, or of several that are compiled as one; empty where nobody has written any."""
-    from helpers.every_kernel import conv, conv_sm90, depthwise_conv, int8, pairs, pool, quantize
+    from helpers.every_kernel import conv, conv_sm90, depthwise_conv, int8, norm, pairs, pool, quantize
 
-    rooms = (conv, conv_sm90, depthwise_conv, int8, pairs, pool, quantize)
+    rooms = (conv, conv_sm90, depthwise_conv, int8, norm, pairs, pool, quantize)
     return [trial for part in parts().get(source, [source]) for room in rooms for trial in room.trials(part)]
 
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 
 from helpers.device import DEVICE
-from helpers.memory_orders import floats, int8, pools, transposed
+from helpers.memory_orders import floats, int8, norms, pools, transposed
 from helpers.memory_orders.trial import InexactError, Trial
 
 BACKENDS = ("cuda", "triton", "reference")
-FLOATING = floats.OPERATORS | transposed.OPERATORS | pools.OPERATORS
+FLOATING = floats.OPERATORS | transposed.OPERATORS | pools.OPERATORS | norms.OPERATORS
 DIRECTIONS = {name: floats.DIRECTIONS for name in FLOATING} | {
     name: ("forward", "backward") if name == "int8_weight_only_linear" else ("forward",) for name in int8.OPERATORS
 }
