@@ -41,6 +41,7 @@ _COUNTERPARTS: dict[type[torch.nn.Module], type[KernelLayer]] = {
     torch.nn.BatchNorm2d: nn.BatchNorm2d,
     torch.nn.LazyBatchNorm3d: nn.LazyBatchNorm3d,
     torch.nn.BatchNorm3d: nn.BatchNorm3d,
+    torch.nn.SyncBatchNorm: nn.SyncBatchNorm,
 }
 # What a layer computes is decided by these; a class that inherits them all computes what its base does.
 _ARITHMETIC = ("__call__", "_call_impl", "_wrapped_call_impl", "forward", "_conv_forward")

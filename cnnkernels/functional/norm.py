@@ -76,8 +76,8 @@ def batch_norm(
         output = functional.batch_norm(input, *numbers, training, momentum, eps)
         return activate(output if residual is None else output + residual, name, slope)
     _check(op, input, dict(zip(_NUMBERS, numbers, strict=True)), training, eps)
-    images = _as_images(input)
-    with_numbers = weight, bias, None if residual is None else _as_images(residual)
+    images = as_images(input)
+    with_numbers = weight, bias, None if residual is None else as_images(residual)
     if not training:
         mean, var = running_mean, running_var
     elif running_mean is None or running_var is None:
@@ -88,7 +88,7 @@ def batch_norm(
     return output.view(input.shape)
 
 
-def _as_images(input: Tensor) -> Tensor:
+def as_images(input: Tensor) -> Tensor:
     """[N, C, H, W], whose order in memory is input's: a view of all but what lies in an order of its own."""
     n, c, *spatial = input.shape
     if len(spatial) == 2:

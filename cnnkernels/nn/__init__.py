@@ -36,6 +36,7 @@ from .pool import (
     MaxUnpool2d,
 )
 from .quantize import Dequantize, Quantize
+from .sync_norm import SyncBatchNorm
 
 __all__ = [
     "AdaptiveAvgPool1d",
@@ -70,4 +71,5 @@ __all__ = [
     "MaxPool2d",
     "MaxUnpool2d",
     "Quantize",
+    "SyncBatchNorm",
 ]

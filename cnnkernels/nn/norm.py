@@ -13,7 +13,7 @@ from ..functional.arguments import checked_activation
 from .layer import KernelLayer
 
 
-class _BatchNorm(KernelLayer):
+class BatchNorm(KernelLayer):
     """torch.nn's forward of a batch norm, and what it takes of its layer."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ class _BatchNorm(KernelLayer):
         layer._check_input_dim(input)
         with self._backend():
             return F.batch_norm(
-                input, *self._running(), layer.weight, layer.bias, self._of_batch(), self._step(), layer.eps,
+                input, *self._running(), layer.weight, layer.bias, self._of_batch(), self.step(), layer.eps,
                 **followed_by,
             )  # fmt: skip
 
@@ -40,7 +40,7 @@ class _BatchNorm(KernelLayer):
             return None, None
         return layer.running_mean, layer.running_var
 
-    def _step(self) -> float:
+    def step(self) -> float:
         """Counts a batch; momentum, or what makes running statistics the mean of all batches."""
         layer: Any = self
         if layer.training and layer.track_running_stats and layer.num_batches_tracked is not None:
@@ -50,16 +50,16 @@ class _BatchNorm(KernelLayer):
         return 0.0 if layer.momentum is None else layer.momentum  # type: ignore[no-any-return]
 
 
-class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
+class BatchNorm1d(BatchNorm, torch.nn.BatchNorm1d):
     """torch.nn.BatchNorm1d: each channel of [N, C] or [N, C, L] less its mean, over its deviation, for fp64, fp32, fp16
     and bf16, with parameters of the input's type or in fp32. Errors are torch.nn.BatchNorm1d's."""
 
 
-class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
+class BatchNorm2d(BatchNorm, torch.nn.BatchNorm2d):
     """torch.nn.BatchNorm2d: of [N, C, H, W], as BatchNorm1d."""
 
 
-class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
+class BatchNorm3d(BatchNorm, torch.nn.BatchNorm3d):
     """torch.nn.BatchNorm3d: of [N, C, D, H, W], as BatchNorm1d."""
 
 

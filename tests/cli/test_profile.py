@@ -38,6 +38,7 @@ CALLS = {
     "adaptive_avg_pool1d": ["--input", "1,8,6", "--bins", "2", *GRADIENTS],
     "avg_pool2d": [*POOLING, *GRADIENTS],
     "adaptive_avg_pool2d": ["--input", "1,8,6,6", "--bins", "2,3", *GRADIENTS],
+    "batch_norm": ["--input", "2,8,3,2", *GRADIENTS],
     "int8_gemm": [*PRODUCT, "--requantize", "--activation", "relu"],
     "int8_conv2d": [*CONVOLUTION, "--requantize"],
     "int8_weight_only_linear": PRODUCT,

@@ -36,7 +36,7 @@ def speech() -> Made:
 def generator() -> Made:
     """A small DCGAN's."""
     model = torch.nn.Sequential(
-        torch.nn.ConvTranspose2d(16, 32, 4), torch.nn.ReLU(),
+        torch.nn.ConvTranspose2d(16, 32, 4, bias=False), torch.nn.BatchNorm2d(32), torch.nn.ReLU(),
         torch.nn.ConvTranspose2d(32, 16, 4, 2, 1, bias=False), torch.nn.ReLU(),
         torch.nn.ConvTranspose2d(16, 8, 3, 2, 1, 1, groups=4), torch.nn.ReLU(),
         torch.nn.Conv2d(8, 3, 3, padding=1), torch.nn.Tanh(),

@@ -23,10 +23,11 @@ def batch_norm(trial: Trial) -> None:
     if input.dim() == 3:
         input = input.unsqueeze(0)
     channels = (input.shape[1],)
+    with_weight = trial.happens(0.7)  # of a bias alone PyTorch's second derivative knows nothing
     operands = {
         "input": input,
-        "weight": trial.integers(channels, dtype, -2, 2) if trial.happens(0.7) else None,
-        "bias": trial.integers(channels, dtype, -2, 2) if trial.happens(0.7) else None,
+        "weight": trial.integers(channels, dtype, -2, 2) if with_weight else None,
+        "bias": trial.integers(channels, dtype, -2, 2) if with_weight and trial.happens(0.7) else None,
         "residual": trial.integers(input.shape, dtype, -2, 2) if trial.happens(0.5) else None,
     }
     activation = trial.choose(*ACTIVATIONS)
