@@ -190,7 +190,10 @@ setup(
         *(f"cnnkernels.{name}" for name in find_packages(include=["triton_kernels", "triton_kernels.*"])),
     ],
     package_dir={"cnnkernels": "cnnkernels", "cnnkernels.triton_kernels": "triton_kernels"},
-    package_data={"cnnkernels": ["py.typed", "records/tuned/*.json"], "cnnkernels.triton_kernels": ["*/*.json"]},
+    package_data={
+        "cnnkernels": ["py.typed", "records/tuned/*.json", "learn/*.*", "learn/*/*.js"],
+        "cnnkernels.triton_kernels": ["*/*.json"],
+    },
     ext_modules=[Extension("cnnkernels._interpreter", [])],
     cmdclass={"build_ext": NinjaBuild},
 )

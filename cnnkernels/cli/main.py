@@ -1,4 +1,4 @@
-"""The command `cnnkernels`: info, check, prove, demo, summary, bench, explain, profile and tune."""
+"""The command `cnnkernels`: info, check, prove, demo, summary, learn, bench, explain, profile and tune."""
 
 from __future__ import annotations
 
@@ -108,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     summary.add_argument("--input", type=size, action="append", required=True, metavar="N,C,...", help=sizes)
     summary.add_argument("--gpu", default="h200", help="a100, rtx4090, h200, ... (default: %(default)s)")
     summary.add_argument("--output", type=writable, metavar="FILE", help="a picture of it as well")
+    learn = command(
+        "learn",
+        "a page that steps through a convolution, its gradients, a pool and tiles, with one's own sizes",
+        " One HTML file, which needs no other and no network.",
+    )
+    learn.add_argument("--output", type=writable, metavar="FILE", help="write it there instead of opening it")
     bench.add_options(
         command(
             "bench",
@@ -218,6 +224,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return summary.run(args.model, args.input, args.gpu, args.output)
             except ValueError as error:  # no such model or GPU
                 args.parser.error(str(error))
+        if args.command == "learn":
+            from . import learn
+
+            return learn.run(args.output)
         if args.command == "profile":
             return profile.run(args, args.parser.error)
         if args.command == "tune":

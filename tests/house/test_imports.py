@@ -34,8 +34,8 @@ TRITON_OPERATOR = {"common", "int8"}
 
 # From the top down: a room may import what stands below it, and itself.
 PYTHON = (
-    "cli", "visualize", "quantization", "convert", "proof", "tuning", "nn", "functional", "ops", "testing", "backends",
-    "certified", "emulator", "mixed", "native", "triton_kernels", "records", "int8", "epilogue", "geometry",
+    "cli", "learn", "visualize", "quantization", "convert", "proof", "tuning", "nn", "functional", "ops", "testing",
+    "backends", "certified", "emulator", "mixed", "native", "triton_kernels", "records", "int8", "epilogue", "geometry",
     "activation", "operators", "dtypes", "scripting", "environment",
 )  # fmt: skip
 

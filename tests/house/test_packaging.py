@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import cnnkernels
+from cnnkernels import learn
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -50,6 +51,7 @@ def test_the_package_is_all_that_is_installed(tmp_path: Path) -> None:
     installed = {str(path.relative_to(tmp_path / "cnnkernels")) for path in tmp_path.rglob("*.*") if path.is_file()}
     written = {str(path.relative_to(ROOT / "cnnkernels")) for path in (ROOT / "cnnkernels").rglob("*.py")}
     written |= {str(path.relative_to(ROOT)) for path in (ROOT / "triton_kernels").rglob("*.py")}
+    written |= {f"learn/{name}" for name in ("page.html", "style.css", *learn.SCRIPTS)}
     assert written | {"py.typed"} <= installed
 
 
