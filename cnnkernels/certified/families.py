@@ -61,9 +61,13 @@ def _depthwise_of_cuda() -> list[Family]:
 POOLS = tuple(f"{of}_{way}" for of in ("max", "unpool", "avg") for way in ("forward", "backward"))
 
 
+NORMS = "forward", "backward"
+
+
 def _others(backend: str, product: str, plain: str) -> list[Family]:
     """What both backends have, by one engine of products and one of everything else."""
     found = [Family(backend, "pool", direction, plain, element) for direction in POOLS for element in FLOATING]
+    found += [Family(backend, "norm", direction, plain, each) for direction in NORMS for each in FLOATING]
     for word in ("int8_gemm", "int8_conv"):
         found.append(Family(backend, word, "forward", product, "int8"))
     found.append(Family(backend, "int8_pool", "forward", plain, "int8"))
@@ -113,6 +117,8 @@ def _needs(op: str) -> list[tuple[str, str]]:
     if word == "pool":
         kind = "max" if op.startswith("max") else "avg"
         return [("pool", f"{kind}_forward"), ("pool", f"{kind}_backward")]
+    if word == "norm":
+        return [("norm", direction) for direction in NORMS]
     return [(word, "forward")]
 
 

@@ -8,12 +8,8 @@ inputs stay free as far as the code lets them; `Sizes` asks for the rest.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import operator
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +20,7 @@ from torch.utils import _pytree as pytree
 from .in_place import counts, functional
 from .inputs import Fixed, Sizes, conditions_of
 from .outputs import Rebuilt
+from .quiet import quiet
 from .trace import HOOKS, hooked
 
 _MARKS = "cnnkernels_capture"
@@ -184,45 +181,6 @@ def _marked(module: nn.Module, name: str, calls: list[_Call]) -> Callable[..., A
 _TENSOR = object()  # where one stands among arguments
 
 
-@contextlib.contextmanager
-def _one_precision() -> Iterator[None]:
-    """torch.export reads the one TF32 switch of older versions for all of cuDNN. Where convolutions were set apart from
-    that by themselves it gives up, and leaves oneDNN and NNPACK switched off."""
-    cudnn: Any = torch.backends.cudnn
-    conv, rnn = cudnn.conv, cudnn.rnn
-    before = conv.fp32_precision, rnn.fp32_precision
-    for precision in ("", "tf32", "ieee"):
-        if precision:
-            conv.fp32_precision = rnn.fp32_precision = precision
-        with contextlib.suppress(RuntimeError):
-            cudnn.allow_tf32  # noqa: B018 - raises where the three differ
-            break
-    try:
-        yield
-    finally:
-        if precision:
-            conv.fp32_precision, rnn.fp32_precision = before
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torch.export says of sizes that it fixes and graphs that it gives up, and with attention's own code,
-    not its shortcut."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            with _one_precision():
-                yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        logger.setLevel(level)
-
-
 def _exported(root: _Root) -> Any:
     """All sizes free where the code allows it, else the batch's alone, else none."""
     # Here, as what they bring along takes seconds to import.
@@ -240,7 +198,7 @@ def _exported(root: _Root) -> Any:
     error: Exception | None = None
     for shapes in tries:
         try:
-            with _quiet(), symbolic.patch(backed_size_oblivious=True):  # a batch of one is not for one alone
+            with quiet(), symbolic.patch(backed_size_oblivious=True):  # a batch of one is not for one alone
                 return torch.export.export(root, tensors, strict=False, dynamic_shapes={"tensors": shapes})
         except Exception as refused:
             error = error or refused
@@ -255,7 +213,7 @@ class _Graph:
 
     def __init__(self, program: Any, original: nn.Module, arguments: dict[str, Any], calls: list[_Call]) -> None:
         self.program, self.original, self.arguments, self.calls = program, original, arguments, calls
-        self.source = functional(program, _quiet)
+        self.source = functional(program, quiet)
         self.graph = fx.Graph()
         self.parts: dict[str, Any] = {}
         self.nodes: dict[fx.Node, fx.Node] = {}

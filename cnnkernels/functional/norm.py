@@ -69,6 +69,10 @@ def batch_norm(
     op = "batch_norm"
     check_is_tensor(op, "input", input)
     backend = serving(op, input.device, input.dtype)
+    if not isinstance(backend, str):
+        backend = backend.choose(
+            (input, *numbers, training, momentum, eps, activation, residual, negative_slope), _again
+        )
     name, slope = checked_activation(op, activation, negative_slope)
     if residual is not None:
         _check_residual(op, residual, input)
@@ -86,6 +90,12 @@ def batch_norm(
         mean, var = batch_norm_track(images.detach(), running_mean, running_var, float(momentum), backend)
     output = batch_norm_forward(images, mean, var, *with_numbers, training, float(eps), name, slope, backend)
     return output.view(input.shape)
+
+
+def _again(input: Tensor, *arguments: Any) -> Tensor:
+    """A call by the order of its arguments."""
+    *plain, activation, residual, slope = arguments
+    return batch_norm(input, *plain, activation=activation, residual=residual, negative_slope=slope)
 
 
 def as_images(input: Tensor) -> Tensor:

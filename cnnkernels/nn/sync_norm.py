@@ -75,6 +75,8 @@ class SyncBatchNorm(BatchNorm, torch.nn.SyncBatchNorm):
             return super().forward(input)
         with self._backend():
             backend = serving("batch_norm", input.device, input.dtype)
+            if not isinstance(backend, str):
+                backend = backend.otherwise  # `cnnkernels tune` measures calls of one process
             if backend == "reference":
                 return torch.nn.SyncBatchNorm.forward(self, input)
             if input.shape[1] != self.num_features:

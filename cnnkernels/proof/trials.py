@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..certified.families import Family
-from . import convolutions, integers, pairs, pools
+from . import convolutions, integers, norms, pairs, pools
 from .guarded import Guarded, Way, in_a_fresh_thread, in_a_replayed_graph, on_a_second_stream
 from .trial import Trial, difference
 
@@ -32,6 +32,8 @@ def trials(family: Family, kernels: Any, device: str) -> list[Trial]:
         return list(convolutions.trials(family, kernels, gpu, architecture))
     if family.word == "depthwise_separable_conv":
         return list(pairs.trials(family, kernels, gpu))
+    if family.word == "norm":
+        return list(norms.trials(family))
     return list(pools.trials(family) if family.word == "pool" else integers.trials(family, kernels, gpu))
 
 
