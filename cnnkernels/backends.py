@@ -201,6 +201,12 @@ def why_not(backend: Backend, problem: Problem) -> str | None:
     return None
 
 
+def why_not_taken(backend: Backend, problem: Problem) -> str | None:
+    """Why "auto" does not take a backend, None where it may: it cannot serve, or is not certified."""
+    why = why_not(backend, problem)
+    return problem.proof.why_not(backend) if why is None and problem.proof is not None else why
+
+
 def decide(problem: Problem, request: Request) -> Decision:
     """The choice as a pure function of the problem and of what was asked for.
 
@@ -220,9 +226,7 @@ def decide(problem: Problem, request: Request) -> Decision:
         return Decision(problem, request, "reference", "meta tensors have no values to compute")
     rejected: list[tuple[Backend, str]] = []
     for backend in BACKENDS:
-        why = why_not(backend, problem)
-        if why is None and proof is not None:
-            why = proof.why_not(backend)
+        why = why_not_taken(backend, problem)
         if why is None:
             reason = "the first of cuda, triton, reference that can"
             if proof is not None and backend != "reference":

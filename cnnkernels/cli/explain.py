@@ -272,6 +272,11 @@ def explain(problem: Problem, gpu: Any, backends: tuple[str, ...] = ("cuda", "tr
             yield from explain_cuda(asked, gpu) if backend == "cuda" else explain_triton(asked, gpu)
 
 
+def who_serves(problem: Problem, device: torch.device) -> str:
+    """The choice of "auto" there, and what is certified."""
+    return str(choice.choose(choice.problem_on("conv2d", device, ELEMENTS[problem.dtype].dtype), "auto"))
+
+
 def run(problems: Iterable[Problem], gpu: str | None, backends: tuple[str, ...]) -> int:
     """Prints it for each; always 0."""
     device = None  # the GPU at hand, where it is the one that is explained
@@ -281,7 +286,6 @@ def run(problems: Iterable[Problem], gpu: str | None, backends: tuple[str, ...])
     at = machine(gpu)
     for number, problem in enumerate(problems):
         if device is not None:
-            asked = choice.problem_on("conv2d", device, ELEMENTS[problem.dtype].dtype)
-            print("\n" * (number > 0) + str(choice.choose(asked)))
+            print("\n" * (number > 0) + who_serves(problem, device))
         print("\n" * (number > 0) + "\n".join(explain(problem, at, backends)))
     return 0

@@ -79,8 +79,11 @@ class Worker:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return f"its process ended with {how}" + (f": {lines[-1][:300]}" if lines else "")
 
-    def end(self) -> None:
+    def kill(self) -> None:
         self._process.kill()
+
+    def end(self) -> None:
+        self.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream is not None:
@@ -126,6 +129,11 @@ class _Prover:
         if self._worker is None:
             self._worker = Worker(self._device)
         return self._worker
+
+    def interrupt(self) -> None:
+        """From another thread: what waits for the child finds that it has ended."""
+        if (worker := self._worker) is not None:
+            worker.kill()
 
     def end(self) -> None:
         if self._worker is not None:
@@ -174,14 +182,18 @@ def _prove_all(device: str, families: Sequence[Family], bar: _Bar, workers: int)
         finally:
             prover.end()
 
-    threads = [threading.Thread(target=work, args=(_Prover(device),)) for _ in range(workers)]
+    provers = [_Prover(device) for _ in range(workers)]
+    threads = [threading.Thread(target=work, args=(prover,)) for prover in provers]
     try:
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    finally:  # an interrupt: what is being tried is the last
+    except BaseException:  # an interrupt: nothing more is tried
         stop.set()
+        for prover in provers:
+            prover.interrupt()
+        raise
     if errors:
         raise errors[0]
     return {str(family): found[str(family)] for family in families}

@@ -12,7 +12,8 @@ import torch
 import cnnkernels
 from cnnkernels import backends, certified, functional, use_backend
 from cnnkernels.certified.families import FAMILIES
-from cnnkernels.cli import info
+from cnnkernels.cli import explain, info
+from cnnkernels.cli.problem import Problem
 from cnnkernels.dtypes import ELEMENTS
 from cnnkernels.geometry import Layout
 from cnnkernels.ops.conv_kernel import rounds_to_tf32
@@ -158,6 +159,11 @@ def test_explain_says_that_it_failed(proved: Prove) -> None:
         g, hopper = module.ConvGeometry(*case.geometry), module.gpu_named("h200")
         found = module.conv_explain(module.ConvDirection.forward, 3, int(Layout.NHWC), False, g, hopper)
         assert "it failed its proof here" in found.why_not_wgmma + found.why_not_grouped
+    proved(cuda_conv_forward_mma_bf16="it took more than 30 s")
+    problem = Problem("forward", "bf16", Layout.NHWC, CASE.geometry)
+    lines = explain.who_serves(problem, CPU).splitlines()
+    assert "triton, the first of cuda, triton, reference that can and is certified on CPU, proved 20" in lines[0]
+    assert lines[1] == "  not cuda: cuda conv forward mma bf16 failed on CPU: it took more than 30 s"
 
 
 def test_other_engines_give_way(proved: Prove) -> None:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cnnkernels import backends, certified
 from cnnkernels.certified import certificates
 from cnnkernels.certified.families import FAMILIES
 from cnnkernels.cli import main as cli
@@ -36,10 +44,13 @@ WHY = {
 
 
 @pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setenv("CNNKERNELS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(run, "LIMITS", {"cuda": 0.5, "triton": 0.5})
-    return tmp_path / "cache"
+    yield tmp_path / "cache"
+    certified._held.clear()
+    certified.forget()
+    backends.forget()
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -78,6 +89,25 @@ def test_it_is_made_once_unless_asked_again(monkeypatch: pytest.MonkeyPatch, tmp
         run.prove_device(CPU, FAMILIES[:2], again=again, before=lambda: said.append("a line"))
     assert log.read_text().splitlines() == NAMES[:2] * 2
     assert len(said) == 2
+
+
+def test_an_interrupt_ends_the_children(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(run, "LIMITS", {"cuda": 60.0})
+    monkeypatch.setattr(run, "COMMAND", child_with(tmp_path / "log", dict.fromkeys(NAMES, "never ends")))
+    started: list[subprocess.Popen[bytes]] = []
+    made = subprocess.Popen
+
+    def popen(*arguments: Any, **named: Any) -> Any:
+        started.append(made(*arguments, **named))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run.prove_device(CPU, FAMILIES[:4], workers=2)
+    assert [child.wait(5) for child in started] == [-9, -9] and time.monotonic() - begun < 30
+    assert certificates.load(certificates.identity(CPU)) is None
 
 
 def test_a_gpu_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
