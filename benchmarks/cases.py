@@ -107,7 +107,7 @@ def problem(row: dict[str, Any], n: int) -> tuple[str, Problem]:
     stride, padding, dilation = (tuple(row[name]) for name in ("stride", "padding", "dilation"))
     if op == "adaptive_avg_pool2d":
         return op, PoolCase(reason, *sizes, window, stride, bins=tuple(row["bins"]))
-    if op in ("max_pool2d", "avg_pool2d", "batch_norm"):
+    if op in ("max_pool2d", "avg_pool2d"):
         return op, PoolCase(reason, *sizes, window, stride, padding, dilation, row["ceil_mode"])
     if op == "depthwise_separable_conv2d":
         return op, SeparableCase(reason, *sizes, row["K"], *window, stride, padding, dilation)
@@ -224,7 +224,6 @@ QUICK: dict[str, tuple[Problem, ...]] = {
         PoolCase("resnet50's head", 32, 2048, 7, 7, (1, 1), (1, 1), bins=(1, 1)),
         PoolCase("a pyramid's finest", 16, 2048, 60, 60, (1, 1), (1, 1), bins=(6, 6)),
     ),
-    "batch_norm": (PoolCase("resnet50's widest", 32, 256, 56, 56, (1, 1), (1, 1)),),
     "depthwise_conv2d": (
         ConvCase("mobilenet_v2, first", 32, 32, 112, 112, 32, 3, 3, padding=SAME, groups=32),
         ConvCase("convnext_tiny, first stage", 32, 96, 56, 56, 96, 7, 7, padding=(3, 3, 3, 3), groups=96),
@@ -286,8 +285,6 @@ def tiny(case: Case) -> Case:
     if isinstance(p, PoolCase) and p.bins is not None:  # which overlap still, or do not
         h, w = (min(size, size % bins + 2 * bins) for size, bins in zip((p.h, p.w), p.bins, strict=True))
         return replace(case, problem=replace(p, n=1, c=4 + p.c % 2, h=h, w=w))
-    if case.family == "batch_norm":
-        return replace(case, problem=replace(p, n=2, c=4 + p.c % 2, h=3, w=2))
     if isinstance(p, PoolCase):
         h, w = (_extent(p.kernel[i], p.stride[i], p.padding[i], p.dilation[i]) for i in (0, 1))
         return replace(case, problem=replace(p, n=1, c=4 + p.c % 2, h=h, w=w))

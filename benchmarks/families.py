@@ -241,13 +241,6 @@ def _average(name: str) -> Family:
     )
 
 
-# --- batch_norm, in training
-
-
-def _normalized(functions: Any) -> Callable[..., Tensor]:
-    return lambda p, x: functions.batch_norm(x, None, None, training=True)
-
-
 # --- depthwise_separable_conv2d
 
 
@@ -371,21 +364,6 @@ FAMILIES = {
         ),
         _average("avg_pool2d"),
         _average("adaptive_avg_pool2d"),
-        Family(
-            name="batch_norm",
-            types=("bf16", "fp16", "fp32"),
-            directions=POOLING,
-            shapes=lambda p: (p.input_shape,),
-            output=lambda p: p.input_shape,
-            torch=_normalized(F),
-            ours=_normalized(functional),
-            flops=lambda p: 0.0,
-            reductions=lambda p: (p.n * p.h * p.w,) * 2,
-            describe=lambda p: f"{p.n}x{p.c}x{p.h}x{p.w}",
-            # x once more; of a gradient x and that of the output, of which the forward's bytes have one
-            extra_bytes=lambda p: 2.0 * p.n * p.c * p.h * p.w,
-            linear=False,
-        ),
         _convolution("depthwise_conv2d", _depthwise_ours),
         Family(
             name="depthwise_separable_conv2d",

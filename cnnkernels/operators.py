@@ -52,7 +52,7 @@ OPERATORS = {
         Operator("adaptive_avg_pool1d", "pool", ("adaptive_avg_pool1d",), ranks=(1,)),
         Operator("avg_pool2d", "pool", ("avg_pool2d",), measured=("avg_pool2d",)),
         Operator("adaptive_avg_pool2d", "pool", ("adaptive_avg_pool2d",), measured=("adaptive_avg_pool2d",)),
-        Operator("batch_norm", "norm", ("batch_norm",), ranks=(), measured=("batch_norm",)),
+        Operator("batch_norm", "norm", ("batch_norm",), ranks=()),
         Operator(
             "int8_gemm",
             "int8_gemm",
