@@ -14,7 +14,7 @@ from ..convert.inputs import Fixed, Sizes
 from ..convert.outputs import Order, Rebuilt
 from ..convert.replace import Layer
 from ..convert.trace import hooked
-from .prepare import Tap, carries, part, sums
+from .prepare import Tap, carries, part, sums, tabled
 from .units import Unit, own_arithmetic
 
 aten = torch.ops.aten
@@ -51,7 +51,7 @@ def line(source: fx.GraphModule, prefix: str, node: fx.Node, reads_int8: bool) -
         reason = f"its divisor {layer.divisor_override} makes sums, which leave the range of what is summed"
     elif hooked(layer):
         reason = "it has hooks, which would see another tensor"
-    elif not carries(source, node):
+    elif not carries(source, node) and not tabled(source, node):
         reason = "no INT8 kernel"
     else:
         reason = "no INT8 layer reads its result" if reads_int8 else "what it reads is made in float"

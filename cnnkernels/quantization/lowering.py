@@ -21,7 +21,8 @@ from ..convert.replace import Layer
 from ..convert.trace import hooked
 from ..nn.numbered import NumberedLayer
 from . import kept
-from .prepare import Tap, carried, carries, pads_with_zeros, part, wanted
+from .prepare import Tap, carried, carries, pads_with_zeros, part, tabled, wanted
+from .tables import Int8Activation
 from .units import Unit
 
 _ASKING = ("size", "dim", "numel", "ndimension")  # a tensor for its shape, whatever its type
@@ -100,6 +101,8 @@ class Conversion:
                 self.tap(node, tap)
             elif self.is_carrier(node):
                 self.carrier(node)
+            elif self.is_tabled(node):
+                self.table(node)
             else:
                 self.float(node)
         if (layer := self.only_layer()) is not None:
@@ -194,6 +197,19 @@ class Conversion:
             return False
         one_code = len({self.codes[value] for value in carried(node)}) == 1
         return one_code and (node in self.want or node.target is operator.getitem)
+
+    def is_tabled(self, node: fx.Node) -> bool:
+        """Whether an activation gets codes here and is to leave some."""
+        value, readers = node.args[:1], list(node.users)
+        given = tabled(self.source, node) and value[0] in self.int8s and value[0] in self.codes
+        return given and len(readers) == 1 and getattr(part(self.source, readers[0], Tap), "coded", False)
+
+    def table(self, node: fx.Node) -> None:
+        value: Any = node.args[0]
+        tap = part(self.source, next(iter(node.users)), Tap)
+        function = self.source.get_submodule(str(node.target))
+        layer = Int8Activation(function, self.codes[value], tap.watch.code(), self.dtypes[value])
+        self.int8s[node] = self.graph.call_module(self.add(str(node.target), layer), (self.int8s[value],))
 
     def carrier(self, node: fx.Node) -> None:
         value = carried(node)[0]

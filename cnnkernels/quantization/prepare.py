@@ -1,8 +1,9 @@
 """Says which values of a piece become INT8, and puts a tap on each: a module that sees it go by.
 
 A value is worth a code where a unit reads it, directly or through operations that carry INT8 (pooling, ReLU, flatten,
-...: they pick, bound or average values of one code, so the code stays what it was). A code begins behind a unit, or
-where a unit reads a value that was made in float.
+...: they pick, bound or average values of one code, so the code stays what it was; or an activation, which gives each
+code another one). A code begins behind a unit or such an activation, or where a unit reads a value that was made in
+float.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ _CARRYING = (
     aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int, aten.expand.default,
     aten.pixel_shuffle.default, aten.channel_shuffle.default, aten.flip.default, aten.roll.default,
 )  # fmt: skip
+
+
+_TABLED = nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish
 
 
 class Tap(nn.Module):
@@ -82,6 +86,12 @@ def carries(module: fx.GraphModule, node: fx.Node) -> bool:
     return isinstance(layer, passing)
 
 
+def tabled(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether an operation gives each code of its argument another one, which a table knows."""
+    layer = part(module, node, nn.Module)
+    return isinstance(layer, _TABLED) and not hooked(layer) and not own_arithmetic(layer)
+
+
 def carried(node: fx.Node) -> list[fx.Node]:
     """The values whose code an operation takes to its result: one, but for a concatenation, whose have one code."""
     values: Any = node.args[0] if node.target is aten.cat.default else node.args[:1]
@@ -121,7 +131,8 @@ def wanted(module: fx.GraphModule) -> set[fx.Node]:
     found: set[fx.Node] = set()
     for node in reversed(module.graph.nodes):
         for reader in node.users:
-            through = reader in found and (carries(module, reader) or part(module, reader, Tap) is not None)
+            works = carries(module, reader) or tabled(module, reader)
+            through = reader in found and (works or part(module, reader, Tap) is not None)
             if part(module, reader, Unit) is not None or through:
                 found.add(node)
     return found
@@ -167,6 +178,8 @@ def put_taps(piece: Piece, watch: Callable[[bool], nn.Module], inside: bool) -> 
             if inside and averages(module, node):
                 _average_codes(module, node, tap_of)
             continue
+        elif tabled(module, node) and node in want and node.args[0] in tap_of:
+            behind = tap(node, [named(node)], True)
         elif any(part(module, reader, Unit) is not None for reader in readers):
             # Who works on codes reads this code too, not the float beside it: a value has one.
             readers = [r for r in readers if part(module, r, Unit) is not None or (r in want and carries(module, r))]

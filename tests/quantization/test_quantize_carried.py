@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cnnkernels import convert_qat, prepare_qat, quantize
 from cnnkernels.nn import Dequantize, Int8AdaptiveAvgPool2d, Quantize
+from cnnkernels.quantization.tables import Int8Activation
 from helpers.models.quantize import Net, close, conv_norm, count, images, trained
 
 pytestmark = pytest.mark.usefixtures("on_the_reference")
@@ -52,6 +53,8 @@ CODES: dict[str, Code] = {
     "two concatenations": twice,
     "channels last": other_order,
     "padding": lambda m, x: m.d(F.pad(m.c(x), [1, 0, 2, 1])),
+    "an activation alone": lambda m, x: m.d(F.silu(F.max_pool2d(m.c(x), 2))),
+    "one of several readers": lambda m, x: m.d(F.hardswish(y := m.c(x))) + m.c(y),
     "mean": lambda m, x: m.d(m.c(x).relu().mean((2, 3), keepdim=True)),
 }  # fmt: skip
 # Quantize and Dequantize in the result: of the input, and around what is float.
@@ -128,3 +131,16 @@ def test_numbers_that_are_computed_are_folded(layers: Callable[[], list[nn.Modul
     assert [line.names[0] for line in result.quantized] == ["0 + 1 + 2", "3.0 + 3.1 + 3.2"] and not result.kept
     assert (count(result.model, Quantize), count(result.model, Dequantize)) == (1, 0)
     close(result, model, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_a_table_gives_each_code_what_the_function_gives(dtype: torch.dtype) -> None:
+    layer = Int8Activation(nn.GELU(), (0.03, 17), (0.02, -100), dtype)
+    codes = torch.arange(-128, 128, dtype=torch.int8).view(2, 4, 4, 8).contiguous(memory_format=torch.channels_last)
+    made = layer(codes)
+    expected = Quantize(0.02, -100)(nn.functional.gelu(Dequantize(0.03, 17, dtype)(codes)))
+    assert made.dtype is torch.int8 and torch.equal(made, expected) and made.unique().numel() > 64
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    fresh = Int8Activation(nn.GELU(), (1.0, 0), (1.0, 0), dtype)
+    fresh.load_state_dict(layer.state_dict())
+    assert torch.equal(fresh(codes), made) and fresh.out_scale == 0.02
