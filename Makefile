@@ -15,6 +15,7 @@ help:
 	@echo "make test-removed  each barrier, wait and fence taken out of the kernels, one at a time: which the emulator misses"
 	@echo "make test-cutlass  install CUTLASS's headers and run its kernels for Hopper in the emulator"
 	@echo "make learn-page  the page of \`cnnkernels learn\` in a headless Chromium, which must be on the PATH"
+	@echo "make examples  the programs of examples/, one after the other: training, pruning, INT8, several processes"
 	@echo "make build     build the extensions in place"
 	@echo "make gpu       on a machine with a GPU, torch and no network: build, prove, time, test (STAGES=\"$(STAGES)\")"
 	@echo "make bench     a few telling cases of every operator beside PyTorch's own, on a GPU, in 4 minutes"
@@ -51,6 +52,9 @@ test-cutlass: $(VENV)/.built
 
 learn-page: $(VENV)/.built
 	$(BIN)/python tests/learn_page.py
+
+examples: $(VENV)/.built
+	$(BIN)/python examples/all.py
 
 build: $(VENV)/.built
 
@@ -128,5 +132,5 @@ $(VENV)/.built-tests: $(VENV)/.built $(TEST_SOURCES)
 	CNNKERNELS_BUILD_TESTS=1 $(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-.PHONY: help demo test test-ptx test-removed test-cutlass learn-page build bench gpu audit sanitize lint format clean distclean
+.PHONY: help demo test test-ptx test-removed test-cutlass learn-page examples build bench gpu audit sanitize lint format clean distclean
 .DELETE_ON_ERROR:
