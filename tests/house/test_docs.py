@@ -131,7 +131,8 @@ def test_the_variables_are_all_in_the_docs() -> None:
     assert re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE) == tables
 
 
-FIGURES = ("architecture", "conv", "learn_convolution", "pool", "quantization")
+CHAPTERS = ("backpropagation", "convolution", "gpu", "normalization", "pooling", "smaller")
+FIGURES = ("architecture", "conv", "pool", "quantization", *(f"learn_{chapter}" for chapter in CHAPTERS))
 TABLES = {
     "conv_paper_check": "conv",
     "depthwise_conv": "depthwise_conv",

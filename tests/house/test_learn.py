@@ -53,6 +53,12 @@ def test_the_programs_print_what_the_page_says(chapter: str, one_thread: None) -
     assert ran > 5
 
 
+def test_every_chapter_has_a_figure() -> None:
+    """Of its own: test_docs.py makes each anew."""
+    for chapter in CHAPTERS:
+        assert f"](../figures/learn_{Path(chapter).stem}.svg)" in (LEARN / chapter).read_text(), chapter
+
+
 def test_kernels_stand_in_the_chapter_as_in_the_source() -> None:
     source = (ROOT / "tests/csrc/learn.cu").read_text()
     shown = re.findall(r"^```cpp\n(.*?)^```", (LEARN / "gpu.md").read_text(), re.MULTILINE | re.DOTALL)
