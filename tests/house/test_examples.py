@@ -1,4 +1,4 @@
-"""The examples: each is in the list, says how it is started, and has something that must show. `make examples` runs them."""
+"""The examples: each is listed, says how it is started, and has something that must show; `make examples` runs them."""
 
 from __future__ import annotations
 
