@@ -338,12 +338,7 @@ def remembered_serving(op: str, device: torch.device, dtype: torch.dtype, reques
     if request != "auto" or backend == "reference":
         return backend
     problem = problem_on(op, device, dtype)
-
-    def serves(name: Any) -> bool:
-        proved = name == "reference" or problem.proof is None or problem.proof.why_not(name) is None
-        return proved and why_not(name, problem) is None
-
-    return measured(op, _with_index(device), backend, serves)
+    return measured(op, _with_index(device), backend, lambda name: why_not_taken(name, problem) is None)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

@@ -37,8 +37,7 @@ class Kernel(NamedTuple):
 
 def rounds_to_tf32(backend: str, word: str, dtype: torch.dtype) -> bool:
     """Whether a backend's fp32 products do: TF32 that failed its proof gives way to fp32."""
-    wanted = dtype is torch.float32 and _conv_precision.fp32_precision == "tf32"
-    return wanted and (backend, word) not in certified.WITHOUT_TF32
+    return tf32_allowed(dtype) and (backend, word) not in certified.WITHOUT_TF32
 
 
 def kernel_of(direction: str, tensor: Tensor, geometry: ConvGeometry, backend: str) -> Kernel:

@@ -22,7 +22,7 @@ EPS = 12.0  # beside a variance of 4: the root is 4
 
 def _signs(sizes: tuple[int, int, int]) -> Tensor:
     """1 and -1 by turns, as often in each channel."""
-    outer, channels, inner = sizes
+    outer, _, inner = sizes
     places = torch.arange(outer).view(-1, 1, 1) * inner + torch.arange(inner)
     return (1 - places % 2 * 2).double().expand(sizes)
 

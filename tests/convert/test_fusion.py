@@ -74,9 +74,11 @@ def test_errs_at_most_twice_as_much(device, dtype: torch.dtype) -> None:
     exact = copy.deepcopy(model).double()(image(device, dtype).double())
     theirs = model(image(device, dtype))
     before, torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.conv.fp32_precision, "ieee"
-    with use_backend("cuda"):
-        ours = fused(model).model(image(device, dtype))
-    torch.backends.cudnn.conv.fp32_precision = before
+    try:
+        with use_backend("cuda"):
+            ours = fused(model).model(image(device, dtype))
+    finally:
+        torch.backends.cudnn.conv.fp32_precision = before
     bound = 2 * (theirs - exact).abs().max() + UNIT_ROUNDOFF[dtype] * exact.abs().max()
     assert (ours - exact).abs().max() <= bound
 

@@ -13,13 +13,13 @@ import cnnkernels
 from cnnkernels import backends, certified, functional, use_backend
 from cnnkernels.certified.families import FAMILIES
 from cnnkernels.cli import explain, info
-from cnnkernels.cli.problem import Problem
 from cnnkernels.dtypes import ELEMENTS
 from cnnkernels.geometry import Layout
 from cnnkernels.ops.conv_kernel import rounds_to_tf32
 from cnnkernels.proof import run
 from cnnkernels.testing.cases import ConvCase
 from cnnkernels.testing.depthwise_cases import depthwise
+from cnnkernels.tuning.problem import Problem
 from helpers.device import HAS_GPU, MODULE
 from helpers.proving import CPU, certificate, child_with
 

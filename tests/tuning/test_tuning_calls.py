@@ -46,6 +46,7 @@ class Everything(torch.nn.Module):
             F.adaptive_avg_pool1d(row, 2),
             F.avg_pool2d(x, 2, divisor_override=3),
             F.adaptive_avg_pool2d(x, 2),
+            F.batch_norm(x, None, None, training=True, activation="relu"),
             F.int8_gemm(matrix, matrix, scale_a=scale),
             F.int8_conv2d(q, weight, input_scale=scale, weight_scale=0.5),
             F.int8_weight_only_linear(torch.ones(2, 8, device=device), matrix, weight_scale=scale),

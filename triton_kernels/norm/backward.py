@@ -62,7 +62,7 @@ def sums_kernel(
         other += tl.where(exists, g * (x - center[:, None]), 0.0)
     at = part * channels + channel
     tl.store(results + at, tl.sum(one, 1), mask=channel_exists)
-    tl.store(results + parts.to(tl.int64) * channels + at, tl.sum(other, 1), mask=channel_exists)
+    tl.store(results + tl.full((), parts, tl.int64) * channels + at, tl.sum(other, 1), mask=channel_exists)
 
 
 @triton.jit
@@ -84,7 +84,7 @@ def add_sums_kernel(
         there = (part < parts)[None, :] & exists[:, None]
         at = part.to(tl.int64)[None, :] * channels + channel[:, None]
         one += tl.load(sums + at, mask=there, other=0.0)
-        other += tl.load(sums + parts.to(tl.int64) * channels + at, mask=there, other=0.0)
+        other += tl.load(sums + tl.full((), parts, tl.int64) * channels + at, mask=there, other=0.0)
     first_sum = tl.sum(one, 1)
     second_sum = tl.sum(other, 1)
     if results is not None:

@@ -59,7 +59,8 @@ def owned(channels, parts, A: tl.constexpr):
 @triton.jit
 def steps_of(part, length, outer, inner, B: tl.constexpr, ADJACENT: tl.constexpr):
     """The first step of a part, and the one after its last."""
-    steps = tl.cdiv(outer, B).to(tl.int64) if ADJACENT else outer.to(tl.int64) * tl.cdiv(inner, B)
+    rows = tl.full((), outer, tl.int64)  # an extent of 1 is a constant, which has no `to`
+    steps = tl.cdiv(rows, B) if ADJACENT else rows * tl.cdiv(inner, B)
     begin = part * length
     return begin, tl.minimum(begin + length, steps)
 
