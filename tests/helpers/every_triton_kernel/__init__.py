@@ -44,8 +44,8 @@ class Launch(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A kernel in a configuration. `every_gpu`: it has products, which GPUs have different instructions for; any other
-    is the same PTX for all, and is launched on one."""
+    """A kernel in a configuration. `every_gpu`: it has products or bf16, for which GPUs differ in instructions; any
+    other is the same PTX for all, and is launched on one."""
 
     kernel: str
     configuration: str

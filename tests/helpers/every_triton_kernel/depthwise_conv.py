@@ -106,7 +106,7 @@ def pair_is_right(backward: bool, layout: Layout, dtype_name: str, c: pairs.Conf
 def trials(arch: int, turn: int) -> Iterator[Trial]:
     for op in (*SWEEPS, "backward_weight"):
         for number, (layout, dtype, c) in enumerate(configurations(op)):
-            if number % 2 == turn:
+            if number % 2 == turn or dtype is torch.bfloat16:
                 yield Trial(f"depthwise {op} {layout.name} {dtype} {c}", partial(is_right, op, layout, dtype, c))
     for backward in (False, True):
         for layout, dtype_name, chosen in rows_of_pairs(arch, backward):
@@ -131,7 +131,8 @@ def wanted(arch: int) -> Iterator[Wanted]:
                     and c.band in (0, rows.taps)
                 )
 
-            yield Wanted(f"depthwise_conv.{kernel}", f"{op} {layout.name} {dtype} {c}", seen, False)
+            every_gpu = dtype is torch.bfloat16  # Hopper has instructions of its own for it
+            yield Wanted(f"depthwise_conv.{kernel}", f"{op} {layout.name} {dtype} {c}", seen, every_gpu)
     for layout, width in itertools.chain.from_iterable(
         itertools.product([layout], TABLE["widths"][layout.name.lower()]) for layout in Layout
     ):
