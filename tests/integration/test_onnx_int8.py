@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import cnnkernels.nn as ours
 from cnnkernels import quantize
+from cnnkernels.quantization.tables import Int8Activation
 from helpers.models.quantize import Branches, MobileNet, Pools, ResNet, images, outputs, trained
 
 pytestmark = pytest.mark.usefixtures("on_the_reference")
@@ -66,12 +67,14 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], bool]] = {
     ),
     "to uint8": (
         lambda: ours.Int8Linear.from_float(
-            nn.Linear(6, 3), input_scale=0.25, out_scale=0.5, out_zero_point=99, out_dtype=torch.uint8
+            nn.Linear(6, 3), input_scale=0.25, out_scale=0.5, out_zero_point=99, out_dtype=torch.uint8,
+            activation="leaky_relu", negative_slope=0.5,
         ),
         True,
     ),
     "weight-only": (lambda: ours.Int8Linear.from_float(nn.Linear(6, 3), mode="weight_only"), False),
     "quantize": (lambda: ours.Quantize(0.25, 3), False),
+    "activation": (lambda: Int8Activation(nn.LeakyReLU(0.5), (0.25, 3), (0.125, -90), torch.float32), True),
     "dequantize": (lambda: ours.Dequantize(0.25, 3), True),
 }  # fmt: skip
 
