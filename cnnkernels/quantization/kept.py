@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from ..convert import trace
 from ..convert.dropped import Dropped
 from ..convert.graph import LAYERS
 from ..convert.inputs import Fixed, Sizes
@@ -15,7 +16,7 @@ from ..convert.outputs import Order, Rebuilt
 from ..convert.replace import Layer
 from ..convert.trace import hooked
 from .prepare import Tap, carries, part, sums, tabled
-from .units import Unit, own_arithmetic
+from .units import Unit
 
 aten = torch.ops.aten
 # They compute nothing: a shape, a part of a tuple, a tensor of the code's own.
@@ -87,7 +88,7 @@ def _reads_the_input(node: fx.Node) -> bool:
 def _of_norm(source: fx.GraphModule, node: fx.Node, norm: nn.Module) -> str:
     if hooked(norm):
         return "it has hooks, which would see another tensor"
-    if own_arithmetic(norm):
+    if trace.own_arithmetic(norm, nn.modules.batchnorm._BatchNorm):
         return f"{type(norm).__qualname__} has arithmetic of its own"
     before = node.all_input_nodes[0]
     readers = len(before.users)
