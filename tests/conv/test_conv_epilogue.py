@@ -84,10 +84,14 @@ def test_hoppers_kernel(device: str, dtype: torch.dtype, tile: str, groups: int)
     for activation in ("none", "relu6"):
         found = run(kernels, case, given, Layout.NHWC, activation, plan=kernels.plan(fields))
         assert torch.equal(found, reference(case, given, activation).to(dtype).double())
-    plain = given | {"residual": None}  # with nothing to do output by output, TMA stores the scaled sums
-    found = run(kernels, case, plain, Layout.NHWC, "none", plan=kernels.plan(fields))  # type: ignore[arg-type]
+    plain = given | {"residual": None}  # with nothing to do output by output, TMA stores what was finished in registers
     zeros = given | {"residual": torch.zeros_like(given["residual"])}
-    assert torch.equal(found, reference(case, zeros, "none").to(dtype).double())
+    biased = plain | {"scale": None, "shift": None}
+    ones = zeros | {"scale": torch.ones_like(given["scale"]), "shift": torch.zeros_like(given["shift"])}
+    for told, means in ((plain, zeros), (biased, ones)):
+        for activation in EXACT:
+            found = run(kernels, case, told, Layout.NHWC, activation, plan=kernels.plan(fields))  # type: ignore[arg-type]
+            assert torch.equal(found, reference(case, means, activation).to(dtype).double())
 
 
 @pytest.mark.parametrize(("c", "k"), [(4, 4), (16, 8), (2, 16)])

@@ -19,10 +19,9 @@ CNN_DEVICE std::uint32_t pair(float low, float high) {
 }
 
 // A warpgroup's sums of 64 rows and 128 bytes' worth of columns, the first of them sums[0], into a swizzled
-// block; bias(v) is that of the thread's v-th pair of columns. Thread t has rows 16 * (t / 32) + t % 32 / 4
-// and 8 below (wgmma.cuh).
-template <class Out, class Bias>
-CNN_DEVICE void write_block(unsigned char* block, const float* sums, Bias&& bias) {
+// block. Thread t has rows 16 * (t / 32) + t % 32 / 4 and 8 below (wgmma.cuh).
+template <class Out>
+CNN_DEVICE void write_block(unsigned char* block, const float* sums) {
   const int thread = static_cast<int>(threadIdx.x) % kWarpgroup, lane = thread % 32,
             warp_row = thread / 32 * 16;
   constexpr int kGroups = kRowBytes / sizeof(Out) / 8;  // of 8 columns, 4 sums each
@@ -32,21 +31,17 @@ CNN_DEVICE void write_block(unsigned char* block, const float* sums, Bias&& bias
          j += 2) {  // four 8 x 8 matrices: upper and lower rows, left and right columns
       std::uint32_t pairs[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const auto more = bias(j + i / 2);
-        pairs[i] = pair<Out>(sums[4 * j + 2 * i] + more[0], sums[4 * j + 2 * i + 1] + more[1]);
-      }
+      for (int i = 0; i < 4; ++i) pairs[i] = pair<Out>(sums[4 * j + 2 * i], sums[4 * j + 2 * i + 1]);
       const int row = warp_row + lane % 16, chunk = j + lane / 16;
       stmatrix_x4(block + swizzled(row * kRowBytes + chunk * 16, kSwizzle), pairs);
     }
   } else {
 #pragma unroll
     for (int j = 0; j < kGroups; ++j) {
-      const auto more = bias(j);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int row = warp_row + lane / 4 + 8 * half;
-        const Vector<float, 2> value{sums[4 * j + 2 * half] + more[0], sums[4 * j + 2 * half + 1] + more[1]};
+        const Vector<float, 2> value{sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]};
         store(reinterpret_cast<float*>(block + swizzled(row * kRowBytes + j * 32 + lane % 4 * 8, kSwizzle)),
               value);
       }
@@ -65,8 +60,14 @@ class Store {
       if (a_.in_parts) return blocks<float>(work, sums);
     }
     if constexpr (C::kDirection == Direction::forward) {
-      if (scales()) scale(work, sums);
-      if (by_output(a_.epilogue)) return finished_blocks(work, sums);
+      if (scales())
+        scale(work, sums);
+      else if (a_.epilogue.bias != nullptr)
+        add_bias(work, sums);
+      if (activates())
+        activate_all(sums);
+      else if (by_output(a_.epilogue))
+        return finished_blocks(work, sums);
     }
     if constexpr (kTransposed) {
       if (by_output(a_.epilogue) || a_.epilogue.bias != nullptr || scales())
@@ -100,8 +101,7 @@ class Store {
         next_ ^= 1;
         if (leads()) bulk_wait_read<1>();  // TMA is done with this block, if not with the other
         sync();
-        write_block<Out>(block, &sums[m][j * kWidth / 2],
-                         [&](int group) { return bias(work, column + 8 * group); });
+        write_block<Out>(block, &sums[m][j * kWidth / 2]);
         fence_proxy_async();
         sync();
         if (kTransposed && !a_.store_by_tma) {
@@ -125,16 +125,8 @@ class Store {
     }
   }
 
-  // The thread's two neighbouring columns of the eight from `column` on.
-  CNN_DEVICE Vector<float, 2> bias(const WorkTile& work, int column) const {
-    Vector<float, 2> more{};
-    if constexpr (C::kDirection == Direction::forward) {
-      if (!scales()) more = numbers(work, a_.epilogue.bias, column, 0);
-    }
-    return more;
-  }
-
-  // One number a filter, of the two columns of bias(); `otherwise` where there is none.
+  // One number a filter, of the thread's two neighbouring columns of the eight from `column` on; `otherwise`
+  // where there is none.
   CNN_DEVICE Vector<float, 2> numbers(const WorkTile& work, const void* all, int column,
                                       float otherwise) const {
     Vector<float, 2> found{otherwise, otherwise};
@@ -149,7 +141,24 @@ class Store {
 
   CNN_DEVICE bool scales() const { return a_.epilogue.scale != nullptr || a_.epilogue.shift != nullptr; }
 
-  // scale (sum + bias) + shift, in registers; nothing is added to it later.
+  // Sums in registers plus the bias. Numbers of eight groups of columns are under way together.
+  CNN_DEVICE void add_bias(const WorkTile& work, typename C::Sums& sums) const {
+    constexpr int kAhead = C::kN / 8 < 8 ? C::kN / 8 : 8;
+    const int first = work.first_column + first_column_of<C>(consumer_);
+#pragma unroll
+    for (int j = 0; j < C::kN / 8; j += kAhead) {
+      Vector<float, 2> bias[kAhead];
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) bias[i] = numbers(work, a_.epilogue.bias, first + 8 * (j + i), 0);
+#pragma unroll
+      for (int m = 0; m < C::kM; ++m) {
+#pragma unroll
+        for (int v = 0; v < 4 * kAhead; ++v) sums[m][4 * j + v] += bias[v / 4][v % 2];
+      }
+    }
+  }
+
+  // scale (sum + bias) + shift, in registers.
   CNN_DEVICE void scale(const WorkTile& work, typename C::Sums& sums) const {
     const int first = work.first_column + first_column_of<C>(consumer_);
 #pragma unroll
@@ -166,9 +175,32 @@ class Store {
     }
   }
 
-  // With a residual or an activation, and of backward_input with any epilogue: sums go to shared memory in
-  // fp32, and each thread makes 16 bytes of outputs of them at a time, in a loop of few instructions (what is
-  // done to registers is written out for each).
+  CNN_DEVICE static constexpr bool compares(Activation which) {
+    return which == Activation::relu || which == Activation::relu6 || which == Activation::leaky_relu;
+  }
+
+  // An activation of few instructions, with no residual to be added before it, is applied to sums in
+  // registers.
+  CNN_DEVICE bool activates() const {
+    return a_.epilogue.residual == nullptr && compares(a_.epilogue.activation);
+  }
+
+  CNN_DEVICE void activate_all(typename C::Sums& sums) const {
+    with_activation(a_.epilogue.activation, [&](auto which) {
+      if constexpr (compares(decltype(which)::value)) {
+#pragma unroll
+        for (int m = 0; m < C::kM; ++m) {
+#pragma unroll
+          for (int v = 0; v < C::kN / 2; ++v)
+            sums[m][v] = activate(decltype(which)::value, sums[m][v], static_cast<float>(a_.epilogue.slope));
+        }
+      }
+    });
+  }
+
+  // With a residual or another activation, and of backward_input with any epilogue: sums go to shared memory
+  // in fp32, and each thread makes 16 bytes of outputs of them at a time, in a loop of few instructions (what
+  // is done to registers is written out for each).
   CNN_DEVICE void finished_blocks(const WorkTile& work, const typename C::Sums& sums) const {
     using T = typename C::T;
     constexpr int kWidth = kRowBytes / sizeof(float), kAcross = C::kN / kWidth;
@@ -186,8 +218,7 @@ class Store {
 #pragma unroll
       for (int block = 0; block < C::kM * kAcross; ++block) {
         if (block == which)
-          write_block<float>(staging_, &sums[block / kAcross][block % kAcross * kWidth / 2],
-                             [&](int group) { return bias(work, column + 8 * group); });
+          write_block<float>(staging_, &sums[block / kAcross][block % kAcross * kWidth / 2]);
       }
       sync();
       if (column + chunk * kValues >= a_.columns) continue;
