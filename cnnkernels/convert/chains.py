@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from .. import nn as kernels
 from ..activation import NEGATIVE_SLOPE
 from .dropped import Dropped
 from .graph import Piece
@@ -67,8 +68,10 @@ class Chain:
             trains: one that normalizes by the batch may be taken too.
         """
         norm = self.follower()
-        kind = nn.BatchNorm2d if isinstance(self.layer, nn.Conv2d) else nn.BatchNorm1d
-        if not isinstance(norm, kind) or own_arithmetic(norm, kind) or hooked(norm):
+        of_images = isinstance(self.layer, nn.Conv2d)
+        kind = nn.BatchNorm2d if of_images else nn.BatchNorm1d
+        ours = kernels.BatchNorm2d if of_images else kernels.BatchNorm1d
+        if not isinstance(norm, kind) or own_arithmetic(norm, ours, kind) or hooked(norm):
             return
         if norm.running_mean is None or norm.running_var is None or (norm.training and not trains):
             return

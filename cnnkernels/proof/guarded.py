@@ -60,7 +60,8 @@ class Guarded:
             if isinstance(value, Tensor) and value.numel():
                 return rooms.setdefault(id(value), Room(value, self._shift)).tensor
             if isinstance(value, tuple) and any(isinstance(each, Tensor) for each in value):
-                return type(value)(*map(inside, value))  # an epilogue
+                made = tuple(map(inside, value))
+                return type(value)(*made) if hasattr(value, "_fields") else made  # an epilogue, or what has no names
             return value
 
         given, by_name = [inside(each) for each in arguments], {key: inside(each) for key, each in named.items()}

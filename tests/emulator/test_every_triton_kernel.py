@@ -1,7 +1,8 @@
-"""Every Triton kernel in every configuration that may be chosen, as Triton compiles it for an A100 and for a Hopper, in
-random order with late delivery, and right. What has neither products nor bf16 is one PTX for both, and runs on one.
+"""Every Triton kernel in every configuration that may be chosen, as Triton compiles it for an A100 or for a Hopper, in
+random order with late delivery, and right.
 
-A tile's types and layouts take turns; under make test-ptx it runs in all of them.
+A configuration that both GPUs have runs on one of them, its types and layouts take turns; under make test-ptx it runs
+on both, but for what has neither products nor bf16, which is one PTX, and in all types and layouts.
 """
 
 from __future__ import annotations
@@ -44,19 +45,20 @@ def test_every_result_is_right(found: dict[str, dict[str, Any]], gpu: str) -> No
     assert found[gpu]["wrong"] == []
 
 
-@pytest.mark.parametrize("gpu", GPUS)
-def test_every_kernel_is_launched(found: dict[str, dict[str, Any]], gpu: str) -> None:
-    assert sorted(set(found[gpu]["all_kernels"]) - set(found[gpu]["kernels"])) == []
+def test_every_kernel_is_launched(found: dict[str, dict[str, Any]]) -> None:
+    launched = [set(said["kernels"]) for said in found.values()]
+    for said in found.values():
+        assert sorted(set(said["all_kernels"]) - (set.intersection(*launched) if PTX else set.union(*launched))) == []
 
 
 def test_every_configuration_is_launched(found: dict[str, dict[str, Any]]) -> None:
-    """Of each table that selection reads, every row on each GPU that it is for."""
+    """Of each table that selection reads, every row; under make test-ptx on each GPU that it is for."""
     missing = []
     for gpu, said in found.items():
         elsewhere = {name for other in found.values() for name in other["seen"]}
         assert len(said["wanted"]) > 100
         for name, on_every_gpu in said["wanted"].items():
-            if name not in (said["seen"] if on_every_gpu else elsewhere):
+            if name not in (said["seen"] if on_every_gpu and PTX else elsewhere):
                 missing.append(f"{name} for {GPUS[gpu]}")
     assert missing == []
 
@@ -74,5 +76,5 @@ def test_what_has_neither_products_nor_bf16_is_one_ptx_for_both(found: dict[str,
     products -= {"depthwise_conv.sweep.sweep_kernel", "depthwise_conv.backward_weight.backward_weight_kernel"}
     a100, h200 = (found[gpu]["compiled"] for gpu in GPUS)
     shared = [what for what in a100 if what in h200 and what.partition(" ")[0] not in products and "*bf16" not in what]
-    assert len({what.partition(" ")[0] for what in shared}) > 20
+    assert len({what.partition(" ")[0] for what in shared}) > 10
     assert [what for what in shared if a100[what] != h200[what]] == []

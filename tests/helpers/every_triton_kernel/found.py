@@ -14,7 +14,18 @@ from triton.runtime.driver import driver
 
 from cnnkernels import backends
 from helpers.emulated import operators
-from helpers.every_triton_kernel import Launch, conv, depthwise_conv, int8, kernels, others, recorded, with_64_bits
+from helpers.every_triton_kernel import (
+    Launch,
+    Trial,
+    conv,
+    depthwise_conv,
+    int8,
+    kernels,
+    norm,
+    others,
+    recorded,
+    with_64_bits,
+)
 
 GPUS = {80: 0, 90: 1}  # whose turn it is
 
@@ -36,14 +47,29 @@ def flags(launches: list[Launch]) -> list[str]:
     return sorted(f"{kernel}, {name}={value}" for kernel, name, value in of)
 
 
+def of_tables(arch: int, every_type: bool) -> list[Trial]:
+    turn = GPUS[arch]
+    return [*conv.trials(arch, turn, every_type), *depthwise_conv.trials(arch, turn), *int8.trials(arch, turn)]
+
+
+def in_turns(arch: int) -> list[Trial]:
+    """Of the trials of tables that both GPUs have, every other one."""
+    (other,) = set(GPUS) - {arch}
+    shared = {trial.name for trial in of_tables(other, False)}
+    mine = of_tables(arch, False)
+    of_both = sorted(trial.name for trial in mine if trial.name in shared)
+    elsewhere = set(of_both[1 - GPUS[arch] :: 2])
+    return [trial for trial in mine if trial.name not in elsewhere]
+
+
 def find(every_type: bool) -> dict[str, Any]:
     backends.kernels("triton", "cpu")
     arch = driver.active.get_current_target().arch
     turn = GPUS[arch]
-    trials = [*conv.trials(arch, turn, every_type), *depthwise_conv.trials(arch, turn)]
-    trials += [*int8.trials(arch, turn), *others.trials(turn)]
+    trials = of_tables(arch, True) if every_type else in_turns(arch)
+    trials += [*others.trials(turn), *norm.trials(turn)]
     with recorded() as launches:
-        wrong = operators.wrong()
+        wrong = operators.wrong(operators.CHANNELS_LAST[turn : turn + 1])
         torch.manual_seed(0)
         wrong += [trial.name for trial in trials if not trial.is_right()]
         if turn == 0:
