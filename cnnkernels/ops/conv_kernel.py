@@ -36,8 +36,9 @@ class Kernel(NamedTuple):
 
 
 def rounds_to_tf32(backend: str, word: str, dtype: torch.dtype) -> bool:
-    """Whether a backend's fp32 products do: TF32 that failed its proof gives way to fp32."""
-    return tf32_allowed(dtype) and (backend, word) not in certified.WITHOUT_TF32
+    """Whether a backend's fp32 products do: TF32 that failed its proof gives way to fp32. Of several backends that
+    share a convolution's directions, one that failed decides for all."""
+    return tf32_allowed(dtype) and not any((name, word) in certified.WITHOUT_TF32 for name in backend.split("/"))
 
 
 def kernel_of(direction: str, tensor: Tensor, geometry: ConvGeometry, backend: str) -> Kernel:

@@ -197,6 +197,7 @@ def test_tf32_gives_way_to_fp32(proved: Prove) -> None:
         proved(cuda_conv_backward__input_mma_tf32="wrong")
         assert not rounds_to_tf32("cuda", "conv", torch.float32)
         assert rounds_to_tf32("triton", "conv", torch.float32)
+        assert not rounds_to_tf32("triton/cuda/reference", "conv", torch.float32)
         assert decision().backend == "cuda"
     finally:
         torch.backends.cudnn.conv.fp32_precision = precision
