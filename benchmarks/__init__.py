@@ -4,7 +4,6 @@ cases       what is measured: layers of public networks, corners, matrix product
 families    one entry an operator: its inputs, operations and bytes, PyTorch's call and ours
 providers   who computes a case: our CUDA and Triton, cuDNN, ATen, torch.compile, ...
 verify      a provider's numbers against fp64, before it is timed
-timing      medians of interleaved, cold-cache launches
 machine     which GPU, what versions, and its measured ceilings
 measure     one case: verify, memory, reproducibility, time
 prewarm     compiles Triton's kernels on all cores, before a quick run

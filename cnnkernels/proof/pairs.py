@@ -24,7 +24,7 @@ LARGE = DepthwiseSeparableCase(ConvCase("large", 1, 72, 9, 15, 72, 3, 3, padding
 
 
 @functools.cache
-def _operands(case: DepthwiseSeparableCase) -> tuple[Tensor, ...]:
+def operands(case: DepthwiseSeparableCase) -> tuple[Tensor, ...]:
     """Input, both filters, both biases; so few nonzero products that 16 bits hold every number on the way."""
     x = small_integers(case.input_shape, torch.float64, seed=1)
     first = small_integers(case.depthwise_shape, torch.float64, seed=2, bound=1)
@@ -42,7 +42,7 @@ def _error(case: DepthwiseSeparableCase) -> Tensor:
 
 @functools.cache
 def _expected(case: DepthwiseSeparableCase) -> dict[str, Tensor]:
-    x, first, second, first_bias, second_bias = _operands(case)
+    x, first, second, first_bias, second_bias = operands(case)
     top, bottom, left, right = case.depthwise.padding
     d = case.depthwise
     z = F.conv2d(F.pad(x, (left, right, top, bottom)), first, first_bias, d.stride, 0, d.dilation, d.groups)
@@ -57,7 +57,7 @@ def _forward(case: DepthwiseSeparableCase, element: str, layout: Layout, plan: A
 
     def call(kernels: Any, device: str) -> Results:
         put, right = Operands(device, dtype, layout), _expected(case)
-        x, first, second, first_bias, second_bias = (put.put(each) for each in _operands(case))
+        x, first, second, first_bias, second_bias = (put.put(each) for each in operands(case))
         y, z, alone = (
             put.empty(case.output_shape),
             put.empty(case.intermediate_shape),
@@ -84,7 +84,7 @@ def _backward(case: DepthwiseSeparableCase, element: str, layout: Layout) -> Tri
 
     def call(kernels: Any, device: str) -> Results:
         put, right = Operands(device, dtype, layout), _expected(case)
-        x, first, second, bias, _ = (put.put(each) for each in _operands(case))
+        x, first, second, bias, _ = (put.put(each) for each in operands(case))
         for saved in (None, put.put(right["z"])):
             of_z = put.empty(case.intermediate_shape)
             of_weight = put.empty(case.pointwise_shape)

@@ -13,10 +13,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import measure, prewarm, timing
+from benchmarks import measure, prewarm
 from benchmarks.cases import Case
 from benchmarks.machine import Machine
 from benchmarks.results import OK, WRONG
+from cnnkernels.tuning import timing
 from cnnkernels.tuning.timing import GpuChain, extra_memory
 from helpers.bench import CEILINGS, Planted, conv_case, one_thread, pool_case  # noqa: F401
 

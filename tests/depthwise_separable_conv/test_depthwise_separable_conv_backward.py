@@ -9,6 +9,7 @@ import torch
 import cnnkernels
 from cnnkernels import activation as activations
 from cnnkernels.geometry import Layout
+from cnnkernels.proof.pairs import operands
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, DepthwiseSeparableCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import UNIT_ROUNDOFF
@@ -25,7 +26,6 @@ from helpers.depthwise_separable_conv import (
     error,
     expected,
     floats,
-    operands,
     pair_case,
     reference,
     schedules,

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from cnnkernels import functional, triton_kernels, use_backend
 from cnnkernels.geometry import Layout
+from cnnkernels.proof.pairs import operands
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, ConvCase, DepthwiseSeparableCase
 from helpers.depthwise_separable_conv import (
     ACTIVATIONS,
     SLOPE,
     error,
     expected,
-    operands,
 )
 from helpers.device import DEVICE
 

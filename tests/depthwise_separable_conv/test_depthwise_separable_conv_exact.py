@@ -11,11 +11,11 @@ from torch import Tensor
 from cnnkernels import native
 from cnnkernels.dtypes import PRODUCTS
 from cnnkernels.geometry import Layout
+from cnnkernels.proof.pairs import operands
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, DepthwiseSeparableCase
 from helpers.depthwise_separable_conv import (
     ACTIVATIONS,
     SLOPE,
-    operands,
     reference,
 )
 from helpers.device import DEVICE, MODULE

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkernels.geometry import Layout
+from cnnkernels.proof.pairs import operands
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, DepthwiseSeparableCase
 from cnnkernels.testing.guarded import guarded
 from cnnkernels.testing.numerics import assert_within, rounding_bound
@@ -29,7 +30,6 @@ from helpers.depthwise_separable_conv import (
     PairRunner,
     exists,
     floats,
-    operands,
     pair_case,
     reference,
     schedules,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from cnnkernels.proof.pairs import operands
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, DepthwiseSeparableCase
 from cnnkernels.testing.guarded import guarded
 from helpers.depthwise_separable_conv import (
@@ -18,7 +19,6 @@ from helpers.depthwise_separable_conv import (
     SAME,
     PairRunner,
     floats,
-    operands,
     pair_case,
     reference,
     schedules,

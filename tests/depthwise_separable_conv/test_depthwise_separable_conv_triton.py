@@ -18,12 +18,12 @@ from cnnkernels.activation import ACTIVATIONS as EVERY_ACTIVATION
 from cnnkernels.activation import activate
 from cnnkernels.dtypes import PRODUCTS
 from cnnkernels.geometry import Layout
+from cnnkernels.proof.pairs import operands
 from cnnkernels.testing.cases import DEPTHWISE_SEPARABLE_CONV2D, ConvCase, DepthwiseSeparableCase
 from cnnkernels.testing.numerics import assert_within, rounding_bound
 from helpers.depthwise_separable_conv import (
     ACTIVATIONS,
     SLOPE,
-    operands,
     reference,
 )
 from helpers.device import DEVICE

@@ -25,16 +25,6 @@ ACTIVATIONS = [("none", "none"), ("relu", "none"), ("relu6", "relu"), ("leaky_re
 SLOPE = 0.5  # keeps halves of integers exact
 
 
-def operands(case: DepthwiseSeparableCase) -> tuple[Tensor, ...]:
-    """fp64: input, both filters, both biases; so few nonzero products that 16 bits hold every number on the way."""
-    x = small_integers(case.input_shape, torch.float64, seed=1)
-    first = small_integers(case.depthwise_shape, torch.float64, seed=2, bound=1)
-    second = small_integers(case.pointwise_shape, torch.float64, seed=3, bound=1)
-    keep = torch.rand(second.shape, generator=torch.Generator().manual_seed(4)) < min(1, 8 / case.depthwise.k)
-    biases = (small_integers((size,), torch.float64, seed=5) for size in (case.depthwise.k, case.filters))
-    return x, first, second * keep, *biases
-
-
 def reference(case: DepthwiseSeparableCase, activations: tuple[str, str], *tensors: Tensor) -> tuple[Tensor, Tensor]:
     """y and z."""
     x, first, second, first_bias, second_bias = tensors

@@ -23,9 +23,10 @@ from cnnkernels.dtypes import dtype_code
 from cnnkernels.geometry import ConvGeometry, Layout, PaddingMode, PoolGeometry, argmax_dtype
 from cnnkernels.int8.epilogue import Int8Epilogue
 from cnnkernels.native.int8_epilogue import native_epilogue
+from cnnkernels.proof.pairs import operands
 from cnnkernels.testing.cases import ConvCase, PoolCase
 from helpers.conv import ELEMENTS
-from helpers.depthwise_separable_conv import PairRunner, operands, pair_case, reference
+from helpers.depthwise_separable_conv import PairRunner, pair_case, reference
 
 MODULE: Any = native.load("interpreter").module
 GPUS = {gpu.name: gpu for gpu in MODULE.gpus()}

@@ -16,10 +16,11 @@ from cnnkernels import native
 from cnnkernels.cli import explain
 from cnnkernels.cli import main as cli
 from cnnkernels.geometry import Layout
+from cnnkernels.proof.pairs import operands
 from cnnkernels.records import tuned
 from cnnkernels.testing.cases import ConvCase
 from helpers.conv import DIRECTIONS, ELEMENTS, ConvRunner, integers
-from helpers.depthwise_separable_conv import PairRunner, operands, pair_case
+from helpers.depthwise_separable_conv import PairRunner, pair_case
 from helpers.int8_conv import Shape
 from helpers.int8_gemm import PLAIN
 from helpers.tuned import CASE, PLAN, ROW, TABLE, forget

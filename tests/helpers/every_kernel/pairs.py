@@ -8,6 +8,7 @@ from functools import cache, partial
 import torch
 
 from cnnkernels.geometry import Layout
+from cnnkernels.proof.pairs import operands
 from helpers.depthwise_separable_conv import (
     CONFIGURATIONS,
     READERS,
@@ -16,7 +17,6 @@ from helpers.depthwise_separable_conv import (
     PairRunner,
     error,
     expected,
-    operands,
     pair_case,
     reference,
 )
