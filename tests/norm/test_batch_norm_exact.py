@@ -22,7 +22,7 @@ TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Of 2^k elements a channel: [N, C], by vectors and by elements, more channels than lanes, one channel.
 SHAPES = ((4, 5), (2, 3, 8), (2, 16, 4, 4), (2, 37, 2, 2), (4, 1, 2, 2), (2, 8, 2, 2, 4))
 # What follows, and whether a residual is added.
-EPILOGUES = (("none", False), ("relu", False), ("none", True), ("relu", True), ("leaky_relu", True), ("relu6", False))
+EPILOGUES = (("none", False), ("relu", False), ("relu6", False), ("relu", True), ("leaky_relu", True), ("none", True))
 
 
 def in_memory(tensor: Tensor, last: bool) -> Tensor:
@@ -43,7 +43,8 @@ def balanced(shape: tuple[int, ...], seed: int) -> Tensor:
 def operands(shape: tuple[int, ...], residual: bool, seed: int) -> list[Tensor]:
     """x, weight (of 4 and 8, so that nothing is rounded), bias, residual and the gradient of the output."""
     numbers = 4 * (1 + small_integers((shape[1],), torch.float64, seed).abs() % 2)
-    given = [balanced(shape, seed), numbers, small_integers((shape[1],), torch.float64, seed + 1)]
+    bias = 4 * small_integers((shape[1],), torch.float64, seed + 1)  # beyond what relu6 cuts off on both sides
+    given = [balanced(shape, seed), numbers, bias]
     more = [small_integers(shape, torch.float64, seed + 2)] if residual else []
     return [*given, *more, small_integers(shape, torch.float64, seed + 3)]
 
