@@ -192,9 +192,8 @@ def test_runs_agree_and_a_sample_does_not_depend_on_its_batch(direction: str, la
 @layouts
 def test_an_infinity_stays_where_its_windows_reach(direction: str, layout: Layout) -> None:
     """Nothing is multiplied that the sum does not contain, be it masked, padded or another lane's."""
-    data = integers(ODD)
-    for tensor in (data.x, data.w, data.dy):
-        tensor[tensor == 0] = 1
+    given = integers(ODD)
+    data = Data(*(torch.where(tensor == 0, 1.0, tensor) for tensor in (given.x, given.w, given.b, given.dy)))
     data.x[0, 3, 2, 5] = data.dy[0, 3, 2, 5] = math.inf
     out, right = run(direction, ODD, data, layout), expected(direction, ODD, data)
     assert torch.equal(out.nan_to_num(1e9), right.nan_to_num(1e9))

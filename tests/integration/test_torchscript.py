@@ -29,6 +29,7 @@ QUANTIZED = IMAGES.to(torch.int8), WIDER.to(torch.int8)
 ROWS, BATCHES = (ints(3, 7, seed=3), ints(4, 7, seed=4)), (ints(3, 2, 7, seed=3), ints(2, 5, 7, seed=4))
 INT8_ROWS = ROWS[0].to(torch.int8), ROWS[1].to(torch.int8)
 W, DEPTHWISE, POINTWISE = ints(4, 4, 3, 3, seed=6), ints(4, 1, 3, 3, seed=7), ints(5, 4, 1, 1, seed=8)
+NORM = torch.arange(1.0, 9.0).view(2, 4)  # mean and var
 INT8_W, INT8_LINEAR, SCALES = W.to(torch.int8), ints(6, 7, seed=9).to(torch.int8), torch.arange(1.0, 7.0)
 
 # what is traced, where it is traced, where it is called then
@@ -73,6 +74,10 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Any], tuple[Tensor, Tensor]]] = {
     "avg_pool2d of all": (lambda x: F.avg_pool2d(x, x.shape[2:]), (IMAGES, WIDER)),
     "adaptive_avg_pool2d": (lambda x: F.adaptive_avg_pool2d(x, (None, 3)), (IMAGES, WIDER)),
     "adaptive_avg_pool2d unbatched": (lambda x: F.adaptive_avg_pool2d(x, 1), (IMAGES[0], WIDER[0])),
+    "batch_norm": (
+        lambda x: F.batch_norm(x, NORM[0].to(x.device), NORM[1].to(x.device), activation="relu"),
+        (IMAGES, WIDER),
+    ),
     "max_unpool2d": (lambda x: F.max_unpool2d(*F.max_pool2d_with_indices(x, 2), 2), (IMAGES, WIDER)),
     "max_unpool2d to a size": (
         lambda x: F.max_unpool2d(*F.max_pool2d_with_indices(x, 2), 2, output_size=x.shape),
@@ -138,6 +143,11 @@ def layers() -> torch.nn.ModuleDict:
         "AdaptiveAvgPool1d": torch.nn.Sequential(torch.nn.Flatten(2), nn.AdaptiveAvgPool1d(5)),
         "AvgPool2d": nn.AvgPool2d(3, 2, 1),
         "AdaptiveAvgPool2d": nn.AdaptiveAvgPool2d((2, None)),
+        "BatchNorm1d": torch.nn.Sequential(torch.nn.Flatten(2), nn.BatchNorm1d(4)),
+        "BatchNorm2d": nn.BatchNorm2d(4),
+        "BatchNorm3d": torch.nn.Sequential(torch.nn.Unflatten(2, (1, -1)), nn.BatchNorm3d(4)),
+        "BatchNorm2dAct": nn.BatchNorm2dAct(4),
+        "SyncBatchNorm": nn.SyncBatchNorm(4),
         "Int8Conv2d": nn.Int8Conv2d.from_float(conv, input_scale=0.1),
         "Int8Linear": nn.Int8Linear.from_float(torch.nn.Linear(6, 3), mode="dynamic"),
         "Quantize": nn.Quantize(0.1),

@@ -141,6 +141,10 @@ def operator_calls(memory_format: torch.memory_format, device: str, backend: str
     epilogue = (None, torch.rand(6, device=device), *[None] * 6, 0.5, 1.0, 3, 0, 2.0, 1.0, 0, "relu", 0.1, -4)
     integers_of = torch.rand(4, device=device), 1.0, torch.ones(4, dtype=torch.int32, device=device), 0, "channel", 1
     images = a.to(memory_format=memory_format)
+    statistics = torch.zeros(4, device=device), torch.ones(4, device=device)
+    numbers = [torch.randn(4, device=device, requires_grad=True) for _ in range(2)]
+    residual = torch.randn_like(x).requires_grad_()
+    normalized = (True, 1e-5, "relu", 0.0, backend)
     return {
         "quantize": (x.detach(), *integers_of, torch.uint8, backend),
         "quantize_dynamic": (x.detach(), "channel", 1, backend),
@@ -184,6 +188,15 @@ def operator_calls(memory_format: torch.memory_format, device: str, backend: str
         "avg_pool_backward": (pooled, x.shape, x.stride(), *averages),
         "adaptive_avg_pool_forward": (x, (3, 4), backend),
         "adaptive_avg_pool_backward": (pooled, x.shape, x.stride(), (3, 4), backend),
+        "batch_norm_forward": (x, *statistics, *numbers, residual, *normalized),
+        "batch_norm_backward": (
+            *(residual.detach(), x.detach(), *statistics, *(n.detach() for n in numbers), None, None, *normalized),
+            *(True, True, True, False, x.stride(), x.stride()),
+        ),
+        "batch_norm_statistics": (x, backend),
+        "batch_norm_track": (x.detach(), *statistics, 0.5, backend),
+        "batch_norm_sums": (x, residual, statistics[0], backend),
+        "batch_norm_combine": (x, residual, None, numbers[0], statistics[0], numbers[1], numbers[0], None, backend),
         "max_unpool_backward": (x, indices, pooled.stride(), backend),
     }
 

@@ -1,4 +1,4 @@
-"""batch_norm under torch.compile, torch.export and PyTorch's own checks of an operator."""
+"""batch_norm under torch.compile and torch.export; test_tracing.py checks its operators."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from cnnkernels import nn, use_backend
-from cnnkernels.ops import norm, norm_parts
 
 
 def step(model: Any, x: Tensor) -> list[Tensor]:
@@ -37,19 +36,3 @@ def test_exported(device: str) -> None:
         program = torch.export.export(model, (x,))
         assert any("batch_norm_forward" in str(node.target) for node in program.graph.nodes)
         assert torch.equal(program.module()(x), model(x))
-
-
-def test_operators(device: str) -> None:
-    x, residual = (torch.randn(2, 3, 2, 2, device=device, requires_grad=True) for _ in range(2))
-    weight, bias = (torch.randn(3, device=device, requires_grad=True) for _ in range(2))
-    mean, var = torch.zeros(3, device=device), torch.ones(3, device=device)
-    options = True, 1e-5, "relu", 0.0, "cuda"
-    calls = (
-        (norm.batch_norm_forward, (x, mean, var, weight, bias, residual, *options)),
-        (norm_parts.batch_norm_statistics, (x, "cuda")),
-        (norm_parts.batch_norm_track, (x.detach(), mean, var, 0.5, "cuda")),
-        (norm_parts.batch_norm_sums, (x, residual, mean, "cuda")),
-        (norm_parts.batch_norm_combine, (x, residual, None, weight, mean, bias, weight, None, "cuda")),
-    )
-    for operator, arguments in calls:
-        torch.library.opcheck(operator.op, arguments)

@@ -133,14 +133,15 @@ def test_numbers_that_are_computed_are_folded(layers: Callable[[], list[nn.Modul
     close(result, model, x)
 
 
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_a_table_gives_each_code_what_the_function_gives(dtype: torch.dtype) -> None:
-    layer = Int8Activation(nn.GELU(), (0.03, 17), (0.02, -100), dtype)
+def test_a_table_gives_each_code_what_the_function_gives(dtype: torch.dtype, approximate: str) -> None:
+    layer = Int8Activation(nn.GELU(approximate), (0.03, 17), (0.0015, 0), dtype)
     codes = torch.arange(-128, 128, dtype=torch.int8).view(2, 4, 4, 8).contiguous(memory_format=torch.channels_last)
     made = layer(codes)
-    expected = Quantize(0.02, -100)(nn.functional.gelu(Dequantize(0.03, 17, dtype)(codes)))
+    expected = Quantize(0.0015, 0)(nn.functional.gelu(Dequantize(0.03, 17, dtype)(codes), approximate=approximate))
     assert made.dtype is torch.int8 and torch.equal(made, expected) and made.unique().numel() > 64
     assert made.is_contiguous(memory_format=torch.channels_last)
     fresh = Int8Activation(nn.GELU(), (1.0, 0), (1.0, 0), dtype)
     fresh.load_state_dict(layer.state_dict())
-    assert torch.equal(fresh(codes), made) and fresh.out_scale == 0.02
+    assert torch.equal(fresh(codes), made) and fresh.out_scale == 0.0015

@@ -58,7 +58,6 @@ STAYS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "batch norm of the batch": (
         lambda: nn.BatchNorm2d(4, track_running_stats=False), "it does not stand behind a layer that could take it in"
     ),
-    "another gelu": (lambda: nn.GELU(approximate="tanh"), "no INT8 kernel"),
     "pool to more than one": (lambda: nn.AdaptiveAvgPool2d(2), "no INT8 kernel"),
 }  # fmt: skip
 
