@@ -22,6 +22,9 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 if MODULE == "emulated":
     # What the interpreter stands for, so that a plan is of the same GPU in both.
     os.environ.setdefault("CNNKERNELS_EMULATED_GPU", "a100")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker a core: threads of PyTorch's own operators would wait for each other's, at work, in every worker.
+    torch.set_num_threads(1)
 if not HAS_GPU:
     # Before triton is imported anywhere: CPU tensors run kernels in the interpreters.
     os.environ.setdefault("CNNKERNELS_INTERPRET", "1")
