@@ -15,6 +15,7 @@ help:
 	@echo "make test-removed  each barrier, wait and fence taken out of the kernels, one at a time: which the emulator misses"
 	@echo "make test-cutlass  install CUTLASS's headers and run its kernels for Hopper in the emulator"
 	@echo "make learn-page  the page of \`cnnkernels learn\` in a headless Chromium, which must be on the PATH"
+	@echo "make site      install Sphinx and make build/site of docs/ and the docstrings, with every link checked"
 	@echo "make examples  the programs of examples/, one after the other: training, pruning, INT8, several processes"
 	@echo "make build     build the extensions in place"
 	@echo "make gpu       on a machine with a GPU, torch and no network: build, prove, time, test (STAGES=\"$(STAGES)\")"
@@ -52,6 +53,10 @@ test-cutlass: $(VENV)/.built
 
 learn-page: $(VENV)/.built
 	$(BIN)/python tests/learn_page.py
+
+site: $(VENV)/.built
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r docs/site/requirements.txt
+	$(BIN)/python docs/site/build.py
 
 examples: $(VENV)/.built
 	$(BIN)/python examples/all.py
@@ -132,5 +137,5 @@ $(VENV)/.built-tests: $(VENV)/.built $(TEST_SOURCES)
 	CNNKERNELS_BUILD_TESTS=1 $(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-.PHONY: help demo test test-ptx test-removed test-cutlass learn-page examples build bench gpu audit sanitize lint format clean distclean
+.PHONY: help demo test test-ptx test-removed test-cutlass learn-page site examples build bench gpu audit sanitize lint format clean distclean
 .DELETE_ON_ERROR:

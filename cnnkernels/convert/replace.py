@@ -74,7 +74,13 @@ class Layer:
 class Replacement:
     """What `replace_layers` did: the model to use, and every layer it swapped or kept; with `fuse=True` also every
     chain it fused, and every chain it did not and every depthwise convolution without its 1x1 (which may be fused
-    with what lies between); with `tune=True` also what was measured."""
+    with what lies between); with `tune=True` also what was measured.
+
+    Example:
+        >>> replaced = cnnkernels.replace_layers(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()))
+        >>> [layer.names for layer in replaced.swapped]
+        [('0',)]
+    """
 
     model: torch.nn.Module
     swapped: tuple[Layer, ...]
@@ -141,6 +147,12 @@ def replace_layers(
         TypeError: `model` is not a torch.nn.Module.
         ValueError: `backend` is no backend; an example is missing, or there for nothing; with `tune`, what
             `cnnkernels.tune` raises.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2))
+        >>> replaced = cnnkernels.replace_layers(model)
+        >>> type(replaced.model[0]), len(replaced.swapped)
+        (<class 'cnnkernels.nn.conv.Conv2d'>, 2)
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"replace_layers(): argument 'model' must be a torch.nn.Module, not {type(model).__name__}")

@@ -46,6 +46,11 @@ def tune(
     Raises:
         TypeError: `model` is not a torch.nn.Module.
         ValueError: no layer makes a call that "auto" would serve, or the model is not on a GPU.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
+        >>> if torch.cuda.is_available():
+        ...     print(cnnkernels.tune(model.cuda(), torch.ones(1, 3, 8, 8, device="cuda")))
     """
     replaced = replace_layers(model).model
     return tune_layers(replaced, example_input, training, None if path is None else Path(path), timer, say=say)

@@ -56,6 +56,12 @@ def avg_pool2d(
         ValueError: a window of more than 2^31 - 1 places, or one that reaches over 2^31 rows or columns.
         NotImplementedError: a dtype that the kernels asked for do not take.
         ImportError, RuntimeError: kernels asked for by name that are not built or can not run here.
+
+    Example:
+        >>> image = torch.arange(16.0).reshape(1, 1, 4, 4)
+        >>> cnnkernels.functional.avg_pool2d(image, 2)
+        tensor([[[[ 2.5000,  4.5000],
+                  [10.5000, 12.5000]]]])
     """
     if has_torch_function_variadic(input):
         return handle_torch_function(
@@ -114,6 +120,11 @@ def adaptive_avg_pool2d(input: Tensor, output_size: OutputSize) -> Tensor:
         TypeError, RuntimeError: where `torch.nn.functional.adaptive_avg_pool2d` raises them.
         NotImplementedError: a dtype that the kernels asked for do not take.
         ImportError, RuntimeError: kernels asked for by name that are not built or can not run here.
+
+    Example:
+        >>> image = torch.arange(16.0).reshape(1, 1, 4, 4)
+        >>> cnnkernels.functional.adaptive_avg_pool2d(image, 1)
+        tensor([[[[7.5000]]]])
     """
     if has_torch_function_variadic(input):
         return handle_torch_function(adaptive_avg_pool2d, (input,), input, output_size)
@@ -154,6 +165,10 @@ def avg_pool1d(
     Raises:
         TypeError, RuntimeError: where `torch.nn.functional.avg_pool1d` raises them.
         ValueError, NotImplementedError, ImportError: as `avg_pool2d`.
+
+    Example:
+        >>> cnnkernels.functional.avg_pool1d(torch.tensor([[1.0, 5.0, 2.0, 4.0]]), 2)
+        tensor([[3., 3.]])
     """
     if has_torch_function_variadic(input):
         return handle_torch_function(
@@ -195,6 +210,10 @@ def adaptive_avg_pool1d(input: Tensor, output_size: Ints) -> Tensor:
     Raises:
         TypeError, RuntimeError: where `torch.nn.functional.adaptive_avg_pool1d` raises them.
         NotImplementedError, ImportError: as `adaptive_avg_pool2d`.
+
+    Example:
+        >>> cnnkernels.functional.adaptive_avg_pool1d(torch.tensor([[1.0, 5.0, 2.0, 4.0]]), 1)
+        tensor([[3.]])
     """
     if has_torch_function_variadic(input):
         return handle_torch_function(adaptive_avg_pool1d, (input,), input, output_size)

@@ -64,6 +64,12 @@ def conv2d(
         ValueError: no activation or padding mode is called so.
         NotImplementedError: a dtype that the kernels asked for do not take.
         ImportError, RuntimeError: kernels asked for by name that are not built or can not run here.
+
+    Example:
+        >>> image = torch.arange(9.0).reshape(1, 1, 3, 3)
+        >>> cnnkernels.functional.conv2d(image, torch.ones(1, 1, 2, 2), activation="relu")
+        tensor([[[[ 8., 12.],
+                  [20., 24.]]]])
     """
     return _served(
         2, conv2d, input, weight, bias, stride, padding, dilation, groups,
@@ -104,6 +110,11 @@ def conv1d(
     Raises:
         TypeError, RuntimeError: where `torch.nn.functional.conv1d` raises them, and as `conv2d`.
         ValueError, NotImplementedError, ImportError: as `conv2d`.
+
+    Example:
+        >>> row = torch.arange(4.0).reshape(1, 1, 4)
+        >>> cnnkernels.functional.conv1d(row, torch.ones(1, 1, 3), padding="causal")  # each sum ends at its own pixel
+        tensor([[[0., 1., 3., 6.]]])
     """
     return _served(
         1, conv1d, input, weight, bias, stride, padding, dilation, groups,

@@ -52,6 +52,15 @@ def conv_transpose2d(
         TypeError, RuntimeError: where `torch.nn.functional.conv_transpose2d` raises them, and for a residual, scale or
             shift of another size, dtype or device.
         ValueError, NotImplementedError, ImportError: as `conv2d`.
+
+    Example:
+        >>> pixel = torch.ones(1, 1, 2, 2)
+        >>> cnnkernels.functional.conv_transpose2d(pixel, torch.ones(1, 1, 3, 3), stride=2)  # windows overlap
+        tensor([[[[1., 1., 2., 1., 1.],
+                  [1., 1., 2., 1., 1.],
+                  [2., 2., 4., 2., 2.],
+                  [1., 1., 2., 1., 1.],
+                  [1., 1., 2., 1., 1.]]]])
     """
     return _served(
         2, conv_transpose2d, input, weight, bias, stride, padding, output_padding, groups, dilation,
@@ -88,6 +97,10 @@ def conv_transpose1d(
 
     Raises:
         TypeError, RuntimeError, ValueError, NotImplementedError, ImportError: as `conv_transpose2d`.
+
+    Example:
+        >>> cnnkernels.functional.conv_transpose1d(torch.ones(1, 1, 2), torch.ones(1, 1, 3), stride=2)
+        tensor([[[1., 1., 2., 1., 1.]]])
     """
     return _served(
         1, conv_transpose1d, input, weight, bias, stride, padding, output_padding, groups, dilation,

@@ -31,6 +31,12 @@ def depthwise_conv2d(
     Raises:
         TypeError, RuntimeError, NotImplementedError, ImportError: as conv2d, and RuntimeError where weight is not of
             one channel or its filters are not a multiple of input's channels.
+
+    Example:
+        >>> images = torch.ones(1, 2, 2, 2)
+        >>> filters = torch.tensor([1.0, 10.0]).reshape(2, 1, 1, 1).expand(2, 1, 2, 2)
+        >>> cnnkernels.functional.depthwise_conv2d(images, filters).flatten()
+        tensor([ 4., 40.])
     """
     if has_torch_function_variadic(input, weight, bias):
         given = (input, weight, bias)

@@ -51,6 +51,12 @@ def depthwise_separable_conv2d(
         TypeError, RuntimeError, ValueError: naming the argument and its value.
         NotImplementedError: a dtype that the kernels asked for do not take.
         ImportError, RuntimeError: kernels asked for by name that are not built or can not run here.
+
+    Example:
+        >>> images, depthwise, pointwise = torch.ones(1, 2, 5, 5), torch.ones(2, 1, 3, 3), torch.ones(4, 2, 1, 1)
+        >>> output = cnnkernels.functional.depthwise_separable_conv2d(images, depthwise, pointwise, padding=1)
+        >>> output.shape, output[0, 0, 2, 2].item()
+        (torch.Size([1, 4, 5, 5]), 18.0)
     """
     tensors = input, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias
     if has_torch_function_variadic(*tensors):

@@ -79,6 +79,12 @@ def int8_conv2d(
     Raises:
         TypeError, RuntimeError, ValueError, NotImplementedError, ImportError: as `conv2d` and `int8_gemm`, whose K is
             C R S / groups here.
+
+    Example:
+        >>> image, weight = torch.ones(1, 4, 3, 3, dtype=torch.int8), torch.ones(8, 4, 3, 3, dtype=torch.int8)
+        >>> sums = cnnkernels.functional.int8_conv2d(image, weight)
+        >>> sums.shape, sums.dtype, sums[0, 0, 0, 0].item()
+        (torch.Size([1, 8, 1, 1]), torch.int32, 36)
     """
     op = "int8_conv2d"
     tensors = (input, weight, bias, input_scale, weight_scale, residual, out_scale, weight_sum)

@@ -80,6 +80,12 @@ def int8_gemm(
             type's values (tensors on a GPU are not looked at), K above 131071 (65793 with uint8 or a zero point on one
             side, 33025 on both), as the sums could leave int32; numbers that do not go with the output's dtype.
         NotImplementedError, ImportError, RuntimeError: kernels asked for by name that can not serve the call.
+
+    Example:
+        >>> a, b = torch.full((2, 4), 3, dtype=torch.int8), torch.full((4, 2), 5, dtype=torch.int8)
+        >>> cnnkernels.functional.int8_gemm(a, b)
+        tensor([[60, 60],
+                [60, 60]], dtype=torch.int32)
     """
     tensors = (a, b, scale_a, scale_b, zero_point_a, zero_point_b, bias, residual, out_scale)
     if has_torch_function_variadic(*tensors):
@@ -135,6 +141,11 @@ def int_mm(self: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
 
     Raises:
         TypeError, RuntimeError, ValueError: as `int8_gemm`.
+
+    Example:
+        >>> a, b = torch.full((2, 4), 3, dtype=torch.int8), torch.full((4, 2), 5, dtype=torch.int8)
+        >>> cnnkernels.functional.int_mm(a, b).dtype
+        torch.int32
     """
     if has_torch_function_variadic(self, mat2, out):
         return handle_torch_function(int_mm, (self, mat2, out), self, mat2, out=out)
@@ -193,6 +204,11 @@ def int8_linear(
 
     Raises:
         TypeError, RuntimeError, ValueError, NotImplementedError, ImportError: as `int8_gemm`.
+
+    Example:
+        >>> rows, weight = torch.full((1, 4), 3, dtype=torch.int8), torch.full((2, 4), 5, dtype=torch.int8)
+        >>> cnnkernels.functional.int8_linear(rows, weight, input_scale=0.1, weight_scale=0.5)
+        tensor([[3., 3.]])
     """
     op = "int8_linear"
     tensors = (input, weight, input_scale, weight_scale, bias, input_zero_point, residual, out_scale, weight_sum)

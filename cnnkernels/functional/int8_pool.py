@@ -39,6 +39,12 @@ def int8_max_pool2d(
 
     Raises:
         RuntimeError, TypeError: where `torch.nn.functional.max_pool2d` raises them, and for another dtype.
+
+    Example:
+        >>> image = torch.arange(16, dtype=torch.int8).reshape(1, 1, 4, 4)
+        >>> cnnkernels.functional.int8_max_pool2d(image, 2)
+        tensor([[[[ 5,  7],
+                  [13, 15]]]], dtype=torch.int8)
     """
     op = "int8_max_pool2d"
     if has_torch_function_variadic(input):
@@ -80,6 +86,12 @@ def int8_avg_pool2d(
         RuntimeError, TypeError: where `torch.nn.functional.avg_pool2d` raises them, and for another dtype.
         ValueError: zero_point is none of the dtype's numbers; divisor_override is 0 or no int32; a window has so many
             places that its sum might overflow an int32.
+
+    Example:
+        >>> image = torch.arange(16, dtype=torch.int8).reshape(1, 1, 4, 4)
+        >>> cnnkernels.functional.int8_avg_pool2d(image, 2)  # ties go to the even neighbour
+        tensor([[[[ 2,  4],
+                  [10, 12]]]], dtype=torch.int8)
     """
     op = "int8_avg_pool2d"
     if has_torch_function_variadic(input):
@@ -116,6 +128,11 @@ def int8_adaptive_avg_pool2d(input: Tensor, output_size: Any = 1, *, zero_point:
     Raises:
         ValueError: another output_size, or as `int8_avg_pool2d`.
         RuntimeError, TypeError: as `int8_avg_pool2d`.
+
+    Example:
+        >>> image = torch.arange(16, dtype=torch.int8).reshape(1, 1, 4, 4)
+        >>> cnnkernels.functional.int8_adaptive_avg_pool2d(image, 1)
+        tensor([[[[8]]]], dtype=torch.int8)
     """
     op = "int8_adaptive_avg_pool2d"
     if has_torch_function_variadic(input):

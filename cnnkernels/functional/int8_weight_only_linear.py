@@ -61,6 +61,11 @@ def int8_weight_only_linear(
     Raises:
         TypeError, RuntimeError, ValueError, NotImplementedError, ImportError: as `int8_gemm`; but input and a floating
             residual may require a gradient.
+
+    Example:
+        >>> rows, weight = torch.ones(1, 4), torch.full((2, 4), 5, dtype=torch.int8)
+        >>> cnnkernels.functional.int8_weight_only_linear(rows, weight, torch.tensor([0.5, 2.0]))
+        tensor([[10., 40.]])
     """
     op = "int8_weight_only_linear"
     tensors = (input, weight, weight_scale, bias, residual)

@@ -55,6 +55,12 @@ def batch_norm(
             another size, dtype or device; for what is no activation.
         NotImplementedError: a dtype that the kernels asked for do not take.
         ImportError, RuntimeError: kernels asked for by name that are not built or can not run here.
+
+    Example:
+        >>> samples = torch.tensor([[1.0, 10.0], [3.0, 30.0]])
+        >>> cnnkernels.functional.batch_norm(samples, torch.tensor([1.0, 10.0]), torch.tensor([4.0, 4.0]), eps=0.0)
+        tensor([[ 0.,  0.],
+                [ 1., 10.]])
     """
     numbers = running_mean, running_var, weight, bias
     if has_torch_function_variadic(input, *numbers, residual):

@@ -58,6 +58,12 @@ def max_pool2d(
         ValueError: a window of more than 2^31 - 1 places, or one that reaches over 2^31 rows or columns.
         NotImplementedError: a dtype that the kernels asked for do not take.
         ImportError, RuntimeError: kernels asked for by name that are not built or can not run here.
+
+    Example:
+        >>> image = torch.arange(16.0).reshape(1, 1, 4, 4)
+        >>> cnnkernels.functional.max_pool2d(image, 2)
+        tensor([[[[ 5.,  7.],
+                  [13., 15.]]]])
     """
     if has_torch_function_variadic(input):
         return handle_torch_function(
@@ -102,7 +108,14 @@ def max_pool2d_with_indices(
     dilation: Ints = 1,
     ceil_mode: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """`max_pool2d` with `return_indices=True`: the maxima and their int64 indices h W + w."""
+    """`max_pool2d` with `return_indices=True`: the maxima and their int64 indices h W + w.
+
+    Example:
+        >>> image = torch.arange(16.0).reshape(1, 1, 4, 4)
+        >>> values, indices = cnnkernels.functional.max_pool2d_with_indices(image, 2)
+        >>> indices.flatten().tolist()
+        [5, 7, 13, 15]
+    """
     output, indices = max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
     return output, indices
 
@@ -131,6 +144,10 @@ def max_pool1d(
     Raises:
         TypeError, RuntimeError: where `torch.nn.functional.max_pool1d` raises them.
         ValueError, NotImplementedError, ImportError: as `max_pool2d`.
+
+    Example:
+        >>> cnnkernels.functional.max_pool1d(torch.tensor([[1.0, 5.0, 2.0, 4.0]]), 2)
+        tensor([[5., 4.]])
     """
     if has_torch_function_variadic(input):
         return handle_torch_function(
@@ -173,7 +190,13 @@ def max_pool1d_with_indices(
     dilation: Ints = 1,
     ceil_mode: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """`max_pool1d` with `return_indices=True`: the maxima and their int64 places."""
+    """`max_pool1d` with `return_indices=True`: the maxima and their int64 places.
+
+    Example:
+        >>> values, indices = cnnkernels.functional.max_pool1d_with_indices(torch.tensor([[1.0, 5.0, 2.0, 4.0]]), 2)
+        >>> indices
+        tensor([[1, 3]])
+    """
     output, indices = max_pool1d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
     return output, indices
 
@@ -204,6 +227,15 @@ def max_unpool2d(
     Raises:
         ValueError, RuntimeError: where `torch.nn.functional.max_unpool2d` raises them. An index outside the output
             raises on the CPU alone; on a GPU, where looking would wait for the device, it is left out.
+
+    Example:
+        >>> image = torch.arange(16.0).reshape(1, 1, 4, 4)
+        >>> values, indices = cnnkernels.functional.max_pool2d(image, 2, return_indices=True)
+        >>> cnnkernels.functional.max_unpool2d(values, indices, 2)
+        tensor([[[[ 0.,  0.,  0.,  0.],
+                  [ 0.,  5.,  0.,  7.],
+                  [ 0.,  0.,  0.,  0.],
+                  [ 0., 13.,  0., 15.]]]])
     """
     if has_torch_function_variadic(input, indices):
         return handle_torch_function(

@@ -41,6 +41,10 @@ def quantize_per_tensor(
         RuntimeError: input or a tensor of numbers has another dtype, size or device, or requires grad: rounding has
             none.
         TypeError: an argument is of another kind.
+
+    Example:
+        >>> cnnkernels.functional.quantize_per_tensor(torch.tensor([-1.0, 0.0, 0.5]), scale=0.5)
+        (tensor([-2,  0,  1], dtype=torch.int8), 0.5)
     """
     op = "quantize_per_tensor"
     if has_torch_function_variadic(input):
@@ -74,6 +78,12 @@ def quantize_per_channel(
     Raises:
         IndexError: axis is none of input's.
         ValueError, RuntimeError, TypeError: as `quantize_per_tensor`.
+
+    Example:
+        >>> codes, scales = cnnkernels.functional.quantize_per_channel(torch.tensor([[1.0, -2.0], [100.0, 50.0]]))
+        >>> codes
+        tensor([[  64, -127],
+                [ 127,   64]], dtype=torch.int8)
     """
     op = "quantize_per_channel"
     if has_torch_function_variadic(input):
@@ -98,6 +108,12 @@ def quantize_per_token(input: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises:
         RuntimeError, TypeError: as `quantize_per_tensor`.
+
+    Example:
+        >>> codes, scales = cnnkernels.functional.quantize_per_token(torch.tensor([[1.0, -2.0], [100.0, 50.0]]))
+        >>> codes
+        tensor([[  64, -127],
+                [ 127,   64]], dtype=torch.int8)
     """
     op = "quantize_per_token"
     if has_torch_function_variadic(input):
@@ -131,6 +147,10 @@ def dequantize(
 
     Raises:
         IndexError, ValueError, RuntimeError, TypeError: as the functions above.
+
+    Example:
+        >>> cnnkernels.functional.dequantize(torch.tensor([-2, 0, 1], dtype=torch.int8), 0.5)
+        tensor([-1.0000,  0.0000,  0.5000])
     """
     op = "dequantize"
     if has_torch_function_variadic(q):

@@ -19,6 +19,10 @@ class Conv2d(KernelLayer, torch.nn.Conv2d):
 
     fp64, fp32, fp16 and bf16; any stride, padding (a number, a pair, "same", "valid"), dilation and groups;
     padding_mode zeros, reflect, replicate or circular. Errors are torch.nn.Conv2d's.
+
+    Example:
+        >>> cnnkernels.nn.Conv2d(3, 64, 7, stride=2, padding=3)(torch.zeros(1, 3, 224, 224)).shape
+        torch.Size([1, 64, 112, 112])
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -34,6 +38,10 @@ class Conv1d(KernelLayer, torch.nn.Conv1d):
     """torch.nn.Conv1d: correlates [N, C, L] or [C, L] with `out_channels` filters.
 
     Types, arguments and padding modes as Conv2d, in one number each. Errors are torch.nn.Conv1d's.
+
+    Example:
+        >>> cnnkernels.nn.Conv1d(2, 8, 5, padding=2)(torch.zeros(1, 2, 100)).shape
+        torch.Size([1, 8, 100])
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -54,6 +62,11 @@ class Conv2dAct(Conv2d):
 
     Raises:
         TypeError, ValueError: for what is no activation.
+
+    Example:
+        >>> convolution, norm = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8)
+        >>> cnnkernels.nn.Conv2dAct.fold(convolution, norm.eval(), "silu")(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 8, 32, 32])
     """
 
     def __init__(
@@ -124,12 +137,24 @@ class Conv2dAct(Conv2d):
 
 
 class LazyConv2d(torch.nn.LazyConv2d, Conv2d):  # type: ignore[misc]
-    """torch.nn.LazyConv2d: a Conv2d that takes `in_channels` from its first input, and becomes one then."""
+    """torch.nn.LazyConv2d: a Conv2d that takes `in_channels` from its first input, and becomes one then.
+
+    Example:
+        >>> layer = cnnkernels.nn.LazyConv2d(8, 3)
+        >>> layer(torch.zeros(1, 5, 16, 16)).shape, layer.in_channels
+        (torch.Size([1, 8, 14, 14]), 5)
+    """
 
     cls_to_become = Conv2d  # type: ignore[assignment]
 
 
 class LazyConv1d(torch.nn.LazyConv1d, Conv1d):  # type: ignore[misc]
-    """torch.nn.LazyConv1d: a Conv1d that takes `in_channels` from its first input, and becomes one then."""
+    """torch.nn.LazyConv1d: a Conv1d that takes `in_channels` from its first input, and becomes one then.
+
+    Example:
+        >>> layer = cnnkernels.nn.LazyConv1d(8, 3)
+        >>> layer(torch.zeros(1, 5, 16)).shape, layer.in_channels
+        (torch.Size([1, 8, 14]), 5)
+    """
 
     cls_to_become = Conv1d  # type: ignore[assignment]

@@ -35,6 +35,10 @@ class ConvTranspose2d(_ConvTranspose, torch.nn.ConvTranspose2d):
 
     fp64, fp32, fp16 and bf16; any stride, padding, output_padding, dilation and groups. Called with an input and, if
     wanted, the output_size to reach. Errors are torch.nn.ConvTranspose2d's.
+
+    Example:
+        >>> cnnkernels.nn.ConvTranspose2d(8, 3, 4, stride=2, padding=1)(torch.zeros(1, 8, 16, 16)).shape
+        torch.Size([1, 3, 32, 32])
     """
 
     _function = staticmethod(F.conv_transpose2d)
@@ -45,6 +49,10 @@ class ConvTranspose1d(_ConvTranspose, torch.nn.ConvTranspose1d):
     """torch.nn.ConvTranspose1d: the transpose of a Conv1d of `out_channels` channels, for [N, C, L] or [C, L].
 
     Types, arguments and errors as ConvTranspose2d.
+
+    Example:
+        >>> cnnkernels.nn.ConvTranspose1d(8, 3, 4, stride=2, padding=1)(torch.zeros(1, 8, 16)).shape
+        torch.Size([1, 3, 32])
     """
 
     _function = staticmethod(F.conv_transpose1d)
@@ -53,13 +61,25 @@ class ConvTranspose1d(_ConvTranspose, torch.nn.ConvTranspose1d):
 
 class LazyConvTranspose2d(torch.nn.LazyConvTranspose2d, ConvTranspose2d):  # type: ignore[misc]
     """torch.nn.LazyConvTranspose2d: a ConvTranspose2d that takes `in_channels` from its first input, and becomes one
-    then."""
+    then.
+
+    Example:
+        >>> layer = cnnkernels.nn.LazyConvTranspose2d(8, 2, stride=2)
+        >>> layer(torch.zeros(1, 5, 16, 16)).shape, layer.in_channels
+        (torch.Size([1, 8, 32, 32]), 5)
+    """
 
     cls_to_become = ConvTranspose2d  # type: ignore[assignment]
 
 
 class LazyConvTranspose1d(torch.nn.LazyConvTranspose1d, ConvTranspose1d):  # type: ignore[misc]
     """torch.nn.LazyConvTranspose1d: a ConvTranspose1d that takes `in_channels` from its first input, and becomes one
-    then."""
+    then.
+
+    Example:
+        >>> layer = cnnkernels.nn.LazyConvTranspose1d(8, 2, stride=2)
+        >>> layer(torch.zeros(1, 5, 16)).shape, layer.in_channels
+        (torch.Size([1, 8, 32]), 5)
+    """
 
     cls_to_become = ConvTranspose1d  # type: ignore[assignment]

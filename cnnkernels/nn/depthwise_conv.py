@@ -18,6 +18,11 @@ class DepthwiseConv2d(Conv2d):
 
     Raises:
         ValueError: in_channels or channel_multiplier below 1.
+
+    Example:
+        >>> layer = cnnkernels.nn.DepthwiseConv2d(16, 3, padding=1)
+        >>> layer.weight.shape, layer(torch.zeros(1, 16, 8, 8)).shape
+        (torch.Size([16, 1, 3, 3]), torch.Size([1, 16, 8, 8]))
     """
 
     def __init__(

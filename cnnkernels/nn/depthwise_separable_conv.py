@@ -26,6 +26,11 @@ class DepthwiseSeparableConv2d(KernelLayer, torch.nn.Module):
         channel_multiplier: channels of the intermediate for each of the input.
         depthwise_activation, pointwise_activation, save_intermediate, negative_slope: as
             `cnnkernels.functional.depthwise_separable_conv` takes them.
+
+    Example:
+        >>> layer = cnnkernels.nn.DepthwiseSeparableConv2d(16, 32, 3, padding=1)
+        >>> layer(torch.zeros(1, 16, 8, 8)).shape
+        torch.Size([1, 32, 8, 8])
     """
 
     def __init__(

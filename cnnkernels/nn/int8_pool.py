@@ -19,6 +19,12 @@ class Int8MaxPool2d(KernelLayer, torch.nn.MaxPool2d):
 
     Raises:
         ValueError: return_indices is true; there are none.
+
+    Example:
+        >>> image = torch.arange(16, dtype=torch.int8).reshape(1, 1, 4, 4)
+        >>> cnnkernels.nn.Int8MaxPool2d(2)(image)
+        tensor([[[[ 5,  7],
+                  [13, 15]]]], dtype=torch.int8)
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -40,6 +46,12 @@ class Int8AvgPool2d(NumberedLayer, torch.nn.AvgPool2d):
 
     Its arguments are AvgPool2d's and, by name, `zero_point`: the integer that stands for 0, as padding does. It is a
     buffer too.
+
+    Example:
+        >>> image = torch.arange(16, dtype=torch.int8).reshape(1, 1, 4, 4)
+        >>> cnnkernels.nn.Int8AvgPool2d(2)(image)
+        tensor([[[[ 2,  4],
+                  [10, 12]]]], dtype=torch.int8)
     """
 
     zero_point_names = ("zero_point",)
@@ -75,6 +87,11 @@ class Int8AdaptiveAvgPool2d(NumberedLayer, torch.nn.Module):
     """torch.nn.AdaptiveAvgPool2d with output_size 1 of int8 or uint8 images: the mean of each channel.
 
     `zero_point` is the integer that stands for 0; it is a buffer too.
+
+    Example:
+        >>> image = torch.arange(16, dtype=torch.int8).reshape(1, 1, 4, 4)
+        >>> cnnkernels.nn.Int8AdaptiveAvgPool2d()(image)
+        tensor([[[[8]]]], dtype=torch.int8)
     """
 
     zero_point_names = ("zero_point",)

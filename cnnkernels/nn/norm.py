@@ -52,15 +52,33 @@ class BatchNorm(KernelLayer):
 
 class BatchNorm1d(BatchNorm, torch.nn.BatchNorm1d):
     """torch.nn.BatchNorm1d: each channel of [N, C] or [N, C, L] less its mean, over its deviation, for fp64, fp32, fp16
-    and bf16, with parameters of the input's type or in fp32. Errors are torch.nn.BatchNorm1d's."""
+    and bf16, with parameters of the input's type or in fp32. Errors are torch.nn.BatchNorm1d's.
+
+    Example:
+        >>> layer = cnnkernels.nn.BatchNorm1d(2)
+        >>> layer(torch.tensor([[1.0, 10.0], [3.0, 30.0]])).sign(), layer.running_mean
+        (tensor([[-1., -1.],
+                [ 1.,  1.]], grad_fn=<SignBackward0>), tensor([0.2000, 2.0000]))
+    """
 
 
 class BatchNorm2d(BatchNorm, torch.nn.BatchNorm2d):
-    """torch.nn.BatchNorm2d: of [N, C, H, W], as BatchNorm1d."""
+    """torch.nn.BatchNorm2d: of [N, C, H, W], as BatchNorm1d.
+
+    Example:
+        >>> layer = cnnkernels.nn.BatchNorm2d(4, momentum=0.5)
+        >>> layer(torch.ones(2, 4, 8, 8)).abs().max().item(), layer.running_mean[0].item()
+        (0.0, 0.5)
+    """
 
 
 class BatchNorm3d(BatchNorm, torch.nn.BatchNorm3d):
-    """torch.nn.BatchNorm3d: of [N, C, D, H, W], as BatchNorm1d."""
+    """torch.nn.BatchNorm3d: of [N, C, D, H, W], as BatchNorm1d.
+
+    Example:
+        >>> cnnkernels.nn.BatchNorm3d(4)(torch.ones(2, 4, 3, 8, 8)).shape
+        torch.Size([2, 4, 3, 8, 8])
+    """
 
 
 class BatchNorm2dAct(BatchNorm2d):
@@ -71,6 +89,11 @@ class BatchNorm2dAct(BatchNorm2d):
 
     Raises:
         TypeError, ValueError: for what is no activation.
+
+    Example:
+        >>> layer = cnnkernels.nn.BatchNorm2dAct(4, activation="relu")
+        >>> layer(torch.ones(2, 4, 8, 8), torch.full((2, 4, 8, 8), -1.0)).max().item()  # the residual is below zero
+        0.0
     """
 
     def __init__(
@@ -95,18 +118,36 @@ class BatchNorm2dAct(BatchNorm2d):
 
 
 class LazyBatchNorm1d(torch.nn.LazyBatchNorm1d, BatchNorm1d):  # type: ignore[misc]
-    """torch.nn.LazyBatchNorm1d: a BatchNorm1d that takes `num_features` from its first input, and becomes one then."""
+    """torch.nn.LazyBatchNorm1d: a BatchNorm1d that takes `num_features` from its first input, and becomes one then.
+
+    Example:
+        >>> layer = cnnkernels.nn.LazyBatchNorm1d()
+        >>> layer(torch.ones(2, 4)).shape, layer.num_features
+        (torch.Size([2, 4]), 4)
+    """
 
     cls_to_become = BatchNorm1d  # type: ignore[assignment]
 
 
 class LazyBatchNorm2d(torch.nn.LazyBatchNorm2d, BatchNorm2d):  # type: ignore[misc]
-    """torch.nn.LazyBatchNorm2d: a BatchNorm2d that takes `num_features` from its first input, and becomes one then."""
+    """torch.nn.LazyBatchNorm2d: a BatchNorm2d that takes `num_features` from its first input, and becomes one then.
+
+    Example:
+        >>> layer = cnnkernels.nn.LazyBatchNorm2d()
+        >>> layer(torch.ones(2, 4, 8, 8)).shape, layer.num_features
+        (torch.Size([2, 4, 8, 8]), 4)
+    """
 
     cls_to_become = BatchNorm2d  # type: ignore[assignment]
 
 
 class LazyBatchNorm3d(torch.nn.LazyBatchNorm3d, BatchNorm3d):  # type: ignore[misc]
-    """torch.nn.LazyBatchNorm3d: a BatchNorm3d that takes `num_features` from its first input, and becomes one then."""
+    """torch.nn.LazyBatchNorm3d: a BatchNorm3d that takes `num_features` from its first input, and becomes one then.
+
+    Example:
+        >>> layer = cnnkernels.nn.LazyBatchNorm3d()
+        >>> layer(torch.ones(2, 4, 3, 8, 8)).shape, layer.num_features
+        (torch.Size([2, 4, 3, 8, 8]), 4)
+    """
 
     cls_to_become = BatchNorm3d  # type: ignore[assignment]

@@ -59,6 +59,10 @@ class Quantize(_Scaled):
 
     Raises:
         ValueError: scale, zero_point or dtype is none of these.
+
+    Example:
+        >>> cnnkernels.nn.Quantize(0.5)(torch.tensor([-1.0, 0.0, 0.5]))
+        tensor([-2,  0,  1], dtype=torch.int8)
     """
 
     allowed = INT8_DTYPES
@@ -83,6 +87,10 @@ class Dequantize(_Scaled):
 
     Raises:
         ValueError: scale, zero_point or dtype is none of these.
+
+    Example:
+        >>> cnnkernels.nn.Dequantize(0.5)(torch.tensor([-2, 0, 1], dtype=torch.int8))
+        tensor([-1.0000,  0.0000,  0.5000])
     """
 
     allowed = ROUNDED_DTYPES

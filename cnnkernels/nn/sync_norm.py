@@ -65,7 +65,13 @@ class _SyncBatchNorm(torch.autograd.Function):
 class SyncBatchNorm(BatchNorm, torch.nn.SyncBatchNorm):
     """torch.nn.SyncBatchNorm: in training, statistics are of the batches of all processes of `process_group` together.
     Processes add what they gathered in the order of their ranks, so that all have the same bits in every run; CPU
-    tensors are served too."""
+    tensors are served too.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+        >>> type(cnnkernels.nn.SyncBatchNorm.convert_sync_batchnorm(model)[1]).__name__
+        'SyncBatchNorm'
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)

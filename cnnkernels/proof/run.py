@@ -225,6 +225,9 @@ def prove(
     Raises:
         RuntimeError: PyTorch sees no GPU.
         ValueError: `device` is none.
+
+    Example:
+        >>> certificates = cnnkernels.prove() if torch.cuda.is_available() else ()
     """
     if device is not None and torch.device(device).type != "cuda":
         raise ValueError(f"prove: device must be a GPU, but got {str(device)!r}")

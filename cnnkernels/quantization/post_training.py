@@ -76,6 +76,12 @@ def quantize(
         TypeError: `model` is no module, or an argument is of the wrong type.
         ValueError: the model is in training mode; an argument names nothing; there is no calibration data where it is
             needed, or some where it is not; it makes NaN or infinity; a parameter has no size yet.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()
+        >>> images = torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)
+        >>> cnnkernels.quantize(model, images).model(images).shape
+        torch.Size([1, 8, 6, 6])
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"quantize(): argument 'model' must be a torch.nn.Module, not {type(model).__name__}")

@@ -26,6 +26,12 @@ def save_quantized(result: Quantization, file: str | os.PathLike[str]) -> None:
 
     Raises:
         TypeError: `result` is no `Quantization`, or the model was called with what JSON cannot keep.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "model.safetensors"
+        >>> cnnkernels.save_quantized(cnnkernels.quantize(model, torch.ones(1, 3, 8, 8)), file)
     """
     from safetensors.torch import save_file
 
@@ -77,6 +83,16 @@ def load_quantized(model: nn.Module, file: str | os.PathLike[str], *, backend: s
     Raises:
         TypeError: `model` is no module.
         ValueError: the file is not from `save_quantized`, or of another model.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> def code():
+        ...     return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()
+        >>> images, file = torch.ones(1, 3, 8, 8), pathlib.Path(tempfile.mkdtemp()) / "model.safetensors"
+        >>> quantized = cnnkernels.quantize(code(), images)
+        >>> cnnkernels.save_quantized(quantized, file)
+        >>> torch.equal(cnnkernels.load_quantized(code(), file)(images), quantized.model(images))
+        True
     """
     from safetensors import SafetensorError, safe_open
 

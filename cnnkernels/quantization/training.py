@@ -128,6 +128,11 @@ def prepare_qat(
     Raises:
         TypeError: `model` is no module.
         ValueError: `momentum` is out of range, or a parameter has no size yet.
+
+    Example:
+        >>> images = torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)
+        >>> prepared = cnnkernels.prepare_qat(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()), images)
+        >>> prepared(images).square().mean().backward()  # as any model is trained
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"prepare_qat(): argument 'model' must be a torch.nn.Module, not {type(model).__name__}")
@@ -166,6 +171,12 @@ def convert_qat(model: nn.Module, *, backend: str | None = None) -> Quantization
     Raises:
         TypeError: `model` is no module.
         ValueError: nothing in `model` was prepared, or a range has become NaN or infinite.
+
+    Example:
+        >>> images = torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)
+        >>> prepared = cnnkernels.prepare_qat(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()), images)
+        >>> len(cnnkernels.convert_qat(prepared).quantized)
+        1
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"convert_qat(): argument 'model' must be a torch.nn.Module, not {type(model).__name__}")
