@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import functional, nn
 from .backends import available_backends, choose, use_backend
+from .convert.functional_calls import patch_functional
 from .convert.replace import Replacement, replace_layers
 from .convert.tune import tune
 from .ops.flops import register_when_imported as _register_flops
@@ -19,6 +20,7 @@ __all__ = [
     "functional",
     "load_quantized",
     "nn",
+    "patch_functional",
     "prepare_qat",
     "prove",
     "quantize",

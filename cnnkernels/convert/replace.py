@@ -17,6 +17,7 @@ from ..nn.layer import KernelLayer
 from ..proof.run import prove_for
 from ..tuning import Tuning, tune_layers
 from . import fusion
+from .functional_calls import has_own_code, serve_calls
 from .trace import copy_sharing_tensors
 
 _COUNTERPARTS: dict[type[torch.nn.Module], type[KernelLayer]] = {
@@ -74,7 +75,8 @@ class Layer:
 class Replacement:
     """What `replace_layers` did: the model to use, and every layer it swapped or kept; with `fuse=True` also every
     chain it fused, and every chain it did not and every depthwise convolution without its 1x1 (which may be fused
-    with what lies between); with `tune=True` also what was measured.
+    with what lies between); with `tune=True` also what was measured; with `functional=True` also every layer with
+    code of its own, whose calls are served.
 
     Example:
         >>> replaced = cnnkernels.replace_layers(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()))
@@ -88,14 +90,18 @@ class Replacement:
     fused: tuple[Layer, ...] = ()
     unfused: tuple[Layer, ...] = ()
     tuning: Tuning | None = None
+    served: tuple[Layer, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"swapped {len(self.swapped)}, kept {len(self.kept)}"]
+        if self.served:
+            lines[0] += f", served {len(self.served)}"
         if self.fused or self.unfused:
             lines[0] += f", fused {len(self.fused)}, not fused {len(self.unfused)}"
         lines += [f"  fused   {layer}" for layer in self.fused]
         lines += [f"  unfused {layer}" for layer in self.unfused]
         lines += [f"  swapped {layer}" for layer in self.swapped]
+        lines += [f"  served  {layer}" for layer in self.served]
         lines += [f"  kept    {layer}" for layer in self.kept]
         if self.tuning is not None:
             lines.append(str(self.tuning))
@@ -111,6 +117,7 @@ def replace_layers(
     example_input: Any = None,
     tune: bool = False,
     prove: bool = True,
+    functional: bool = False,
 ) -> Replacement:
     """Swaps every layer of `model` that has a counterpart in `cnnkernels.nn`, the root itself included.
 
@@ -138,6 +145,9 @@ def replace_layers(
         tune: times the layers' calls on the GPU at hand and has "auto" follow, as `cnnkernels.tune` does.
         prove: tests the kernels first on a GPU that the model is on, where `cnnkernels.prove` has not: kernels that
             are not certified there are not used.
+        functional: of each module with code of its own also serves the calls of torch.nn.functional in it, as
+            `patch_functional` does: of a layer that prepares its weights or padding first, and of a model that calls
+            functions. Its class becomes a subclass with the same name, code and pickle.
 
     Returns:
         A `Replacement`: the model, the layers swapped, and those of the field kept, each with its reason: no
@@ -171,7 +181,7 @@ def replace_layers(
     names: dict[torch.nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name or "(the model)")
-    swapped, kept = [], []
+    swapped, kept, served = [], [], []
     for module, where in names.items():
         before = f"{type(module).__name__}({module.extra_repr()})"
         if module in reported:
@@ -183,6 +193,10 @@ def replace_layers(
         if reason is None:
             module.__class__ = _counterpart(type(module))
             swapped.append(Layer(tuple(where), before))
+        elif functional and has_own_code(module):
+            serve_calls(module, backend)
+            if reason:
+                served.append(Layer(tuple(where), before, reason))
         elif reason:
             kept.append(Layer(tuple(where), before, reason))
         if backend is not None and isinstance(module, KernelLayer):
@@ -190,7 +204,7 @@ def replace_layers(
     fused = tuple(_line(model, f) for f in findings if not f.reason)
     unfused = tuple(_line(model, f) for f in findings if f.reason)
     tuning = tune_layers(model, example_input) if tune else None
-    return Replacement(model, tuple(swapped), tuple(kept), fused, unfused, tuning)
+    return Replacement(model, tuple(swapped), tuple(kept), fused, unfused, tuning, tuple(served))
 
 
 def _line(model: torch.nn.Module, finding: fusion.Finding) -> Layer:
