@@ -93,9 +93,11 @@ void bind_module(py::module_& m, const char* built_for) {
   m.def(
       "give_way",
       [](const std::string& word, const std::string& direction, const std::string& engine, int dtype,
-         bool gives) { give_way(word, direction, engine, static_cast<DType>(dtype), gives); },
-      "Has selection pass an engine over, as it failed its proof, or no longer.", py::arg("word"),
-      py::arg("direction"), py::arg("engine"), py::arg("dtype"), py::arg("gives") = true);
+         int device,
+         bool gives) { give_way(word, direction, engine, static_cast<DType>(dtype), device, gives); },
+      "Has selection pass an engine over on a GPU, as it failed its proof there, or no longer.",
+      py::arg("word"), py::arg("direction"), py::arg("engine"), py::arg("dtype"), py::arg("device") = 0,
+      py::arg("gives") = true);
   bind_geometry(m);
   bind_numbers(m);
   conv::bind(m);

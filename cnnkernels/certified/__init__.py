@@ -13,18 +13,23 @@ import torch
 from ..dtypes import ELEMENTS
 from ..native import load
 from . import certificates
+from .absent import why_no_gpu
 from .certificates import Certificate
 from .families import Family, needed
 
 COMMAND = "cnnkernels prove"
-WITHOUT_GPU = "PyTorch sees no GPU to prove the kernels on: `cnnkernels info` says what it sees"
 # Whose tensors no kernel takes unproved; those of the interpreters stand for no GPU.
 NEEDED = {"cuda"}
 
-# Backends and words whose fp32 products are not rounded to TF32, as that failed.
-WITHOUT_TF32: set[tuple[str, str]] = set()
+# Devices, backends and words whose fp32 products are not rounded to TF32, as that failed.
+WITHOUT_TF32: set[tuple[torch.device, str, str]] = set()
 
 _held: dict[certificates.Identity, Certificate] = {}  # made by this process: kept where no folder takes them
+
+
+def without_gpu() -> str:
+    """What is said where there is nothing to prove the kernels on."""
+    return f"PyTorch sees no GPU to prove the kernels on: {why_no_gpu()}"
 
 
 class Proof(NamedTuple):
@@ -62,23 +67,24 @@ def certificate(device: torch.device) -> Certificate | None:
     of = certificates.identity(device)
     found = _held.get(of) or certificates.load(of)
     if found is not None:
-        _give_way(found, device.type)
+        _give_way(found, device)
     return found
 
 
-def _give_way(found: Certificate, device: str) -> None:
-    """In the whole process: plans are remembered by problem, whichever of its GPUs they are for."""
-    module = f"cnnkernels._{'cuda' if device == 'cuda' else 'interpreter'}"
+def _give_way(found: Certificate, device: torch.device) -> None:
+    """On that device alone."""
+    module = f"cnnkernels._{'cuda' if device.type == 'cuda' else 'interpreter'}"
     for name in found.failed:
         parts = name.split()
         family = Family(*parts) if len(parts) == len(Family._fields) else None
         if family is None or not family.gives_way:
             continue
         if family.element == "tf32" and family.engine in ("mma", "dot"):
-            WITHOUT_TF32.add((family.backend, family.word))
+            WITHOUT_TF32.add((device, family.backend, family.word))
         elif family.backend == "cuda" and importlib.util.find_spec(module):
-            native: Any = load("cuda" if device == "cuda" else "interpreter")
-            native.give_way(family.word, family.direction, family.engine, ELEMENTS[family.element].code)
+            native: Any = load("cuda" if device.type == "cuda" else "interpreter")
+            code = ELEMENTS[family.element].code
+            native.give_way(family.word, family.direction, family.engine, code, device.index or 0)
 
 
 @functools.cache

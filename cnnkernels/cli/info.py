@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .. import __version__, backends, certified, environment
+from ..certified.absent import why_no_gpu
 from ..native import BUILD_HINT
 from ..operators import OPERATORS
 from ..ops.conv_kernel import tf32_allowed
@@ -86,10 +87,7 @@ def _triton() -> str:
 
 def _gpus(module: Any) -> list[str]:
     if not torch.cuda.is_available():
-        built = (
-            f"PyTorch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "PyTorch is built without CUDA"
-        )
-        return [f"none ({built})"]
+        return [f"PyTorch sees none: {why_no_gpu()}"]
     gpus: list[str] = []
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)

@@ -42,7 +42,7 @@ def run(again: bool, only: list[list[str]] | None, names: bool) -> int:
     elif torch.cuda.is_available():
         devices = proof.gpus()
     else:
-        print(f"cnnkernels prove: {proof.certified.WITHOUT_GPU}", file=sys.stderr)
+        print(f"cnnkernels prove: {proof.certified.without_gpu()}", file=sys.stderr)
         return 2
     failed = 0
     for device in devices:

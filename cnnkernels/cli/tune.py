@@ -115,7 +115,13 @@ def _convolutions(problems: list[Problem] | None, args: argparse.Namespace) -> i
         layout, directions = Layout[(args.layout or "nhwc").upper()], args.direction or tuned.DIRECTIONS
         problems = layers(Path(args.shapes), args.batch, directions, args.dtype or "bf16", layout)
     name = torch.cuda.get_device_name()
-    able = [backend for backend in args.backend or ("cuda", "triton") if backend in backends.available_backends("cuda")]
+    able = args.backend or []
+    if not able:  # by name they are timed whether or not they are certified
+        problem = backends.problem_on("conv2d", torch.device("cuda"), PRODUCTS[args.dtype or "bf16"][0])
+        for backend in backends.KERNEL_BACKENDS:
+            why = backends.why_not_taken(backend, problem)
+            able += [] if why else [backend]
+            print(f"{backend} is left out: {why}\n" * bool(why), end="")
     rows = best_plans(problems, able, machine(None), Stopwatch())
     path = Path(args.output) if args.output else tuned.cached_path(name)
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")

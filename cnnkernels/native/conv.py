@@ -78,9 +78,9 @@ class ConvKernels(Launching):
         size = self._bytes_by_rule(*arguments) if remembered else self._workspace_bytes(*arguments, plan)
         return torch.empty(size, dtype=torch.uint8, device=on.device) if size else None
 
-    def give_way(self, word: str, direction: str, engine: str, code: int, gives: bool = True) -> None:
-        """Has selection pass over an engine that failed its proof (`cnnkernels.certified.families`)."""
-        self.module.give_way(word, direction, engine, code, gives)
+    def give_way(self, word: str, direction: str, engine: str, code: int, device: int = 0, gives: bool = True) -> None:
+        """Has selection pass over an engine that failed its proof on a GPU (`cnnkernels.certified.families`)."""
+        self.module.give_way(word, direction, engine, code, device, gives)
         self._bytes_by_rule.cache_clear()
 
     def _measured_plans(self, device: torch.device) -> dict[tuned.Key, Any]:

@@ -35,10 +35,13 @@ class Kernel(NamedTuple):
     tf32: tuple[bool, ...]
 
 
-def rounds_to_tf32(backend: str, word: str, dtype: torch.dtype) -> bool:
-    """Whether a backend's fp32 products do: TF32 that failed its proof gives way to fp32. Of several backends that
-    share a convolution's directions, one that failed decides for all."""
-    return tf32_allowed(dtype) and not any((name, word) in certified.WITHOUT_TF32 for name in backend.split("/"))
+def rounds_to_tf32(backend: str, word: str, tensor: Tensor) -> bool:
+    """Whether a backend's products of a tensor do: TF32 that failed its proof on a GPU gives way to fp32 there. Of
+    several backends that share a convolution's directions, one that failed decides for all."""
+    if not tf32_allowed(tensor.dtype):
+        return False
+    without = certified.WITHOUT_TF32
+    return not without or not any((tensor.device, name, word) in without for name in backend.split("/"))
 
 
 def kernel_of(direction: str, tensor: Tensor, geometry: ConvGeometry, backend: str) -> Kernel:
@@ -46,6 +49,4 @@ def kernel_of(direction: str, tensor: Tensor, geometry: ConvGeometry, backend: s
     kernels = backends.kernels(backend, tensor.device.type)
     if is_depthwise(geometry):
         return Kernel(kernels, getattr(kernels, f"depthwise_conv_{direction}"), True, ())
-    return Kernel(
-        kernels, getattr(kernels, f"conv_{direction}"), False, (rounds_to_tf32(backend, "conv", tensor.dtype),)
-    )
+    return Kernel(kernels, getattr(kernels, f"conv_{direction}"), False, (rounds_to_tf32(backend, "conv", tensor),))

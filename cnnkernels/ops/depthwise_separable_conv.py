@@ -96,7 +96,7 @@ def _forward_run(
             intermediate if save else None,
             geometry,
             layout,
-            rounds_to_tf32(backend, "depthwise_separable_conv", input.dtype),
+            rounds_to_tf32(backend, "depthwise_separable_conv", input),
             *activations,
         )
     return output, intermediate
@@ -150,7 +150,7 @@ def _forward_backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[
     of_input, of_depthwise, of_pointwise, of_depthwise_bias, of_pointwise_bias, *_ = ctx.needs_input_grad
     depthwise = (*convolution, backend)
     kernels = backends.kernels(backend, grad.device.type)
-    tf32 = rounds_to_tf32(backend, "depthwise_separable_conv", grad.dtype)
+    tf32 = rounds_to_tf32(backend, "depthwise_separable_conv", grad)
     fuses = (
         ctx.needs_z
         and _is_last_derivative()

@@ -232,7 +232,7 @@ def prove(
     if device is not None and torch.device(device).type != "cuda":
         raise ValueError(f"prove: device must be a GPU, but got {str(device)!r}")
     if not torch.cuda.is_available():
-        raise RuntimeError(f"prove: {certified.WITHOUT_GPU}")
+        raise RuntimeError(f"prove: {certified.without_gpu()}")
     devices = gpus() if device is None else [torch.device(device)]
     return tuple(prove_device(each, FAMILIES, again=again, progress=progress) for each in devices)
 

@@ -40,10 +40,16 @@ Timer = Callable[[Asked, Mapping[str, Make]], Mapping[str, float]]
 
 
 def names_for(found: Found) -> list[str]:
-    """The backends that can serve a call here, PyTorch's own first."""
-    problem = backends.problem_of(found.operator, torch.empty(0, dtype=found.dtype, device=found.device))
+    """The backends that "auto" may take for a call here, PyTorch's own first."""
+    problem = backends.problem_on(found.operator, found.device, found.dtype)
+    return ["reference", *(name for name in backends.KERNEL_BACKENDS if not backends.why_not_taken(name, problem))]
+
+
+def not_certified(found: Found) -> dict[str, str]:
+    """The backends that can serve a call but are not certified for it here, and why: they are not timed."""
+    problem = backends.problem_on(found.operator, found.device, found.dtype)
     able = [name for name in backends.KERNEL_BACKENDS if backends.why_not(name, problem) is None]
-    return ["reference", *able]
+    return {name: why for name in able if (why := backends.why_not_taken(name, problem))}
 
 
 def _is_convolution(found: Found) -> bool:

@@ -26,6 +26,7 @@ from .candidates import (
     fastest,
     make_of,
     names_for,
+    not_certified,
     problems_of,
     served_in_training,
     timed_on_gpu,
@@ -198,7 +199,7 @@ def _best_plans(
 def _measure(found: Found, training: bool, timer: Timer) -> Choice:
     """One call's times. A backend that fails in any direction is left out, with the reason."""
     names = names_for(found)
-    failed: dict[str, str] = {}
+    failed = not_certified(found)
     times: dict[str, dict[str, float]] = {}
     for direction, wanted in directions_of(found, training).items():
         makes = {}

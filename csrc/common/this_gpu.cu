@@ -4,6 +4,7 @@
 #include "launch.h"
 #include "gpu.h"
 #include "raised_limits.h"
+#include "this_device.h"
 
 #include <mutex>
 #include <stdexcept>
@@ -21,6 +22,7 @@ Gpu gpu = kGpus[0];
 }  // namespace
 
 const Gpu& this_gpu() { return gpu; }
+int this_device() { return 0; }
 bool is_interpreter() { return true; }
 CudaVersions cuda_versions() { return {}; }
 void stand_for(const Gpu& other) {
@@ -40,12 +42,6 @@ void check(cudaError_t status, const char* doing) {
   }
 }
 
-int current_device() {
-  int device = 0;
-  check(cudaGetDevice(&device), "finding the current device");
-  return device;
-}
-
 // Is sm_90a's code what the driver loads on the current device? A stream may be capturing: loading is nothing
 // that a graph has to repeat.
 bool loads_sm90a() {
@@ -60,6 +56,13 @@ bool loads_sm90a() {
 
 }  // namespace
 
+int this_device() {
+  int device = 0;
+  check(cudaGetDevice(&device), "finding the current device");
+  if (device >= kMostDevices) throw std::runtime_error("a device beyond the 64th");
+  return device;
+}
+
 CudaVersions cuda_versions() {
   int driver = 0;
   if (cudaDriverGetVersion(&driver) != cudaSuccess) cudaGetLastError();
@@ -70,11 +73,9 @@ bool is_interpreter() { return false; }
 void stand_for(const Gpu&) { throw std::logic_error("only the interpreter stands for another GPU"); }
 
 const Gpu& this_gpu() {
-  constexpr int kMostDevices = 64;
   static Gpu gpus[kMostDevices];
   static std::once_flag looked_up[kMostDevices];
-  const int device = current_device();
-  if (device >= kMostDevices) throw std::runtime_error("a device beyond the 64th");
+  const int device = this_device();
   std::call_once(looked_up[device], [device] {
     cudaDeviceProp properties;
     check(cudaGetDeviceProperties(&properties, device), "reading a device's properties");
@@ -90,7 +91,7 @@ void start(const void* kernel, const Launch& how, void** parameters) {
   constexpr std::size_t kWithoutAsking = 48 * 1024;
   if (how.shared_bytes > kWithoutAsking) {
     static RaisedLimits& limits = *new RaisedLimits;  // launches may come till the process ends
-    limits.allow(kernel, current_device(), how.shared_bytes, [&] {
+    limits.allow(kernel, this_device(), how.shared_bytes, [&] {
       check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(how.shared_bytes)),
             "raising a kernel's shared memory limit");

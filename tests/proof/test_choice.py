@@ -50,7 +50,7 @@ def proved(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Prove]:
     native = backends.kernels("cuda", "cpu")
     for each in FAMILIES:
         if each.backend == "cuda" and each.gives_way and each.engine != "mma":
-            native.give_way(each.word, each.direction, each.engine, ELEMENTS[each.element].code, False)
+            native.give_way(each.word, each.direction, each.engine, ELEMENTS[each.element].code, gives=False)
     monkeypatch.undo()
     again()
 
@@ -191,16 +191,36 @@ def test_other_engines_give_way(proved: Prove) -> None:
 def test_tf32_gives_way_to_fp32(proved: Prove) -> None:
     precision = torch.backends.cudnn.conv.fp32_precision
     torch.backends.cudnn.conv.fp32_precision = "tf32"
+    single = torch.zeros(1)
     try:
         proved()
-        assert rounds_to_tf32("cuda", "conv", torch.float32)
+        assert rounds_to_tf32("cuda", "conv", single)
         proved(cuda_conv_backward__input_mma_tf32="wrong")
-        assert not rounds_to_tf32("cuda", "conv", torch.float32)
-        assert rounds_to_tf32("triton", "conv", torch.float32)
-        assert not rounds_to_tf32("triton/cuda/reference", "conv", torch.float32)
+        assert not rounds_to_tf32("cuda", "conv", single)
+        assert rounds_to_tf32("triton", "conv", single)
+        assert not rounds_to_tf32("triton/cuda/reference", "conv", single)
+        assert rounds_to_tf32("cuda", "conv", single.to("meta"))  # another device's certificate says nothing of it
         assert decision().backend == "cuda"
     finally:
         torch.backends.cudnn.conv.fp32_precision = precision
+
+
+def test_an_engine_gives_way_on_the_gpu_that_it_failed_on(proved: Prove) -> None:
+    module = backends.kernels("cuda", "cpu").module
+    hopper, half = module.gpu_named("h200"), ELEMENTS["fp16"].code
+    pair = ConvCase("", 8, 256, 28, 28, 256, 3, 3, padding=(1, 1, 1, 1), groups=256)
+    fused = half, int(Layout.NHWC), False, module.ConvGeometry(*pair.geometry), 256, hopper
+    failed = "depthwise_separable_conv", "forward", "wgmma", half
+    proved()
+    module.give_way(*failed, device=1)
+    assert module.depthwise_separable_conv_plan(*fused).wgmma
+    module.give_way(*failed, device=0)
+    assert not module.depthwise_separable_conv_plan(*fused).wgmma
+    module.give_way(*failed, device=0, gives=False)
+    assert module.depthwise_separable_conv_plan(*fused).wgmma
+    for device in (-1, 64):
+        with pytest.raises(IndexError, match=f"no GPU has the number {device}"):
+            module.give_way(*failed, device=device)
 
 
 def test_an_engine_without_another_behind_it_does_not_give_way() -> None:

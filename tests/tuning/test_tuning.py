@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import cnnkernels
-from cnnkernels import backends
+from cnnkernels import backends, certified
+from cnnkernels.certified.certificates import Certificate
 from cnnkernels.cli import main as cli
 from cnnkernels.cli import tune as command
 from cnnkernels.records import tuned
 from cnnkernels.tuning import tune_layers
+from cnnkernels.tuning.candidates import Asked
+from cnnkernels.tuning.tuning import Line
+from helpers.proving import certificate
 from helpers.tuned import Clock, anew, cache, served  # noqa: F401
 
 
@@ -295,3 +301,37 @@ def test_a_network_by_its_name(
     args.input = None
     assert command.network(args, device) == 2
     assert "give an input of the network (--input)" in capsys.readouterr().err
+
+
+def test_what_is_not_certified_is_not_timed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    timed: list[set[str]] = []
+
+    class Noting(Clock):
+        def __call__(self, asked: Asked, makes: Mapping[str, Any]) -> dict[str, float]:
+            timed.append(set(makes))
+            return super().__call__(asked, makes)
+
+    def tuned_with(made: Certificate | None) -> Line:
+        timed.clear()
+        certified._held.clear()
+        certified.forget()
+        if made is not None:
+            certified.hold(made)
+        backends.forget()
+        return tune_layers(conv("cpu"), images("cpu"), timer=Noting()).lines[0]
+
+    monkeypatch.setattr(certified, "NEEDED", {"cpu"})
+    try:
+        line = tuned_with(None)
+        assert line.failed == {"cuda": "its kernels are not proved on CPU: `cnnkernels prove` does it"}
+        assert line.winner == "reference" and set.union(*timed) == {"reference"}
+        line = tuned_with(certificate(cuda_conv_backward__weight_fma_fp32="wrong"))
+        assert line.failed == {"cuda": "cuda conv backward_weight fma fp32 failed on CPU: wrong"}
+        assert set.union(*timed) == {"reference"}
+        line = tuned_with(certificate())
+        assert line.winner == "cuda" and line.failed == {} and {"reference", "cuda"} in timed
+    finally:
+        certified._held.clear()
+        monkeypatch.undo()
+        certified.forget()
+        backends.forget()
