@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from helpers.device import HAS_GPU
 from helpers.native import Host, PrimitiveRunner, interpreter_tests
 from oracles import swizzle_wgmma, tma_im2col
 
@@ -82,6 +83,20 @@ def test_tma_stores_tiles(runner, case):
     fields = Host(*box_fields(x, code, step, swizzle), *padded(box, 5, 1))
     runner.run("tma_store_tile", fields, Host(*padded(corner, 8)), len(image), image)
     assert np.array_equal(x, expected)
+
+
+@pytest.mark.parametrize("runner", [None if HAS_GPU else "ptx"], indirect=True)  # the interpreter fills with zeros
+@pytest.mark.parametrize(("element", "floats"), [("float16", np.float16), ("float32", np.float32)])
+def test_tma_fills_with_nan_where_asked(runner, element, floats):
+    code, dtype = ELEMENTS[element]
+    x = np.arange(1, 5 * 16 + 1).astype(floats).reshape(5, 16)
+    image = np.zeros(4096, np.uint8)
+    corner, box = (-8, 3), (16, 4)  # half of each row and two of four rows are outside
+    fields = Host(*box_fields(x.view(dtype), code, [1, 1], 0), *padded(box, 5, 1))
+    runner.run("tma_load_tile_nan", fields, Host(*padded(corner, 8)), 0, len(image), image)
+    found = image[: 64 * x.itemsize].view(floats).reshape(4, 16)
+    assert np.array_equal(found[:2, 8:], x[3:, :8])
+    assert np.isnan(found[:2, :8]).all() and np.isnan(found[2:]).all()
 
 
 COLUMNS = [
