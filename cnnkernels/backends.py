@@ -15,9 +15,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
-from contextvars import ContextVar, Token
-from types import TracebackType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,22 +29,12 @@ from .native import BUILD_HINT, load
 from .operators import OPERATOR_OF, Operator
 from .records import tuned
 from .records.measured import Measured, Recorder, measured
+from .scope import BACKENDS, KERNEL_BACKENDS, Backend, Request, checked, requested, scope, traced
+from .scope import use_backend as use_backend
 
-Backend = Literal["cuda", "triton", "reference"]
-Request = Literal["cuda", "triton", "reference", "auto"]
-
-BACKENDS: tuple[Backend, ...] = get_args(Backend)  # in the order in which auto prefers them
-KERNEL_BACKENDS: tuple[Backend, ...] = BACKENDS[:-1]
 OLDEST_CAPABILITY = (8, 0)
 
 
-def _checked(name: str, source: str) -> Request:
-    if name not in get_args(Request):
-        raise ValueError(f"{source} must be one of {', '.join(get_args(Request))}, but got {name!r}")
-    return name  # type: ignore[return-value]
-
-
-_PROCESS: Request = _checked(os.environ.get("CNNKERNELS_BACKEND") or "auto", "CNNKERNELS_BACKEND")
 _ASKED = interpreting()
 INTERPRETING = _ASKED != ""
 CPU_MODULE: Literal["emulated", "interpreter"] = "emulated" if _ASKED == "ptx" else "interpreter"
@@ -58,63 +46,6 @@ _TRITON_CAME_FIRST = "TRITON_INTERPRET" not in os.environ and _ASKED == "sources
 _TRITON_EMULATED = INTERPRETING and os.environ.get("TRITON_INTERPRET") != "1"
 
 _jit_tracing = torch._C._get_tracing_state
-_scope: ContextVar[Request] = ContextVar("cnnkernels_backend", default=_PROCESS)
-
-
-class _Traced:
-    """The innermost scope again, as a plain attribute: torch.compile can guard on it, on a ContextVar it can not."""
-
-    request: Request = _PROCESS
-
-
-_traced = _Traced()
-_traced.request = _PROCESS
-
-
-class use_backend(contextlib.ContextDecorator):
-    """Ask for a backend in a `with` block or a decorated function.
-
-    Args:
-        name: "cuda", "triton", "reference" (PyTorch's own operators) or "auto".
-
-    Raises:
-        ValueError: for any other name.
-
-    A backend asked for by name serves the call or raises with the reason; only "auto" chooses another. Each thread
-    and each asyncio task has its own scope. A backward pass runs on the backend of its forward pass, wherever it is
-    called. Code under torch.compile is compiled once per backend asked for; there the scope is the process's last
-    one, so threads that run compiled code under different backends need a lock of their own.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = _checked(name, "backend")
-        self._token: Token[Request] | None = None
-        self._outer: Request = "auto"
-
-    def _recreate_cm(self) -> use_backend:
-        return use_backend(self.name)  # a decorated function may be running more than once
-
-    def __enter__(self) -> use_backend:
-        if is_compiling():
-            self._outer = _traced.request
-        else:
-            self._token = _scope.set(self.name)
-        _traced.request = self.name
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if is_compiling():
-            _traced.request = self._outer
-        elif self._token is not None:
-            _scope.reset(self._token)
-            _traced.request = _scope.get()
-
-
-def requested() -> Request:
-    """The backend asked for here: the innermost `use_backend`, else CNNKERNELS_BACKEND, else "auto"."""
-    return _traced.request if is_compiling() else _scope.get()
 
 
 class Problem(NamedTuple):
@@ -273,8 +204,13 @@ def choose(problem: Problem, request: str | None = None) -> Decision:
 
     Returns:
         The decision. Its `backend` is None where the one asked for by name can not serve the problem.
+
+    Example:
+        >>> problem = cnnkernels.backends.problem_of("conv2d", torch.zeros(1, 3, 8, 8))
+        >>> cnnkernels.choose(problem, "reference").backend
+        'reference'
     """
-    return decide(problem, requested() if request is None else _checked(request, "request"))
+    return decide(problem, requested() if request is None else checked(request, "request"))
 
 
 def serving(op: str, device: torch.device, dtype: torch.dtype) -> str | Measured:
@@ -290,9 +226,9 @@ def serving(op: str, device: torch.device, dtype: torch.dtype) -> str | Measured
             return _for_onnx(op)
         if is_compiling():
             if device.type in certified.NEEDED:
-                return _certified_serving(op, device, dtype, _traced.request)
-            return _serving(op, device, dtype, _traced.request)
-    return remembered_serving(op, device, dtype, _scope.get())
+                return _certified_serving(op, device, dtype, traced.request)
+            return _serving(op, device, dtype, traced.request)
+    return remembered_serving(op, device, dtype, scope.get())
 
 
 def traced_for_onnx() -> bool:
@@ -345,11 +281,11 @@ def remembered_serving(op: str, device: torch.device, dtype: torch.dtype, reques
 def recording() -> Iterator[Recorder]:
     """While entered, PyTorch's own operators serve what no backend is asked for by name, and its calls are noted."""
     recorder = Recorder()
-    token = _scope.set(recorder)  # type: ignore[arg-type]
+    token = scope.set(recorder)  # type: ignore[arg-type]
     try:
         yield recorder
     finally:
-        _scope.reset(token)
+        scope.reset(token)
         remembered_serving.cache_clear()  # it holds the recorder, and so the calls' tensors
 
 
@@ -367,7 +303,12 @@ def forget() -> None:
 
 
 def available_backends(device: str | torch.device | None = None) -> tuple[Backend, ...]:
-    """The backends that can serve tensors on a device (default: cuda where there is one, else cpu), best first."""
+    """The backends that can serve tensors on a device (default: cuda where there is one, else cpu), best first.
+
+    Example:
+        >>> "reference" in cnnkernels.available_backends()
+        True
+    """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     device = _with_index(torch.device(device))

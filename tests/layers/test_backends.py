@@ -119,7 +119,7 @@ def test_threads_have_scopes_of_their_own() -> None:
     assert seen == {"triton": "triton", "reference": "reference"}
     assert requested() == outside
     # the copy that compiled code guards on must not keep what another thread asked for
-    assert cnnkernels.backends._traced.request == outside
+    assert cnnkernels.scope.traced.request == outside
 
 
 def test_tasks_have_scopes_of_their_own() -> None:
