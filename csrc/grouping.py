@@ -47,7 +47,9 @@ def compiled_as(source: Path) -> Path:
         return ALL_BINDINGS
     if any(source.match(pattern) for pattern in ALONE):
         return source
-    name = "all_bindings" if source.name in BINDINGS else "all_sm90" if "sm90" in source.stem else "all"
+    if source.name in BINDINGS:
+        return (source.parent if "runtime" in source.parts else Path(*source.parts[:2])) / "all_bindings.cpp"
+    name = "all_sm90" if "sm90" in source.stem else "all"
     return room(source) / f"{name}{source.suffix}"
 
 

@@ -46,4 +46,14 @@ const Geometry& of_planes(const Geometry& g) {
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
+// std::max and std::min of numbers, on the host: <algorithm> takes nvcc as long as all headers of CUDA.
+template <class T>
+constexpr T larger(T a, T b) {
+  return a < b ? b : a;
+}
+template <class T>
+constexpr T smaller(T a, T b) {
+  return b < a ? b : a;
+}
+
 }  // namespace cnnkernels

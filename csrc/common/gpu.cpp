@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string>
+#include <string_view>
 
 namespace cnnkernels {
 
@@ -28,10 +30,10 @@ static_assert(std::ranges::all_of(kGpus, [](const Gpu& gpu) {
   return gpu.architecture != 90 || gpu.block_bytes() == kSm90BlockBytes;
 }));
 
-Gpu gpu_like(const std::string& device, int architecture, int processors) {
+Gpu gpu_like(const char* device, int architecture, int processors) {
   for (const Gpu& known : kGpus)
-    if (device.find(known.device) != std::string::npos && known.architecture == architecture &&
-        known.processors == processors)
+    if (std::string_view(device).find(known.device) != std::string_view::npos &&
+        known.architecture == architecture && known.processors == processors)
       return known;
   Gpu found = kGpus[0];
   for (const Gpu& known : kGpus)
@@ -45,13 +47,13 @@ Gpu gpu_like(const std::string& device, int architecture, int processors) {
   return found;
 }
 
-const Gpu& gpu_named(const std::string& name) {
+const Gpu& gpu_named(const char* name) {
   std::string names;
   for (const Gpu& known : kGpus) {
-    if (name == known.name) return known;
+    if (std::string_view(name) == known.name) return known;
     names += std::string(names.empty() ? "" : ", ") + known.name;
   }
-  throw std::invalid_argument("no GPU is called '" + name + "' here, only " + names);
+  throw std::invalid_argument(std::string("no GPU is called '") + name + "' here, only " + names);
 }
 
 }  // namespace cnnkernels

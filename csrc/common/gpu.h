@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "shared_limits.h"
 
@@ -51,10 +50,10 @@ const char* cannot_run_wgmma(const Gpu& gpu);
 
 // A GPU by what its driver says: the one of that name, else the newest that is not newer, with this one's
 // SMs.
-Gpu gpu_like(const std::string& device, int architecture, int processors);
+Gpu gpu_like(const char* device, int architecture, int processors);
 
 // By the name in kGpus; std::invalid_argument, with all names, for any other.
-const Gpu& gpu_named(const std::string& name);
+const Gpu& gpu_named(const char* name);
 
 // The current device. The interpreter stands for an A100, or for what it is told to.
 const Gpu& this_gpu();

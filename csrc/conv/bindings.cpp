@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "../common/bind.h"
+#include "describe.h"
 #include "selection.h"
 
 namespace cnnkernels::conv {
@@ -97,12 +98,17 @@ void bind_selection(py::module_& m) {
   m.attr("reached_of_peak") = kReachedOfPeak;
   m.attr("reached_of_memory") = kReachedOfMemory;
   m.def("gpus", [] { return std::vector<Gpu>(std::begin(kGpus), std::end(kGpus)); });
-  m.def("gpu_named", &gpu_named, py::arg("name"));
+  m.def("gpu_named", [](const std::string& name) { return gpu_named(name.c_str()); }, py::arg("name"));
   m.def(
       "this_gpu", [] { return Gpu(this_gpu()); },
       "The current device, with what the driver loads on it; what the interpreter stands for.");
-  m.def("gpu_like", &gpu_like, "A GPU by its driver's name, 10 times its compute capability, its SMs.",
-        py::arg("device"), py::arg("architecture"), py::arg("processors"));
+  m.def(
+      "gpu_like",
+      [](const std::string& device, int architecture, int processors) {
+        return gpu_like(device.c_str(), architecture, processors);
+      },
+      "A GPU by its driver's name, 10 times its compute capability, its SMs.", py::arg("device"),
+      py::arg("architecture"), py::arg("processors"));
 
   py::class_<Cost>(m, "ConvCost", py::module_local())
       .def_readonly("tiles", &Cost::tiles)

@@ -21,16 +21,6 @@ inline constexpr double kLaunch = 3e-6;     // a kernel's start
 inline constexpr int kGatherClocks = 14;
 inline constexpr int kSharedBytesPerClock = 128, kLanesPerClock = 128;
 
-// Bytes of shared memory a block takes; the epilogue reuses the ring and the table of a border behind it.
-// As Config::kSharedBytes.
-inline constexpr int shared_bytes(int tile, int accumulator_bytes, int border = 0) {
-  const Tile& t = kTiles[tile];
-  const int ring = kStages * (t.rows + t.columns) * gemm::kTileRowBytes + border;
-  const int staging =
-      (t.rows + t.columns) * 8 + t.rows * t.columns * accumulator_bytes + std::max(t.rows, t.columns) * 16;
-  return std::max(ring, staging);
-}
-
 // FLOP/s that an engine reaches at best.
 inline double peak(Engine engine, const Element& element, const Gpu& gpu) {
   if (engine == Engine::fma) return element.dtype == DType::float64 ? gpu.fma64 : gpu.fma32;

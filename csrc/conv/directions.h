@@ -6,6 +6,7 @@
 
 #include "conv.h"
 #include "implicit_gemm/launch.h"
+#include "select.h"
 
 namespace cnnkernels::conv {
 

@@ -3,7 +3,6 @@
 // memory.
 #pragma once
 
-#include <algorithm>
 #include <type_traits>
 
 #include "../common/activation.h"
@@ -28,7 +27,7 @@ inline constexpr int kPadding = gemm::kChunkBytes / sizeof(T);
 // The offset of each row and column, then the tile.
 template <class T, int Rows, int Columns>
 inline constexpr int kStagingBytes = (Rows + Columns) * sizeof(std::int64_t) +
-                                     (Rows * Columns + std::max(Rows, Columns) * kPadding<T>)*sizeof(T);
+                                     (Rows * Columns + larger(Rows, Columns) * kPadding<T>)*sizeof(T);
 
 // Is there more to an epilogue than numbers of each filter? Then it is applied output by output.
 CNN_DEVICE bool by_output(const Epilogue& epilogue) {

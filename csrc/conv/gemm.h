@@ -11,7 +11,6 @@
 #pragma once
 
 #include <initializer_list>
-#include <stdexcept>
 
 #include "../common/fast_divide.h"
 #include "../common/geometry.h"
@@ -55,7 +54,7 @@ struct Axis {
     int count = 0;
     for (const Digit& d : digits) {
       extent *= d.size;
-      if (d.size >= kLargest) throw std::invalid_argument("a convolution's size must be below 2^30");
+      if (d.size >= kLargest) throw_invalid_argument("a convolution's size must be below 2^30");
       if (d.size == 0) {
         extent = 0;
         return;
@@ -181,6 +180,16 @@ struct Element {
   int accumulator_bytes() const { return dtype == DType::float64 ? 8 : 4; }
   int depth_per_stage() const { return gemm::kTileRowBytes / bytes(); }
 };
+
+// Bytes of shared memory a block takes; the epilogue reuses the ring and the table of a border behind it.
+// As Config::kSharedBytes.
+inline constexpr int shared_bytes(int tile, int accumulator_bytes, int border = 0) {
+  const Tile& t = kTiles[tile];
+  const int ring = kStages * (t.rows + t.columns) * gemm::kTileRowBytes + border;
+  const int staging =
+      (t.rows + t.columns) * 8 + t.rows * t.columns * accumulator_bytes + larger(t.rows, t.columns) * 16;
+  return larger(ring, staging);
+}
 
 inline std::int64_t blocks_of(const Gemm& gemm, const Tile& tile) {
   return ceil_div(gemm.rows(), tile.rows) * ceil_div(gemm.columns(), tile.columns) * gemm.groups;

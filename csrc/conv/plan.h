@@ -1,9 +1,7 @@
 // How a convolution is going to be run: what select.h decides, the launchers obey and tests may dictate.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
-#include <string>
 
 namespace cnnkernels::conv {
 
@@ -20,6 +18,11 @@ enum class Loader {
   along_side,   // 16-byte asynchronous copies; memory is contiguous along the output's rows (or columns)
   elements,     // one element at a time: odd channel counts, NCHW windows, unaligned pointers
 };
+
+// Kernels that would gather B alone are not compiled: its memory is the smaller, so A is gathered beside it.
+inline constexpr bool loaders_exist(Loader a, Loader b) {
+  return b != Loader::elements || a == Loader::elements;
+}
 
 // What is copied first into memory that the fast loaders and TMA read (packing.h).
 enum class Packing {
@@ -102,27 +105,6 @@ inline const Tile& tile_of(const Plan& plan) {
   return plan.engine == Engine::wgmma     ? kSm90Tiles[plan.tile]
          : plan.engine == Engine::grouped ? kGroupedTiles[plan.tile]
                                           : kTiles[plan.tile];
-}
-
-inline std::string describe(const Plan& plan) {
-  const auto name = [](Loader loader) {
-    return loader == Loader::along_depth  ? "along depth"
-           : loader == Loader::along_side ? "along side"
-                                          : "elements";
-  };
-  const Tile& tile = tile_of(plan);
-  const std::string shape = std::to_string(tile.rows) + "x" + std::to_string(tile.columns);
-  const std::string packed = plan.packing == Packing::channels ? ", packed channels"
-                             : plan.packing == Packing::rows   ? ", packed rows"
-                                                               : "";
-  const std::string splits = packed + ", splits " + std::to_string(plan.splits);
-  if (plan.engine == Engine::wgmma) {
-    return "wgmma " + shape + (tile.ping_pong ? " ping-pong" : "") + (tile.cluster > 1 ? " cluster" : "") +
-           splits;
-  }
-  if (plan.engine == Engine::grouped) return "grouped " + shape + splits;
-  return (plan.engine == Engine::mma ? "mma " : "fma ") + shape + ", A " + name(plan.a) + ", B " +
-         name(plan.b) + splits;
 }
 
 }  // namespace cnnkernels::conv

@@ -12,9 +12,11 @@
 // freely. backward_weight's parts are a function of the problem alone, the same on every GPU.
 #pragma once
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "cost.h"
+#include "describe.h"
 
 namespace cnnkernels::conv {
 
@@ -48,11 +50,6 @@ inline Loader loader_for(const Operand& operand, const Element& element) {
   for (const Loader loader : {Loader::along_depth, Loader::along_side})
     if (why_not(loader, operand, element) == nullptr) return loader;
   return Loader::elements;
-}
-
-// Kernels that would gather B alone are not compiled: its memory is the smaller, so A is gathered beside it.
-inline constexpr bool loaders_exist(Loader a, Loader b) {
-  return b != Loader::elements || a == Loader::elements;
 }
 
 // Why a plan cannot serve; null where it can.

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <stdexcept>
+#include <string>
 
 #include "../common/geometry.h"
 #include "gemm.h"

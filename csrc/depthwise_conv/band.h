@@ -13,8 +13,6 @@
 // a product of 16 filter rows and 8 filter columns with a band of the error. band.cuh has what both share.
 #pragma once
 
-#include <algorithm>
-
 #include "slab.h"
 #include "weight_gradient.h"
 
@@ -88,7 +86,7 @@ inline Band band_of(const Correlation& c, const Plan& plan) {
   const std::int64_t image = ceil_div(s.result.elements, kBandVector) * kBandVector;
   s.result_image = static_cast<Index>(image);
   const std::int64_t planes = std::int64_t(p.channels) * p.images * p.plane_rows * pitch;
-  const std::int64_t shared = std::max(planes, p.images * image) * 2;
+  const std::int64_t shared = larger(planes, p.images * image) * 2;
   const std::int64_t bands = p.channels * std::int64_t(c.a.taps) * band_row(steps) * 2;
   p.bands_at = static_cast<Index>(shared);
   p.flags_at = static_cast<Index>(shared + bands);
@@ -130,7 +128,7 @@ inline BandGradient band_gradient_of(const WeightGradient& g, const Plan& plan) 
   const std::int64_t planes = p.channels * p.plane_rows * pitch * 2;
   const std::int64_t bands = p.channels * p.rows * band_row(s.steps) * 2;
   const std::int64_t sums = std::int64_t(p.channels) * plan.workers * taps * taps * 4;
-  const std::int64_t shared = std::max(planes + bands, sums);
+  const std::int64_t shared = larger(planes + bands, sums);
   p.bands_at = static_cast<Index>(planes);
   p.flags_at = static_cast<Index>(shared);
   p.bytes = shared + ceil_div(std::int64_t(p.channels) * 4, kVectorBytes) * kVectorBytes;

@@ -4,7 +4,7 @@
 
 #include "../common/bind.h"
 #include "epilogue.h"
-#include "plan.h"
+#include "describe.h"
 
 namespace cnnkernels::int8 {
 

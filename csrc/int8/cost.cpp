@@ -1,4 +1,6 @@
 // How long a plan of an INT8 product should take. Nothing in it was fitted to a measurement.
+#include <stdexcept>
+
 #include "../common/giving_way.h"
 #include "../common/model.h"
 #include "plan.h"

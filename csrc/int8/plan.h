@@ -2,10 +2,7 @@
 // functions on the host. Integer sums are exact, so that a plan never changes a bit.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
-#include <stdexcept>
-#include <string>
 
 #include "../common/geometry.h"
 #include "../gemm/sm90/limits.h"
@@ -61,18 +58,6 @@ struct Plan {
   bool operator==(const Plan&) const = default;
 };
 
-inline std::string describe(const Plan& plan) {
-  const std::string splits = ", splits " + std::to_string(plan.splits);
-  if (plan.wgmma) {
-    const Sm90Tile& tile = kSm90Tiles[plan.tile];
-    return "wgmma " + std::to_string(tile.rows) + "x" + std::to_string(tile.columns) +
-           (tile.ping_pong ? " ping-pong" : "") + (tile.cluster > 1 ? " cluster" : "") + splits;
-  }
-  const Tile& tile = kTiles[plan.tile];
-  return std::string(plan.vectors ? "vectors " : "words ") + std::to_string(tile.rows) + "x" +
-         std::to_string(tile.columns) + splits;
-}
-
 // The size of a product: rows and columns of each group, stages of the reduction. Of wgmma: why TMA cannot
 // bring the operands (null: it can), its stages, and the bytes of a run in them (sm90/limits.h).
 struct Extents {
@@ -110,7 +95,7 @@ inline const char* why_not(const Plan& plan, const Extents& size, bool vectors) 
       return "an operand is not contiguous along the reduction and aligned to 16 bytes";
     if (!plan.vectors && plan.tile != kWordsTile) return "that tile takes operands as vectors only";
   }
-  if (plan.splits < 1 || plan.splits > std::max<std::int64_t>(size.stages_of(plan), 1))
+  if (plan.splits < 1 || plan.splits > larger<std::int64_t>(size.stages_of(plan), 1))
     return "a split has no stage of the reduction";
   if (plan.splits > 1 && workspace_bytes(plan, size.rows, size.columns * size.groups) > kWorkspaceLimit)
     return "partial sums would take more than 64 MB";

@@ -34,7 +34,7 @@ struct Config {
   // Registers hold what is on its way, too, where operands pass through them.
   static constexpr int kBlocks = kVectors ? kShape.blocks : 3;
   static constexpr int kStage = (kRows + kColumns) * kStageBytes;
-  static constexpr int kRing = std::max(kStages * kStage, kRows * kColumns * 4);  // the epilogue reuses it
+  static constexpr int kRing = larger(kStages * kStage, kRows * kColumns * 4);  // the epilogue reuses it
   static constexpr int kSharedBytes = kRing + LoaderA::kTableBytes + LoaderB::kTableBytes;
   static_assert(kSharedBytes <= kEveryBlockBytes);
   static_assert(kShape.rows / kShape.warp_rows * (kColumns / kShape.warp_columns) * 32 == kThreads);
@@ -170,7 +170,7 @@ void launch_tiles(Product product, const Plan& plan, void* workspace, std::uintp
   Schedule schedule;
   const std::int64_t column_tiles = ceil_div(product.b.extent, C::kColumns);
   const std::int64_t row_tiles = ceil_div(product.rows(), C::kRows);
-  schedule.patch_tiles = FastDivide(std::min<std::int64_t>(row_tiles, Schedule::kPatchRows) * column_tiles);
+  schedule.patch_tiles = FastDivide(smaller<std::int64_t>(row_tiles, Schedule::kPatchRows) * column_tiles);
   schedule.tiles = FastDivide(row_tiles * column_tiles);
   schedule.row_tiles = static_cast<std::uint32_t>(row_tiles);
   schedule.groups = FastDivide(product.groups);
@@ -212,7 +212,7 @@ void launch_product(const Product& product, const Plan& plan, void* workspace, s
     case 2:
       return launch_tiles<Config<2, true>>(product, plan, workspace, stream);
   }
-  throw std::invalid_argument("there is no such tile of INT8 products");
+  throw_invalid_argument("there is no such tile of INT8 products");
 }
 
 }  // namespace cnnkernels::int8

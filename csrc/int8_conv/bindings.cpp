@@ -1,6 +1,7 @@
 // int8_conv's Python face: pointers as integers, the geometry, an optional plan.
 #include <pybind11/operators.h>
 
+#include "describe.h"
 #include "../common/bind.h"
 #include "int8_conv.h"
 

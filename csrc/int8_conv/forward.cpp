@@ -1,8 +1,21 @@
 // A convolution as the implicit GEMM of pixels' windows by filters.
+#include <stdexcept>
+
+#include "describe.h"
 #include "../int8/product.h"
 #include "int8_conv.h"
 
 namespace cnnkernels::int8_conv {
+
+Plan decide(const Problem& problem, bool aligned, const Plan* given, const Gpu& gpu) {
+  const Plan plan = given != nullptr ? *given : select(problem, aligned, gpu);
+  const char* why = why_not(plan, problem, aligned);
+  if (why == nullptr && plan.kernel == Kernel::tiles) why = int8::why_not(plan.tiles, gpu);
+  if (why != nullptr)
+    throw std::invalid_argument("int8_conv2d: the plan '" + describe(plan) +
+                                "' cannot serve this problem: " + why);
+  return plan;
+}
 
 namespace {
 

@@ -3,9 +3,6 @@
 //   problem -> can its channels be read as vectors -> candidates -> feasible, or why not -> cost -> choice
 #pragma once
 
-#include <algorithm>
-#include <string>
-
 #include "../common/geometry.h"
 #include "../int8/plan.h"
 
@@ -26,11 +23,6 @@ struct Plan {
 
   bool operator==(const Plan&) const = default;
 };
-
-inline std::string describe(const Plan& plan) {
-  if (plan.kernel == Kernel::tiles) return int8::describe(plan.tiles);
-  return plan.kernel == Kernel::depthwise ? "depthwise" : "grouped";
-}
 
 // The reduction in runs of consecutive bytes: a row of the filter, or where dilation or groups part its taps,
 // a tap.
@@ -118,10 +110,10 @@ inline double grouped_seconds(const Problem& problem, const Gpu& gpu) {
   const double pixels = static_cast<double>(g.n * g.p * g.q), taps = static_cast<double>(g.r * g.s);
   const auto channels = static_cast<double>(g.c / g.groups);
   const double clocks =
-      pixels * static_cast<double>(g.k) / 4 * taps * std::max(channels / 64, (13 + 1.7 * channels) / 128);
+      pixels * static_cast<double>(g.k) / 4 * taps * larger(channels / 64, (13 + 1.7 * channels) / 128);
   const double bytes = static_cast<double>(g.n * g.h * g.w * g.c + g.n * g.p * g.q * g.k);
   return int8::kLaunch + int8::kLatency + taps * kTap +
-         std::max(clocks / (gpu.processors * gpu.clock), bytes / (kReachedOfMemory * gpu.memory));
+         larger(clocks / (gpu.processors * gpu.clock), bytes / (kReachedOfMemory * gpu.memory));
 }
 
 // Filters that share a single channel make a matrix product of it after all. Few channels a group go where
@@ -141,14 +133,6 @@ inline Plan select(const Problem& problem, bool aligned, const Gpu& gpu) {
 }
 
 // What is going to be run; what cannot serve is refused with the reason.
-inline Plan decide(const Problem& problem, bool aligned, const Plan* given, const Gpu& gpu) {
-  const Plan plan = given != nullptr ? *given : select(problem, aligned, gpu);
-  const char* why = why_not(plan, problem, aligned);
-  if (why == nullptr && plan.kernel == Kernel::tiles) why = int8::why_not(plan.tiles, gpu);
-  if (why != nullptr)
-    throw std::invalid_argument("int8_conv2d: the plan '" + describe(plan) +
-                                "' cannot serve this problem: " + why);
-  return plan;
-}
+Plan decide(const Problem& problem, bool aligned, const Plan* given, const Gpu& gpu);
 
 }  // namespace cnnkernels::int8_conv

@@ -2,6 +2,7 @@
 #include <pybind11/operators.h>
 #include <pybind11/stl.h>
 
+#include "describe.h"
 #include "../common/bind.h"
 #include "int8_gemm.h"
 

@@ -1,8 +1,21 @@
 // Products of two matrices of any strides: their operands, their zero points' sums, their launch.
+#include <stdexcept>
+
+#include "describe.h"
 #include "../int8/product.h"
 #include "int8_gemm.h"
 
 namespace cnnkernels::int8_gemm {
+
+Plan decide(const Problem& p, const Plan* plan, const Gpu& gpu) {
+  if (plan == nullptr) return select(p, gpu);
+  const char* why = why_not(*plan, p);
+  if (why == nullptr && plan->kernel == Kernel::tiles) why = int8::why_not(plan->tiles, gpu);
+  if (why != nullptr)
+    throw std::invalid_argument("int8_gemm: the plan '" + describe(*plan) +
+                                "' cannot serve this problem: " + why);
+  return *plan;
+}
 
 namespace {
 

@@ -5,8 +5,6 @@
 #pragma once
 
 #include <cstddef>
-#include <utility>
-#include <vector>
 
 #include "../int8/epilogue.h"
 #include "select.h"

@@ -3,7 +3,6 @@
 //   problem -> how its operands can be read -> candidates -> feasible, or why not -> cost -> choice
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "../int8/plan.h"
@@ -40,15 +39,6 @@ struct Plan {
 
   bool operator==(const Plan&) const = default;
 };
-
-inline std::string describe(const Plan& plan) {
-  const std::string packed = plan.pack_a   ? (plan.pack_b ? "pack a and b, " : "pack a, ")
-                             : plan.pack_b ? "pack b, "
-                                           : "";
-  if (plan.kernel == Kernel::tiles) return packed + int8::describe(plan.tiles);
-  return packed + "stream weights, " + std::to_string(plan.stream_columns) + " columns, " +
-         std::to_string(plan.warps) + " warps";
-}
 
 // The fastest way an operand can be read. `side`: m of a, n of b.
 inline Access access_of(const void* data, std::int64_t side, std::int64_t side_stride, std::int64_t depth,
@@ -171,15 +161,7 @@ inline Plan select(const Problem& p, const Gpu& gpu) {
 }
 
 // A plan that came from outside is refused, with the reason, where it cannot serve.
-inline Plan decide(const Problem& p, const Plan* plan, const Gpu& gpu) {
-  if (plan == nullptr) return select(p, gpu);
-  const char* why = why_not(*plan, p);
-  if (why == nullptr && plan->kernel == Kernel::tiles) why = int8::why_not(plan->tiles, gpu);
-  if (why != nullptr)
-    throw std::invalid_argument("int8_gemm: the plan '" + describe(*plan) +
-                                "' cannot serve this problem: " + why);
-  return *plan;
-}
+Plan decide(const Problem& p, const Plan* plan, const Gpu& gpu);
 
 struct Candidate {
   Plan plan;

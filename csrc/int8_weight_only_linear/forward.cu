@@ -5,9 +5,6 @@
 // The order of a sum is a function of nothing but its length, so that a row's bits depend neither on its
 // neighbours nor on the GPU: part p of 32 adds the terms of floor(k / 16) mod 32 = p in increasing k by fused
 // multiply-adds; four parts are added as (0 + 1) + (2 + 3), and eight such sums one after the other.
-#include <algorithm>
-#include <stdexcept>
-
 #include "../common/fast_divide.h"
 #include "../common/geometry.h"
 #include "../int8/bytes.cuh"
@@ -224,9 +221,9 @@ void launch_rows(const Stream& s, const int8::Epilogue& epilogue, void* output, 
 void forward(const Problem& problem, const int8::Epilogue& epilogue, void* output, std::uintptr_t stream) {
   const Problem& p = problem;
   constexpr std::int64_t kMost = std::int64_t(1) << 30;
-  if (p.m > kMostRows) throw std::invalid_argument("int8_weight_only_linear: more than 16 rows");
+  if (p.m > kMostRows) throw_invalid_argument("int8_weight_only_linear: more than 16 rows");
   if (p.n >= kMost || p.k >= kMost)
-    throw std::invalid_argument("int8_weight_only_linear: more than 2^30 columns or products of a sum");
+    throw_invalid_argument("int8_weight_only_linear: more than 2^30 columns or products of a sum");
   const auto at = [](const void* pointer, std::int64_t bytes) {
     return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0;
   };
@@ -237,7 +234,7 @@ void forward(const Problem& problem, const int8::Epilogue& epilogue, void* outpu
   s.m = static_cast<std::int32_t>(p.m);
   s.k = static_cast<std::int32_t>(p.k);
   s.held =
-      static_cast<std::int32_t>(std::min(ceil_div(p.k, kStep) * kStep, kHeldFloats / p.m / kStep * kStep));
+      static_cast<std::int32_t>(smaller(ceil_div(p.k, kStep) * kStep, kHeldFloats / p.m / kStep * kStep));
   s.quads = FastDivide(s.held / 4);
   s.input_vectors =
       p.depth_stride == 1 && p.k % 4 == 0 && (p.m == 1 || p.row_stride % 4 == 0) && at(p.input, 4 * element);

@@ -48,11 +48,11 @@ struct Config {
   static constexpr int kStageElements = TileA::kElements + TileB::kElements;
   static constexpr int kRingBytes = kStages * kStageElements * static_cast<int>(sizeof(T));
   static constexpr int kStaging =
-      std::max(kStagingBytes<T, kRows, kColumns>, kStagingBytes<Accumulator<T>, kRows, kColumns>);
-  static constexpr int kSharedBytes = std::max(kRingBytes, kStaging);
+      larger(kStagingBytes<T, kRows, kColumns>, kStagingBytes<Accumulator<T>, kRows, kColumns>);
+  static constexpr int kSharedBytes = larger(kRingBytes, kStaging);
   static_assert(kSharedBytes == shared_bytes(kTile, sizeof(Accumulator<T>)));
   using Table = DepthTable<TileA::kDepth>;
-  static_assert(block_bytes(std::max(kSharedBytes, kRingBytes + 4 * int(kBorderEntries)),
+  static_assert(block_bytes(larger(kSharedBytes, kRingBytes + 4 * int(kBorderEntries)),
                             sizeof(typename Table::Shared)) <= kEveryBlockBytes);
 };
 
@@ -144,10 +144,10 @@ void launch_config(const Gemm& gemm, const Plan& plan, void* partial, std::uintp
   const std::int64_t column_tiles = ceil_div(gemm.columns(), C::kColumns),
                      row_tiles = ceil_div(gemm.rows(), C::kRows);
   const std::int64_t stages = ceil_div(gemm.depth(), C::TileA::kDepth);
-  const std::int64_t stages_per_split = std::max<std::int64_t>(1, ceil_div(stages, plan.splits));
+  const std::int64_t stages_per_split = larger<std::int64_t>(1, ceil_div(stages, plan.splits));
   const std::int64_t splits = plan.splits;
   const std::int64_t blocks = column_tiles * row_tiles * gemm.groups * splits;
-  if (blocks >= std::int64_t(1) << 31) throw std::invalid_argument("conv2d: more than 2^31 tiles of output");
+  if (blocks >= std::int64_t(1) << 31) throw_invalid_argument("conv2d: more than 2^31 tiles of output");
 
   Schedule schedule;
   schedule.column_tiles = FastDivide(column_tiles);
@@ -168,7 +168,7 @@ void launch_config(const Gemm& gemm, const Plan& plan, void* partial, std::uintp
                 reinterpret_cast<std::uintptr_t>(data) % gemm::kChunkBytes == 0 &&
                 reinterpret_cast<std::uintptr_t>(gemm.epilogue.residual) % gemm::kChunkBytes == 0;
 
-  const std::size_t shared = std::max(C::kSharedBytes, C::kRingBytes + gemm.a.border.bytes());
+  const std::size_t shared = larger(C::kSharedBytes, C::kRingBytes + gemm.a.border.bytes());
   launch(implicit_gemm<C>, Launch{dim3(static_cast<unsigned>(blocks)), dim3(C::kThreads), shared, stream},
          gemm, schedule, how, partial);
 }
@@ -196,7 +196,7 @@ void launch_gemm(const Gemm& gemm, const Plan& plan, void* partial, std::uintptr
         if constexpr (loaders_exist(kA, kB)) {
           launch_config<Config<In, kTile, kA, kB>>(gemm, plan, partial, stream);
         } else {
-          throw std::invalid_argument("conv2d: no such pair of loaders");
+          throw_invalid_argument("conv2d: no such pair of loaders");
         }
       };
       with_loader(plan.b, with_b);
@@ -212,7 +212,7 @@ void launch_gemm(const Gemm& gemm, const Plan& plan, void* partial, std::uintptr
     case 2:
       return with_tile(std::integral_constant<int, 2>{});
   }
-  throw std::invalid_argument("conv2d: no such tile");
+  throw_invalid_argument("conv2d: no such tile");
 }
 
 }  // namespace cnnkernels::conv

@@ -1,7 +1,7 @@
 // Starts the implicit GEMM of a problem as a plan says. One source file an element type holds its kernels.
 #pragma once
 
-#include "../select.h"
+#include "../gemm.h"
 
 namespace cnnkernels {
 struct tf32;  // ptx/mma.cuh

@@ -1,7 +1,10 @@
 // Geometry into tensor maps.
 #include "arguments.h"
 
+#include <algorithm>
+
 #include "../../gemm/sm90/maps.h"
+#include "limits.h"
 
 namespace cnnkernels::conv::sm90 {
 

@@ -4,9 +4,11 @@
 #include <vector>
 
 #include "../../gemm/sm90/tile_schedule.h"
-#include "limits.h"
+#include "../conv.h"
 
 namespace cnnkernels::conv::sm90 {
+
+using namespace gemm::sm90;  // what every operator's kernel for Hopper has
 
 // The result where TMA does not store it, phases of a stride and outputs with a residual or an activation:
 // elements from one pixel to the next.

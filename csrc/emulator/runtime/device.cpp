@@ -26,7 +26,7 @@ constexpr bool all_known() {
 }
 static_assert(all_known(), "a GPU of common/gpu.h has a compute capability that is not here");
 
-int device_named(const std::string& name) { return static_cast<int>(&gpu_named(name) - kGpus); }
+int device_named(const std::string& name) { return static_cast<int>(&gpu_named(name.c_str()) - kGpus); }
 
 // CUDA keeps a current device for each thread. Only the kernels' host code calls this runtime, and it only
 // ever sets the device that it has just got, so one for all threads does, which Python changes between calls.

@@ -2,8 +2,6 @@
 // operator has of its own.
 #pragma once
 
-#include <algorithm>
-
 #include "../../common/launch.h"
 #include "loads.cuh"
 #include "multiply.cuh"
@@ -137,8 +135,8 @@ CNN_DEVICE void run(const typename C::Arguments& a, unsigned char* memory, Ring<
 template <class C>
 void launch_blocks(void (*kernel)(typename C::Arguments), const typename C::Arguments& a, int blocks,
                    std::uintptr_t stream) {
-  const int most = std::max((blocks > 0 ? blocks : processors()) / C::kCluster, 1);
-  const auto grid = static_cast<unsigned>(std::min(most, a.tiles) * C::kCluster);
+  const int most = larger((blocks > 0 ? blocks : processors()) / C::kCluster, 1);
+  const auto grid = static_cast<unsigned>(smaller(most, a.tiles) * C::kCluster);
   launch(kernel, Launch{dim3(grid), dim3(kThreads), C::kSharedBytes, stream, dim3(C::kCluster)}, a);
 }
 
