@@ -28,9 +28,6 @@ COUNTED = ("warps", "issue_slots", "wavefronts", "streamed_wavefronts", "sectors
 LEFT_OUT = ("vgg16, large", "dilated", "a convolution of unet", "a pyramid's finest", "replknet_31b, first stage")
 LEFT_OUT_DIRECTIONS = ("training",)
 
-# What it does depends on which values are NaN, of which a sample of blocks computes but a few: it differs by the run.
-UNSURE = "missing_windows_kernel"
-
 CHOOSE = ("max_pool2d",)  # what the gradient executes depends on what the forward found: all of that runs
 
 Table = dict[str, dict[str, int]]
@@ -71,8 +68,6 @@ def count() -> Table:
             work, _ = counted(lambda case=case, inputs=inputs: provider.setup(case, inputs), blocks)
             _, launches = counted(work, BLOCKS)
             for launch in launches:
-                if UNSURE in launch.kernel:
-                    continue
                 line = found.setdefault(f"{gpu}: {case.key}: {readable(launch.kernel)}", dict.fromkeys(COUNTED, 0))
                 for name in COUNTED:
                     line[name] += launch.sum(name)

@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 SECTOR = 32  # bytes
 # What csrc/emulator/profile/python.cpp counts of an instruction.
@@ -128,15 +129,27 @@ def of_dict(found: dict[str, Any]) -> Profile:
     )
 
 
-class Zeros(TorchFunctionMode):
+UNFILLED: list[tuple[Any, str]] = [(torch, name) for name in ("empty", "empty_like", "empty_strided")]
+UNFILLED += [(Tensor, name) for name in ("new_empty", "new_empty_strided")]
+
+
+@contextlib.contextmanager
+def zeros() -> Iterator[None]:
     """Memory that nobody fills is zero within it: what a sample leaves unwritten is then the same in every run, and
-    kernels that look at it, as the one at the border of a convolution's gradient does, do as they mostly do."""
+    kernels that look at it, as the one at the border of a convolution's gradient does, do as they mostly do. The words
+    themselves are replaced: no mode of PyTorch holds within a backward pass, which asks for memory of its own."""
 
-    UNFILLED = (torch.empty, torch.empty_like, torch.empty_strided, torch.Tensor.new_empty)
+    def filled(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *args, **kwargs: make(*args, **kwargs).zero_()
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = function(*args, **(kwargs or {}))
-        return made.zero_() if function in self.UNFILLED else made
+    before = [getattr(owner, name) for owner, name in UNFILLED]
+    try:
+        for (owner, name), make in zip(UNFILLED, before, strict=True):
+            setattr(owner, name, filled(make))
+        yield
+    finally:
+        for (owner, name), make in zip(UNFILLED, before, strict=True):
+            setattr(owner, name, make)
 
 
 def counted(call: Callable[[], Any], blocks: int) -> tuple[Any, list[Profile]]:
@@ -162,7 +175,7 @@ def counted(call: Callable[[], Any], blocks: int) -> tuple[Any, list[Profile]]:
             module.set_profiling(blocks)
         if triton is not None:
             triton.set_profiling(blocks, launches.append)
-        with Zeros():
+        with zeros():
             result = call()
     finally:
         if module is not None:

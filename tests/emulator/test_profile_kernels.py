@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -64,6 +65,20 @@ def test_nothing_is_counted_unless_asked(module: ModuleType) -> None:
 def test_memory_that_a_sample_leaves_unwritten_is_zero() -> None:
     """Whatever lay there: else two runs would count differently."""
     like = torch.full((33,), float("nan"))
+    words = torch.empty, torch.Tensor.new_empty
+
+    class Unwritten(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, error: torch.Tensor) -> torch.Tensor:
+            return torch.empty_strided(error.shape, error.stride())
+
+    def backward() -> tuple[torch.Tensor, ...]:
+        x = like.clone().requires_grad_()
+        return torch.autograd.grad(Unwritten.apply(x).sum(), x)
 
     def made() -> list[torch.Tensor]:
         return [
@@ -71,10 +86,13 @@ def test_memory_that_a_sample_leaves_unwritten_is_zero() -> None:
             torch.empty_like(like),
             torch.empty_strided((33,), (1,)),
             like.new_empty(33),
+            like.new_empty_strided((33,), (1,)),
+            *backward(),
         ]
 
     before = [torch.full((33,), float("nan")) for _ in range(8)]
     del before
     found, launches = counted(made, 1)
     assert launches == []
-    assert torch.equal(torch.stack(found), torch.zeros(4, 33))
+    assert torch.equal(torch.stack(found), torch.zeros(6, 33))
+    assert torch.empty is words[0] and torch.Tensor.new_empty is words[1]
