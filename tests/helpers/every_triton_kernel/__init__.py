@@ -21,8 +21,11 @@ import triton
 
 from cnnkernels import triton_kernels
 
-# What the same code is compiled to differs in, whatever the GPU.
-OF_THE_GPU = re.compile(r"^\.(?:version|target) .*|//.*|sm_\d+a?", re.MULTILINE)
+# What the same code is compiled to differs in: by the GPU, and by where the sources lay when it was compiled, which
+# Triton's cache does not ask about.
+ASIDE = re.compile(
+    r"^\.(?:version|target) .*|^\s*\.(?:file|loc)\s.*|^\s*\.section\s+\.debug[\s\S]*|//.*|sm_\d+a?", re.MULTILINE
+)
 
 
 class Trial(NamedTuple):
@@ -97,7 +100,7 @@ def recorded() -> Iterator[list[Launch]]:
         kernel = run(self, *args, grid=grid, warmup=warmup, **options)
         tensor = next(each for each in args if isinstance(each, torch.Tensor))
         constants = {name: value for name, value in options.items() if name in self.arg_names or "num_" in name}
-        compiled = hashlib.sha256(OF_THE_GPU.sub("", kernel.asm["ptx"].decode()).encode()).hexdigest()
+        compiled = hashlib.sha256(ASIDE.sub("", kernel.asm["ptx"].decode()).encode()).hexdigest()
         arguments = f"{kernel.src.signature} {kernel.src.constants} {kernel.src.attrs}"
         launches.append(Launch(name_of(self), constants, tensor.dtype, arguments, compiled))
         return kernel
