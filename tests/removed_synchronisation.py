@@ -1,54 +1,69 @@
 """Takes every synchronising instruction out of the kernels' PTX, one at a time, and says which nobody notices.
 
-    python tests/removed_synchronisation.py [sources, e.g. int8/product.cu] [--kernels N] [--instructions N]
+    python tests/removed_synchronisation.py [sources, e.g. int8/all.cu] [--new | --every-kernel]
 
---kernels: of each source so many, evenly spread; --instructions: of each kernel. All by default, which takes long.
+Goes through each place of each source, in a few of its kernels, and writes what it finds to
+tests/helpers/every_kernel/removed.json, which docs/emulator.md tells; a place that goes unnoticed needs a reason there,
+as `why`. --new: the places that the table has not, and those that are gone leave it. --every-kernel: each place in each
+kernel, which writes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
-import subprocess
+import sys
 
 from helpers.every_kernel import sources
-from helpers.every_kernel.removed import Removed, removed
+from helpers.every_kernel.removed import KERNELS, Found, Place, Row, go_through, most, read, sites, write
 
 
-def spelled(kernels: list[str]) -> list[str]:
-    return subprocess.run(
-        ["c++filt"], input="\n".join(kernels), capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+def update(asked: list[str], new: bool) -> dict[Place, Row]:
+    """The table, with what is found of the sources that are asked about."""
+    rows, all_sources = read(), sources(others=True)
+    for row in rows.values():
+        for gone in set(row.found) - set(all_sources):
+            del row.found[gone]
+    for source in asked:
+        has = sites(source)
+        known = [place for place, row in rows.items() if source in row.found]
+        for place in known:
+            if place not in has:
+                del rows[place].found[source]
+        for place, found in go_through(source, [p for p in has if not (new and p in known)]):
+            rows.setdefault(place, Row(place, {})).found[source] = best = most(found)
+            if best.missed < best.copies:
+                print(f"{source}: {tuple(best)} {place}", flush=True)
+        print(f"{source}: {len(has)} places", flush=True)
+    return {place: row for place, row in rows.items() if row.found}
 
 
-def main() -> None:
+def everywhere(asked: list[str]) -> None:
+    for source in asked:
+        found = [found for _, each in go_through(source, list(sites(source)), kernels=0) for found in each]
+        total = Found(*map(sum, zip(*found, strict=True))) if found else Found(0, 0, 0)
+        print(f"{source}: of {total.copies} {total.missed} noticed, {total.executed} executed", flush=True)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*")
-    parser.add_argument("--kernels", type=int, default=0)
-    parser.add_argument("--instructions", type=int, default=0)
-    asked = parser.parse_args()
-    print("source, kernels: instructions, noticed, not executed in the trial, else not noticed")
-    for source in asked.sources or sources(others=True):
-        found = list(removed(source, asked.kernels, asked.instructions))
-        silent = [each for each in found if not each.noticed]
-        idle = [each for each in silent if not each.executed]
-        kernels = len({each.kernel for each in found})
-        print(
-            f"{source}, {kernels}: {len(found)}, {len(found) - len(silent)}, {len(idle)}, {len(silent) - len(idle)}",
-            flush=True,
-        )
-        tell(silent)
-
-
-def tell(silent: list[Removed]) -> None:
-    names = spelled([each.kernel for each in silent]) if silent else []
-    by_place = collections.Counter(
-        (each.instruction, each.place, each.executed, name.partition("(")[0][:100])
-        for each, name in zip(silent, names, strict=True)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--new", action="store_true", help="only the places that the table has not")
+    how.add_argument(
+        "--every-kernel", action="store_true", help=f"all kernels of a place, not {KERNELS}; writes nothing"
     )
-    for (instruction, place, executed, name), count in by_place.items():
-        print(f"    {count} {instruction} at {place} of {name}{'' if executed else ', not executed'}", flush=True)
+    options = parser.parse_args()
+    asked = options.sources or sources(others=True)
+    if options.every_kernel:
+        everywhere(asked)
+        return 0
+    rows = update(asked, options.new)
+    write(list(rows.values()))
+    silent = [row for row in rows.values() if not row.noticed and not row.why]
+    for row in silent:
+        print(f"no mode notices, and the table says no reason: {row.place}")
+    return 1 if silent else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -96,6 +96,14 @@ def trials(source: str) -> list[Trial]:
     return [trial for part in parts().get(source, [source]) for room in rooms for trial in room.trials(part)]
 
 
+def larger(source: str) -> list[Trial]:
+    """Problems in which every kernel uses its shared memory again, for removed.py: too much for every kernel."""
+    from helpers.every_kernel import conv, conv_sm90, depthwise_conv, int8, pairs, quantize
+
+    rooms = (conv, conv_sm90, depthwise_conv, int8, pairs, quantize)
+    return [trial for part in parts().get(source, [source]) for room in rooms for trial in room.larger(part)]
+
+
 def run(trial: Trial) -> set[tuple[str, int]]:
     """The kernels that it ran, after it was found right."""
     m = module()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from functools import cache, partial
@@ -86,9 +87,9 @@ def of_tiles(element: str) -> Iterator[Trial]:
                 yield Trial(f"{name}, epilogue", partial(run_tile_and_epilogue, case, layout, element, tile, a, b))
 
 
-def of_groups(direction: str, case: ConvCase, element: str) -> None:
+def of_groups(direction: str, case: ConvCase, element: str, blocks: int = 0) -> None:
     runner = ConvRunner(module(), "cpu")
-    check(direction, case, NHWC, element, plan(runner, direction=direction, blocks=0))
+    check(direction, case, NHWC, element, plan(runner, direction=direction, blocks=blocks))
 
 
 def of_pixels(layout: Layout, dtype: torch.dtype) -> None:
@@ -131,6 +132,13 @@ def at_the_border(layout: Layout, dtype: torch.dtype, channels: int) -> None:
         true = torch.nn.grad.conv2d_input(case.input_shape, w, dy, padding=1)
     assert true.isfinite().any() and not true.isfinite().all()
     assert torch.equal(found.double().nan_to_num(7), true.nan_to_num(7))
+
+
+def larger(source: str) -> Iterator[Trial]:
+    """Several patches of a block."""
+    if source == "conv/grouped/kernels.cu":
+        for element, case in itertools.product(("fp16", "bf16"), KINDS):
+            yield Trial(f"{case} in {element} by one block", partial(of_groups, "forward", case, element, 1))
 
 
 def trials(source: str) -> Iterator[Trial]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+import torch
+
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
+from cnnkernels.testing.numerics import small_integers
 from helpers.conv import DIRECTIONS, ConvRunner
+from helpers.conv import ELEMENTS as TYPES
 from helpers.conv_sm90 import CLUSTERS, TILES, plan
-from helpers.every_kernel import Trial, module
-from helpers.every_kernel.conv import check, with_epilogue
+from helpers.every_kernel import Trial, emulated, module
+from helpers.every_kernel.conv import check, expected, operands, with_epilogue
 
 ELEMENTS = {"float16": ("fp16", 2), "bfloat16": ("bf16", 2), "tf32": ("tf32", 4)}
 SHORT_SPANS = ["256x128", "256x64", "128x64", "128x128 ping-pong"]  # tiles with kernels of 32 and 64 bytes
@@ -36,6 +40,18 @@ def run_and_epilogue(element: str, case: ConvCase, tile: str) -> None:
     with_epilogue(case, Layout.NHWC, element, plan(ConvRunner(module(), "cpu"), tile, 1, 2 if tile in CLUSTERS else 1))
 
 
+def run_and_bias(element: str, case: ConvCase, tile: str) -> None:
+    """A transposed convolution's: sums go through shared memory in fp32."""
+    dy, w = operands(case).operands("backward_input")
+    dtype, _, tf32 = TYPES[element]
+    bias = small_integers((case.c,), torch.float64, 9)
+    given = [t.to(dtype).contiguous(memory_format=torch.channels_last) for t in (dy, w)]
+    found = torch.full(case.input_shape, float("nan"), dtype=dtype).contiguous(memory_format=torch.channels_last)
+    chosen = plan(ConvRunner(module(), "cpu"), tile, 1, 2 if tile in CLUSTERS else 1)
+    emulated().conv_backward_input(*given, found, case.geometry, Layout.NHWC, tf32, chosen, bias.to(dtype))
+    assert torch.equal(found, (expected(case, "backward_input") + bias[:, None, None]).to(dtype)), chosen
+
+
 def larger(source: str) -> Iterator[Trial]:
     """Every path of a kernel's store, to the last column of its tile: sums rounded in blocks, sums that something
     follows, strided phases, parts. For removed.py; too much for every kernel."""
@@ -48,9 +64,10 @@ def larger(source: str) -> Iterator[Trial]:
         strided = ConvCase("phases", 5, 264, 9, 11, channels, 3, 3, (2, 2), padding=(1, 1, 1, 1))
         for tile in TILES + CLUSTERS:
             yield Trial(f"forward of {tile}, {wide}", partial(run, "forward", element, wide, tile))
+            yield Trial(f"{tile}, {wide}, epilogue", partial(run_and_epilogue, element, wide, tile))
             if element == "tf32":
                 continue
-            yield Trial(f"{tile}, {wide}, epilogue", partial(run_and_epilogue, element, wide, tile))
+            yield Trial(f"backward_input of {tile}, {deep}, bias", partial(run_and_bias, element, deep, tile))
             for case in (deep, strided):
                 yield Trial(f"backward_input of {tile}, {case}", partial(run, "backward_input", element, case, tile))
             for splits in (1, 2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -27,9 +28,9 @@ def multiply(plan: Any, m: int, n: int, k: int, how: tuple[str, str] = ("rows", 
     assert torch.equal(run(emulated(), a, b, e, plan()), product(a, b, e))
 
 
-def multiply_sm90(tile: str, dtype: torch.dtype) -> None:
+def multiply_sm90(tile: str, dtype: torch.dtype, m: int = 140) -> None:
     """More stages than the ring has, several tiles by one block or cluster."""
-    m, n, k = 140, 136, 9 * 128 + 16
+    n, k = 136, 9 * 128 + 16
     a, b = integers(3, m, k, dtype), integers(4, k, n)
     plan = sm90(emulated(), tile, 1, 2 if "cluster" in tile else 1)
     assert torch.equal(run(emulated(), pitched(a), pitched(b.t()).t(), plan=plan), product(a, b))
@@ -90,6 +91,22 @@ DEPTHWISE = [
     Shape(1, 8, 9, 13, 8, 3, 3, dilation=(2, 2), padding=(2, 2), groups=8),
     Shape(1, 6, 6, 9, 12, 3, 3, padding=(1, 1), groups=6),
 ]
+
+
+def larger(source: str) -> Iterator[Trial]:
+    """Several tiles of each cluster, more taps than are held at a time."""
+    if source == "int8/sm90_product.cu":
+        for tile, dtype in itertools.product(SM90_TILES, SIGNS):
+            yield Trial(f"{tile} of {dtype}, more rows", partial(multiply_sm90, tile, dtype, 530))
+    if source == "int8_conv/grouped.cu":
+        for size in (4, 8, 16):
+            shape = Shape(1, 4 * size, 7, 19, 4 * size, 9, 9, padding=(4, 4), groups=4)
+            yield Trial(f"groups of {size}, 81 taps", partial(convolution, shape, conv_grouped))
+    if source == "int8_conv/depthwise.cu":
+        for stride, dilation in ((1, 1), (2, 1), (1, 2)):
+            steps = {"stride": (stride, stride), "dilation": (dilation, dilation)}
+            shape = Shape(1, 8, 21, 23, 8, 9, 9, padding=(4, 4), groups=8, **steps)
+            yield Trial(f"{shape}, 81 taps", partial(convolution, shape))
 
 
 def trials(source: str) -> Iterator[Trial]:

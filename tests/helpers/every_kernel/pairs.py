@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from functools import cache, partial
 
@@ -9,6 +10,7 @@ import torch
 
 from cnnkernels.geometry import Layout
 from cnnkernels.proof.pairs import operands
+from cnnkernels.testing.cases import DepthwiseSeparableCase
 from helpers.depthwise_separable_conv import (
     CONFIGURATIONS,
     READERS,
@@ -28,30 +30,69 @@ ACTIVATIONS = ("relu6", "relu")
 
 
 @cache
-def truth() -> tuple[torch.Tensor, torch.Tensor]:
-    return reference(CASE, ACTIVATIONS, *operands(CASE))
+def truth(case: DepthwiseSeparableCase) -> tuple[torch.Tensor, torch.Tensor]:
+    return reference(case, ACTIVATIONS, *operands(case))
 
 
-def forward(element: str, tile: int, reader: str, keeps: bool, wgmma: bool) -> None:
+def forward(
+    element: str, tile: int, reader: str, keeps: bool, wgmma: bool, case: DepthwiseSeparableCase = CASE
+) -> None:
     runner = PairRunner(module())
     plan = runner.plan(tile, reader, 8, keeps, wgmma)
-    ours = runner.run(CASE, Layout.NHWC, element, operands(CASE), plan, ACTIVATIONS)
-    for mine, true in zip(ours, truth(), strict=True):
+    ours = runner.run(case, Layout.NHWC, element, operands(case), plan, ACTIVATIONS)
+    for mine, true in zip(ours, truth(case), strict=True):
         assert torch.equal(mine, true.to(mine.dtype)), plan
 
 
-def alone(element: str, reader: str) -> None:
+def alone(element: str, reader: str, case: DepthwiseSeparableCase = CASE) -> None:
     runner = PairRunner(module())
-    z = runner.intermediate(CASE, Layout.NHWC, element, operands(CASE), runner.plan(0, reader))
-    assert torch.equal(z, truth()[1].to(z.dtype))
+    z = runner.intermediate(case, Layout.NHWC, element, operands(case), runner.plan(0, reader))
+    assert torch.equal(z, truth(case)[1].to(z.dtype))
 
 
-def backward(element: str, reader: str) -> None:
-    tensors, grad = operands(CASE), error(CASE)
-    _, *results = expected(CASE, "relu6", tensors, grad)
-    ours = Backward(module()).backward(CASE, Layout.NHWC, element, tensors, grad, "relu6", reader=reader, parts=2)
+def backward(element: str, reader: str, case: DepthwiseSeparableCase = CASE, parts: int = 2) -> None:
+    tensors, grad = operands(case), error(case)
+    _, *results = expected(case, "relu6", tensors, grad)
+    ours = Backward(module()).backward(case, Layout.NHWC, element, tensors, grad, "relu6", reader=reader, parts=parts)
     for mine, true in zip(ours, results, strict=True):
         assert mine is not None and torch.equal(mine, true.to(mine.dtype))
+
+
+def backward_source(element: str) -> str:
+    name = "exact" if element in ("fp32", "fp64") else SOURCES[element]
+    return f"depthwise_separable_conv/backward_{name}.cu"
+
+
+PATCHES = pair_case(1, 40, 13, 19, 72, **SAME)
+FILTERS = pair_case(1, 72, 5, 9, 264, **SAME)
+TAPS = pair_case(1, 72, 5, 9, 40, 8, 8, padding=(4, 3, 4, 3))
+
+
+def larger(source: str) -> Iterator[Trial]:
+    """Several patches or tiles of filters of a block, more taps than are held at a time."""
+    room, _, file = source.partition("/")
+    for element, name in SOURCES.items() if room == "depthwise_separable_conv" else ():
+        if file == f"sm90/{name}.cu":
+            for tile, reader in itertools.product((1, 2), READERS[:2]):
+                yield Trial(
+                    f"tile {tile}, {reader}, kept", partial(forward, element, tile, reader, True, True, FILTERS)
+                )
+            yield from (
+                Trial(f"tile {t}, 64 taps", partial(forward, element, t, "vectors", False, True, TAPS)) for t in (1, 2)
+            )
+        if file == f"fused_{name}.cu":
+            for kind, tile, reader in CONFIGURATIONS:
+                if kind == element and reader != "rows_of_three":
+                    run = partial(forward, element, tile, reader, False, False, TAPS)
+                    yield Trial(f"tile {tile}, {reader}, 64 taps", run)
+        if file == "intermediate.cu" and element != "tf32":
+            for reader in READERS[1:]:
+                yield Trial(f"{element}, {reader}, 64 taps", partial(alone, element, reader, TAPS))
+        if element != "tf32" and source == backward_source(element):
+            for reader in READERS[2 * (element in ("fp32", "fp64")) :]:
+                cases = (PATCHES, TAPS) if reader != "rows_of_three" else (PATCHES,)
+                for case in cases:
+                    yield Trial(f"{element}, {reader}, {case.depthwise}", partial(backward, element, reader, case, 1))
 
 
 def trials(source: str) -> Iterator[Trial]:
@@ -72,7 +113,6 @@ def trials(source: str) -> Iterator[Trial]:
         if file == "intermediate.cu" and element != "tf32":
             for reader in READERS:
                 yield Trial(f"{element}, {reader}", partial(alone, element, reader))
-        exact = element in ("fp32", "fp64")
-        if file == ("backward_exact.cu" if exact else f"backward_{name}.cu"):
-            for reader in READERS[2 * exact :]:
+        if element != "tf32" and source == backward_source(element):
+            for reader in READERS[2 * (element in ("fp32", "fp64")) :]:
                 yield Trial(f"{element}, {reader}", partial(backward, element, reader))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from functools import partial
 
@@ -28,6 +29,13 @@ def there_and_back(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
     assert torch.equal(q, (torch.round(x / 2) + 3).clamp(-128, 127).to(torch.int8))
     kernels.dequantize(q, y, 2.0, 3)
     assert torch.equal(y, ((q - 3.0) * 2).to(dtype))
+
+
+def larger(source: str) -> Iterator[Trial]:
+    """Rows of several warps, and columns that every warp of a block has a part of."""
+    if source == "quantize/quantize.cu":
+        for dtype, shape in itertools.product(FLOATING.values(), [(1, 3, 2000), (900, 19, 1)]):
+            yield Trial(f"{shape} of {dtype}", partial(there_and_back, dtype, shape))
 
 
 def trials(source: str) -> Iterator[Trial]:

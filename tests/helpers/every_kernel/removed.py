@@ -1,38 +1,71 @@
 """Kernels without one of their synchronising instructions: whether some mode of the emulator notices.
 
-Of initialising mbarriers, which orders nothing, nothing is taken out.
+Kernels of one source are instances of the same lines, so what is gone through is each place of each source: an
+instruction with the line it was written in and all lines that call it. Of the kernels that have the place some are
+tried, until one is found of which no copy of the instruction can be missed. Of initialising mbarriers, which orders
+nothing, nothing is taken out.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from helpers.every_kernel import Trial, archive, compiled_as, conv_sm90, module, run, source_of, text_of, trials
+from helpers.every_kernel import (
+    ROOT,
+    Trial,
+    archive,
+    compiled_as,
+    larger,
+    left_out,
+    module,
+    run,
+    source_of,
+    text_of,
+    trials,
+)
 
+TABLE = Path(__file__).with_name("removed.json")
 SYNCHRONISING = re.compile(
     r"\b(bar\.(?:warp\.)?(?:sync|arrive|red)|barrier\.cluster\.(?:arrive|wait)|membar|fence|griddepcontrol\.\w+"
     r"|cp\.async\.(?:bulk\.)?(?:commit_group|wait_group)|cp\.async\.(?:wait_all|mbarrier\.arrive)"
     r"|wgmma\.(?:fence|commit_group|wait_group)|mbarrier\.(?:arrive|expect_tx|complete_tx|test_wait|try_wait))\b[\w.:]*"
 )
 FUNCTION = re.compile(r"^(?=(?:\.visible |\.weak )?\.(?:entry|func)\b)", re.MULTILINE)
+# Lines of a text that may be one, and those that say where what follows comes from.
+OF_INTEREST = re.compile(r"^(?!\.)(?:\s*\.loc|.*(?:bar\.|barrier\.|fence|griddep|cp\.async|wgmma)).*$", re.MULTILINE)
+LOCATION = re.compile(r"\s*\.loc\s+(\d+) (\d+) (\d+)(?:, function_name \S+, inlined_at (\d+) (\d+) (\d+))?")
 MODES = [
     {"order": "ordered", "delivery": "late", "seed": 0, "starve": False, "warps_meet": True},
     {"order": "random", "delivery": "late", "seed": 1, "starve": True, "warps_meet": False},
     {"order": "reversed", "delivery": "early", "seed": 2, "starve": False, "warps_meet": True},
     {"order": "random", "delivery": "random", "seed": 3, "starve": True, "warps_meet": True},
 ]
+KERNELS, TRIALS = 4, 4  # of a place at most so many are tried, each in so many problems
 
 
-class Removed(NamedTuple):
-    kernel: str
+class Place(NamedTuple):
+    """An instruction, and from the innermost outwards the lines that it comes from, as `line`."""
+
     instruction: str
-    place: str  # the source's line
-    noticed: str  # by what; empty where nothing did
-    executed: bool
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " < ".join((self.instruction, *self.lines))
+
+
+class Found(NamedTuple):
+    """Of a place in one source: the copies in the kernel that shows most, those of them that were missed when they
+    were taken out, and those that the trials executed."""
+
+    copies: int
+    missed: int
+    executed: int
 
 
 @cache
@@ -46,16 +79,55 @@ def texts(file: str) -> dict[str, str]:
     return found
 
 
-def file_of(kernel: str, architecture: int) -> str:
-    for image in archive():
-        if kernel in image["kernels"] and f"compute_{architecture}" in image["file"]:
-            return str(image["file"])
-    raise LookupError(kernel)
+@cache
+def lines_of(name: str) -> list[str]:
+    """Of a source, wherever it lay when it was compiled; empty where it is no kernel's."""
+    full = os.path.normpath(name)
+    found = [
+        path for path in (ROOT / "csrc").rglob(Path(name).name) if full.endswith(path.relative_to(ROOT).as_posix())
+    ]
+    if "/csrc/ptx/" in full:
+        return []
+    return [line.strip() for line in found[0].read_text().split("\n")] if found else []
 
 
-def without(line: str, opcode: str) -> str:
+@cache
+def line(name: str, number: int) -> str:
+    """What stands there, so that it is found again when it has moved: `kernel.cuh: sync_threads();`, of several that
+    say the same `kernel.cuh: sync_threads(); (2)` for the second. Nothing of csrc/ptx and of CUDA's headers."""
+    lines = lines_of(name)
+    if not lines:
+        return ""
+    text = lines[number - 1]
+    before = lines[: number - 1].count(text)
+    return f"{Path(name).name}: {text}" + (f" ({before + 1})" if before else "")
+
+
+@cache
+def files(file: str) -> dict[str, str]:
+    """The sources' names by their numbers in a text."""
+    return dict(re.findall(r'^\s*\.file\s+(\d+) "(.*?)"', text_of(file), re.MULTILINE))
+
+
+def places(file: str, text: str) -> dict[Place, list[tuple[int, int]]]:
+    """Of a kernel's text: each place, with the PTX lines that are copies of it, from where to where."""
+    found: dict[Place, list[tuple[int, int]]] = {}
+    callers: dict[tuple[str, ...], tuple[str, ...]] = {}
+    chain: tuple[str, ...] = ()
+    for of_text in OF_INTEREST.finditer(text) if SYNCHRONISING.search(text) else []:
+        if location := LOCATION.match(of_text[0]):
+            *here, to, row, column = location.groups()
+            said = line(files(file)[here[0]], int(here[1]))
+            chain = (said,) * bool(said) + (callers.get((to, row, column), ()) if to else ())
+            callers[tuple(here)] = chain
+        elif it := SYNCHRONISING.search(of_text[0].partition("//")[0]):
+            found.setdefault(Place(it[0], chain), []).append(of_text.span())
+    return found
+
+
+def without(of_text: str, opcode: str) -> str:
     """What it leaves behind where it has a result: a wait that is over, one's own vote, no token."""
-    rest = line.partition(opcode)[2]
+    rest = of_text.partition(opcode)[2]
     operands = rest.partition(";")[0].strip()
     first = operands.partition(",")[0]
     if "_wait." in opcode and opcode.startswith("mbarrier"):
@@ -67,26 +139,10 @@ def without(line: str, opcode: str) -> str:
     return ""
 
 
-@cache
-def files(file: str) -> dict[str, str]:
-    """The sources' names by their numbers in a text."""
-    found = re.findall(r'^\s*\.file\s+(\d+) "(.*?)"', text_of(file), re.MULTILINE)
-    return {number: Path(name).name for number, name in found}
-
-
-def changes(file: str, text: str) -> Iterator[tuple[str, str, str, str]]:
-    """Each synchronising instruction, its line in the source, the text without it, and with a trap in its place."""
-    lines, place = text.split("\n"), ""
-    for i, line in enumerate(lines):
-        if loc := re.match(r"\s*\.loc\s+(\d+) (\d+)", line):
-            place = f"{files(file)[loc[1]]}:{loc[2]}"
-        found = SYNCHRONISING.search(line.partition("//")[0])
-        if not found or line.startswith("."):
-            continue
-        guard = re.match(r"\s*(@!?%?\w+ )?", line)
-        assert guard is not None
-        with_trap = [*lines[:i], f"{guard[1] or ''}trap;", *lines[i + 1 :]]
-        yield found[0], place, "\n".join([*lines[:i], without(line, found[0]), *lines[i + 1 :]]), "\n".join(with_trap)
+def with_trap(of_text: str) -> str:
+    guard = re.match(r"\s*(@!?%?\w+ )?", of_text)
+    assert guard is not None
+    return f"{guard[1] or ''}trap;"
 
 
 def complaint(trial: Trial) -> str:
@@ -102,11 +158,12 @@ def complaint(trial: Trial) -> str:
     return ""
 
 
-def noticed_by(trial: Trial, modes: list[dict[str, object]]) -> str:
-    for mode in modes:
-        module().set_schedule(**mode)
-        if said := complaint(trial):
-            return said
+def noticed_by(its: list[Trial], modes: list[dict[str, object]]) -> str:
+    for trial in its:
+        for mode in modes:
+            module().set_schedule(**mode)
+            if said := complaint(trial):
+                return said
     return ""
 
 
@@ -114,34 +171,55 @@ def trials_of_kernels(source: str) -> dict[tuple[str, int], list[Trial]]:
     found: dict[tuple[str, int], list[Trial]] = {}
     compiled = compiled_as(source)
     of_source = {kernel for image in archive() if source_of(image) == compiled for kernel in image["kernels"]}
-    for trial in [*conv_sm90.larger(source), *trials(source)]:
+    for trial in [*larger(source), *trials(source)]:
         for kernel, architecture in run(trial):
             if kernel in of_source:
                 found.setdefault((kernel, architecture), []).append(trial)
     return found
 
 
-def removed(
-    source: str, most: int = 0, instructions: int = 0, modes: list[dict[str, object]] | None = None
-) -> Iterator[Removed]:
-    """Takes each synchronising instruction of a source's kernels out, one at a time.
+def sites(source: str) -> dict[Place, list[tuple[str, str]]]:
+    """Each place of a source, with the kernels that have it and the files of their PTX."""
+    found: dict[Place, list[tuple[str, str]]] = {}
+    for image in archive():
+        if source_of(image) == source and not left_out(image):
+            for kernel, text in texts(image["file"]).items():
+                for place in places(image["file"], text):
+                    found.setdefault(place, []).append((image["file"], kernel))
+    return found
 
-    most, instructions: of how many kernels, and of each how many, evenly spread; 0 is all.
-    """
+
+def found_of(place: Place, file: str, kernel: str, its: list[Trial]) -> Found:
+    """Takes each copy of a place out of a kernel, one at a time."""
+    text = texts(file)[kernel]
+    copies = places(file, text)[place]
+    missed = executed = 0
+    for start, end in copies:
+        of_text = text[start:end]
+        module().substitute(kernel, text[:start] + without(of_text, place.instruction) + text[end:])
+        if noticed_by(its, MODES):
+            missed, executed = missed + 1, executed + 1
+        else:
+            module().substitute(kernel, text[:start] + with_trap(of_text) + text[end:])
+            executed += bool(noticed_by(its, MODES[:1]))
+        module().substitute(kernel, "")
+    return Found(len(copies), missed, executed)
+
+
+def go_through(source: str, asked: list[Place], kernels: int = KERNELS) -> Iterator[tuple[Place, list[Found]]]:
+    """Some places of a source, each in kernels that have it, up to the first that misses all its copies; in each of
+    them where `kernels` is 0."""
     before = module().schedule()
     module().set_threads(1)
-    kernels = list(trials_of_kernels(source).items())
-    for (kernel, architecture), its in spread(kernels, most):
-        file = file_of(kernel, architecture)
-        for opcode, place, text, with_trap in spread(list(changes(file, texts(file)[kernel])), instructions):
-            module().substitute(kernel, text)
-            said = next(filter(None, (noticed_by(trial, modes or MODES) for trial in its[:2])), "")
-            executed = bool(said)
-            if not said:
-                module().substitute(kernel, with_trap)
-                executed = any(noticed_by(trial, MODES[:1]) for trial in its[:2])
-            module().substitute(kernel, "")
-            yield Removed(kernel, opcode, place, said, executed)
+    have, of_kernel = sites(source), trials_of_kernels(source) if asked else {}
+    for place in asked:
+        found: list[Found] = []
+        for file, kernel in spread(have[place], kernels):
+            its = [trial for (name, _), some in of_kernel.items() if name == kernel for trial in some][:TRIALS]
+            found.append(found_of(place, file, kernel, its))
+            if kernels and found[-1].missed == found[-1].copies:
+                break
+        yield place, found
     names = ("order", "delivery", "seed", "starve", "warps_meet")
     module().set_schedule(**{name: before[name] for name in names})
     module().set_threads(before["threads"])
@@ -151,3 +229,38 @@ def spread(items: list[Any], most: int) -> list[Any]:
     if most == 0 or len(items) <= most:
         return items
     return [items[i * len(items) // most] for i in range(most)]
+
+
+class Row(NamedTuple):
+    """A place in the table: what was found by source, and why it goes unnoticed where it does."""
+
+    place: Place
+    found: dict[str, Found]
+    why: str = ""
+
+    @property
+    def noticed(self) -> bool:
+        return all(found.missed == found.copies for found in self.found.values())
+
+
+def most(found: list[Found]) -> Found:
+    """Of the kernel that shows most."""
+    return max(found, key=lambda f: (f.missed - f.copies, f.missed, f.executed))
+
+
+def read() -> dict[Place, Row]:
+    rows = {}
+    for each in json.loads(TABLE.read_text()) if TABLE.exists() else []:
+        place = Place(each["instruction"], tuple(each["lines"]))
+        found = {source: Found(*counts) for source, counts in each["found"].items()}
+        rows[place] = Row(place, found, each.get("why", ""))
+    return rows
+
+
+def write(rows: list[Row]) -> None:
+    said = [
+        {"instruction": row.place.instruction, "lines": row.place.lines, "found": row.found}
+        | ({"why": row.why} if row.why else {})
+        for row in sorted(rows, key=lambda row: (sorted(row.found), row.place.lines[::-1], row.place.instruction))
+    ]
+    TABLE.write_text("[\n" + ",\n".join(json.dumps(each, ensure_ascii=False) for each in said) + "\n]\n")
