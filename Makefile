@@ -11,7 +11,7 @@ STAGES ?= build conformance prove quick tune gpu tests
 help:
 	@echo "make demo      train on handwritten digits with every backend beside torch.nn, then in INT8; write demo*.png"
 	@echo "make test      run the tests (in the interpreters where there is no GPU)"
-	@echo "make test-ptx  the tests of CUDA kernels on what nvcc made of them, in the emulator"
+	@echo "make test-ptx  the tests of kernels on what nvcc and Triton made of them, in the emulator"
 	@echo "make test-removed  each barrier, wait and fence taken out of the kernels, one at a time: which the emulator misses"
 	@echo "make test-cutlass  install CUTLASS's headers and run its kernels for Hopper in the emulator"
 	@echo "make learn-page  the page of \`cnnkernels learn\` in a headless Chromium, which must be on the PATH"
@@ -34,13 +34,16 @@ demo: $(VENV)/.built
 test: $(VENV)/.built-tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-# Triton's are compiled for the emulator once a configuration; the many shapes here stay with its interpreter.
 KERNEL_TESTS = $(addprefix tests/,conv depthwise_conv depthwise_separable_conv int8_conv int8_gemm int8_pool \
-  int8_weight_only_linear layers pool ptx quantize)
+  int8_weight_only_linear layers norm pool ptx quantize)
+# Those whose problems are small enough for a GPU's tiles in an emulator.
+TRITON_TESTS = $(addprefix tests/,conv/test_conv_exact.py int8_pool/test_int8_pool.py quantize/test_quantize_kernels.py)
 
 test-ptx: $(VENV)/.built-tests
 	CNNKERNELS_INTERPRET=ptx $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	  -k "not triton or test_every_triton_kernel" $(KERNEL_TESTS) tests/emulator/test_every_triton_kernel.py
+	CNNKERNELS_INTERPRET=ptx TRITON_INTERPRET=0 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+	  --no-loadscope-reorder -k triton $(TRITON_TESTS)
 
 test-removed: $(VENV)/.built-tests
 	$(BIN)/python tests/removed_synchronisation.py

@@ -35,9 +35,14 @@ import pytest
 from helpers.native import runner  # noqa: F401
 
 if not HAS_GPU and importlib.util.find_spec("triton"):
-    from helpers.triton_interpreter import speed_up
+    if os.environ["TRITON_INTERPRET"] == "1":
+        from helpers.triton_interpreter import speed_up
 
-    speed_up()
+        speed_up()
+    else:  # tests of single kernels ask no backend, which would do it
+        from cnnkernels.emulator import serve_triton
+
+        serve_triton()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -217,7 +217,7 @@ def _show(device: str, theirs: Run, runs: Sequence[Run], allowed: float) -> bool
         )
     console = Console()
     console.print(table)
-    where = "on the GPU" if device == "cuda" else "in the interpreters: the times are not what a GPU takes"
+    where = "on the GPU" if device == "cuda" else "on no GPU: the times are not what one takes"
     console.print(
         "Distance: the largest between a loss and torch.nn's at the same step. Allowed: that of the furthest of "
         f"{TWINS} runs of torch.nn with rounding added at every step. Accuracy: on the digits held back. "

@@ -73,7 +73,7 @@ def _show(device: str, exact: Answer, answers: Sequence[Answer], reference: Tens
         )
     console = Console()
     console.print(table)
-    where = "on the GPU" if device == "cuda" else "in the interpreters: the times are not what a GPU takes"
+    where = "on the GPU" if device == "cuda" else "on no GPU: the times are not what one takes"
     console.print(
         f"Accuracy: on the {len(reference)} digits held back, ranges from {CALIBRATION} of the others. ok: at most "
         f"{ALLOWED} points lost, and the scores are the reference's bit for bit. The kernels ran {where}.",

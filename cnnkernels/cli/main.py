@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from .arguments import ints, padding, positive, size, writable
 from .tune import add_options as add_tune_options
 
 _DESCRIPTION = "Hand-written CUDA and Triton kernels for convolutional networks, as drop-in PyTorch layers."
-_WHERE = "Without a GPU the kernels run in the interpreters. Exit code 0: all is well, 1: something is not, 2: usage."
+_WHERE = "Without a GPU the kernels run on the CPU. Exit code 0: all is well, 1: something is not, 2: usage."
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -174,10 +175,14 @@ def _convolution(args: argparse.Namespace) -> list[Problem] | None:
     return _problems(argparse.Namespace(**vars(args) | given))
 
 
-def _device() -> str:
+def _device(few_kernels: bool = False) -> str:
     """Where the kernels run: on the GPU, else (or where CNNKERNELS_INTERPRET=1 asks for it) in the interpreters.
 
     The variable is read when the package is imported, and Triton's likewise; so the command starts itself again.
+
+    Args:
+        few_kernels: that are launched again and again. Triton's are compiled then, and run in the emulator, which is
+            faster; TRITON_INTERPRET=1 has them interpreted.
     """
     if INTERPRETING:
         return "cpu"
@@ -185,7 +190,9 @@ def _device() -> str:
         return "cuda"
     sys.stdout.flush()
     command = [sys.executable, *sys.orig_argv[1:]]
-    os.execve(sys.executable, command, {**os.environ, "CNNKERNELS_INTERPRET": "1"})
+    emulates = few_kernels and importlib.util.find_spec("cnnkernels._emulator") is not None
+    triton = os.environ.get("TRITON_INTERPRET") or ("0" if emulates else "1")
+    os.execve(sys.executable, command, {**os.environ, "CNNKERNELS_INTERPRET": "1", "TRITON_INTERPRET": triton})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,10 +251,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.int8:
             from . import demo_int8
 
-            return demo_int8.run(args.backend, _device(), args.epochs, args.seed, args.output or "demo_int8.png")
+            return demo_int8.run(
+                args.backend, _device(few_kernels=True), args.epochs, args.seed, args.output or "demo_int8.png"
+            )
         from . import demo
 
-        return demo.run(args.backend, _device(), args.epochs, args.seed, args.output or "demo.png")
+        return demo.run(args.backend, _device(few_kernels=True), args.epochs, args.seed, args.output or "demo.png")
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

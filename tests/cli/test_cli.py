@@ -256,6 +256,30 @@ def test_demo_fails_where_a_backend_strays(
     assert "strays" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("command", "said", "triton"),
+    [("demo", None, "0"), ("demo", "1", "1"), ("demo --int8", None, "0"), ("check", None, "1")],
+)
+def test_without_a_gpu_the_demo_has_tritons_kernels_compiled(
+    monkeypatch: pytest.MonkeyPatch, command: str, said: str | None, triton: str
+) -> None:
+    """It launches few of them often; `check` many of them once, which their interpreter is faster at."""
+    started: list[dict[str, str]] = []
+
+    def start(program: str, arguments: list[str], environment: dict[str, str]) -> None:
+        started.append(environment)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "INTERPRETING", False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(os, "execve", start)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    if said is not None:
+        monkeypatch.setenv("TRITON_INTERPRET", said)
+    assert cli.main(command.split()) == 130
+    assert [(each["CNNKERNELS_INTERPRET"], each["TRITON_INTERPRET"]) for each in started] == [("1", triton)]
+
+
 @pytest.fixture
 def one_observer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_int8, "OBSERVERS", ("minmax",))
