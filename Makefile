@@ -16,6 +16,9 @@ help:
 	@echo "make test-cutlass  install CUTLASS's headers and run its kernels for Hopper in the emulator"
 	@echo "make learn-page  the page of \`cnnkernels learn\` in a headless Chromium, which must be on the PATH"
 	@echo "make site      install Sphinx and make build/site of docs/ and the docstrings, with every link checked"
+	@echo "make wheels    dist/: a wheel for each Python found, of which auditwheel says the oldest glibc"
+	@echo "make matrix    tests beside each version of PyTorch and Triton that is served (MATRIX=\"2.12:3.7 2.13:3.7:3.12\")"
+	@echo "make hub       build/hub: the operators for the Hugging Face kernels hub"
 	@echo "make examples  the programs of examples/, one after the other: training, pruning, INT8, several processes"
 	@echo "make build     build the extensions in place"
 	@echo "make gpu       on a machine with a GPU, torch and no network: build, prove, time, test (STAGES=\"$(STAGES)\")"
@@ -61,6 +64,16 @@ learn-page: $(VENV)/.built
 site: $(VENV)/.built
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r docs/site/requirements.txt
 	$(BIN)/python docs/site/build.py
+
+# Everything but the bindings is compiled once, by the build that these begin with.
+wheels: $(VENV)/.built
+	$(BIN)/python release/wheels.py
+
+matrix: $(VENV)/.built-tests
+	$(BIN)/python tests/matrix.py --workers $(WORKERS) $(MATRIX)
+
+hub: $(VENV)/.dependencies
+	$(BIN)/python release/hub.py
 
 examples: $(VENV)/.built
 	$(BIN)/python examples/all.py
@@ -141,5 +154,5 @@ $(VENV)/.built-tests: $(VENV)/.built $(TEST_SOURCES)
 	CNNKERNELS_BUILD_TESTS=1 $(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-.PHONY: help demo test test-ptx test-removed test-cutlass learn-page site examples build bench gpu audit sanitize lint format clean distclean
+.PHONY: help demo test test-ptx test-removed test-cutlass learn-page site wheels matrix hub examples build bench gpu audit sanitize lint format clean distclean
 .DELETE_ON_ERROR:

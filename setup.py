@@ -40,6 +40,8 @@ EMULATOR = ["-O2", "-fno-strict-aliasing"]
 # The interpreter's kernels are compiled by -O1: a third less of g++'s time than -O2 takes, for a run a twentieth
 # longer (convolution on wgmma, depthwise). Not so the implicit GEMM's, which most tests run.
 OFTEN_RUN = "implicit_gemm"
+# So that a wheel runs beside any libstdc++, where the compiler brings one to link; without what of it nobody calls.
+STATIC = "-static-libstdc++ -Wl,--exclude-libs,ALL,--gc-sections"
 # The rooms of csrc that a module does without.
 LEFT_OUT = {
     "_interpreter": {"emulator"},
@@ -65,8 +67,11 @@ def host_flags(cxx: str) -> list[str]:
     flags.append("-fno-gnu-unique")  # both modules define the same inline statics; they must not be merged
     cpu = Path("/proc/cpuinfo").read_text()
     flags += ["-march=x86-64-v3"] * all(f" {feature}" in cpu for feature in ("avx2", "fma", "f16c", "bmi2"))
-    includes = [sysconfig.get_path("include"), pybind11.get_include(), "csrc"]
-    return flags + [f"-I{path}" for path in includes]
+    return [*flags, "-Icsrc"]
+
+
+def python_headers() -> list[str]:
+    return [f"-I{path}" for path in (sysconfig.get_path("include"), pybind11.get_include())]
 
 
 def built_for(cuda: bool) -> str:
@@ -104,9 +109,11 @@ def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit |
         f"cuda_headers = {cuda_toolkit and shlex.quote(f'-I{cuda_toolkit.home}/include')}",
         f"python = {shlex.quote(sys.executable)}",
         f"host = {shlex.join(host_flags(cxx))}",
+        f"python_headers = {shlex.join(python_headers())}",
         f"interpreter = {shlex.join(interpreter)}",
         f"emulator = {shlex.join(emulator_flags)}",
         f"sanitize = {SANITIZERS[SANITIZE]}",  # kernels, not the machine that runs them
+        f"runtime = {STATIC if not SANITIZE and build_checks.has_static_libstdcxx(cxx) else ''}",
         "include csrc/rules.ninja",
     ]
 
@@ -131,6 +138,8 @@ def ninja_file(build: Path, out: Path, cxx: str, cuda_toolkit: toolkit.Toolkit |
                 tag, flags = "emulator", "-O1 $cuda_headers"
             elif "emulator" in path.parts:
                 tag, flags = "emulator", "$emulator" + " -O1" * (path.name in grouping.BINDINGS)
+            if path.name in grouping.BINDINGS:  # which alone know Python: all other objects serve any version of it
+                tag, flags = f"{tag}/{sys.implementation.cache_tag}", f"{flags} $python_headers"
             objects.append(target := str(build / tag / f"{path}.o"))
             if target not in seen:
                 seen.add(target)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import importlib.util
 import os
 import sys
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from . import certified
+from . import certified, package
 from .certified import Proof
 from .environment import interpreting
 from .mixed import Mixed, Reference
@@ -85,13 +84,13 @@ def _look_for(backend: Backend, device: str) -> str | None:
             return "CNNKERNELS_INTERPRET has Triton's kernels run on CPU tensors only"
         if importlib.util.find_spec("triton") is None:
             return "triton is not installed: `pip install triton`"
-        if device == "cpu" and _TRITON_EMULATED and importlib.util.find_spec("cnnkernels._emulator") is None:
+        if device == "cpu" and _TRITON_EMULATED and not package.has("_emulator"):
             return f"cnnkernels._emulator is not built: {BUILD_HINT}"
         return None
-    module = f"cnnkernels._{CPU_MODULE}" if device == "cpu" else "cnnkernels._cuda"
-    if device == "meta" or importlib.util.find_spec(module):
+    module = f"_{CPU_MODULE}" if device == "cpu" else "_cuda"
+    if device == "meta" or package.has(module):
         return None
-    return f"{module} is not built: {BUILD_HINT}" + ", where nvcc is found" * module.endswith("emulated")
+    return f"cnnkernels.{module} is not built: {BUILD_HINT}" + ", where nvcc is found" * module.endswith("emulated")
 
 
 # A table, and made here, so that torch.compile reads constants.
@@ -337,4 +336,4 @@ def kernels(backend: str, device: str) -> Any:
         from .emulator import serve_triton
 
         serve_triton()
-    return importlib.import_module("cnnkernels.triton_kernels")
+    return package.load("triton_kernels")

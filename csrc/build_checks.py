@@ -73,6 +73,12 @@ def complaint(cxx: str, flags: list[str], source: str = "") -> str | None:
     return None if done.returncode == 0 else done.stderr.strip() or f"status {done.returncode}"
 
 
+def has_static_libstdcxx(cxx: str) -> bool:
+    """Some distributions have it in a package of its own; a compiler then says the name without a place."""
+    command = [*shlex.split(cxx), "-print-file-name=libstdc++.a"]
+    return os.path.isabs(subprocess.run(command, capture_output=True, text=True).stdout.strip())
+
+
 def find_cxx() -> str:
     """The command of a compiler that can compile the sources."""
     cxx = os.environ.get("CXX") or "c++"

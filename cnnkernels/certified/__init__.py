@@ -4,12 +4,12 @@ engines give way to the next. Each GPU's is read once a process."""
 from __future__ import annotations
 
 import functools
-import importlib.util
 import warnings
 from typing import Any, NamedTuple
 
 import torch
 
+from .. import package
 from ..dtypes import ELEMENTS
 from ..native import load
 from . import certificates
@@ -73,7 +73,7 @@ def certificate(device: torch.device) -> Certificate | None:
 
 def _give_way(found: Certificate, device: torch.device) -> None:
     """On that device alone."""
-    module = f"cnnkernels._{'cuda' if device.type == 'cuda' else 'interpreter'}"
+    module = f"_{'cuda' if device.type == 'cuda' else 'interpreter'}"
     for name in found.failed:
         parts = name.split()
         family = Family(*parts) if len(parts) == len(Family._fields) else None
@@ -81,7 +81,7 @@ def _give_way(found: Certificate, device: torch.device) -> None:
             continue
         if family.element == "tf32" and family.engine in ("mma", "dot"):
             WITHOUT_TF32.add((device, family.backend, family.word))
-        elif family.backend == "cuda" and importlib.util.find_spec(module):
+        elif family.backend == "cuda" and package.has(module):
             native: Any = load("cuda" if device.type == "cuda" else "interpreter")
             code = ELEMENTS[family.element].code
             native.give_way(family.word, family.direction, family.engine, code, device.index or 0)

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..package import NAME
 from ..records import cache
 
 FORMAT = 1
@@ -78,12 +79,12 @@ def now() -> str:
 def _kernels(module: str) -> str:
     """Of a build: the head of the native module, where its linker's build ID is, and its size; every Triton source."""
     digest = hashlib.sha256()
-    spec = importlib.util.find_spec(f"cnnkernels.{module}")
+    spec = importlib.util.find_spec(f"{NAME}.{module}")
     if spec is not None and spec.origin:
         with open(spec.origin, "rb") as file:
             digest.update(file.read(1 << 16))
             digest.update(str(os.fstat(file.fileno()).st_size).encode())
-    triton = importlib.util.find_spec("cnnkernels.triton_kernels")
+    triton = importlib.util.find_spec(f"{NAME}.triton_kernels")
     for folder in [] if triton is None else sorted(triton.submodule_search_locations or []):
         for path in sorted(Path(folder).rglob("*.py")):
             digest.update(path.read_bytes())

@@ -17,26 +17,24 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from .in_place import counts, functional
+from .in_place import CAPTURE, MARKS, counts, functional
 from .inputs import Fixed, Sizes, conditions_of
 from .outputs import Rebuilt
 from .quiet import quiet
 from .trace import HOOKS, hooked
 
-_MARKS = "cnnkernels_capture"
 
-
-@torch.library.custom_op(f"{_MARKS}::begin", mutates_args=())
+@torch.library.custom_op(f"{CAPTURE}::begin", mutates_args=())
 def _begin(values: list[Tensor], call: int) -> list[Tensor]:
     return [value.clone() for value in values]
 
 
-@torch.library.custom_op(f"{_MARKS}::end", mutates_args=())
+@torch.library.custom_op(f"{CAPTURE}::end", mutates_args=())
 def _end(values: list[Tensor], call: int) -> list[Tensor]:
     return [value.clone() for value in values]
 
 
-@torch.library.custom_op(f"{_MARKS}::layer", mutates_args=())
+@torch.library.custom_op(f"{CAPTURE}::layer", mutates_args=())
 def _layer(input: Tensor, weight: Tensor | None, call: int) -> Tensor:
     return input.clone()
 
@@ -148,7 +146,7 @@ def _as_one(layer: nn.Module, name: str, calls: list[_Call]) -> Callable[..., An
 
     def run(input: Tensor) -> Tensor:
         calls.append(_Call(name, layer=layer))
-        return torch.ops.cnnkernels_capture.layer(input, None if is_norm else layer.weight, len(calls) - 1)
+        return MARKS.layer(input, None if is_norm else layer.weight, len(calls) - 1)
 
     return run
 
@@ -164,14 +162,14 @@ def _marked(module: nn.Module, name: str, calls: list[_Call]) -> Callable[..., A
             return forward(*args, **kwargs)
         number = len(calls)
         calls.append(_Call(name, [_TENSOR if isinstance(a, Tensor) else a for a in arguments], tree))
-        marked = iter(torch.ops.cnnkernels_capture.begin(tensors, number))
+        marked = iter(MARKS.begin(tensors, number))
         args, kwargs = pytree.tree_unflatten(
             [next(marked) if isinstance(argument, Tensor) else argument for argument in arguments], tree
         )
         values, form = pytree.tree_flatten(forward(*args, **kwargs))
         if not all(isinstance(value, Tensor) for value in values):
             raise TypeError(f"{name}, which has hooks, returns what is no tensor")
-        values = torch.ops.cnnkernels_capture.end(values, number)
+        values = MARKS.end(values, number)
         calls[number].result = pytree.tree_unflatten(list(range(len(values))), form)
         return pytree.tree_unflatten(values, form)
 
@@ -293,12 +291,12 @@ class _Graph:
         self.nodes[node] = self.graph.create_node("get_attr", self.add(target.replace(".", "_"), value))
 
     def function(self, node: Any) -> None:
-        if node.target is torch.ops.cnnkernels_capture.begin.default:
+        if node.target is MARKS.begin.default:
             self.begun[int(node.args[1])] = node
-        if node.target is torch.ops.cnnkernels_capture.end.default:
+        if node.target is MARKS.end.default:
             self.leaf(node, int(node.args[1]))
             return
-        if node.target is torch.ops.cnnkernels_capture.layer.default:
+        if node.target is MARKS.layer.default:
             call = self.calls[int(node.args[2])]
             module = self.original.get_submodule(call.name)
             made = self.graph.call_module(self.add(call.name or "0", module), (self.nodes[node.args[0]],))

@@ -15,13 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ..package import NAME
+
+CAPTURE = f"{NAME}_capture"  # the namespace of what marks places of a graph
+MARKS = getattr(torch.ops, CAPTURE)
 aten = torch.ops.aten
 DROPOUTS = (
     aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default
 )  # fmt: skip
 
 
-@torch.library.custom_op("cnnkernels_capture::kept", mutates_args=())
+@torch.library.custom_op(f"{CAPTURE}::kept", mutates_args=())
 def _kept(values: list[Tensor], number: int) -> Tensor:
     return values[0].clone()
 
@@ -85,7 +89,7 @@ def _decomposed(program: Any, quiet: Callable[[], AbstractContextManager[None]])
     return module
 
 
-_KEPT = torch.ops.cnnkernels_capture.kept.default
+_KEPT = MARKS.kept.default
 
 
 class _Place(int):
@@ -137,7 +141,7 @@ def _fresh(value: Any) -> bool:
     if value.op != "call_function":
         return False
     if value.target is operator.getitem:
-        made = value.args[0].target is torch.ops.cnnkernels_capture.end.default
+        made = value.args[0].target is MARKS.end.default
     else:
         made = isinstance(value.target, torch._ops.OpOverload) and not _may_alias(value)
     return made and not any(_may_alias(reader) for reader in value.users)

@@ -6,11 +6,11 @@ CUDA's kernels come with their host code in `cnnkernels._emulated`; here is the 
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 from collections.abc import Sequence
 from typing import Any
 
+from .. import package
 from ..native import load
 
 GPU = "CNNKERNELS_EMULATED_GPU"
@@ -50,7 +50,7 @@ def serve_triton() -> None:
     """
     from . import triton_driver
 
-    emulator: Any = importlib.import_module("cnnkernels._emulator")
+    emulator: Any = package.load("_emulator")
     gpus = {gpu.name: gpu for gpu in load("interpreter").module.gpus()}
     gpu = gpus[word(GPU, "h200", *gpus)]
     order = word("CNNKERNELS_SCHEDULE", "ordered", "ordered", "reversed", "random")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.util
 import math
 from collections import Counter
@@ -16,6 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from .. import package
 
 SECTOR = 32  # bytes
 # What csrc/emulator/profile/python.cpp counts of an instruction.
@@ -163,12 +164,10 @@ def counted(call: Callable[[], Any], blocks: int) -> tuple[Any, list[Profile]]:
     from ..native import load
 
     launches: list[dict[str, Any]] = []
-    built = importlib.util.find_spec("cnnkernels._emulated") is not None
+    built = package.has("_emulated")
     module = load("emulated").module if built else None
     before = {} if module is None else module.schedule()
-    triton = (
-        importlib.import_module("cnnkernels.emulator.triton_driver") if importlib.util.find_spec("triton") else None
-    )
+    triton = package.load("emulator.triton_driver") if importlib.util.find_spec("triton") else None
     try:
         if module is not None:
             module.set_schedule("ordered", 0, "early", starve=False, warps_meet=True, races=False)
@@ -200,7 +199,7 @@ def of_ptx(
     blocks: int = 0,
 ) -> Profile:
     """A launch of anybody's kernel, parsed by cnnkernels._emulator. `memory`: addresses and bytes that it may touch."""
-    emulator: Any = importlib.import_module("cnnkernels._emulator")
+    emulator: Any = package.load("_emulator")
     found = emulator.profile(
         program,
         entry,

@@ -8,11 +8,11 @@ by the emulator.
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import sys
 from typing import Literal
 
+from .. import package
 from .conv import ConvKernels
 from .depthwise_conv import DepthwiseConvKernels
 from .depthwise_separable_conv import DepthwiseSeparableConvKernels
@@ -55,11 +55,11 @@ def load(name: Literal["cuda", "emulated", "interpreter"]) -> NativeKernels:
     if folder := os.environ.get("CNNKERNELS_NATIVE_DIR"):
         if not os.path.isdir(folder):
             raise ImportError(f"CNNKERNELS_NATIVE_DIR must be a folder, but got {folder!r}")
-        package = sys.modules["cnnkernels"].__path__
-        if folder not in package:
-            package.insert(0, folder)
+        places = sys.modules[package.NAME].__path__
+        if folder not in places:
+            places.insert(0, folder)
     try:
-        module = importlib.import_module(f"cnnkernels._{name}")
+        module = package.load(f"_{name}")
     except ImportError as error:
         raise ImportError(f"cnnkernels._{name} is not built ({error}): {BUILD_HINT}") from error
     return NativeKernels(module, "cuda" if name == "cuda" else "cpu")

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-import torch
+from .operator import OPERATORS
 
 Shape = Sequence[int]
 
 
 def register(counter: ModuleType) -> None:
     """Registers every operator that multiplies with the module torch.utils.flop_counter."""
-    ops = torch.ops.cnnkernels
     convolution, product = counter.conv_flop_count, counter.mm_flop
 
     def swapped(shape: Shape) -> list[int]:
@@ -65,7 +64,7 @@ def register(counter: ModuleType) -> None:
         "int8_weight_only_linear": lambda input, weight, *_, out_shape: product(input, weight[::-1]),
     }
     for name, formula in formulas.items():
-        counter.register_flop_formula(getattr(ops, name))(formula)
+        counter.register_flop_formula(getattr(OPERATORS, name))(formula)
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):

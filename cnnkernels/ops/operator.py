@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 from torch._C import DispatchKey, DispatchKeySet
 
-LIBRARY = torch.library.Library("cnnkernels", "FRAGMENT")
+from ..package import NAME
+
+LIBRARY = torch.library.Library(NAME, "FRAGMENT")
+OPERATORS = getattr(torch.ops, NAME)
 
 # Everything that marks a plain CPU or CUDA tensor. Any other key (fake, functional, batched, negated, sparse, a
 # subclass, ...) needs the dispatcher.
@@ -27,7 +30,7 @@ _jit_tracing = torch._C._get_tracing_state
 
 # Under torch.jit.trace each size is a tensor, and each check of one warns that it will not be traced. PyTorch leaves
 # these warnings out for its own checks.
-warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"cnnkernels\.")
+warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=rf"{NAME}\.")
 
 
 def _plain(args: tuple[Any, ...]) -> bool:
@@ -74,7 +77,7 @@ class Operator:
         jvp: Callable[..., Any] | None = None,
     ) -> None:
         name = schema.split("(", 1)[0]
-        qualified = f"cnnkernels::{name}"
+        qualified = f"{NAME}::{name}"
         LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
         for key in ("CPU", "CUDA"):
             LIBRARY.impl(name, run, key)
@@ -82,7 +85,7 @@ class Operator:
         torch.library.register_vmap(qualified, vmap, lib=LIBRARY)
         self.name = name
         self.run = run
-        self.op = getattr(torch.ops.cnnkernels, name).default
+        self.op = getattr(OPERATORS, name).default
         self._sizes = tuple(i for i, argument in enumerate(_arguments(schema)) if argument.startswith("SymInt["))
         self._has_strides = any(_arguments(schema)[i].endswith("_stride") for i in self._sizes)
         if self._sizes and not self._has_strides:
@@ -126,7 +129,7 @@ class Operator:
             )
         shape = args[0].new_empty(())
         call = (shape.expand(*arg) if i in self._sizes else arg for i, arg in enumerate(args))
-        return getattr(torch.ops.cnnkernels, self.name).traced(*call)
+        return getattr(OPERATORS, self.name).traced(*call)
 
 
 def _arguments(schema: str) -> list[str]:
@@ -191,7 +194,7 @@ def cast_for_autocast(device: str, *tensors: Tensor | None) -> tuple[Any, ...]:
 
 def register_autocast(name: str, tensors: int, cast: Callable[..., tuple[Any, ...]] = cast_for_autocast) -> None:
     """Under autocast an operator runs on what `cast` makes, for a device, of its arguments up to the `tensors`-th."""
-    op = getattr(torch.ops.cnnkernels, name).default
+    op = getattr(OPERATORS, name).default
     for device in ("CPU", "CUDA"):
         autocast = DispatchKeySet(getattr(DispatchKey, f"Autocast{device}"))
 

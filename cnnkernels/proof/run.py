@@ -20,12 +20,22 @@ from typing import Any
 
 import torch
 
-from .. import backends, certified
+from .. import backends, certified, package
 from ..certified import certificates
 from ..certified.certificates import Certificate
 from ..certified.families import FAMILIES, Family
 
-COMMAND: tuple[str, ...] = (sys.executable, "-m", "cnnkernels.proof.worker")
+# By its place: a package from a kernel hub is on no path.
+_START = """
+import importlib.util, runpy, sys
+name, place = sys.argv[1:3]
+del sys.argv[1:3]
+spec = importlib.util.spec_from_file_location(name, place)
+sys.modules[name] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+runpy.run_module(f"{name}.proof.worker", run_name="__main__")
+"""
+COMMAND: tuple[str, ...] = (sys.executable, "-c", _START, package.NAME, str(package.PLACE))
 START_LIMIT = 180.0  # seconds to import PyTorch and to load the kernels
 # Of a family; Triton's are compiled at their first launch.
 LIMITS = {"cuda": 30.0, "triton": 300.0}

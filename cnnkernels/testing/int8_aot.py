@@ -46,7 +46,7 @@ class Int8Call:
         return f"{operand} {self.case.reason} to {str(self.output)[6:]} {self.activation}{tile}"
 
     def __call__(self) -> None:
-        import cnnkernels.triton_kernels as kernels
+        from .. import triton_kernels as kernels
 
         def tensor(*shape: int, dtype: torch.dtype = torch.int8) -> Tensor:
             made = torch.empty(shape, dtype=dtype, device="meta")
@@ -89,7 +89,7 @@ class WeightOnlyCall:
         return f"{self.dtype} {self.case.reason}"
 
     def __call__(self) -> None:
-        import cnnkernels.triton_kernels as kernels
+        from .. import triton_kernels as kernels
 
         case = self.case
         element = ROUNDED[self.dtype]
@@ -129,15 +129,15 @@ WEIGHT_ONLY = (
 
 def gemm_candidates(case: GemmCase, arch: int) -> list[Int8Call]:
     """A call for every configuration that selection may take for a case."""
-    from cnnkernels.triton_kernels.int8_gemm.select import Problem, candidates
+    from ..triton_kernels.int8_gemm.select import Problem, candidates
 
     return [Int8Call(case, arch, c) for c in candidates(Problem(case.m, case.n, case.k, 1, 1, 16, False, arch))]
 
 
 def conv_candidates(case: ConvCase, arch: int) -> list[Int8Call]:
     """The same of a convolution."""
-    from cnnkernels.triton_kernels.int8_conv.launch import problem_of  # type: ignore[attr-defined]
-    from cnnkernels.triton_kernels.int8_gemm.select import candidates
+    from ..triton_kernels.int8_conv.launch import problem_of  # type: ignore[attr-defined]
+    from ..triton_kernels.int8_gemm.select import candidates
 
     return [Int8Call(case, arch, c) for c in candidates(problem_of(case.geometry, arch))]
 

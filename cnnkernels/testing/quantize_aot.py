@@ -26,7 +26,7 @@ class QuantizeCall:
         return f"{self.dtype} {self.reason} {'uint8' if self.unsigned else 'int8'}"
 
     def __call__(self) -> None:
-        import cnnkernels.triton_kernels as kernels
+        from .. import triton_kernels as kernels
 
         def tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             return torch.empty(shape, dtype=dtype, device="meta")
@@ -56,7 +56,7 @@ class Int8PoolCall:
         return f"{'uint8' if self.unsigned else 'int8'} {self.case.reason}"
 
     def __call__(self) -> None:
-        import cnnkernels.triton_kernels as kernels
+        from .. import triton_kernels as kernels
 
         x, y = (
             torch.empty(shape, dtype=torch.uint8 if self.unsigned else torch.int8, device="meta").contiguous(

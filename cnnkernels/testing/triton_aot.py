@@ -157,7 +157,7 @@ class Call(NamedTuple):
         return f"{self.dtype} {self.layout.name.lower()} {reason}{fused}{tile}"
 
     def __call__(self) -> None:
-        import cnnkernels.triton_kernels as kernels
+        from .. import triton_kernels as kernels
 
         function = getattr(kernels, self.op)
         dtype, tf32 = PRODUCTS[self.dtype]
@@ -260,7 +260,7 @@ ODD_DEPTHWISE = ConvCase("odd channels", 32, 35, 7, 7, 70, 3, 3, padding=(1, 1, 
 
 def conv_candidates(op: str, case: ConvCase, dtype: str, layout: Layout, arch: int) -> list[Call]:
     """A call for every configuration that selection may take for a case."""
-    from cnnkernels.triton_kernels.conv.select import Problem, candidates
+    from ..triton_kernels.conv.select import Problem, candidates
 
     problem = Problem(op, dtype, layout, case.geometry, "", arch)  # type: ignore[arg-type]
     return [Call(f"conv_{op}", case, dtype, layout, arch, c) for c in candidates(problem)]

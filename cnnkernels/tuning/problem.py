@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
 import re
 from typing import Any, NamedTuple
 
 import torch
 
+from .. import package
 from ..dtypes import ELEMENTS
 from ..geometry import ConvGeometry, Layout
 from ..native import load
@@ -83,7 +82,7 @@ def machine(name: str | None) -> Any:
         ValueError: no machine is called so; the error has all names.
     """
     module = host_module()
-    built = importlib.import_module("cnnkernels._cuda") if importlib.util.find_spec("cnnkernels._cuda") else None
+    built = package.load("_cuda") if package.has("_cuda") else None
     if name is not None or not torch.cuda.is_available():
         plain = re.sub(r"[\s_-]", "", name or "h200").lower()
         known = next((one for one in module.gpus() if one.name == plain), None)

@@ -135,3 +135,9 @@ def test_make_says_that_a_python_does_not_start(tmp_path: Path) -> None:
     command = ["make", f"VENV={tmp_path}/venv", "PYTHON=python3.99", f"{tmp_path}/venv/.dependencies"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode and "PYTHON=python3.99 does not start" in done.stderr
+
+
+def test_libstdcxx_is_linked_statically_where_there_is_one_to_link(tmp_path: Path) -> None:
+    assert build_checks.has_static_libstdcxx("c++")
+    without = program(tmp_path, "c++", '#!/bin/sh\n[ "$1" = -print-file-name=libstdc++.a ] && echo libstdc++.a\n')
+    assert not build_checks.has_static_libstdcxx(without)

@@ -36,7 +36,7 @@ TRITON_OPERATOR = {"common", "int8"}
 PYTHON = (
     "cli", "learn", "visualize", "quantization", "convert", "proof", "tuning", "nn", "functional", "ops", "testing",
     "backends", "certified", "emulator", "mixed", "native", "triton_kernels", "records", "int8", "epilogue", "geometry",
-    "activation", "operators", "scope", "dtypes", "scripting", "environment",
+    "activation", "operators", "scope", "dtypes", "scripting", "environment", "package",
 )  # fmt: skip
 
 

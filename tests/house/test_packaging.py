@@ -74,6 +74,21 @@ def test_each_module_and_the_ptx_go_where_a_wheel_takes_them_from(tmp_path: Path
     assert {name for name in found if "_tests" not in name} == modules
 
 
+def test_only_bindings_know_python(tmp_path: Path) -> None:
+    """The kernels' objects serve a wheel for any version of it."""
+    command = [sys.executable, "-c", NINJA_FILE, tmp_path, tmp_path / "out"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    edges = re.findall(r"^build (\S+): (?:host|nvcc) (\S+).*\n  flags = (.*)$", made, re.MULTILINE)
+    assert len(edges) > 60
+    knowing = re.compile(r'#include (?:<(?:pybind11/|Python\.h)|"(?:[\w/]*/)?(?:bind|python)\.h")')
+    for target, source, flags in edges:
+        text = (ROOT / source).read_text()
+        grouped = Path(source).is_absolute()  # made in tmp_path, of nothing but includes
+        parts = [ROOT / "csrc" / name for name in re.findall(r'^#include "(.+)"', text, re.MULTILINE)]
+        asks = any(knowing.search(part.read_text()) for part in (parts if grouped else [ROOT / source]))
+        assert asks == ("$python_headers" in flags) == (f"/{sys.implementation.cache_tag}/" in target), source
+
+
 def test_no_object_stays_of_a_source_that_another_includes(tmp_path: Path) -> None:
     """benchmarks/audit.py would read it beside the new one."""
     room = tmp_path / "cuda/csrc/conv/sm90"

@@ -13,8 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.geometry import ConvGeometry
-
+from ...geometry import ConvGeometry
 from .types import LARGEST_INDEX, as_wide
 
 

@@ -14,8 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.geometry import ConvGeometry, Layout
-
+from ...geometry import ConvGeometry, Layout
 from .epilogue import finish
 from .geometry import arguments, is_wide, sizes_of
 from .tiles import filter_offset, image_offset

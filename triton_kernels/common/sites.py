@@ -14,8 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.geometry import Layout
-
+from ...geometry import Layout
 from .types import LARGEST_INDEX, as_wide
 
 # Elements of a tile: 8 a thread where they are adjacent channels, else half as many. In Triton's interpreter a program

@@ -7,8 +7,7 @@ every window of a tile, at one place r * S + s, where that is `inside` the input
 import triton
 import triton.language as tl
 
-from cnnkernels.geometry import PoolGeometry
-
+from ...geometry import PoolGeometry
 from .geometry import tap_distance
 from .sites import Work, offset
 from .types import as_wide

@@ -13,10 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnkernels.dtypes import dtype_name
-from cnnkernels.epilogue import Epilogue
-from cnnkernels.geometry import ConvGeometry, Layout
-
+from ...dtypes import dtype_name
+from ...epilogue import Epilogue
+from ...geometry import ConvGeometry, Layout
 from ..common.geometry import arguments, in_slices, is_wide
 from ..common.missing_windows import leave_out_missing_windows
 from ..common.partials import partials, sum_partials

@@ -14,9 +14,8 @@ import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from cnnkernels.geometry import ConvGeometry, Layout
-from cnnkernels.records import tuned
-
+from ...geometry import ConvGeometry, Layout
+from ...records import tuned
 from ..common.geometry import is_wide
 from ..common.partials import WORKSPACE_BYTES
 from ..common.target import MOST_LOADS, family, gpu_of

@@ -11,8 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnkernels.geometry import ConvGeometry, Layout
-
+from ...geometry import ConvGeometry, Layout
 from ..common.geometry import is_wide
 from ..common.missing_windows import leave_out_missing_windows
 from ..common.partials import partials, sum_partials

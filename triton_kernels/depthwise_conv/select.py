@@ -16,8 +16,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from cnnkernels.geometry import ConvGeometry, Layout
-
+from ...geometry import ConvGeometry, Layout
 from ..common.partials import WORKSPACE_BYTES
 from ..common.target import gpu_of
 from .patch import Axis

@@ -17,9 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.dtypes import dtype_name
-from cnnkernels.geometry import ConvGeometry, Layout
-
+from ...dtypes import dtype_name
+from ...geometry import ConvGeometry, Layout
 from ..common.activation import activate_derivative
 from ..common.partials import partials, sum_partials
 from ..common.target import gpu_of, on, target

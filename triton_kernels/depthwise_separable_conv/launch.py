@@ -12,9 +12,8 @@ import math
 
 from torch import Tensor
 
-from cnnkernels.dtypes import dtype_name
-from cnnkernels.geometry import ConvGeometry, Layout
-
+from ...dtypes import dtype_name
+from ...geometry import ConvGeometry, Layout
 from ..common.target import on, target
 from ..depthwise_conv.launch import depthwise_conv_forward
 from .forward import fused_kernel

@@ -14,8 +14,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cnnkernels.geometry import ConvGeometry, Layout
-
+from ...geometry import ConvGeometry, Layout
 from ..common import geometry
 from ..common.target import MOST_REGISTERS, family, gpu_of
 from ..common.types import LARGEST_INDEX

@@ -15,8 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.int8.epilogue import Int8Epilogue
-
+from ...int8.epilogue import Int8Epilogue
 from ..common.activation import activate
 from ..common.types import narrow
 from .rounding import ROUNDING

@@ -12,9 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnkernels.geometry import ConvGeometry, Layout
-from cnnkernels.int8.epilogue import Int8Epilogue
-
+from ...geometry import ConvGeometry, Layout
+from ...int8.epilogue import Int8Epilogue
 from ..common import geometry
 from ..common.target import MOST_REGISTERS, on, target
 from ..common.tiles import FEW_CHANNELS, NARROWEST_GROUP

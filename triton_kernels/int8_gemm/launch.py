@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cnnkernels.int8.epilogue import Int8Epilogue
-
+from ...int8.epilogue import Int8Epilogue
 from ..common.target import on, target
 from ..common.types import LARGEST_INDEX
 from ..int8.epilogue import OPTIONS, Parts, arguments, has_zero_point, shift_of

@@ -14,8 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.int8.epilogue import Int8Epilogue
-
+from ...int8.epilogue import Int8Epilogue
 from ..common.target import on
 from ..common.types import INTERPRETED, LARGEST_INDEX, as_wide, indices
 from ..int8.epilogue import OPTIONS, arguments, store_tile

@@ -5,8 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.activation import ACTIVATIONS
-
+from ...activation import ACTIVATIONS
 from ..common.activation import activate_derivative, divide
 from ..common.target import on
 from ..common.types import accumulator, narrow

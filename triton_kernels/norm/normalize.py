@@ -4,8 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.activation import ACTIVATIONS
-
+from ...activation import ACTIVATIONS
 from ..common.activation import activate
 from ..common.target import on
 from ..common.types import accumulator, narrow

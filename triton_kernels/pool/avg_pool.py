@@ -9,8 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.geometry import Layout, PoolGeometry
-
+from ...geometry import Layout, PoolGeometry
 from ..common.activation import divide
 from ..common.geometry import window_start
 from ..common.sites import offset, tile, work

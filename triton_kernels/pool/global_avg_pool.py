@@ -9,8 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.geometry import Layout
-
+from ...geometry import Layout
 from ..common.activation import divide
 from ..common.target import on
 from ..common.types import accumulator, narrow

@@ -10,8 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.geometry import Layout, PoolGeometry
-
+from ...geometry import Layout, PoolGeometry
 from ..common.geometry import tap_distance, window_start
 from ..common.sites import offset, tile, work
 from ..common.target import on

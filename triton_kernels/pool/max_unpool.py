@@ -8,8 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnnkernels.geometry import Layout
-
+from ...geometry import Layout
 from ..common.sites import offset, tile, work
 from ..common.target import on
 
