@@ -70,7 +70,7 @@ wheels: $(VENV)/.built
 	$(BIN)/python release/wheels.py
 
 matrix: $(VENV)/.built-tests
-	$(BIN)/python tests/matrix.py --workers $(WORKERS) $(MATRIX)
+	$(BIN)/python release/matrix.py --workers $(WORKERS) $(MATRIX)
 
 hub: $(VENV)/.dependencies
 	$(BIN)/python release/hub.py

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT / "release"), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT / "release"))
 import hub  # noqa: E402
 import matrix  # noqa: E402
 import wheels  # noqa: E402

@@ -1,13 +1,14 @@
 """Runs tests beside other versions of PyTorch and Triton than constraints.txt pins: `make matrix`.
 
-    python tests/matrix.py [--tests PATH ...] [--workers N] [TORCH:TRITON[:PYTHON] ...]
+    python release/matrix.py [--tests PATH ...] [--workers N] [TORCH:TRITON[:PYTHON] ...]
 
-    python tests/matrix.py 2.11:3.6 2.13:3.7:3.12 --tests tests/integration tests/pool
+    python release/matrix.py 2.11:3.6 2.13:3.7:3.12 --tests tests/integration tests/pool
 
 Each combination has a virtual environment of its own in build/matrix, kept for the next time; the newest patch release
-of each version is installed, other packages are constraints.txt's. The kernels are this checkout's: only the bindings
-are compiled for another Python. Where no nvcc is found, the modules that need it are left out, and what tests them
-fails, so name other tests there. The last lines say what was installed and what became of the tests.
+of each version is installed, other packages are constraints.txt's but for numpy and setuptools. The kernels are this
+checkout's: only the bindings are compiled for another Python. Where no nvcc is found, the modules that need it are left
+out, and what tests them fails, so name other tests there. The last lines say what was installed and what became of the
+tests.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import wheels
+
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "matrix"
-sys.path.insert(0, str(ROOT / "release"))
-import wheels  # noqa: E402
 
 COMBINATIONS = ("2.11:3.6", "2.12:3.7", "2.13:3.7")
 # What knows PyTorch's and Triton's insides: graphs, dispatcher, compilers, derivatives.
@@ -40,6 +41,8 @@ HELPERS = (
     "setuptools>=77", "wheel", "pybind11", "ninja", "numpy", "safetensors", "pytest", "pytest-xdist", "hypothesis",
     "onnx", "onnxscript", "onnxruntime", "scikit-learn", "matplotlib", "rich",
 )  # fmt: skip
+# What a Triton cannot be beside: 3.6's interpreter makes numbers of arrays as numpy 2.4 no longer does.
+OLDER = {"3.6": ["numpy<2.4"]}
 SEEN = """
 import importlib.metadata, json, platform
 names = "torch", "triton", "numpy"
@@ -66,12 +69,13 @@ def combination(text: str) -> Combination:
 
 
 def constrained() -> Path:
-    """constraints.txt without the two that vary, and without setuptools, of which older versions of PyTorch need an
-    older one."""
+    """constraints.txt without the two that vary, and without what older versions of them need an older one of."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     WORK.mkdir(parents=True, exist_ok=True)
     path = WORK / "constraints.txt"
-    path.write_text("\n".join(line for line in lines if not re.match(r"(torch|triton|setuptools)==", line)) + "\n")
+    path.write_text(
+        "\n".join(line for line in lines if not re.match(r"(torch|triton|setuptools|numpy)==", line)) + "\n"
+    )
     return path
 
 
@@ -84,7 +88,9 @@ def prepare(of: Combination) -> Path:
             raise SystemExit(f"matrix.py: there is no Python {of.python} with venv and headers")
         wheels.run(base, "-m", "venv", of.folder)
     pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-    wheels.run(*pip, "-c", constrained(), *HELPERS, f"torch=={of.torch}.*", f"triton=={of.triton}.*")
+    wheels.run(
+        *pip, "-c", constrained(), *HELPERS, *OLDER.get(of.triton, []), f"torch=={of.torch}.*", f"triton=={of.triton}.*"
+    )
     wheels.run(*pip, "--no-deps", "--no-build-isolation", "--editable", ".")
     tests = {**os.environ, "CNNKERNELS_BUILD_TESTS": "1"}
     wheels.run(python, "setup.py", "--quiet", "build_ext", "--inplace", env=tests, stdout=subprocess.DEVNULL)
