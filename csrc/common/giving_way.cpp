@@ -1,5 +1,5 @@
 #include "giving_way.h"
-#include "this_device.h"
+#include "gpu.h"
 
 #include <atomic>
 #include <stdexcept>

@@ -57,6 +57,8 @@ const Gpu& gpu_named(const char* name);
 
 // The current device. The interpreter stands for an A100, or for what it is told to.
 const Gpu& this_gpu();
+inline constexpr int kMostDevices = 64;
+int this_device();               // its number, below kMostDevices; 0 in the interpreter
 bool is_interpreter();           // which runs every kernel, whatever GPU it stands for
 void stand_for(const Gpu& gpu);  // std::logic_error where launches go to a GPU
 

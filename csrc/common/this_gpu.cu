@@ -4,7 +4,6 @@
 #include "launch.h"
 #include "gpu.h"
 #include "raised_limits.h"
-#include "this_device.h"
 
 #include <mutex>
 #include <stdexcept>
