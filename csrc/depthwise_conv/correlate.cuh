@@ -107,8 +107,7 @@ CNN_DEVICE void add_chunk(Strip<T, V, kStrip>& strip, const Axis& axis, const T*
                           Index first, const Accumulator<T>* weights, Index slots) {
   constexpr int kWindow = Pattern::window(kStrip, kChunk);
   Vector<T, V> window[kWindow];
-#pragma unroll
-  for (int i = 0; i < kWindow; ++i) window[i] = element<V>(axis, line, step, first + i);
+  read_window<V>(window, axis, line, step, first);
   typename Strip<T, V, kStrip>::Wide weight[kChunk];
 #pragma unroll
   for (int t = 0; t < kChunk; ++t) weight[t] = load<V>(weights + t * slots);
@@ -181,6 +180,8 @@ correlate_kernel(const Correlation c, const T* __restrict__ source, const T* __r
     for (int o = 0; o < kStrip; ++o) strip.sum[o][v] = start;
   }
 
+  // A vector's strips run along a row, whose step is the number of channels.
+  const auto step = static_cast<std::conditional_t<(V > 1), Index, std::int64_t>>(c.source.a);
   const std::int64_t channel = std::int64_t(c.multiplier.quotient(static_cast<std::uint32_t>(site.channel)));
   const T* x = source + site.image * c.source.image + channel * c.terms * c.source.channel;
   for (Index term = 0; term < c.terms; ++term, x += c.source.channel) {
@@ -207,12 +208,12 @@ correlate_kernel(const Correlation c, const T* __restrict__ source, const T* __r
           if constexpr (kChunk > 0) {
 #pragma unroll 1
             for (; a + kChunk <= a_end && Pattern::can_start(a); a += kChunk) {
-              add_chunk<kChunk, Pattern>(strip, c.a, line, c.source.a, Pattern::first(c.a, site.a, a, kChunk),
+              add_chunk<kChunk, Pattern>(strip, c.a, line, step, Pattern::first(c.a, site.a, a, kChunk),
                                          row + (a - a0) * slots, slots);
             }
           }
 #pragma unroll 1
-          for (; a < a_end; ++a) add_tap(strip, c.a, line, c.source.a, site.a, a, row + (a - a0) * slots);
+          for (; a < a_end; ++a) add_tap(strip, c.a, line, step, site.a, a, row + (a - a0) * slots);
         }
       }
     }

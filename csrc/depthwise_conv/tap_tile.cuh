@@ -46,8 +46,7 @@ struct TapTile {
       constexpr int kWindow = Pattern::window(kStrip, kTaps);
       const Index first = Pattern::first(axis, a, tap, kTaps);
       Vector<T, V> window[kWindow];
-#pragma unroll
-      for (int i = 0; i < kWindow; ++i) window[i] = element<V>(axis, line, step, first + i);
+      read_window<V>(window, axis, line, step, first);
 #pragma unroll
       for (int o = 0; o < kStrip; ++o) {
         if (o >= count) break;
