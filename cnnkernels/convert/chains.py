@@ -113,6 +113,32 @@ class Chain:
         self.take()
 
 
+def take_addition(piece: Piece, node: fx.Node, chains: dict[fx.Node, Chain], order: dict[fx.Node, int]) -> None:
+    """Gives an addition to the later of the chains that end in it, if one does.
+
+    Args:
+        chains: by their last link; that of the chain becomes the addition.
+        order: of the nodes.
+    """
+    if node.target is not ADDITION or node.kwargs:
+        return
+    operands = [operand for operand in node.args if isinstance(operand, fx.Node)]
+    if len(operands) != 2 or operands[0] is operands[1] or len(node.args) != 2:
+        return
+    shapes = [piece.shapes.get(value) for value in (*operands, node)]
+    if shapes[0] is None or shapes.count(shapes[0]) != 3:
+        return  # broadcast
+    if piece.dtypes[operands[0]] is not piece.dtypes[operands[1]]:
+        return
+    ends = [o for o in operands if o in chains and len(o.users) == 1 and chains[o].addition is None]
+    if not ends:
+        return
+    last = max(ends, key=lambda end: order[end])
+    chain = chains.pop(last)
+    chain.take_addition(node, operands.index(last))
+    chains[node] = chain
+
+
 def module_of(piece: Piece, node: fx.Node) -> Any:
     """The layer that a node calls, or None."""
     return piece.module.get_submodule(str(node.target)) if node.op == "call_module" else None

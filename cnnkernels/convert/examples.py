@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .graph import Piece, call, cut
-from .trace import ACTIVATIONS, copy_of_its_own, note_reads
+from .trace import copy_of_its_own, note_reads
 
 _SIZES = (64, 224, 32, 28, 16, 299, 256, 384, 512)
 
@@ -23,13 +23,15 @@ class Run:
     Attributes:
         pieces: its graphs, around copies of its modules.
         reads: which parameters and buffers of a convolution or batch norm code around it reads, by the module's name.
-        changed: the names of activations whose result somebody changes in place.
+        changed: the names of modules whose result somebody changes in place.
+        batch: what it was run on.
         obstacle: why there is nothing.
     """
 
     pieces: list[Piece] = field(default_factory=list)
     reads: dict[str, set[str]] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
+    batch: Any = None
     obstacle: str = ""
 
 
@@ -58,21 +60,24 @@ def run(model: nn.Module, example: Any, trains: bool = False) -> Run:
                 raise
             continue
         pieces = cut(model, batch, trains=trains, any_size=example is None, keeps_orders=False).pieces
-        return Run(pieces, reads, changed)
+        return Run(pieces, reads, changed, batch)
     return Run(obstacle=obstacle)
 
 
 @contextlib.contextmanager
 def _changes(model: nn.Module) -> Iterator[set[str]]:
-    """Gathers the names of activations whose result is not in the end what they returned."""
+    """Gathers the names of modules whose result is not in the end what they returned."""
     changed: set[str] = set()
     made: list[tuple[str, Tensor, int]] = []
 
     def noting(name: str) -> Any:
-        return lambda module, args, output: made.append((name, output, output._version))
+        def note(module: nn.Module, args: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                made.append((name, output, output._version))
 
-    kinds = tuple(ACTIVATIONS)
-    modules = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
+        return note
+
+    modules = [(n, module) for n, module in model.named_modules() if not isinstance(module, torch.jit.ScriptModule)]
     handles = [module.register_forward_hook(noting(name)) for name, module in modules]
     try:
         yield changed

@@ -3,13 +3,16 @@
     depthwise -> [batch norm] -> [activation] -> 1x1 [-> batch norm] [-> activation]       FusedForInference
     any other convolution -> batch norm and, or, activation                                FusedConv2dForInference
 
+    a batch norm behind neither -> activation                                             FusedBatchNorm2dForInference
+
 and of what is in training mode:
 
     convolution -> activation whose derivative is known from its result                    Conv2dAct
+    batch norm -> activation                                                               BatchNorm2dAct
 
 A chain counts only if the graph of the model's code has it (graph.py, chains.py). What is fused are the modules that
 make it: of a chain found, the first module becomes one fused layer and the others become Identity, so that the model's
-code stays what it is. Batch norms are folded (fold.py).
+code stays what it is. Batch norms behind convolutions are folded (fold.py). Then residuals are fused (residual.py).
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch.nn.utils.parametrize import is_parametrized
 
 from .. import nn
@@ -28,33 +31,10 @@ from ..activation import known_from_output
 from ..dtypes import FLOATING_DTYPES
 from .chains import Chain, module_of
 from .examples import Run, run
-from .fold import folded
+from .fused import conv_act, folded_convolution, norm_act, pair_of, same_numbers
 from .graph import Piece
+from .residual import adding_blocks, fuse_blocks
 from .trace import ACTIVATIONS, hooked, own_arithmetic
-
-
-def _refuse_training(layer: torch.nn.Module) -> None:
-    if layer.training:
-        raise RuntimeError(
-            "this layer was fused for inference, its batch norms are folded: call eval(), "
-            "or convert the model without fuse=True to train it"
-        )
-
-
-class FusedForInference(nn.DepthwiseSeparableConv2d):
-    """A depthwise convolution and its 1x1 of a model in eval, batch norms folded into their filters."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        _refuse_training(self)
-        return super().forward(input)
-
-
-class FusedConv2dForInference(nn.Conv2dAct):
-    """A convolution of a model in eval with its activation, its batch norm folded into the filter."""
-
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        _refuse_training(self)
-        return super().forward(input, residual)
 
 
 @dataclass(frozen=True)
@@ -65,24 +45,26 @@ class Finding:
     reason: str = ""
 
 
-def fuse(model: torch.nn.Module, example: Any) -> list[Finding]:
+def fuse(model: torch.nn.Module, example: Any, inplace: bool) -> tuple[torch.nn.Module, list[Finding]]:
     """Fuses what it can in `model` itself and tells of every chain, and every depthwise convolution not in one.
 
     Args:
         example: a batch of the model's input, or None for one that fits.
+        inplace: the model stays the object that it is; else it is another where its own code adds residuals.
     """
     names: dict[torch.nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
     if not any(_is_convolution(module) for module in names):
-        return []
+        return model, []
     owners = Counter(id(t) for module in names for t in module._parameters.values() if t is not None)
     done = {part for module in names if isinstance(module, nn.DepthwiseSeparableConv2d) for part in module.children()}
     findings: list[Finding] = []
     told: set[str] = set()
     obstacle = ""
-    for trains in sorted({module.training for module in names if _is_convolution(module)}):
-        seen = run(model, example, trains)
+    runs: dict[bool, Run] = {}
+    for trains in sorted({m.training for m in names if _is_convolution(m) or isinstance(m, torch.nn.BatchNorm2d)}):
+        seen = runs[trains] = run(model, example, trains)
         obstacle = obstacle or seen.obstacle
         for piece in seen.pieces:
             if not piece.alone:
@@ -90,11 +72,49 @@ def fuse(model: torch.nn.Module, example: Any) -> list[Finding]:
                     findings.append(finding)
                     told.update(finding.names)
     if obstacle:
-        return [Finding(("",), obstacle)]
+        return model, [Finding(("",), obstacle)]
     for module, where in names.items():
         if _is_depthwise(module) and module not in done and not told & set(where):
             findings.append(Finding((where[0],), "the code that runs it could not be traced"))
-    return findings
+    for trains, seen in runs.items():
+        model = _residuals(model, seen, trains, not inplace, findings)
+    return model, findings
+
+
+def _residuals(
+    model: torch.nn.Module, seen: Run, trains: bool, replaces: bool, findings: list[Finding]
+) -> torch.nn.Module:
+    """Fuses blocks that add, and tells of their chains in the place of the layers' own."""
+
+    def made(chain: Chain, layer: Any) -> Any:
+        if isinstance(layer, nn.Conv2dAct):
+            layer.activation, layer.negative_slope = chain.activation, chain.negative_slope
+            return layer
+        fused = (
+            norm_act(chain, layer, trains)
+            if isinstance(layer, torch.nn.BatchNorm2d)
+            else conv_act(chain, layer, trains)
+        )
+        fused.backend = getattr(layer, "backend", None)
+        return fused
+
+    blocks = dict.fromkeys(name for piece in seen.pieces if not piece.alone for name in adding_blocks(piece))
+    for name, chains, block in fuse_blocks(model, list(blocks), seen, trains, made, replaces):
+        if isinstance(block, str):
+            if name or not any(f.reason for f in findings):  # of the model itself where nothing else says why
+                findings.append(Finding((name,), block))
+            continue
+        if name:
+            model.set_submodule(name, block)
+        else:
+            model = block
+        for links in chains:
+            before = next((f for f in findings if f.names[0] == links[0]), None)
+            if before is not None:
+                findings.remove(before)
+                links = (*(before.names if not before.reason else links[:1]), *links[1:])
+            findings.append(Finding(links))
+    return model
 
 
 def _is_convolution(module: torch.nn.Module) -> TypeGuard[torch.nn.Conv2d]:
@@ -144,6 +164,25 @@ class _Fusion:
             finding = self.convolution(node)
             if len(finding.names) > 1 or (finding.reason and name not in told):
                 yield finding
+        for node in self.piece.module.graph.nodes:
+            finding = self.norm(node)
+            if len(finding.names) > 1:
+                yield finding
+
+    def norm(self, node: fx.Node) -> Finding:
+        """A batch norm's that no convolution took in."""
+        chain = Chain(self.piece, node)
+        none = Finding((self.name(node),))
+        if not isinstance(chain.layer, torch.nn.BatchNorm2d) or isinstance(chain.layer, nn.BatchNorm2dAct):
+            return none
+        module = self.module(node)
+        if not isinstance(module, torch.nn.BatchNorm2d) or module.training != self.trains:
+            return none
+        chain.take_activation()
+        if len(chain.nodes) == 1 or not same_numbers(chain.layer, module):
+            return none
+        once = self.is_once(self.home(chain.nodes[-1]))
+        return self.fused(chain) if once and not self.why_not(chain.nodes) else none
 
     def pair(self, node: fx.Node) -> Finding:
         """The depthwise convolution's, and its 1x1's, in one."""
@@ -196,29 +235,30 @@ class _Fusion:
         """What comes into the place of the links' modules behind the first, by name; or why they cannot go."""
         chain = set(links)
         found: dict[str, torch.nn.Module] = {}
-        convolutions = {self.home(node) for node in links if _is_convolution(module_of(self.piece, node))}
+        heads = {self.home(node) for node in links if _is_convolution(module_of(self.piece, node))}
+        heads = heads or {self.home(links[0])}
         for node in links:
             home = self.home(node)
             if any(f"{home}.".startswith(f"{name}.") for name in found):
                 continue
             rest = {self.home(other) for other in self.code.get(home, set()) - chain}
             parts = {name.removeprefix(f"{home}.").split(".")[0] for name in rest if name.startswith(f"{home}.")}
-            stays = home in convolutions
+            stays = home in heads
             if rest and (stays or home in rest or len(parts) != 1):
                 return f"{type(self.module(node)).__qualname__} has arithmetic of its own"
             if stays:
                 continue
-            if any(f"{name}.".startswith(f"{home}." if home else "") for name in convolutions):
+            if any(f"{name}.".startswith(f"{home}." if home else "") for name in heads):
                 return f"the code of {home or 'the model'} makes a part of it itself"
             kept = next(iter(parts), None)  # as the activation of a norm that has one
-            found[home] = self.module(node).get_submodule(kept) if kept else torch.nn.Identity()
+            found[home] = self.module(node).get_submodule(kept) if kept else torch.nn.Identity().train(self.trains)
         return found
 
     def fused(self, *chains: Chain) -> Finding:
         links = [node for chain in chains for node in chain.nodes]
         places = self.places(links)
         for chain in chains:
-            if own_arithmetic(chain.layer, nn.Conv2d, torch.nn.Conv2d):
+            if own_arithmetic(chain.layer, nn.Conv2d, torch.nn.Conv2d, nn.BatchNorm2d, torch.nn.BatchNorm2d):
                 places = f"{type(chain.layer).__qualname__} has arithmetic of its own"
         if isinstance(places, str):
             return Finding((self.name(links[0]),), places)
@@ -231,14 +271,20 @@ class _Fusion:
             return Finding((self.name(links[0]),), reason)
         names = tuple(dict.fromkeys(self.name(node) for node in links))
         heads = [self.home(chain.nodes[0]) for chain in chains]
-        for home, module in {**places, **{home: torch.nn.Identity() for home in heads[1:]}, heads[0]: layer}.items():
+        for home, module in {
+            **places,
+            **{home: torch.nn.Identity().train(self.trains) for home in heads[1:]},
+            heads[0]: layer,
+        }.items():
             self.model.set_submodule(self.piece.prefix + home, module)
         return Finding(names)
 
     def layer(self, *chains: Chain) -> Any:
         """What one or two chains become."""
+        if isinstance(chains[0].layer, torch.nn.BatchNorm2d):
+            return norm_act(chains[0], self.module(chains[0].nodes[0]), self.trains)
         sources = [self.source(chain) for chain in chains]
-        return _pair(chains[0], chains[1], sources) if len(chains) > 1 else _convolution(chains[0], sources[0])
+        return pair_of(chains[0], chains[1], sources) if len(chains) > 1 else folded_convolution(chains[0], sources[0])
 
     def source(self, chain: Chain) -> Any:
         """The convolution with its parameters: the model's own, or where it computes them what they are."""
@@ -311,7 +357,8 @@ class _Fusion:
                     continue
                 if self.owners[id(tensor)] != 1:
                     return f"{what} shares its {name} with another layer"
-        return "" if head.weight.dtype in FLOATING_DTYPES else f"its weight is {head.weight.dtype}"
+        dtype = FLOATING_DTYPES[0] if head.weight is None else head.weight.dtype
+        return "" if dtype in FLOATING_DTYPES else f"its weight is {dtype}"
 
 
 class _InTraining(_Fusion):
@@ -344,35 +391,6 @@ class _InTraining(_Fusion):
         return self.fused(chain)
 
     def layer(self, *chains: Chain) -> Any:
-        conv = self.module(chains[0].nodes[0])
-        layer = _of_sizes(nn.Conv2dAct, chains[0], conv)
-        layer.weight, layer.bias = conv.weight, conv.bias
-        for name, value in vars(conv).items():  # what its owner has given it
-            vars(layer).setdefault(name, value)
-        return layer.train(conv.training)
-
-
-def _pair(first: Chain, second: Chain, sources: list[Any]) -> FusedForInference:
-    dw, pw = sources
-    slope = second.negative_slope if second.activation == "leaky_relu" else first.negative_slope
-    layer = FusedForInference(
-        dw.in_channels, pw.out_channels, dw.kernel_size, dw.stride, dw.padding, dw.dilation,
-        channel_multiplier=dw.out_channels // dw.in_channels, depthwise_activation=first.activation,
-        pointwise_activation=second.activation, negative_slope=slope, device="meta",
-    )  # fmt: skip
-    for conv, source, norm in ((layer.depthwise, dw, first.norm), (layer.pointwise, pw, second.norm)):
-        conv.weight, conv.bias = folded(source, norm)
-    return layer.eval()
-
-
-def _convolution(chain: Chain, conv: Any) -> nn.Conv2dAct:
-    layer: Any = _of_sizes(FusedConv2dForInference, chain, conv)
-    layer.weight, layer.bias = folded(conv, chain.norm)
-    return layer.eval()
-
-
-def _of_sizes(kind: type[nn.Conv2dAct], chain: Chain, conv: Any) -> Any:
-    return kind(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
-        padding_mode=conv.padding_mode, device="meta", activation=chain.activation, negative_slope=chain.negative_slope,
-    )  # fmt: skip
+        module = self.module(chains[0].nodes[0])
+        norm = isinstance(chains[0].layer, torch.nn.BatchNorm2d)
+        return norm_act(chains[0], module, True) if norm else conv_act(chains[0], module, True)

@@ -118,6 +118,19 @@ def cut(model: nn.Module, batch: Any, trains: bool, any_size: bool = False, keep
     return whole
 
 
+def pieces_of_its_own(model: nn.Module, names: list[str], batch: Any, trains: bool) -> Iterator[Piece]:
+    """The graphs, for any size, of those parts of `model` whose code has one: around its own modules and tensors."""
+    whole = Pieces(model, trains, any_size=True, keeps_orders=False)
+    with called_with(batch):
+        calls = _calls(model, names, batch)
+        for name in names:
+            try:
+                piece = _piece(whole, f"{name}." if name else "", model.get_submodule(name), calls[name])
+            except Exception:  # whatever the model's code does with what is not a tensor
+                continue
+            yield piece
+
+
 @contextlib.contextmanager
 def state_kept(model: nn.Module) -> Iterator[None]:
     """What runs within changes no buffer in the end."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 from torch import fx, nn
@@ -17,6 +19,7 @@ class InPlaceOf(fx.GraphModule):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         made = super().__deepcopy__(memo)
+        keep_modules(made, copy.deepcopy(self._modules, memo))
         adopt(made, self)
         return made.train(self.training)
 
@@ -28,6 +31,7 @@ class InPlaceOf(fx.GraphModule):
 def _unpickled(make: Any, arguments: Any, attributes: dict[str, Any], hooks: dict[str, Any]) -> InPlaceOf:
     plain = make(*arguments)
     made = InPlaceOf(plain, plain.graph, type(plain).__name__)
+    keep_modules(made, arguments[0]["_modules"])
     made.train(arguments[0]["training"])
     made.meta["attributes"] = attributes
     vars(made).update(hooks)
@@ -37,6 +41,19 @@ def _unpickled(make: Any, arguments: Any, attributes: dict[str, Any], hooks: dic
 
 def _hooks(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if name.startswith("_") and "hooks" in name and value}
+
+
+def keep_modules(module: nn.Module, modules: Mapping[str, nn.Module | None]) -> None:
+    """Gives a module that runs a graph those of `modules` that it does not run, too, and all in their order: parameters
+    in an optimizer's state have that."""
+    own = dict(module._modules)
+    module._modules.clear()
+    for name, part in modules.items():
+        kept = own.pop(name, None)
+        module._modules[name] = part if kept is None else kept
+        if kept is not None and part is not None and kept is not part:
+            keep_modules(kept, part._modules)
+    module._modules.update(own)
 
 
 def adopt(module: fx.GraphModule, original: nn.Module) -> None:

@@ -137,8 +137,11 @@ def replace_layers(
             folded into copies of the filters; the chain's other modules become Identity, so `state_dict` changes there.
             Of what is in training mode a convolution and the activation behind it become a `Conv2dAct` around the same
             parameters, which trains, where the activation's derivative is known from its result (relu, relu6,
-            leaky_relu); norms stay. A chain with hooks, shared modules or parameters, or with another reader of what
-            lies between or of its parameters, is left alone, and the report says why.
+            leaky_relu), and a norm and the activation behind it a `BatchNorm2dAct`; so does a norm in evaluation that
+            no convolution takes in. A block whose code adds what a layer makes becomes the graph of its code, in which
+            the addition and the activation behind it are the layer's too. A chain with hooks, shared modules or
+            parameters, or with another reader of what lies between or of its parameters, is left alone, and the report
+            says why.
         example: for `fuse`, a batch of the model's input: a tensor, a tuple or list of arguments, or a dict of named
             ones. None takes `example_input`, and without it an image of a size that the model takes.
         example_input: for `tune`, a batch of the model's input in the same ways.
@@ -176,7 +179,9 @@ def replace_layers(
         raise ValueError("replace_layers: an example is for fuse=True")
     if tune != (example_input is not None):
         raise ValueError(f"replace_layers: example_input and tune=True come together, but got tune={tune}")
-    findings = fusion.fuse(model, example_input if example is None else example) if fuse else []
+    findings: list[fusion.Finding] = []
+    if fuse:
+        model, findings = fusion.fuse(model, example_input if example is None else example, inplace)
     reported = {part for f in findings if not f.reason for part in model.get_submodule(f.names[0]).modules()}
     names: dict[torch.nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):

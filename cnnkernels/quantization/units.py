@@ -17,10 +17,10 @@ from torch import Tensor, fx, nn
 from .. import nn as ours
 from ..activation import NEGATIVE_SLOPE, activate
 from ..convert import trace
-from ..convert.chains import ADDITION, Chain, module_of
+from ..convert.chains import Chain, module_of, take_addition
 from ..convert.dropped import Dropped
 from ..convert.fold import folded
-from ..convert.fusion import FusedConv2dForInference
+from ..convert.fused import FusedConv2dForInference
 from ..convert.graph import LAYERS, Piece
 from ..convert.layers import add_module
 from ..convert.trace import ACTIVATIONS, hooked
@@ -177,7 +177,7 @@ class Matcher:
                 chain.take_drop()
             chains[chain.nodes[-1]] = chain
         for node in self.graph.nodes:
-            self.take_addition(node, chains)
+            take_addition(self.piece, node, chains, self.order)
         for chain in chains.values():
             chain.take_activation()
             units.append((self.unit(chain), chain))
@@ -227,25 +227,6 @@ class Matcher:
         if longest > LONGEST_SUM:
             return f"its sums are of {longest} products, above {LONGEST_SUM} they may leave int32"
         return ""
-
-    def take_addition(self, node: fx.Node, chains: dict[fx.Node, Chain]) -> None:
-        if node.target is not ADDITION or node.kwargs:
-            return
-        operands = [operand for operand in node.args if isinstance(operand, fx.Node)]
-        if len(operands) != 2 or operands[0] is operands[1] or len(node.args) != 2:
-            return
-        shapes = [self.piece.shapes.get(value) for value in (*operands, node)]
-        if shapes[0] is None or shapes.count(shapes[0]) != 3:
-            return  # broadcast
-        if self.piece.dtypes[operands[0]] is not self.piece.dtypes[operands[1]]:
-            return
-        ends = [o for o in operands if o in chains and len(o.users) == 1 and chains[o].addition is None]
-        if not ends:
-            return
-        last = max(ends, key=lambda end: self.order[end])
-        chain = chains.pop(last)
-        chain.take_addition(node, operands.index(last))
-        chains[node] = chain
 
     def put(self, unit: Unit, chain: Chain) -> None:
         """One node in the place of the last link, where all that it reads is there."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import cnnkernels
 from cnnkernels import use_backend
-from cnnkernels.convert.fusion import FusedConv2dForInference, FusedForInference
+from cnnkernels.convert.fused import FusedConv2dForInference, FusedForInference
 from helpers.models.fusion import Untraceable, chain, fused, image, trained
 
 
