@@ -123,7 +123,7 @@ def exporting(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_traced_for_onnx_is_pytorchs(exporting: None, strict: bool) -> None:
     """By both ways that torch.onnx.export tries."""
     model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), torch.nn.MaxPool2d(2))
-    model.extend([torch.nn.AvgPool2d(2, 1), torch.nn.AdaptiveAvgPool2d(2)])
+    model.extend([torch.nn.AvgPool2d(2, 1), torch.nn.AdaptiveAvgPool2d(2), torch.nn.BatchNorm2d(3).eval()])
     x = torch.randn(2, 2, 6, 6)
 
     def targets(model: torch.nn.Module) -> list[str]:

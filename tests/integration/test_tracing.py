@@ -292,6 +292,7 @@ def test_autocast_as_pytorch(device, dtype: torch.dtype) -> None:
             found += [f.adaptive_avg_pool2d(z, size).dtype for z in (x, y) for size in (1, 2)]
             found += [f.max_pool2d(x, 2).dtype, f.conv2d(x.double(), w.double()).dtype]
             found += [f.conv2d(x.to(dtype), w).dtype]
+            found += [f.batch_norm(z, None, None, training=True).dtype for z in (x, y, x.double())]
         y.float().sum().backward()
         return [*found, weight.grad.dtype]
 

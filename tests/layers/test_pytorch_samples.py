@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-import types
-import unittest
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +11,7 @@ from torch import Tensor
 
 from cnnkernels import functional, nn, use_backend
 from cnnkernels.operators import OPERATORS
+from tests.helpers.pytorch_samples import pytorch_samples
 
 pytestmark = pytest.mark.long
 
@@ -24,17 +21,8 @@ LAYERS = ("Conv1d", "ConvTranspose1d", "ConvTranspose2d", "LazyConv1d", "LazyCon
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Any]:
-    """Of operators and of layers. They import `expecttest`, of which they need but a base class for test cases."""
-    with pytest.MonkeyPatch.context() as patch:
-        if importlib.util.find_spec("expecttest") is None:
-            stand_in: Any = types.ModuleType("expecttest")
-            stand_in.TestCase, stand_in.assert_expected_inline = unittest.TestCase, None
-            patch.setitem(sys.modules, "expecttest", stand_in)
-        # They would forbid everybody else's tests in this process to set a flag of torch.backends.
-        patch.setattr(torch.backends, "disable_global_flags", lambda: None)
-        operators = importlib.import_module("torch.testing._internal.common_methods_invocations").op_db
-        modules = importlib.import_module("torch.testing._internal.common_modules").module_db
-        yield {each.name.removeprefix("nn.functional."): each for each in (*modules, *operators)}
+    with pytorch_samples() as samples:
+        yield samples
 
 
 def integers(value: Any) -> Any:

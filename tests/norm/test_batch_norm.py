@@ -14,6 +14,7 @@ from cnnkernels import nn, use_backend
 from cnnkernels.functional import batch_norm
 from cnnkernels.ops.norm_parts import batch_norm_statistics
 from cnnkernels.testing.numerics import assert_within, rounding_bound
+from tests.helpers.norm import assert_rounds_as_pytorch
 
 
 def random(*shape: int, seed: int = 0, **like: Any) -> Tensor:
@@ -85,18 +86,30 @@ def test_derivatives(kernel_backend: str, device: str) -> None:
 
 def test_a_gradient_to_differentiate_is_the_gradient(kernel_backend: str, device: str) -> None:
     """Both ways of the backward: the one operator, and what is made of differentiable ones."""
+    of = torch.nn.functional
     for training, activation, added in ((True, "relu", True), (True, "gelu", True), (False, "relu", False)):
-        x, residual = (random(2, 3, 2, 3, seed=i, device=device).requires_grad_() for i in (1, 2))
-        weight, bias = (random(3, seed=i, device=device).requires_grad_() for i in (3, 4))
-        more = residual if added else None
-        tensors = [x, weight, bias] + [residual] * added
-        with use_backend(kernel_backend):
-            numbers = (None, None) if training else (bias.detach(), weight.detach().abs())
-            y = batch_norm(x, *numbers, weight, bias, training, activation=activation, residual=more)
-            once = torch.autograd.grad(y.square().sum(), tensors, retain_graph=True)
-            again = torch.autograd.grad(y.square().sum(), tensors, create_graph=True)
-        for a, b in zip(once, again, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+        numbers = random(3, seed=5), random(3, seed=6).abs()
+
+        def gradients(dtype: torch.dtype, ours: bool, again: bool = False, case=(training, activation, added, numbers)):
+            training, activation, added, numbers = case
+            running = (None, None) if training else tuple(t.to(device, dtype) for t in numbers)
+            shapes = (2, 3, 2, 3), (3,), (3,), (2, 3, 2, 3)
+            tensors = [random(*shape, seed=i).to(device, dtype).requires_grad_() for i, shape in enumerate(shapes)]
+            x, weight, bias, residual = tensors
+            if ours:
+                more = {"activation": activation, "residual": residual if added else None}
+                y = batch_norm(x, *running, weight, bias, training, **more)
+            else:
+                y = of.batch_norm(x, *running, weight, bias, training)
+                y = getattr(of, activation)(y + residual if added else y)
+            return torch.autograd.grad(y.square().sum(), tensors if added else tensors[:3], create_graph=again)
+
+        true, theirs = (gradients(dtype, ours=False) for dtype in (torch.float64, torch.float32))
+        for again in (False, True):
+            with use_backend(kernel_backend):
+                found = gradients(torch.float32, True, again)
+            assert all(t.requires_grad == again for t in found)
+            assert_rounds_as_pytorch([t.detach() for t in found], true, theirs, 12, f"{activation}, again: {again}")
 
 
 def test_vmap(kernel_backend: str, device: str) -> None:
@@ -139,17 +152,19 @@ def test_layers(kernel_backend: str, device: str) -> None:
     for i, options in enumerate(made):
         rank = 1 + i % 3
         name = f"BatchNorm{rank}d"
-        ours, theirs = (getattr(of, name)(4, **options).double().to(device) for of in (nn, torch.nn))
+        ours, true, theirs = layers = [
+            getattr(of, name)(4, **options).to(device, dtype)
+            for of, dtype in ((nn, torch.float32), (torch.nn, torch.float64), (torch.nn, torch.float32))
+        ]
         assert repr(ours) == repr(theirs) and list(ours.state_dict()) == list(theirs.state_dict())
         with use_backend(kernel_backend):
             for step in range(3):
-                x = random(3, 4, *(2, 3, 2)[:rank], seed=step, device=device)
-                if step == 2:
-                    ours.eval()
-                    theirs.eval()
-                torch.testing.assert_close(ours(x), theirs(x), rtol=1e-12, atol=1e-12)
-        for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+                x = random(3, 4, *(2, 3, 2)[:rank], seed=step, dtype=torch.float32).to(device)
+                for layer in layers:
+                    layer.train(step < 2)
+                results = [[y.detach()] for y in (ours(x), true(x.double()), theirs(x))]
+                assert_rounds_as_pytorch(*results, x[:, 0].numel(), str(ours))
+        assert_rounds_as_pytorch(*([*layer.buffers()] for layer in layers), x[:, 0].numel(), f"buffers of {ours}")
 
 
 def test_a_layer_with_what_follows_it(kernel_backend: str, device: str) -> None:

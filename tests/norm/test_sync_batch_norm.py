@@ -12,13 +12,14 @@ from torch import Tensor
 
 from cnnkernels import nn, use_backend
 from cnnkernels.testing.numerics import small_integers
+from tests.helpers.norm import assert_rounds_as_pytorch
 
 WORLD = 2
 
 
-def batch() -> tuple[Tensor, Tensor]:
+def batch(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Unequal parts for the processes: 3 samples and 1."""
-    return small_integers((4, 3, 2, 2), torch.float64, 1), small_integers((4, 3, 2, 2), torch.float64, 2)
+    return small_integers((4, 3, 2, 2), dtype, 1), small_integers((4, 3, 2, 2), dtype, 2)
 
 
 def step(layer: torch.nn.Module, x: Tensor, grad: Tensor) -> list[Tensor]:
@@ -37,16 +38,15 @@ def work(rank: int, file: str, results: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=WORLD)
     part = slice(0, 3) if rank == 0 else slice(3, 4)
     with use_backend("cuda"):
-        torch.save(step(nn.SyncBatchNorm(3).double(), *(t[part] for t in batch())), f"{results}-{rank}")
+        torch.save(step(nn.SyncBatchNorm(3), *(t[part] for t in batch(torch.float32))), f"{results}-{rank}")
     dist.destroy_process_group()
     os._exit(0)  # as in test_ddp.py
 
 
 def test_two_processes(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(work, (str(tmp_path / "meet"), str(tmp_path / "result")), nprocs=WORLD)
-    expected = step(torch.nn.BatchNorm2d(3).double(), *batch())
+    true, theirs = (step(torch.nn.BatchNorm2d(3).to(dtype), *batch(dtype)) for dtype in (torch.float64, torch.float32))
     (y0, dx0, dw0, db0, *running), (y1, dx1, dw1, db1, *others) = (torch.load(tmp_path / f"result-{r}") for r in (0, 1))
     found = torch.cat((y0, y1)), torch.cat((dx0, dx1)), dw0 + dw1, db0 + db1, *running
-    for result, wanted in zip(found, expected, strict=True):
-        torch.testing.assert_close(result, wanted, rtol=1e-12, atol=1e-12)
+    assert_rounds_as_pytorch(found, true, theirs, 16, "of two processes")
     assert all(torch.equal(a, b) for a, b in zip(running, others, strict=True))
