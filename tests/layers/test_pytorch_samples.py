@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnnkernels import functional, nn, use_backend
 from cnnkernels.operators import OPERATORS
-from tests.helpers.pytorch_samples import pytorch_samples
+from tests.helpers.models.pytorch_samples import pytorch_samples
 
 pytestmark = pytest.mark.long
 

@@ -14,7 +14,7 @@ from cnnkernels import nn, use_backend
 from cnnkernels.functional import batch_norm
 from cnnkernels.ops.norm_parts import batch_norm_statistics
 from cnnkernels.testing.numerics import assert_within, rounding_bound
-from tests.helpers.norm import assert_rounds_as_pytorch
+from tests.helpers.models.pytorch_samples import assert_rounds_as_pytorch
 
 
 def random(*shape: int, seed: int = 0, **like: Any) -> Tensor:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from cnnkernels import nn, use_backend
 from cnnkernels.functional import batch_norm
-from tests.helpers.norm import assert_rounds_as_pytorch
-from tests.helpers.pytorch_samples import pytorch_samples
+from tests.helpers.models.pytorch_samples import assert_rounds_as_pytorch, pytorch_samples
 
 pytestmark = pytest.mark.long
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnnkernels import nn, use_backend
 from cnnkernels.testing.numerics import small_integers
-from tests.helpers.norm import assert_rounds_as_pytorch
+from tests.helpers.models.pytorch_samples import assert_rounds_as_pytorch
 
 WORLD = 2
 
