@@ -5,6 +5,13 @@
 #include "ptx/tma.cuh"
 #include "registry.h"
 
+#if !defined(CNN_INTERPRETER)
+#include <cudaTypedefs.h>
+#endif
+
+#include <stdexcept>
+#include <string>
+
 namespace cnnkernels {
 namespace {
 
@@ -126,19 +133,26 @@ Place place(const std::int64_t* fields) {
 }
 
 #if !defined(CNN_INTERPRETER)
-// What lies outside becomes NaN. No kernel asks for that, so the map is encoded here.
+// What lies outside of two axes of halves or floats becomes NaN. No kernel asks for that, so the map is
+// encoded here.
 TensorMap filled_with_nan(const TileBox& t) {
-  constexpr const char* kName = "cuTensorMapEncodeTiled";
-  const auto encode = tensor_map::driver<PFN_cuTensorMapEncodeTiled_v12000>(kName);
-  tensor_map::bind_context();
-  const tensor_map::Fields f(t);
-  cuuint32_t box[5];
-  for (int i = 0; i < 5; ++i) box[i] = t.box[i];
+  void* found = nullptr;
+  cudaDriverEntryPointQueryResult result{};
+  if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result) !=
+          cudaSuccess ||
+      found == nullptr)
+    throw std::runtime_error("the driver has no cuTensorMapEncodeTiled");
+  const cuuint64_t size[] = {cuuint64_t(t.size[0]), cuuint64_t(t.size[1])},
+                   stride[] = {cuuint64_t(t.stride[1])};
+  const cuuint32_t box[] = {cuuint32_t(t.box[0]), cuuint32_t(t.box[1])}, step[] = {1, 1};
+  const bool half = t.element == MapElement::float16;
   CUtensorMap map;
-  tensor_map::check_encoded(
-      encode(&map, f.type, t.rank, f.address, f.size, f.stride, box, f.step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-             f.swizzle, CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NAN_REQUEST_ZERO_FMA),
-      kName);
+  const CUresult status = reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(found)(
+      &map, half ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2,
+      const_cast<void*>(t.address), size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_NONE,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NAN_REQUEST_ZERO_FMA);
+  if (status != CUDA_SUCCESS) throw std::runtime_error("CUDA driver error " + std::to_string(status));
   return {map};
 }
 #endif
