@@ -25,6 +25,7 @@ help:
 	@echo "make bench     a few telling cases of every operator beside PyTorch's own, on a GPU, in 4 minutes"
 	@echo "make audit     registers, spills, shared memory and instruction mix of every kernel; fails where a main loop takes"
 	@echo "               more instructions than benchmarks/instructions.json says (ACCEPT=1 writes what it takes now)"
+	@echo "make peers     install CUTLASS's headers and compile its kernels, whose main loops stand beside ours in docs/performance.md"
 	@echo "make sanitize  the kernels in the interpreter under ThreadSanitizer and AddressSanitizer"
 	@echo "make lint      ruff, clang-format, mypy          make format    rewrite the sources' format"
 	@echo "make clean     remove what was built             make distclean remove .venv too"
@@ -54,8 +55,10 @@ test-removed: $(VENV)/.built-tests
 	$(BIN)/python tests/removed_synchronisation.py
 
 # What pyproject.toml calls `proof`, without what that depends on: its headers alone are compiled.
-test-cutlass: $(VENV)/.built
+cutlass: $(VENV)/.built
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $$(sed -n 's/^proof = \["\(.*\)"\]/\1/p' pyproject.toml)
+
+test-cutlass: cutlass
 	CNNKERNELS_BUILD_TESTS=1 $(BIN)/python setup.py --quiet build_ext --inplace
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(wildcard tests/emulator/test_cutlass*.py)
 
@@ -90,10 +93,14 @@ gpu:
 audit: $(VENV)/.built
 	$(BIN)/python benchmarks/audit.py $(if $(ACCEPT),--accept)
 
+peers: cutlass
+	$(BIN)/python benchmarks/machine_code_peers.py
+	$(BIN)/cnnkernels bench --report
+
 sanitize: $(VENV)/.built
 	PATH="$(abspath $(BIN)):$$PATH" bash tests/sanitize.sh
 
-CXX_FILES = $(shell find csrc tests/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES = $(shell find csrc tests/csrc benchmarks/peers -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 lint: $(VENV)/.dependencies
 	$(BIN)/ruff check
@@ -155,5 +162,5 @@ $(VENV)/.built-tests: $(VENV)/.built $(TEST_SOURCES)
 	CNNKERNELS_BUILD_TESTS=1 $(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-.PHONY: help demo test test-ptx test-removed test-cutlass learn-page site wheels matrix hub examples build bench gpu audit sanitize lint format clean distclean
+.PHONY: help demo test test-ptx test-removed cutlass test-cutlass learn-page site wheels matrix hub examples build bench gpu audit peers sanitize lint format clean distclean
 .DELETE_ON_ERROR:

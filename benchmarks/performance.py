@@ -11,6 +11,7 @@ from cnnkernels.certified import certificates
 from .families import FAMILIES
 from .machine import RESULTS, ROOT
 from .network_bench import table_of
+from .peers.table import read_table, table
 from .results import Results
 from .summary import faults, means, rows, worst_lines
 
@@ -46,6 +47,15 @@ CERTIFIED = """
 
 GPUs on which every kernel ran on small exact problems ([proof](proof.md)), as `make gpu` left it in
 `benchmarks/results/certificates`.
+"""
+CODE = """
+## Machine code beside peers
+
+Instructions that a warp executes in the main loop for 1024 multiply-adds, from the machine code alone (`make peers`;
+ours as `make audit` left them). Such a table shows what a loop spends beside its products. It cannot show a time:
+tensor cores, shared memory, L2 and DRAM bound most of these loops before their instructions do; what stands before and
+after the loop, how many blocks an SM holds and how tiles fill a GPU are not in it; and cuDNN's code cannot be had this
+way.
 """
 NOWHERE = "None yet: no GPU has proved the kernels."
 
@@ -97,11 +107,18 @@ def _certified(folder: Path) -> list[str]:
     return [CERTIFIED, *lines]
 
 
+def _beside_peers() -> list[str]:
+    found = read_table()
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return [CODE, *table(found["kernels"]), f"\n{versions}."]
+
+
 def page(files: Sequence[Path], proved: Path = RESULTS / "certificates") -> str:
     """The document's text. `proved`: the folder of certificates."""
     results = [found for path in files if (found := Results(path)).sessions]
     parts = [HEAD.rstrip(), *_certified(proved)]
     for one in results:
         parts += _section(one)
+    parts += _beside_peers()
     parts += ["\n## To measure\n" if results else NOTHING, HOW.lstrip("\n")]
     return "\n".join(parts)

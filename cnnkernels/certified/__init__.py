@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -15,7 +15,7 @@ from ..native import load
 from . import certificates
 from .absent import why_no_gpu
 from .certificates import Certificate
-from .families import Family, needed
+from .families import FAMILIES, needed
 
 COMMAND = "cnnkernels prove"
 # Whose tensors no kernel takes unproved; those of the interpreters stand for no GPU.
@@ -72,19 +72,22 @@ def certificate(device: torch.device) -> Certificate | None:
 
 
 def _give_way(found: Certificate, device: torch.device) -> None:
-    """On that device alone."""
-    module = f"_{'cuda' if device.type == 'cuda' else 'interpreter'}"
-    for name in found.failed:
-        parts = name.split()
-        family = Family(*parts) if len(parts) == len(Family._fields) else None
-        if family is None or not family.gives_way:
-            continue
+    """On that device alone. What gave way by an earlier certificate is taken again first."""
+    index = device.index or 0
+    if device.type == "cuda" and device.index is None:
+        index = torch.cuda.current_device()
+        device = torch.device("cuda", index)
+    name: Literal["cuda", "interpreter"] = "cuda" if device.type == "cuda" else "interpreter"
+    native: Any = load(name) if package.has(f"_{name}") else None
+    tried = [family for family in FAMILIES if family.gives_way and str(family) in found.families]
+    for family in [*tried, *(family for family in tried if str(family) in found.failed)]:
+        failed = str(family) in found.failed
         if family.element == "tf32" and family.engine in ("mma", "dot"):
-            WITHOUT_TF32.add((device, family.backend, family.word))
-        elif family.backend == "cuda" and package.has(module):
-            native: Any = load("cuda" if device.type == "cuda" else "interpreter")
+            change = WITHOUT_TF32.add if failed else WITHOUT_TF32.discard
+            change((device, family.backend, family.word))
+        elif family.backend == "cuda" and native is not None:
             code = ELEMENTS[family.element].code
-            native.give_way(family.word, family.direction, family.engine, code, device.index or 0)
+            native.give_way(family.word, family.direction, family.engine, code, index, failed)
 
 
 @functools.cache

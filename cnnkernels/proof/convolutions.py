@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..certified.families import HALVES, Family
@@ -17,7 +16,7 @@ from ..epilogue import Epilogue
 from ..geometry import Layout
 from ..testing.cases import CONV2D, ConvCase
 from ..testing.depthwise_cases import DEPTHWISE_CONV2D
-from ..testing.numerics import small_integers
+from ..testing.numerics import convolve, small_integers
 from .trial import Operands, Results, Trial
 
 
@@ -65,22 +64,10 @@ class Data:
         }[direction]
 
 
-def convolve(case: ConvCase, direction: str, first: Tensor, second: Tensor) -> Tensor:
+def _plainly(case: ConvCase, direction: str, first: Tensor, second: Tensor) -> Tensor:
     """One direction by PyTorch's plain operators on the CPU, where NaN and infinity go where they belong."""
-
-    def forward(x: Tensor, w: Tensor) -> Tensor:
-        top, bottom, left, right = case.padding
-        padded = F.pad(x, (left, right, top, bottom))
-        return F.conv2d(padded, w, stride=case.stride, dilation=case.dilation, groups=case.groups)
-
     with torch.backends.mkldnn.flags(enabled=False):
-        if direction == "forward":
-            return forward(first, second)
-        if direction == "backward_input":
-            x = first.new_zeros(case.input_shape).requires_grad_()
-            return torch.autograd.grad(forward(x, second), x, first)[0]
-        w = first.new_zeros(case.weight_shape).requires_grad_()
-        return torch.autograd.grad(forward(second, w), w, first)[0]
+        return convolve(direction, case, first, second)
 
 
 @functools.cache
@@ -90,7 +77,7 @@ def _data(case: ConvCase) -> Data:
 
 @functools.cache
 def _expected(case: ConvCase, direction: str) -> Tensor:
-    return convolve(case, direction, *_data(case).operands(direction))
+    return _plainly(case, direction, *_data(case).operands(direction))
 
 
 def _shape(case: ConvCase, direction: str) -> tuple[int, ...]:
@@ -152,7 +139,7 @@ class _Conv:
                 second[0, 0, 0, 0] = math.inf
             else:
                 first[0, :, 0, 0] = math.nan
-            expected = convolve(case, self.direction, first, second)
+            expected = _plainly(case, self.direction, first, second)
             if self.direction == "forward":
                 expected = expected + _data(case).b[:, None, None]
             yield self.launch(kernels, device, case, first, second), expected

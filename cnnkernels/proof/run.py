@@ -72,13 +72,16 @@ class Worker:
 
     def _answer(self, limit: float) -> dict[str, Any]:
         assert self._process.stdout is not None
+        line, end = b"", time.monotonic() + limit
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            if not selector.select(limit):
-                raise Died(f"it took more than {limit:g} s")
-        line = self._process.stdout.readline()  # a child writes whole lines
-        if not line.endswith(b"\n"):
-            raise Died(self._how_it_ended())
+            while not line.endswith(b"\n"):  # a child may hang in the middle of one
+                if not selector.select(max(0.0, end - time.monotonic())):
+                    raise Died(f"it took more than {limit:g} s")
+                part = os.read(self._process.stdout.fileno(), 1 << 16)
+                if not part:
+                    raise Died(self._how_it_ended())
+                line += part
         answer: dict[str, Any] = json.loads(line)
         return answer
 

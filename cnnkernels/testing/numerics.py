@@ -1,4 +1,4 @@
-"""What a kernel's result may differ by.
+"""What a kernel's result is compared with, and what it may differ by.
 
 Two kinds of test, and no tolerance typed by hand:
 
@@ -12,7 +12,10 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from .cases import ConvCase
 
 # Half the distance from 1 to the next number: the largest relative error of one rounding.
 UNIT_ROUNDOFF = {
@@ -22,6 +25,23 @@ UNIT_ROUNDOFF = {
     torch.bfloat16: 2.0**-8,
 }
 TF32_ROUNDOFF = 2.0**-11
+
+
+def convolve(direction: str, case: ConvCase, first: Tensor, second: Tensor) -> Tensor:
+    """One direction by PyTorch, in the operands' type."""
+    top, bottom, left, right = case.padding
+
+    def forward(x: Tensor, w: Tensor) -> Tensor:
+        padded = F.pad(x, (left, right, top, bottom))
+        return F.conv2d(padded, w, stride=case.stride, dilation=case.dilation, groups=case.groups)
+
+    if direction == "forward":
+        return forward(first, second)
+    if direction == "backward_input":
+        x = first.new_zeros(case.input_shape).requires_grad_()
+        return torch.autograd.grad(forward(x, second), x, first)[0]
+    w = first.new_zeros(case.weight_shape).requires_grad_()
+    return torch.autograd.grad(forward(second, w), w, first)[0]
 
 
 def small_integers(shape: tuple[int, ...], dtype: torch.dtype, seed: int, bound: int = 2) -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import machine_code_peers
-from peer_table import OURS_TABLE, ROWS, read_table, table
+from peers.table import OURS_TABLE, ROWS, read_table, table
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = {row.arch: ROOT / f"benchmarks/peers/{row.arch.rstrip('a').replace('_', '')}.cu" for row in ROWS}

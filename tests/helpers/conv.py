@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkernels.dtypes import PRODUCTS, dtype_code
 from cnnkernels.geometry import Layout
 from cnnkernels.testing.cases import ConvCase
-from cnnkernels.testing.numerics import small_integers
+from cnnkernels.testing.numerics import convolve, small_integers
 from helpers.native import Runner
 
 # name: (torch's dtype, its number in csrc/common/types.h, tf32)
@@ -70,23 +69,6 @@ def floats(case: ConvCase, dtype: torch.dtype) -> Data:
     generator = torch.Generator().manual_seed(5)
     shapes = (case.input_shape, case.weight_shape, (case.k,), case.output_shape)
     return Data(*(torch.randn(shape, generator=generator).to(dtype).double() for shape in shapes))
-
-
-def convolve(direction: str, case: ConvCase, first: Tensor, second: Tensor) -> Tensor:
-    """One direction by PyTorch, in the operands' type."""
-    top, bottom, left, right = case.padding
-
-    def forward(x: Tensor, w: Tensor) -> Tensor:
-        padded = F.pad(x, (left, right, top, bottom))
-        return F.conv2d(padded, w, stride=case.stride, dilation=case.dilation, groups=case.groups)
-
-    if direction == "forward":
-        return forward(first, second)
-    if direction == "backward_input":
-        x = first.new_zeros(case.input_shape).requires_grad_()
-        return torch.autograd.grad(forward(x, second), x, first)[0]
-    w = first.new_zeros(case.weight_shape).requires_grad_()
-    return torch.autograd.grad(forward(second, w), w, first)[0]
 
 
 def not_finite(case: ConvCase, direction: str, which: int) -> tuple[Tensor, Tensor]:

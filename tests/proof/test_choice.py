@@ -186,6 +186,10 @@ def test_other_engines_give_way(proved: Prove) -> None:
     assert not module.depthwise_conv_plan(*of).band
     assert not module.depthwise_separable_conv_plan(*fused).wgmma
     assert not module.int8_conv_plan(large, False, True, hopper).tiles.wgmma
+    proved()  # again, and now they are right
+    assert module.depthwise_conv_plan(*of).band
+    assert module.depthwise_separable_conv_plan(*fused).wgmma
+    assert module.int8_conv_plan(large, False, True, hopper).tiles.wgmma
 
 
 def test_tf32_gives_way_to_fp32(proved: Prove) -> None:
@@ -201,6 +205,8 @@ def test_tf32_gives_way_to_fp32(proved: Prove) -> None:
         assert not rounds_to_tf32("triton/cuda/reference", "conv", single)
         assert rounds_to_tf32("cuda", "conv", single.to("meta"))  # another device's certificate says nothing of it
         assert decision().backend == "cuda"
+        proved()
+        assert rounds_to_tf32("cuda", "conv", single)
     finally:
         torch.backends.cudnn.conv.fp32_precision = precision
 

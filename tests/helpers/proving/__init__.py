@@ -125,6 +125,9 @@ for line in sys.stdin:
     if fault == "is killed half-way through its answer":
         print('{"why": "', end="", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "hangs half-way through its answer":
+        print('{"why": "', end="", flush=True)
+        time.sleep(600)
     if fault == "exits":
         sys.exit("CUDA error: device-side assert triggered")
     after = "another" if fault == "wrong after another" else ""
