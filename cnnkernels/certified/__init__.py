@@ -15,7 +15,7 @@ from ..native import load
 from . import certificates
 from .absent import why_no_gpu
 from .certificates import Certificate
-from .families import FAMILIES, needed
+from .families import FAMILIES, Family, needed
 
 COMMAND = "cnnkernels prove"
 # Whose tensors no kernel takes unproved; those of the interpreters stand for no GPU.
@@ -24,6 +24,7 @@ NEEDED = {"cuda"}
 # Devices, backends and words whose fp32 products are not rounded to TF32, as that failed.
 WITHOUT_TF32: set[tuple[torch.device, str, str]] = set()
 
+_gave_way: dict[torch.device, list[Family]] = {}
 _held: dict[certificates.Identity, Certificate] = {}  # made by this process: kept where no folder takes them
 
 
@@ -73,21 +74,24 @@ def certificate(device: torch.device) -> Certificate | None:
 
 def _give_way(found: Certificate, device: torch.device) -> None:
     """On that device alone. What gave way by an earlier certificate is taken again first."""
-    index = device.index or 0
     if device.type == "cuda" and device.index is None:
-        index = torch.cuda.current_device()
-        device = torch.device("cuda", index)
+        device = torch.device("cuda", torch.cuda.current_device())
+    failed = [family for family in FAMILIES if family.gives_way and str(family) in found.failed]
+    for family in _gave_way.pop(device, []):
+        _set(family, device, False)
+    for family in failed:
+        _set(family, device, True)
+    _gave_way[device] = failed
+
+
+def _set(family: Family, device: torch.device, gives_way: bool) -> None:
     name: Literal["cuda", "interpreter"] = "cuda" if device.type == "cuda" else "interpreter"
-    native: Any = load(name) if package.has(f"_{name}") else None
-    tried = [family for family in FAMILIES if family.gives_way and str(family) in found.families]
-    for family in [*tried, *(family for family in tried if str(family) in found.failed)]:
-        failed = str(family) in found.failed
-        if family.element == "tf32" and family.engine in ("mma", "dot"):
-            change = WITHOUT_TF32.add if failed else WITHOUT_TF32.discard
-            change((device, family.backend, family.word))
-        elif family.backend == "cuda" and native is not None:
-            code = ELEMENTS[family.element].code
-            native.give_way(family.word, family.direction, family.engine, code, index, failed)
+    if family.element == "tf32" and family.engine in ("mma", "dot"):
+        (WITHOUT_TF32.add if gives_way else WITHOUT_TF32.discard)((device, family.backend, family.word))
+    elif family.backend == "cuda" and package.has(f"_{name}"):
+        native: Any = load(name)
+        code = ELEMENTS[family.element].code
+        native.give_way(family.word, family.direction, family.engine, code, device.index or 0, gives_way)
 
 
 @functools.cache

@@ -115,13 +115,14 @@ def _convolutions(problems: list[Problem] | None, args: argparse.Namespace) -> i
         layout, directions = Layout[(args.layout or "nhwc").upper()], args.direction or tuned.DIRECTIONS
         problems = layers(Path(args.shapes), args.batch, directions, args.dtype or "bf16", layout)
     name = torch.cuda.get_device_name()
-    able = args.backend or []
-    if not able:  # by name they are timed whether or not they are certified
-        problem = backends.problem_on("conv2d", torch.device("cuda"), PRODUCTS[args.dtype or "bf16"][0])
-        for backend in backends.KERNEL_BACKENDS:
-            why = backends.why_not_taken(backend, problem)
-            able += [] if why else [backend]
-            print(f"{backend} is left out: {why}\n" * bool(why), end="")
+    problem = backends.problem_on("conv2d", torch.device("cuda"), PRODUCTS[args.dtype or "bf16"][0])
+    why_not = backends.why_not if args.backend else backends.why_not_taken  # by name they need not be certified
+    able = []
+    for backend in args.backend or backends.KERNEL_BACKENDS:
+        if why := why_not(backend, problem):
+            print(f"{backend} is left out: {why}")
+        else:
+            able.append(backend)
     rows = best_plans(problems, able, machine(None), Stopwatch())
     path = Path(args.output) if args.output else tuned.cached_path(name)
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
