@@ -7,6 +7,7 @@ import functools
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 from cnnkernels.certified import certificates
 from cnnkernels.certified.certificates import Certificate
 from cnnkernels.certified.families import FAMILIES, Family
+from cnnkernels.dtypes import ELEMENTS
 
 CPU = torch.device("cpu")
 Launch = Callable[..., None]
@@ -49,7 +51,6 @@ class Planted:
 def one_element_of_a_tile(launch: Launch, x: Tensor, y: Tensor, *rest: Any) -> None:
     launch(x, y, *rest)
     if y.numel() > 1000:  # the one case of several tiles
-        y.permute(0, 2, 3, 1).reshape(-1)  # whatever the layout
         y[-1, -1, -1, -1] += 1
 
 
@@ -108,6 +109,49 @@ class WrongAfterAnother:
         self.before = x.shape
 
 
+def never_ends(launch: Launch, *arguments: Any) -> None:
+    time.sleep(600)
+
+
+def crashes(launch: Launch, *arguments: Any) -> None:
+    ctypes.string_at(0)
+
+
+# The child of a proof itself, real kernels and all, but for faults: [a method of the kernels, an element, a fault].
+FAULTY_CHILD = """
+import functools, json, sys
+from cnnkernels import backends
+from cnnkernels.proof import worker
+from helpers import proving
+
+kernels = backends.kernels
+faults = [(name, element, getattr(proving, fault)) for name, element, fault in json.loads(sys.argv[1])]
+
+@functools.cache
+def planted(backend, kind):
+    found = kernels(backend, kind)
+    for name, element, fault in faults if backend == "cuda" else []:
+        found = proving.Planted(found, name, proving.OfElement(element, fault() if isinstance(fault, type) else fault))
+    return found
+
+backends.kernels = planted
+worker.main(sys.argv[2])
+"""
+
+
+class OfElement:
+    """A fault of the kernels of one element alone."""
+
+    def __init__(self, element: str, fault: Callable[..., None]) -> None:
+        self._dtype, self._fault = ELEMENTS[element].dtype, fault
+
+    def __call__(self, launch: Launch, *arguments: Any) -> None:
+        if arguments[0].dtype is self._dtype:
+            self._fault(launch, *arguments)
+        else:
+            launch(*arguments)
+
+
 CHILD = """
 import json, os, signal, sys, time
 log, faults = sys.argv[1], json.loads(sys.argv[2])
@@ -139,3 +183,8 @@ for line in sys.stdin:
 def child_with(log: Path, faults: dict[str, str]) -> tuple[str, ...]:
     """The command of a child that takes families down in a file, and has faults by their names."""
     return (sys.executable, "-c", CHILD, str(log), json.dumps(faults))
+
+
+def faulty_child(*faults: tuple[str, str, str]) -> tuple[str, ...]:
+    """The command of a proof's own child with planted faults: a method of the kernels, an element and a fault each."""
+    return (sys.executable, "-c", FAULTY_CHILD, json.dumps(faults))
