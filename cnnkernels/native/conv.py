@@ -76,7 +76,7 @@ class ConvKernels(Launching):
         arguments = direction, on.dtype, (int(layout), tf32, self._geometry(geometry)), on.device, addresses
         remembered = plan is None and on.device.type == "cuda"  # the interpreter may stand for another GPU each time
         size = self._bytes_by_rule(*arguments) if remembered else self._workspace_bytes(*arguments, plan)
-        return torch.empty(size, dtype=torch.uint8, device=on.device) if size else None
+        return self.scratch(size, on.device) if size else None
 
     def give_way(self, word: str, direction: str, engine: str, code: int, device: int = 0, gives: bool = True) -> None:
         """Has selection pass over an engine that failed its proof on a GPU (`cnnkernels.certified.families`)."""

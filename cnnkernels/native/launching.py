@@ -19,6 +19,11 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def scratch(size: int, device: torch.device) -> Tensor:
+    """Bytes that a launch fills and reads; nothing reads them before."""
+    return torch.empty(size, dtype=torch.uint8, device=device)
+
+
 class Touching:
     """While entered, an emulated launch that leaves the memory of these tensors is a fault."""
 
@@ -42,6 +47,7 @@ class Launching:
     def __init__(self, module: ModuleType, device_type: str) -> None:
         self.module = module
         self.device_type = device_type
+        self.scratch = scratch  # where workspaces come from: a proof puts guards around them
         self._emulated = hasattr(module, "set_memory")
         self._geometry = functools.lru_cache(maxsize=4096)(self._native_geometry)
 
@@ -76,4 +82,4 @@ class Launching:
         device, _ = self._on(on)
         with device:
             size = getattr(self.module, f"{name}_workspace")(*numbers)
-        return torch.empty(size, dtype=torch.uint8, device=on.device)
+        return self.scratch(size, on.device)

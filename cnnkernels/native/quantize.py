@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..dtypes import dtype_code
@@ -34,7 +33,7 @@ class QuantizeKernels(Launching):
         if not isinstance(scale, Tensor):
             raise TypeError(f"quantize: dynamic scales are written to a tensor, but got scale={scale!r}")
         size = self.module.quantize_dynamic_workspace(shape)
-        workspace = torch.zeros(size, dtype=torch.uint8, device=input.device) if size else None
+        workspace = self.scratch(size, input.device).zero_() if size else None
         self._launch("quantize_dynamic", (input, output, scale, workspace), types[0], shape)
 
     def dequantize(self, input: Tensor, output: Tensor, scale: float | Tensor, zero_point: int | Tensor) -> None:

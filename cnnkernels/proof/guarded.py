@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -65,11 +66,34 @@ class Guarded:
             return value
 
         given, by_name = [inside(each) for each in arguments], {key: inside(each) for key, each in named.items()}
-        self._way(lambda: function(*given, **by_name))
+        workspaces: list[Room] = []
+
+        def scratch(size: int, device: torch.device) -> Tensor:
+            workspaces.append(Room(torch.full((size,), _FILL, dtype=torch.uint8, device=device), 0))
+            return workspaces[-1].tensor
+
+        with _scratch_of(self._kernels, scratch):
+            self._way(lambda: function(*given, **by_name))
+        for room in workspaces:
+            if what := room.outside():
+                raise OutOfBounds(f"{name}, its workspace: {what}")
         for room in rooms.values():
             if what := room.outside():
                 raise OutOfBounds(f"{name}: {what}")
             room.original.copy_(room.tensor)
+
+
+@contextlib.contextmanager
+def _scratch_of(kernels: Any, scratch: Callable[[int, torch.device], Tensor]) -> Iterator[None]:
+    """Has native launchers take their workspaces from `scratch`; Triton's have none."""
+    if not hasattr(kernels, "scratch"):
+        yield
+        return
+    before, kernels.scratch = kernels.scratch, scratch
+    try:
+        yield
+    finally:
+        kernels.scratch = before
 
 
 def on_a_second_stream(launch: Callable[[], None]) -> None:

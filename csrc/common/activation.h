@@ -12,6 +12,50 @@
 
 namespace cnnkernels {
 
+// What nvcc writes for a comparison or a division of floats heeds what cannot come here (a sign of zero, a
+// divisor without a normal reciprocal) in a way of its own for each output. The host's bodies give the GPU's
+// numbers, but for silu's last bits.
+#if defined(__CUDA_ARCH__)
+
+// The larger, the smaller; NaN stays.
+CNN_DEVICE float at_least(float x, float least) {
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(least));
+  return y;
+}
+CNN_DEVICE float at_most(float x, float most) {
+  float y;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(most));
+  return y;
+}
+// Rounded to nearest as a division is: Markstein's, a quotient by the reciprocal and what it lacks.
+CNN_DEVICE float sixth(float x) {
+  constexpr float kSixth = 1.0f / 6.0f;
+  const float quotient = x * kSixth, lacking = __fmaf_rn(-6.0f, quotient, x);
+  return lacking == lacking ? __fmaf_rn(lacking, kSixth, quotient) : quotient;  // infinities stay
+}
+// By at least 1, within 2 ulp.
+CNN_DEVICE float over(float x, float by) { return __fdividef(x, by); }
+
+#endif
+
+template <class T>
+CNN_DEVICE T at_least(T x, T least) {
+  return x < least ? least : x;
+}
+template <class T>
+CNN_DEVICE T at_most(T x, T most) {
+  return x > most ? most : x;
+}
+template <class T>
+CNN_DEVICE T sixth(T x) {
+  return x / T(6);
+}
+template <class T>
+CNN_DEVICE T over(T x, T by) {
+  return x / by;
+}
+
 // T is float or double. slope: leaky_relu's factor below zero; the others take no notice of it.
 template <class T>
 CNN_DEVICE T activate(Activation which, T x, T slope) {
@@ -20,19 +64,17 @@ CNN_DEVICE T activate(Activation which, T x, T slope) {
     case Activation::none:
       return x;
     case Activation::relu:
-      return x < T(0) ? T(0) : x;  // NaN stays
+      return at_least(x, T(0));
     case Activation::relu6:
-      return x < T(0) ? T(0) : x > T(6) ? T(6) : x;
+      return at_most(at_least(x, T(0)), T(6));
     case Activation::leaky_relu:
       return x > T(0) ? x : x * slope;
     case Activation::silu:
-      return x / (T(1) + std::exp(-x));
+      return over(x, T(1) + std::exp(-x));
     case Activation::gelu:  // x times the normal distribution's cdf; the exact one, not tanh's approximation
       return T(0.5) * x * (T(1) + std::erf(x * kRootHalf));
-    case Activation::hardswish: {
-      const T moved = x + T(3);
-      return x * (moved < T(0) ? T(0) : moved > T(6) ? T(6) : moved) / T(6);
-    }
+    case Activation::hardswish:
+      return sixth(x * at_most(at_least(x + T(3), T(0)), T(6)));
   }
   return x;
 }
@@ -51,7 +93,7 @@ CNN_DEVICE T activate_derivative(Activation which, T x, T slope) {
     case Activation::leaky_relu:
       return x > T(0) ? T(1) : slope;
     case Activation::silu: {
-      const T sigmoid = T(1) / (T(1) + std::exp(-x));
+      const T sigmoid = over(T(1), T(1) + std::exp(-x));
       return sigmoid * (T(1) + x * (T(1) - sigmoid));
     }
     case Activation::gelu: {
@@ -59,7 +101,7 @@ CNN_DEVICE T activate_derivative(Activation which, T x, T slope) {
       return cdf + x * kDensityAtZero * std::exp(T(-0.5) * x * x);
     }
     case Activation::hardswish:
-      return x <= T(-3) ? T(0) : x < T(3) ? x / T(3) + T(0.5) : T(1);
+      return x <= T(-3) ? T(0) : x < T(3) ? sixth(x + x) + T(0.5) : T(1);
   }
   return T(1);
 }

@@ -108,61 +108,58 @@ struct Finish {
   }
 };
 
-// A block's tile of C in shared memory that every thread of the block has finished with, in elements of T.
-template <class T, int Rows, int Columns, int Threads>
+// A block's tile of C in shared memory that every thread of the block has finished with.
+template <int Rows, int Columns, int Threads>
 class StagedTile {
  public:
   CNN_DEVICE StagedTile(const Output& output, bool along_rows, std::int64_t first_row,
                         std::int64_t first_column, unsigned char* staging)
-      : row_offset_(reinterpret_cast<std::int64_t*>(staging)), along_rows_(along_rows) {
-    find(output.row, first_row, Rows, row_offset_);
-    find(output.column, first_column, Columns, row_offset_ + Rows);
+      : offset_(reinterpret_cast<std::int64_t*>(staging)), along_rows_(along_rows) {
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < Rows + Columns; i += Threads) {
+      const Axis& axis = i < Rows ? output.row : output.column;
+      const std::int64_t index = i < Rows ? first_row + i : first_column + (i - Rows);
+      offset_[i] = index < axis.extent ? seek(axis, index).place.offset : kNowhere;
+    }
   }
 
-  // Puts a block's sums there.
-  template <class Engine>
+  // Puts a block's sums there, in elements of T.
+  template <class T, class Engine>
   CNN_DEVICE void fill(const Engine& engine) {
     const int row_pitch = along_rows_ ? 1 : Columns + kPadding<T>;
     const int column_pitch = along_rows_ ? Rows + kPadding<T> : 1;
-    T* to = tile();
+    T* to = tile<T>();
     engine.each([&](int row, int column, Accumulator<T> value) {
       to[row * row_pitch + column * column_pitch] = narrow<T>(value);
     });
     __syncthreads();
   }
 
-  // Stores what finish(run, offset) makes of each run of the tile at data + offset. Lines run along the
-  // contiguous axis.
-  template <class Stored, class Finish>
+  // Stores what finish(run, offset) makes of each run of the T it was filled with at data + offset. Lines run
+  // along the contiguous axis.
+  template <class T, class Stored, class Finish>
   CNN_DEVICE void store(Stored* data, bool vectors, const Finish& finish) const {
     if (vectors) {
-      store_runs<gemm::kChunkBytes / sizeof(Stored)>(data, finish);
+      store_runs<T, gemm::kChunkBytes / sizeof(Stored)>(data, finish);
     } else {
-      store_runs<1>(data, finish);
+      store_runs<T, 1>(data, finish);
     }
   }
 
  private:
   static constexpr std::int64_t kNowhere = -1;
 
-  CNN_DEVICE T* tile() const { return reinterpret_cast<T*>(row_offset_ + Rows + Columns); }
-
-  CNN_DEVICE static void find(const Axis& axis, std::int64_t first, int count, std::int64_t* to) {
-    const Cursor origin = seek(axis, first);
-#pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += Threads) {
-      Cursor cursor = origin;
-      step(axis, cursor, i);
-      to[i] = first + i < axis.extent ? cursor.place.offset : kNowhere;
-    }
+  template <class T>
+  CNN_DEVICE T* tile() const {
+    return reinterpret_cast<T*>(offset_ + Rows + Columns);
   }
 
-  template <int kWidth, class Stored, class Finish>
+  template <class T, int kWidth, class Stored, class Finish>
   CNN_DEVICE void store_runs(Stored* data, const Finish& finish) const {
     const int length = along_rows_ ? Rows : Columns, pitch = length + kPadding<T>, runs = length / kWidth;
-    const std::int64_t* along = along_rows_ ? row_offset_ : row_offset_ + Rows;
-    const std::int64_t* across = along_rows_ ? row_offset_ + Rows : row_offset_;
-    const T* from = tile();
+    const std::int64_t* along = along_rows_ ? offset_ : offset_ + Rows;
+    const std::int64_t* across = along_rows_ ? offset_ + Rows : offset_;
+    const T* from = tile<T>();
 #pragma unroll(Finish::kUnroll)
     for (int i = static_cast<int>(threadIdx.x); i < Rows * Columns / kWidth; i += Threads) {
       const int line = i / runs, start = (i - line * runs) * kWidth;
@@ -172,7 +169,7 @@ class StagedTile {
     }
   }
 
-  std::int64_t* row_offset_;  // of each row, then of each column, then the tile
+  std::int64_t* offset_;  // of each row, then of each column, then the tile
   bool along_rows_;
 };
 

@@ -54,6 +54,33 @@ def test_one_that_is_right_alone_and_wrong_after_another() -> None:
     assert right.why == "" and right.ran == 1
 
 
+class TooSmall:
+    """A native module that asks for too small a workspace of one kernel: what it writes there goes behind."""
+
+    def __init__(self, module: Any, name: str) -> None:
+        self._module, self._name = module, f"{name}_workspace"
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._module, name)
+        return (lambda *numbers: max(min(8, found(*numbers)), found(*numbers) - 256)) if name == self._name else found
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel"),
+    [
+        ("cuda norm forward fma fp32", "batch_norm"),
+        ("cuda conv backward_weight fma fp32", "conv"),
+        ("cuda conv backward_bias fma fp32", "conv_backward_bias"),
+        ("cuda depthwise_conv backward_weight fma fp32", "depthwise_conv_backward_weight"),
+    ],
+)
+def test_a_workspace_has_guards(monkeypatch: pytest.MonkeyPatch, name: str, kernel: str) -> None:
+    kernels = backends.kernels("cuda", DEVICE)
+    monkeypatch.setattr(kernels, "module", TooSmall(kernels.module, kernel))
+    found = trials.run(family(name), kernels, DEVICE)
+    assert "its workspace: " in found.why and " bytes written behind a tensor of" in found.why
+
+
 def test_the_right_kernels_pass() -> None:
     found = trials.run(family(MAX), backends.kernels("cuda", DEVICE), DEVICE)
     assert found.why == "" and found.ran > 50

@@ -121,21 +121,20 @@ implicit_gemm(const __grid_constant__ Gemm gemm, const Schedule schedule, const 
   using Sum = Accumulator<T>;
   const std::int64_t slice = group * gemm.c.group_stride;
   T* data = static_cast<T*>(gemm.c.data) + slice;
-  const auto staged = [&]<class Staged>(Staged) {
-    using Tile = StagedTile<Staged, C::kRows, C::kColumns, C::kThreads>;
-    Tile tile(gemm.c, how.along_rows, first_row, first_column, memory);
-    tile.fill(engine);
-    return tile;
-  };
-  if (partial == nullptr && !by_output(epilogue)) return staged(T{}).store(data, how.vectors, AsItIs{});
-  const auto tile = staged(Sum{});
+  StagedTile<C::kRows, C::kColumns, C::kThreads> tile(gemm.c, how.along_rows, first_row, first_column, memory);
+  if (partial == nullptr && !by_output(epilogue)) {
+    tile.template fill<T>(engine);
+    return tile.template store<T>(data, how.vectors, AsItIs{});
+  }
+  tile.template fill<Sum>(engine);
   if (partial != nullptr) {
     const std::int64_t outputs = gemm.groups * gemm.c.row.extent * gemm.c.column.extent;
-    tile.store(static_cast<Sum*>(partial) + split * outputs + slice, how.vectors, AsItIs{});
+    tile.template store<Sum>(static_cast<Sum*>(partial) + split * outputs + slice, how.vectors, AsItIs{});
   } else {
     const T* residual = static_cast<const T*>(epilogue.residual);
     if (residual != nullptr) residual += slice;
-    tile.store(data, how.vectors, Finish<T>{residual, epilogue.activation, Sum(epilogue.slope)});
+    tile.template store<Sum>(data, how.vectors,
+                             Finish<T>{residual, epilogue.activation, Sum(epilogue.slope)});
   }
 }
 
