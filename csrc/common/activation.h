@@ -9,26 +9,14 @@
 
 #include "activation_kind.h"
 #include "device.h"
+#include "../ptx/extremes.cuh"
 
 namespace cnnkernels {
 
-// What nvcc writes for a comparison or a division of floats heeds what cannot come here (a sign of zero, a
-// divisor without a normal reciprocal) in a way of its own for each output. The host's bodies give the GPU's
-// numbers, but for silu's last bits.
 #if defined(__CUDA_ARCH__)
 
-// The larger, the smaller; NaN stays.
-CNN_DEVICE float at_least(float x, float least) {
-  float y;
-  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(least));
-  return y;
-}
-CNN_DEVICE float at_most(float x, float most) {
-  float y;
-  asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(most));
-  return y;
-}
-// Rounded to nearest as a division is: Markstein's, a quotient by the reciprocal and what it lacks.
+// nvcc's own division heeds, in a way of its own for each output, divisors that cannot come here. Rounded to
+// nearest as it is (Markstein's: a quotient by the reciprocal, and what it lacks).
 CNN_DEVICE float sixth(float x) {
   constexpr float kSixth = 1.0f / 6.0f;
   const float quotient = x * kSixth, lacking = __fmaf_rn(-6.0f, quotient, x);
@@ -39,14 +27,6 @@ CNN_DEVICE float over(float x, float by) { return __fdividef(x, by); }
 
 #endif
 
-template <class T>
-CNN_DEVICE T at_least(T x, T least) {
-  return x < least ? least : x;
-}
-template <class T>
-CNN_DEVICE T at_most(T x, T most) {
-  return x > most ? most : x;
-}
 template <class T>
 CNN_DEVICE T sixth(T x) {
   return x / T(6);

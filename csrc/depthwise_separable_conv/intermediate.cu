@@ -51,7 +51,8 @@ void intermediate(const Problem& problem, const Tensors& tensors, std::uintptr_t
     };
     switch (plan.reader) {
       case Reader::rows_of_three:
-        return run(depthwise_alone<T, Reader::rows_of_three>);
+        if constexpr (sizeof(T) < 8) return run(depthwise_alone<T, Reader::rows_of_three>);
+        return refuse(plan, "float64 has no rows of three");
       case Reader::vectors:
         return run(depthwise_alone<T, Reader::vectors>);
       case Reader::elements:
