@@ -23,9 +23,10 @@ class DepthwiseConvKernels(Launching):
         output: Tensor,
         geometry: ConvGeometry,
         layout: Layout,
+        plan: Any = None,
     ) -> None:
         numbers = self._depthwise(input, geometry, layout)
-        self._launch("depthwise_conv_forward", (input, weight, bias, output), *numbers)
+        self._launch("depthwise_conv_forward", (input, weight, bias, output), *numbers, last=(plan,))
 
     def depthwise_conv_backward_input(
         self,
@@ -34,15 +35,22 @@ class DepthwiseConvKernels(Launching):
         grad_input: Tensor,
         geometry: ConvGeometry,
         layout: Layout,
+        plan: Any = None,
         bias: Tensor | None = None,
     ) -> None:
         numbers = self._depthwise(grad_output, geometry, layout)
         images = grad_output, weight, grad_input
-        self._launch("depthwise_conv_backward_input", images, *numbers, last=(None, address(bias)), also=(bias,))
+        self._launch("depthwise_conv_backward_input", images, *numbers, last=(plan, address(bias)), also=(bias,))
 
     def depthwise_conv_backward_weight(
-        self, grad_output: Tensor, input: Tensor, grad_weight: Tensor, geometry: ConvGeometry, layout: Layout
+        self,
+        grad_output: Tensor,
+        input: Tensor,
+        grad_weight: Tensor,
+        geometry: ConvGeometry,
+        layout: Layout,
+        plan: Any = None,
     ) -> None:
         name, numbers = "depthwise_conv_backward_weight", self._depthwise(input, geometry, layout)
-        workspace = self._workspace(name, input, *numbers)
-        self._launch(name, (grad_output, input, grad_weight, workspace), *numbers)
+        workspace = self._workspace(name, input, *numbers, plan)
+        self._launch(name, (grad_output, input, grad_weight, workspace), *numbers, last=(plan,))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+import functools
+from types import ModuleType
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from ..dtypes import dtype_code
 from ..geometry import Layout, PoolGeometry
 from .launching import Launching
+
+_Kernels = TypeVar("_Kernels", bound=Launching)
 
 
 class MaxPoolKernels(Launching):
@@ -99,3 +104,25 @@ class AvgPoolKernels(Launching):
 
     def _of(self, tensor: Tensor, geometry: PoolGeometry, layout: Layout) -> tuple[Any, ...]:
         return dtype_code(tensor.dtype), int(layout), self._geometry(geometry)
+
+
+class _Limited:
+    """A native module to whose launchers of pools fewer elements are the most that 32 bits may count."""
+
+    def __init__(self, module: ModuleType, largest_index: int) -> None:
+        self._module = module
+        self._largest_index = largest_index
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._module, name)
+        if name.startswith(("max_pool_", "max_unpool_", "avg_pool_", "adaptive_avg_pool_")) and "workspace" not in name:
+            return functools.partial(found, largest_index=self._largest_index)
+        return found
+
+
+def limited(kernels: _Kernels, largest_index: int) -> _Kernels:
+    """The same pools, but for a small problem as for one of more than 2^31 elements: in slices of the batch, or, where
+    an image has more than `largest_index`, in 64 bits."""
+    found = copy.copy(kernels)
+    found.module = _Limited(kernels.module, largest_index)  # type: ignore[assignment]
+    return found

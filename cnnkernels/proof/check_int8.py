@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..dtypes import ELEMENTS, INT8_DTYPES, ROUNDED, dtype_name
+from ..dtypes import ELEMENTS, FLOATING, INT8_DTYPES, ROUNDED, dtype_name
 from ..int8 import reference as int8_reference
 from ..int8.epilogue import Int8Epilogue
 from ..ops.int8_pool import Reference as pool_reference
@@ -133,7 +133,8 @@ def int8_checks() -> Iterator[Int8Check]:
     for name, dtype in ROUNDED.items():
         for product in INT8_GEMM:
             yield Int8Check("int8_weight_only_linear", name, int8_reference, _weight_only(product, dtype))
-        for shape in ((1, 1, 1000), (3, 5, 70), (1, 33, 65), (40, 7, 1)):
+    for name, dtype in FLOATING.items():
+        for shape in ((1, 1, 1000), (3, 5, 70), (2, 3, 1099), (1, 33, 65), (40, 7, 1)):
             for dynamic in (False, True):
                 yield Int8Check("quantize", name, quantize_reference, _quantize(shape, dtype, dynamic))
             yield Int8Check("dequantize", name, quantize_reference, _dequantize(shape, dtype))

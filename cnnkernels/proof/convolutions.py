@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from ..dtypes import ELEMENTS, PRODUCTS
 from ..epilogue import Epilogue
 from ..geometry import Layout
 from ..testing.cases import CONV2D, ConvCase
-from ..testing.depthwise_cases import DEPTHWISE_CONV2D
+from ..testing.depthwise_cases import DEPTHWISE_CONV2D, depthwise
 from ..testing.numerics import convolve, small_integers
 from .trial import Operands, Results, Trial
 
@@ -30,14 +31,22 @@ _SPANS = tuple(
     ConvCase(f"{c} channels", 5, c, 5, 6, c, r, s, padding=(r // 2, (r - 1) // 2, s // 2, (s - 1) // 2))
     for c, (r, s) in ((64, (3, 3)), (32, (4, 4)), (16, (6, 5)))
 )
+# Of contiguous tensors: pixels are whole vectors, and so are the filter's channels.
+_PLANES = (ConvCase("1x1 on whole vectors of pixels", 3, 72, 8, 10, 136, 1, 1),)
 _WIDTHS = ((4, 4, 6), (8, 8, 3), (16, 16, 2), (2, 16, 4))
 _GROUPS = (
     *(_grouped(c, k, n, 5, 9, 3, 3, padding=(1, 1, 1, 0)) for c, k, n in _WIDTHS),
     _grouped(2, 4, 4, 13, 10, 3, 2, stride=(3, 2), padding=(0, 1, 0, 2), dilation=(2, 2)),
 )
 _PIXELS = (ConvCase("many pixels", 3, 72, 9, 10, 136, 1, 1, padding=(1, 1, 1, 0)),)
-CASES: tuple[ConvCase, ...] = (*CONV2D, *_SPANS, *_GROUPS, *_PIXELS)
+CASES: tuple[ConvCase, ...] = (*CONV2D, *_SPANS, *_PLANES, *_GROUPS, *_PIXELS)
 DEPTHWISE_CASES: tuple[ConvCase, ...] = DEPTHWISE_CONV2D
+# Planes wider than a tensor core's tile, whose bands take any number of tiles.
+_BANDS = (
+    depthwise("13x13 on a wider plane", 1, 8, (5, 29), (13, 13), padding=(6, 6)),
+    depthwise("31x31 on a wider plane", 1, 2, (5, 29), (31, 31), padding=(15, 15)),
+)
+_APART = depthwise("9x8 by elements", 1, 8, (9, 8), (7, 7), (2, 2), (3, 2))
 # Of packed images: what an operand runs along, as in channels_last.
 _PACKED_LOADERS = {
     "forward": ("along_depth", "along_depth"),
@@ -232,19 +241,31 @@ def _of_bias(family: Family) -> Iterator[Trial]:
     yield from (trial(case, layout) for layout in Layout for case in CASES)
 
 
+def _depthwise_plan(family: Family, module: Any, case: ConvCase, layout: Layout, **changes: int) -> Any:
+    """What selection takes, but for some changes."""
+    direction = getattr(module.DepthwiseConvDirection, family.direction)
+    numbers = ELEMENTS[family.element].code, int(layout), module.ConvGeometry(*case.geometry)
+    plan = module.depthwise_conv_plan(direction, *numbers)
+    for name, value in changes.items():
+        setattr(plan, name, value)
+    return plan
+
+
 def _of_depthwise(family: Family, module: Any) -> Iterator[Trial]:
-    """By the plan that each problem has; `module`: CUDA's, whose plans say which are by bands of tensor cores."""
-    code = ELEMENTS[family.element].code
+    """By the plan that each problem has, and what larger problems have; `module`: CUDA's, whose plans say which are by
+    bands of tensor cores."""
     for layout in Layout:
         conv = _Conv("depthwise_conv", family.direction, family.element, layout)
         for case in DEPTHWISE_CASES:
-            band = False
-            if module is not None:
-                direction = getattr(module.DepthwiseConvDirection, family.direction)
-                geometry = module.ConvGeometry(*case.geometry)
-                band = module.depthwise_conv_plan(direction, code, int(layout), geometry).band
+            band = module is not None and _depthwise_plan(family, module, case, layout).band
             if band == (family.engine == "band"):
                 yield conv.exact(case)
+        if layout is Layout.NHWC and family.engine == "band" and family.direction != "backward_weight":
+            for case, tiles in itertools.product(_BANDS, (1, 2, 4, 7)):
+                yield conv.exact(case, _depthwise_plan(family, module, case, layout, tiles=tiles))
+        if layout is Layout.NHWC and family.engine == "fma":  # single elements of global memory, where no slab fits
+            plan = _depthwise_plan(family, module, _APART, layout, vector=1, lanes=2, chunk=0)
+            yield conv.exact(_APART, plan)
         if family.engine != "band":
             yield from (conv.not_finite(case) for case in DEPTHWISE_CASES[1:2])
 

@@ -54,6 +54,10 @@ class Guarded:
         found = getattr(self._kernels, name)
         return functools.partial(self._call, name, found) if callable(found) else found
 
+    def changed(self, change: Callable[[Any], Any]) -> Guarded:
+        """Other kernels, called in the same way."""
+        return Guarded(change(self._kernels), self._way, self._shift)
+
     def _call(self, name: str, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
         rooms: dict[int, Room] = {}
 

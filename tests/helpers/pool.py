@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import Tensor
 
 from cnnkernels.geometry import Layout
 from cnnkernels.native import NativeKernels
+from cnnkernels.native import pool as native_pool
 
 
 def dense(x: Tensor, layout: Layout, device: str | torch.device) -> Tensor:
@@ -30,12 +28,7 @@ def unwritten(shape: tuple[int, ...], dtype: torch.dtype, layout: Layout, device
 def limited(kernels, largest_index: int, monkeypatch: pytest.MonkeyPatch):
     """The same kernels, but with less that 32-bit arithmetic may meet: slices of the batch, or 64-bit offsets."""
     if isinstance(kernels, NativeKernels):
-        names = [name for name in dir(kernels.module) if name.startswith(("max_", "avg_", "adaptive_avg_pool_"))]
-        names.remove("adaptive_avg_pool_workspace")
-        functions = {n: functools.partial(getattr(kernels.module, n), largest_index=largest_index) for n in names}
-        plain = {n: getattr(kernels.module, n) for n in ("PoolGeometry", "adaptive_avg_pool_workspace")}
-        module = SimpleNamespace(**plain, **functions)
-        return NativeKernels(module, kernels.device_type)
+        return native_pool.limited(kernels, largest_index)
     import cnnkernels.triton_kernels.common.sites as spread
 
     monkeypatch.setattr(spread, "LARGEST_INDEX", largest_index)

@@ -130,15 +130,24 @@ def test_of_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_tile_of_conv2d_is_tried() -> None:
-    """By what the module says that it has: each tile of each engine, of the types that have them."""
+    """By what the module says that it has: each tile of each engine with each pair of loaders, of the types that have
+    them."""
     kernels = backends.kernels("cuda", DEVICE)
-    hopper = kernels.module.gpu_named("h200")
-    for engine, tiles in kernels.module.conv_tile_shapes.items():
-        name = f"cuda conv forward {engine} {'fp32' if engine == 'fma' else 'fp16'}"
-        plans: list[Any] = []
-        for case in convolutions.CASES:
-            plans += convolutions._plans(kernels.module, hopper, family(name), case, Layout.NHWC)
-        assert {plan.tile for plan in plans} == set(range(len(tiles))), engine
+    m = kernels.module
+    hopper = m.gpu_named("h200")
+    loaders = [m.ConvLoader.along_depth, m.ConvLoader.along_side, m.ConvLoader.elements]
+    pairs = [(a, b) for a in loaders for b in loaders if b != loaders[2] or a == loaders[2]]  # loaders_exist()
+    for engine, element in (("fma", "fp32"), ("mma", "fp16"), ("mma", "tf32"), ("wgmma", "fp16"), ("grouped", "fp16")):
+        tried = set()
+        for direction in ("forward", "backward_input", "backward_weight"):
+            of = family(f"cuda conv {direction} {engine} {element}")
+            for case in convolutions.CASES:
+                for layout in Layout:
+                    for plan in convolutions._plans(m, hopper, of, case, layout):
+                        tried.add((plan.tile, *((plan.a, plan.b) if engine in ("fma", "mma") else ())))
+        tiles = range(len(m.conv_tile_shapes[engine]))
+        every = {(t, a, b) for t in tiles for a, b in pairs} if engine in ("fma", "mma") else {(t,) for t in tiles}
+        assert tried == every, (engine, element)
 
 
 def test_every_operator_has_families() -> None:

@@ -43,6 +43,8 @@ class Planted:
         self._kernels, self._name, self._fault = kernels, name, fault
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copy looks for its own before there are any kernels
+            raise AttributeError(name)
         found = getattr(self._kernels, name)
         return functools.partial(self._fault, found) if name == self._name else found
 
