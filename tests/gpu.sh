@@ -10,9 +10,10 @@
 #   gpu          the other tests that only a GPU can run
 #   tests        all tests that run anywhere: here their kernels run on the GPU
 #   networks     `cnnkernels bench --whole`, and                full: every case; both as far as the time reaches
-# A stage that fails does not keep the next from its turn (but nothing runs without a build), and none takes more than
-# its share of LIMIT seconds; tests have TESTS_LIMIT for themselves, and come last. gpu.log, certificates and results go
-# to $OUT, or to benchmarks/results, as they come. What matters is printed last.
+# A stage that fails does not keep the next from its turn (but nothing runs without a build), and none takes the shares of
+# LIMIT seconds that those behind it have; what one leaves is the next one's. Tests have TESTS_LIMIT for themselves, and
+# come last. gpu.log, certificates and results go to $OUT, or to benchmarks/results, as they come. What matters is printed
+# last.
 # Where there is no GPU, CNNKERNELS_INTERPRET=1 runs the stages in the interpreters, to try this script.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -29,8 +30,8 @@ export OUT PYTHONPATH=$TREE PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 CNNKERNELS_BUILD
 LOGS=$(mktemp -d)
 trap 'rm -rf "$LOGS"' EXIT
 
-declare -A SHARE=([build]=300 [conformance]=60 [prove]=120 [quick]=240 [tune]=90 [gpu]=60 [tests]=$TESTS_LIMIT
-  [networks]=$LIMIT [full]=$LIMIT)
+# Hundredths of LIMIT; tests have a limit of their own, and the last two take what is left.
+declare -A SHARE=([build]=28 [conformance]=8 [prove]=18 [quick]=26 [tune]=12 [gpu]=8 [tests]=0 [networks]=0 [full]=0)
 for stage in $STAGES; do
   [ -n "${SHARE[$stage]:-}" ] || { echo "gpu.sh: no stage $stage: there are ${!SHARE[*]}" >&2; exit 2; }
 done
@@ -43,6 +44,15 @@ if [ "$interpreting" = 0 ]; then
     { echo "gpu.sh: $PYTHON has no torch, or torch sees no GPU" >&2; exit 2; }
 fi
 
+# The shares of the stages that come after one.
+behind() {
+  local of=0 sum=0 stage
+  for stage in $STAGES; do
+    [ "$of" = 0 ] || sum=$((sum + SHARE[$stage]))
+    [ "$stage" != "$1" ] || of=1
+  done
+  echo "$sum"
+}
 # INT first, so that pytest still says what it has seen
 limited() { timeout --signal=INT --kill-after=15 "$seconds" "$@"; }
 pytest() { limited "$PYTHON" -m pytest -q -p no:cacheprovider "$@"; }
@@ -80,7 +90,7 @@ failed=0
 for stage in $STAGES; do
   printf '\n== %s\n' "$stage" | tee -a "$OUT/gpu.log"
   started=$SECONDS
-  seconds=$((LIMIT - started < SHARE[$stage] ? LIMIT - started : SHARE[$stage]))
+  seconds=$((LIMIT - started - LIMIT * $(behind "$stage") / 100))
   [ "$stage" != tests ] || seconds=$TESTS_LIMIT
   if [ "$seconds" -lt "${LEAST:-10}" ]; then
     echo "no time left of the $LIMIT seconds"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-# Fails in what FAIL names; prints what the real thing would.
+# Fails in what FAIL names, hangs in what SLOW does; prints what the real thing would.
 PYTHON = """#!/usr/bin/env bash
 echo "$*" >>"$CALLS"
 case "$*" in
+  *"${SLOW:-nothing}"*) exec sleep 100 ;;
   *"$FAIL"*) echo "FAILED tests/x.py::y - no"; exit 1 ;;
   *"cnnkernels bench"*) echo "times as fast as others"; echo "conv2d 1.00"; echo "results: r.jsonl" ;;
   *) echo "3 passed in 1s" ;;
@@ -61,7 +63,7 @@ def test_every_stage_runs_and_the_summary_is_last(fake: Path) -> None:
         "-m gpu tests/ptx -k tf32 or tma",
         "-m gpu tests/ptx -k not tf32 and not tma",
         "cnnkernels prove --again",
-        "bench --seconds 210 --quick",
+        "bench --seconds 402 --quick",
         "cnnkernels tune conv2d",
         "-m gpu --ignore=tests/ptx",
         "not gpu",
@@ -75,6 +77,22 @@ def test_every_stage_runs_and_the_summary_is_last(fake: Path) -> None:
     log = (fake.parent / "out" / "gpu.log").read_text()
     assert "3 passed in 1s" in log and "== summary" in log
     assert [line[3:] for line in log.splitlines() if line.startswith("== ")][: len(stages)] == list(stages)
+
+
+def test_a_stage_that_hangs_leaves_the_others_their_time(fake: Path) -> None:
+    """Of five seconds each has a share, of which it may take what those before it left."""
+    stages = "build", "conformance", "prove", "quick", "tune", "gpu"
+    status, said, _ = gpu_sh(fake, " ".join(stages), SLOW="cnnkernels prove", LIMIT="5", LEAST="1")
+    lines = said.splitlines()
+    ended = [line.split()[1] for line in lines[lines.index("== summary") + 1 :]]
+    assert status == 1 and ended == ["ok", "ok", "rc", "ok", "ok", "ok"]
+
+
+def test_the_shares_are_the_whole(fake: Path) -> None:
+    script = (ROOT / "tests/gpu.sh").read_text()
+    shares = re.findall(r"\[(\w+)\]=(\d+)", script)
+    assert sum(int(share) for _, share in shares) == 100
+    assert {stage for stage, share in shares if share == "0"} == {"tests", "networks", "full"}
 
 
 def test_a_failure_does_not_hide_the_next_stage(fake: Path) -> None:
