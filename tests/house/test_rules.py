@@ -48,6 +48,17 @@ def test_atomics_are_of_integers() -> None:
     assert used == {"tl.atomic_max"}
 
 
+def test_sums_of_triton_are_in_an_order_of_their_own_or_exact() -> None:
+    """tl.sum's order is that of a layout, which depends on pointers and sizes (triton_kernels/common/sums.py)."""
+    lines = [
+        line.strip()
+        for text in TRITON.values()
+        for line in text.splitlines()
+        if re.search(r"\btl\.(sum|reduce)\(", line)
+    ]
+    assert len(lines) == 3 and [line for line in lines if "  # exact: " not in line] == []
+
+
 # Files of the cache are nobody's request: of these alone one that cannot be read is passed over, and a warning says so.
 SAYS_SO = "cnnkernels/records/left_out.py"
 # What a call goes through, from the function to the launch.

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .sums import sum_along
 from .types import narrow
 
 # The most that partial sums take.
@@ -36,7 +37,7 @@ def sum_partials_kernel(
         exists = (split < splits) & (element < elements)
         total += tl.load(partials + split * elements + element, mask=exists, other=0.0)
     element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(output + element, narrow(tl.sum(total, 0), output.dtype.element_ty), mask=element < elements)
+    tl.store(output + element, narrow(sum_along(total, 0), output.dtype.element_ty), mask=element < elements)
 
 
 def partials(output: Tensor, splits: int) -> Tensor:

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from ..common.geometry import sizes_of, tap_distance, window_start
+from ..common.sums import sum_along
 from ..common.tiles import channels_and_taps, filter_offset, image_offset, inside, multiply, pixel_axis, repeated, site
 from ..common.types import accumulator, along, as_wide, indices, narrow
 
@@ -112,4 +113,4 @@ def backward_bias_kernel(
         exists = (m < N * pixels) & along(k < K, 1 - A)
         at = image_offset(m // pixels, 0, m % pixels, along(k, 1 - A), 1, pixels, K, NHWC)
         total += tl.load(grad_output + at, mask=exists, other=0.0).to(total.dtype)
-    tl.store(partials + split * K + k, narrow(tl.sum(total, A), partials.dtype.element_ty), mask=k < K)
+    tl.store(partials + split * K + k, narrow(sum_along(total, A), partials.dtype.element_ty), mask=k < K)

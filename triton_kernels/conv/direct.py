@@ -10,6 +10,7 @@ import triton.language as tl
 
 from ..common.epilogue import finish
 from ..common.geometry import sizes_of, tap_distance, window_start
+from ..common.sums import sum_along
 from ..common.tiles import filter_offset, image_offset, inside, pixel_axis, site
 from ..common.types import accumulator, along, as_wide, indices, narrow
 from .backward_input import next_tap, phase_of, phase_pixel, taps_of
@@ -161,4 +162,4 @@ def direct_backward_weight_kernel(
         x = tl.load(input + image_offset(n, h, w, first + c, H, W, C, NHWC), mask=exists, other=0.0)
         total += dy.to(total.dtype) * x.to(total.dtype)
     at = partials + split * elements + filter_offset(k, c, tap, channels, TAPS, NHWC)
-    tl.store(at, narrow(tl.sum(total, A), partials.dtype.element_ty), mask=k < K)
+    tl.store(at, narrow(sum_along(total, A), partials.dtype.element_ty), mask=k < K)

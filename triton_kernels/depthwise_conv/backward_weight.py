@@ -11,6 +11,7 @@ the same bits on every run.
 import triton
 import triton.language as tl
 
+from ..common.sums import sum_along
 from ..common.tiles import pixel_axis
 from ..common.types import accumulator, along, indices, narrow
 from .patch import column_of, read_at, read_row, reads, replaced, sizes_of_patches, step, tap_of, zeros
@@ -107,5 +108,5 @@ def backward_weight_kernel(
 
     at = partials + split * elements + filter * (R * S) + first * S
     for t in tl.static_range(BAND * S):
-        total = narrow(tl.sum(totals[t], AXIS), partials.dtype.element_ty)
+        total = narrow(sum_along(totals[t], AXIS), partials.dtype.element_ty)
         tl.store(at + t, total, mask=(filter < K) & (first + t // S < R))

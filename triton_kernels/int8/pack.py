@@ -60,7 +60,7 @@ def pack_kernel(
         if sums is not None:
             total += x
     if sums is not None:
-        tl.store(sums + row, tl.sum(total, 1), mask=row_exists)
+        tl.store(sums + row, tl.sum(total, 1), mask=row_exists)  # exact: integers
 
 
 def padded(length: int) -> int:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...activation import ACTIVATIONS
 from ..common.activation import activate_derivative, divide
+from ..common.sums import sum_along
 from ..common.target import on
 from ..common.types import accumulator, narrow
 from .numbers import inverse_deviation, number, scaling
@@ -60,8 +61,8 @@ def sums_kernel(
         one += tl.where(exists, g, 0.0)
         other += tl.where(exists, g * (x - center[:, None]), 0.0)
     at = part * channels + channel
-    tl.store(results + at, tl.sum(one, 1), mask=channel_exists)
-    tl.store(results + tl.full((), parts, tl.int64) * channels + at, tl.sum(other, 1), mask=channel_exists)
+    tl.store(results + at, sum_along(one, 1), mask=channel_exists)
+    tl.store(results + tl.full((), parts, tl.int64) * channels + at, sum_along(other, 1), mask=channel_exists)
 
 
 @triton.jit
@@ -84,8 +85,8 @@ def add_sums_kernel(
         at = part.to(tl.int64)[None, :] * channels + channel[:, None]
         one += tl.load(sums + at, mask=there, other=0.0)
         other += tl.load(sums + tl.full((), parts, tl.int64) * channels + at, mask=there, other=0.0)
-    first_sum = tl.sum(one, 1)
-    second_sum = tl.sum(other, 1)
+    first_sum = sum_along(one, 1)
+    second_sum = sum_along(other, 1)
     if results is not None:
         tl.store(results + channel, first_sum, mask=exists)
         tl.store(results + channels + channel, second_sum, mask=exists)

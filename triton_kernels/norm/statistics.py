@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..common.activation import divide
+from ..common.sums import sum_along
 from ..common.target import on
 from ..common.types import accumulator, narrow
 from .numbers import number
@@ -30,7 +31,7 @@ def statistics_kernel(
     some = tl.load(input + at, mask=exists, other=0.0).to(element)
     # A lane that begins later takes the tile's first pixel, which is there.
     lane = tl.arange(0, B)[None, :]
-    origin = tl.sum(tl.where(lane == 0, some, 0.0), 1)
+    origin = tl.sum(tl.where(lane == 0, some, 0.0), 1)  # exact: the others are zeros
     first = tl.where(exists, some, origin[:, None])
     n = tl.zeros([A, B], element)
     total = tl.zeros([A, B], element)
@@ -47,10 +48,10 @@ def statistics_kernel(
     mean = first + shift
     rest = square - total * shift
     rest = tl.where(rest < 0, 0.0, rest)
-    count = tl.sum(n, 1)
-    of_part = origin + divide(tl.sum(tl.where(n > 0, n * (mean - origin[:, None]), 0.0), 1), tl.maximum(count, 1.0))
+    count = tl.sum(n, 1)  # exact: integers
+    of_part = origin + divide(sum_along(tl.where(n > 0, n * (mean - origin[:, None]), 0.0), 1), tl.maximum(count, 1.0))
     apart = mean - of_part[:, None]
-    rest = tl.sum(tl.where(n > 0, rest + n * apart * apart, 0.0), 1)
+    rest = sum_along(tl.where(n > 0, rest + n * apart * apart, 0.0), 1)
     at = part * channels + channel
     tl.store(counts + at, count, mask=channel_exists)
     tl.store(means + at, of_part, mask=channel_exists)
@@ -74,7 +75,7 @@ def merge_statistics_kernel(
         at = part.to(tl.int64)[None, :] * channels + channel[:, None]
         weight = tl.load(counts + at, mask=there, other=0.0)
         total += tl.where(there, weight * (tl.load(means + at, mask=there, other=0.0) - origin[:, None]), 0.0)
-    center = origin + divide(tl.sum(total, 1), n)
+    center = origin + divide(sum_along(total, 1), n)
     total = tl.zeros([A, B], element)
     for first in range(0, parts, B):
         part = first + tl.arange(0, B)
@@ -84,7 +85,7 @@ def merge_statistics_kernel(
         apart = tl.load(means + at, mask=there, other=0.0) - center[:, None]
         more = weight * apart * apart + tl.load(squares + at, mask=there, other=0.0)
         total += tl.where(there, more, 0.0)
-    all_squares = tl.sum(total, 1)
+    all_squares = sum_along(total, 1)
     tl.store(mean + channel, center, mask=exists)
     tl.store(var + channel, divide(all_squares, n), mask=exists)
     # An argument has fp32's precision: momentum comes as two.

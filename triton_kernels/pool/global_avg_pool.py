@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...geometry import Layout
 from ..common.activation import divide
+from ..common.sums import sum_along
 from ..common.target import on
 from ..common.types import accumulator, narrow
 from .elements import widen
@@ -50,7 +51,7 @@ def sum_planes_kernel(
         exists = (plane < planes)[:, None] & (pixel < end[:, None])
         at = (first[:, None] + pixel) * channels + channel[:, None]
         sums += widen(tl.load(input + at, mask=exists, other=0))
-    mean = divide(tl.sum(sums, 1), tl.zeros([A], sums.dtype) + divisor)
+    mean = divide(sum_along(sums, 1), tl.zeros([A], sums.dtype) + divisor)
     tl.store(output + plane, narrow(mean, element), mask=plane < planes)
 
 
