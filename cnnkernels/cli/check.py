@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,23 +31,9 @@ from ..testing.cases import (
     PoolCase,
 )
 from ..testing.depthwise_cases import DEPTHWISE_CONV2D
-from ..testing.numerics import rounding_bound
-
-
-class Measurement(NamedTuple):
-    """One result beside the truth: the error and the allowed error where the two come closest (or furthest apart)."""
-
-    kernel: str
-    type: str
-    error: float
-    allowed: float
-
-    @property
-    def ratio(self) -> float:
-        """At most 1 where the result is right."""
-        if math.isnan(self.error):
-            return math.inf
-        return self.error / self.allowed if self.allowed else math.inf if self.error else 0.0
+from .check_norm import SIZES as NORM_SIZES
+from .check_norm import norm_measurements
+from .check_results import Expected, Measurement, Target, measure, random_numbers
 
 
 @dataclass
@@ -70,52 +55,6 @@ class Row:
 
 
 HEADER = f"{'backend':<8}{'kernel':<42}{'type':<6}{'results':>7}{'max error':>12}{'allowed':>12}"
-
-
-class Target(NamedTuple):
-    """The kernels under test, as `backends.kernels` gives them, and where their tensors live."""
-
-    kernels: Any
-    device: str
-
-    def place(self, tensor: Tensor, layout: Layout) -> Tensor:
-        return tensor.to(self.device).contiguous(memory_format=layout.memory_format)
-
-    def empty(self, shape: Sequence[int], dtype: torch.dtype, layout: Layout) -> Tensor:
-        """Filled with what no kernel may leave behind."""
-        value = math.nan if dtype.is_floating_point else 113
-        return self.place(torch.full(tuple(shape), value, dtype=dtype), layout)
-
-
-class Expected(NamedTuple):
-    """What a result is held to: the fp64 truth, PyTorch's own result in the type, and |a| · |b| summed in fp64."""
-
-    truth: Tensor
-    theirs: Tensor
-    magnitude: Tensor
-    reduction: int
-
-    def bound(self, dtype: torch.dtype, tf32: bool) -> Tensor:
-        bound = rounding_bound(self.truth, self.theirs, self.reduction, self.magnitude, dtype, tf32)
-        # The truth is a sum in fp64 itself: two such sums may each be off by the bound.
-        return 2 * bound if dtype is torch.float64 else bound
-
-
-def measure(kernel: str, kind: str, actual: Tensor, truth: Tensor, bound: Tensor | None = None) -> Measurement:
-    """The element of `actual` that uses most of its allowance; without a bound it has none."""
-    error = (actual.cpu().double() - truth.cpu().double()).abs().flatten()
-    if not error.numel():
-        return Measurement(kernel, kind, 0.0, 0.0)
-    allowed = torch.zeros_like(error) if bound is None else bound.cpu().expand(actual.shape).flatten()
-    ratio = torch.where(error == 0, 0.0, torch.where(error.isnan(), math.inf, error / allowed))
-    # Where nothing errs, the largest allowance tells more than the first.
-    worst = int(ratio.argmax() if ratio.max() > 0 else allowed.argmax())
-    return Measurement(kernel, kind, error[worst].item(), allowed[worst].item())
-
-
-def _random(shape: Sequence[int], seed: int, dtype: torch.dtype) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(tuple(shape), generator=generator, dtype=torch.float64).to(dtype)
 
 
 def _convolve(case: ConvCase, x: Tensor, w: Tensor, b: Tensor, dy: Tensor) -> dict[str, Tensor]:
@@ -140,7 +79,7 @@ def conv_measurements(
     g = case.geometry
     rounding = (tf32,) if op == "conv" else ()
     shapes = (case.input_shape, case.weight_shape, (case.k,), case.output_shape)
-    operands = [_random(shape, seed, dtype) for seed, shape in enumerate(shapes)]
+    operands = [random_numbers(shape, seed, dtype) for seed, shape in enumerate(shapes)]
     truth = _convolve(case, *(t.double() for t in operands))
     theirs = _convolve(case, *operands)
     magnitude = _convolve(case, *(t.double().abs() for t in operands))
@@ -184,8 +123,8 @@ def _transposed(
     layout: Layout,
 ) -> Measurement:
     """backward_input as conv_transpose2d has it, with all that follows a sum: sums, bias, scale, shift, residual."""
-    bias, scale, shift = (_random((case.c,), seed, dtype) for seed in (11, 12, 13))
-    residual = _random(case.input_shape, 14, dtype)
+    bias, scale, shift = (random_numbers((case.c,), seed, dtype) for seed in (11, 12, 13))
+    residual = random_numbers(case.input_shape, 14, dtype)
     result = target.empty(case.input_shape, dtype, layout)
     epilogue = Epilogue(scale.to(target.device), shift.to(target.device), target.place(residual, layout), "relu")
     target.kernels.conv_backward_input(
@@ -219,7 +158,7 @@ def depthwise_separable_measurements(
     """The fused pair and its intermediate alone, in both layouts."""
     g = case.geometry
     shapes = (case.input_shape, case.depthwise_shape, case.pointwise_shape, (g.k,), (case.filters,))
-    operands = [_random(shape, seed, dtype) for seed, shape in enumerate(shapes)]
+    operands = [random_numbers(shape, seed, dtype) for seed, shape in enumerate(shapes)]
     truth = _pair(case, *(t.double() for t in operands))
     theirs = _pair(case, *operands)
     magnitude = _pair(case, *(t.double().abs() for t in operands))
@@ -255,7 +194,7 @@ def max_pool_measurements(
     """Every max_pool2d and max_unpool2d kernel of every target on one case in one type, in both layouts."""
     g = case.geometry
     x, dy, probe = (
-        _random(shape, seed, dtype)
+        random_numbers(shape, seed, dtype)
         for seed, shape in enumerate((case.input_shape, case.output_shape, case.input_shape))
     )
     y, indices, dx = _pool(case, x.double(), dy.double())
@@ -306,7 +245,7 @@ def average_measurements(
 ) -> Iterator[tuple[str, Measurement]]:
     """avg_pool2d's or adaptive_avg_pool2d's kernels of every target on one case in one type, in both layouts."""
     g = case.geometry
-    operands = [_random(shape, seed, dtype) for seed, shape in enumerate((case.input_shape, case.output_shape))]
+    operands = [random_numbers(shape, seed, dtype) for seed, shape in enumerate((case.input_shape, case.output_shape))]
     truth, theirs = _average(case, *(t.double() for t in operands)), _average(case, *operands)
     magnitude = _average(case, *(t.double().abs() for t in operands))
     most = g.h * g.w, g.p * g.q  # that a sum can have
@@ -346,6 +285,9 @@ def measurements(targets: dict[str, Target]) -> Iterator[tuple[str, Measurement]
     for average_case in AVG_POOL2D:
         for kind, dtype in FLOATING.items():
             yield from average_measurements(targets, average_case, kind, dtype)
+    for sizes in NORM_SIZES:
+        for kind, dtype in FLOATING.items():
+            yield from norm_measurements(targets, sizes, kind, dtype)
     yield from int8_measurements(targets)
 
 

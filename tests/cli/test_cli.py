@@ -103,6 +103,7 @@ def few_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "DEPTHWISE_SEPARABLE_CONV2D", check.DEPTHWISE_SEPARABLE_CONV2D[1:2])
     monkeypatch.setattr(check, "MAX_POOL2D", check.MAX_POOL2D[3:4])
     monkeypatch.setattr(check, "AVG_POOL2D", [check.AVG_POOL2D[2], check.AVG_POOL2D[-2]])
+    monkeypatch.setattr(check, "NORM_SIZES", check.NORM_SIZES[1:2])
     monkeypatch.setattr(check_int8, "INT8_GEMM", check_int8.INT8_GEMM[4:5])
     monkeypatch.setattr(check_int8, "INT8_CONV2D", check_int8.INT8_CONV2D[6:7])
     monkeypatch.setattr(check_int8, "INT8_POOL2D", check_int8.INT8_POOL2D[:1])
@@ -148,9 +149,9 @@ def test_check_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.run(["cuda"], DEVICE) == 0
     out = capsys.readouterr().out
     # four conv2d kernels and its transpose in five types but no tf32 bias, three of depthwise_conv2d in four, two of
-    # the fused pair in five, ten of pooling in four, two of INT8 products, the weight-only one, quantize and
-    # dequantize in three, two of INT8 pooling in two
-    assert "105 of 105 right" in out and "WRONG" not in out
+    # the fused pair in five, ten of pooling in four, three of batch_norm in four, two of INT8 products, the weight-only
+    # one in three, quantize and dequantize in four, two of INT8 pooling in two
+    assert "119 of 119 right" in out and "WRONG" not in out
 
 
 @pytest.mark.usefixtures("few_cases")
@@ -175,14 +176,19 @@ def test_check_passes(capsys: pytest.CaptureFixture[str]) -> None:
         ("avg_pool_backward", 1),
         ("adaptive_avg_pool_forward", 1),
         ("adaptive_avg_pool_backward", 1),
+        ("batch_norm_statistics", 1),
+        ("batch_norm_normalize", 2),
     ],
 )
 def test_check_finds_a_wrong_kernel(plant, capsys: pytest.CaptureFixture[str], name: str, output: int) -> None:
     plant(name, output, 0.5)
     assert check.run(["cuda"], DEVICE) == 1
     wrong = {line.split()[1] for line in capsys.readouterr().out.splitlines() if line.endswith("WRONG")}
-    same_kernel = {"conv_transpose_forward"} if name == "conv_backward_input" else set()
-    assert wrong == {name} | same_kernel
+    with_it = {
+        "conv_backward_input": {"conv_transpose_forward"},  # the same kernel
+        "batch_norm_statistics": {"batch_norm_normalize", "batch_norm_backward"},  # which take the mean
+    }
+    assert wrong == {name} | with_it.get(name, set())
 
 
 @pytest.mark.usefixtures("few_cases")
