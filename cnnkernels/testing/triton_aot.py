@@ -34,6 +34,7 @@ from ..epilogue import Epilogue
 from ..geometry import Layout, argmax_dtype
 from .cases import AVG_POOL2D, MAX_POOL2D, ConvCase, DepthwiseSeparableCase, PoolCase
 from .int8_aot import Int8Call, WeightOnlyCall, int8_calls
+from .norm_aot import NormCall, norm_calls
 from .quantize_aot import Int8PoolCall, QuantizeCall, quantize_calls
 
 ARCHITECTURES = (80, 90, 100)
@@ -216,7 +217,7 @@ class Call(NamedTuple):
         function(*operands, layout)
 
 
-AnyCall = Call | Int8Call | WeightOnlyCall | QuantizeCall | Int8PoolCall
+AnyCall = Call | Int8Call | WeightOnlyCall | QuantizeCall | Int8PoolCall | NormCall
 
 CONV2D_PRODUCTS = ("forward", "backward_input", "backward_weight")
 MAX_POOL2D_OPS = (
@@ -302,6 +303,7 @@ def calls() -> list[AnyCall]:
     found: list[AnyCall] = []
     for arch in ARCHITECTURES:
         found += quantize_calls(arch)
+        found += norm_calls(arch)
         found += int8_calls(arch, WHOLE, (ODD, *OTHER_CONV2D, DEPTHWISE_3X3, DEPTHWISE_7X7, *OTHER_DEPTHWISE))
         for layout in Layout:
             for dtype in PRODUCTS:

@@ -1,7 +1,8 @@
 """Sums along an axis of a tile, in an order that its indices define.
 
 tl.sum adds first what a thread holds, then across threads: in the order of a layout, which Triton chooses by what it
-knows of pointers and sizes. A tensor that begins at another address, or another batch, could get other bits by it.
+knows of pointers and sizes. A tensor that begins at another address, or another batch, could get other bits by it. Of
+two numbers there is one sum: so pairs are added, then pairs of sums, each where its numbers lie.
 """
 
 import triton
@@ -20,6 +21,5 @@ def sum_along(x, AXIS: tl.constexpr):
     if AXIS == 0:
         x = tl.trans(x)
     for _ in tl.static_range(halvings(x.shape[1])):
-        even, odd = tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)))
-        x = even + odd
+        x = tl.sum(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)), 2)  # exact: of two numbers
     return tl.reshape(x, (x.shape[0],))
