@@ -40,16 +40,12 @@ test: $(VENV)/.built-tests
 
 KERNEL_TESTS = $(addprefix tests/,conv depthwise_conv depthwise_separable_conv int8_conv int8_gemm int8_pool \
   int8_weight_only_linear layers norm pool ptx quantize)
-# Those whose problems are small enough for a GPU's tiles in an emulator.
-TRITON_TESTS = $(addprefix tests/,conv/test_conv_exact.py pool/test_max_pool_exact.py norm/test_batch_norm_exact.py \
-  int8_gemm/test_int8_gemm_triton.py int8_pool/test_int8_pool.py \
-  depthwise_separable_conv/test_depthwise_separable_conv_triton.py quantize/test_quantize_kernels.py)
 
 test-ptx: $(VENV)/.built-tests
 	CNNKERNELS_INTERPRET=ptx $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	  -k "not triton or test_every_triton_kernel" $(KERNEL_TESTS) tests/emulator/test_every_triton_kernel.py
 	CNNKERNELS_INTERPRET=ptx TRITON_INTERPRET=0 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
-	  --no-loadscope-reorder -k triton $(TRITON_TESTS)
+	  --no-loadscope-reorder -k "triton and not interpret" $(KERNEL_TESTS)
 
 test-removed: $(VENV)/.built-tests
 	$(BIN)/python tests/removed_synchronisation.py

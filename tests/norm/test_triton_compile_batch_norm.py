@@ -20,10 +20,9 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def kernels() -> list[Compiled]:
-    """Every dtype of pixels for a Hopper, planes in fp32, bf16 for each architecture."""
-    calls = [NormCall("pixels", PIXELS, dtype, 90) for dtype in ("fp64", "fp32", "fp16")]
+    """Pixels in a type for each architecture, planes in fp32; `make audit` compiles them all."""
+    calls = [NormCall("pixels", PIXELS, dtype, arch) for dtype, arch in (("bf16", 80), ("fp16", 100))]
     calls.append(NormCall("planes", PLANES, "fp32", 90))
-    calls += [NormCall("pixels", PIXELS, "bf16", arch) for arch in (80, 90, 100)]
     return list(compile_all(calls, processes=1))
 
 
@@ -38,9 +37,7 @@ def test_every_kernel_compiles_without_spills(kernels: list[Compiled]) -> None:
 
 
 def test_images_move_16_bytes_at_once(kernels: list[Compiled]) -> None:
-    checked = [
-        k for k in kernels if k.name == "normalize_kernel" and k.arch == 90 and not k.specialization.startswith("fp64")
-    ]
-    assert len(checked) == 4
+    checked = [k for k in kernels if k.name == "normalize_kernel" and k.arch == 90]
+    assert len(checked) == 1
     for kernel in checked:
         assert kernel.count(r"LDG\.E\.128") > 0 and kernel.count(r"STG\.E\.128") > 0, kernel.specialization

@@ -19,7 +19,12 @@ from helpers.proving import CPU, faulty_child
 
 pytestmark = pytest.mark.skipif(HAS_GPU or MODULE != "interpreter", reason="the interpreter stands for the GPU")
 
-POOLING = [each for each in FAMILIES if each.backend == "cuda" and each.word == "pool" and each.element != "fp64"]
+POOLING = [
+    each
+    for each in FAMILIES
+    if each.backend == "cuda" and each.word == "pool" and each.element != "fp64"
+    if each.element == "fp32" or "unpool" not in each.direction
+]
 FAULTS = (
     ("max_pool_forward", "fp32", "one_element_of_a_tile"),
     ("max_pool_forward", "fp16", "writes_behind"),
@@ -32,7 +37,7 @@ WHY = {
     "cuda pool max_forward fma fp32": "several tiles, nchw: 1 of 5040 elements are wrong, the first at",
     "cuda pool max_forward fma fp16": "one element, nchw: OutOfBounds: max_pool_forward: 2 bytes written behind",
     "cuda pool max_forward fma bf16": "right alone, wrong after one element, nchw",
-    "cuda pool avg_forward fma fp32": "it took more than 6 s",
+    "cuda pool avg_forward fma fp32": "it took more than 3 s",
     "cuda pool avg_backward fma fp16": "its process ended with signal 11",
     "cuda pool avg_backward fma bf16": "RuntimeError: launching a kernel: an illegal memory access",
 }
@@ -44,7 +49,7 @@ def proved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Certific
     monkeypatch.setenv("CNNKERNELS_CACHE", str(tmp_path))
     monkeypatch.setattr(certified, "NEEDED", {"cpu"})
     monkeypatch.setattr(run, "COMMAND", faulty_child(*FAULTS))
-    monkeypatch.setattr(run, "LIMITS", {"cuda": 6.0})
+    monkeypatch.setattr(run, "LIMITS", {"cuda": 3.0})
     yield run.prove_device(CPU, POOLING)
     certified._held.clear()
     monkeypatch.undo()
@@ -59,7 +64,7 @@ def test_planted_faults_are_caught_routed_round_and_named(
     assert proved.failed.keys() - after_it == WHY.keys()
     for name, why in WHY.items():
         assert why in proved.failed[name], name
-    assert len(proved.families) > len(proved.failed) + 6  # the others are certified
+    assert len(proved.families) > len(proved.failed) + 4  # the others are certified
     said = info._certified(CPU)
     assert all(any(name in line and why in line for line in said) for name, why in WHY.items())
     x = torch.arange(16.0).view(1, 1, 4, 4)

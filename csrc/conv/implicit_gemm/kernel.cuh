@@ -121,7 +121,8 @@ implicit_gemm(const __grid_constant__ Gemm gemm, const Schedule schedule, const 
   using Sum = Accumulator<T>;
   const std::int64_t slice = group * gemm.c.group_stride;
   T* data = static_cast<T*>(gemm.c.data) + slice;
-  StagedTile<C::kRows, C::kColumns, C::kThreads> tile(gemm.c, how.along_rows, first_row, first_column, memory);
+  StagedTile<C::kRows, C::kColumns, C::kThreads> tile(gemm.c, how.along_rows, first_row, first_column,
+                                                      memory);
   if (partial == nullptr && !by_output(epilogue)) {
     tile.template fill<T>(engine);
     return tile.template store<T>(data, how.vectors, AsItIs{});
